@@ -1,0 +1,1 @@
+"""micronet: compress image classifiers and prove what it claims."""

@@ -1,0 +1,1 @@
+"""Pure maths: tensors or numbers in and out, no modules, no configs."""
