@@ -1,0 +1,1 @@
+"""Doors to data sets: named splits, decoding, augmentation, batches."""

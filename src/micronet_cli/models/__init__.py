@@ -1,0 +1,1 @@
+"""Doors to networks: timm's, the CIFAR ResNets, weights files."""

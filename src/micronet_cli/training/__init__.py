@@ -1,0 +1,1 @@
+"""Training and evaluation: the only loop, and what plugs into it."""

@@ -1,0 +1,145 @@
+"""Checkpoints that describe themselves: model config, compressor configs, input, classes and metrics in the header of a
+safetensors file. Loading builds the network, replays ``attach`` in order and loads strictly.
+"""
+
+import json
+from dataclasses import asdict, dataclass, field, replace
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+from torch import nn
+
+from micronet_cli.config import build
+from micronet_cli.errors import UserError
+from micronet_cli.models.model import InputSpec, Model
+from micronet_cli.models.weights import load_strict, read_weights
+from micronet_cli.runs import atomic_path
+
+FORMAT_VERSION = 1
+VERSIONS = ("micronet-cli", "torch", "torchvision", "timm", "hydra-core", "numpy")
+
+
+@dataclass
+class Network:
+    """A model and everything needed to build it again.
+
+    Attributes:
+        model: the live model.
+        config: the ``model`` config group.
+        classes: class names in the order of the logits.
+        spec: the input it wants.
+        compressors: configs of the compressors attached so far, in order.
+        data: the ``data`` config group it was trained on.
+    """
+
+    model: nn.Module
+    config: dict[str, Any]
+    classes: list[str]
+    spec: InputSpec
+    compressors: list[dict[str, Any]] = field(default_factory=list)
+    data: dict[str, Any] = field(default_factory=dict)
+
+
+def versions() -> dict[str, str]:
+    """Versions of what computes."""
+    return {name: version(name) for name in VERSIONS}
+
+
+def save(path: Path, network: Network, metrics: dict[str, Any]) -> None:
+    """Write a checkpoint atomically."""
+    header = {
+        "format_version": FORMAT_VERSION,
+        "model": network.config | {"weights": None, "pretrained": False},
+        "classes": network.classes,
+        "input": asdict(network.spec),
+        "compressors": network.compressors,
+        "data": network.data,
+        "metrics": metrics,
+        "versions": versions(),
+    }
+    # Clones: safetensors refuses tensors that share memory or are not contiguous.
+    state = {name: tensor.detach().cpu().contiguous().clone() for name, tensor in network.model.state_dict().items()}
+    with atomic_path(path) as temporary:
+        save_file(state, temporary, metadata={"micronet": json.dumps(header)})
+
+
+def resolve(path: str, where: str = "init_from") -> Path:
+    """The checkpoint file behind a run directory (its best) or a file.
+
+    Raises:
+        UserError: there is none.
+    """
+    given = Path(path).expanduser()
+    file = given / "checkpoints" / "best.safetensors" if given.is_dir() else given
+    if not file.is_file():
+        what = "a run directory without checkpoints/best.safetensors" if given.is_dir() else "no such file or directory"
+        raise UserError(f"{where}={path!r}: {what}")
+    return file
+
+
+def read_header(file: Path, where: str = "init_from") -> dict[str, Any]:
+    """What a checkpoint says of itself.
+
+    Raises:
+        UserError: truncated, not one of ours, or of a newer format.
+    """
+    try:
+        with safe_open(file, "pt") as opened:
+            header = json.loads((opened.metadata() or {})["micronet"])
+    except KeyError:
+        raise UserError(f"{where}={str(file)!r}: plain weights, not a checkpoint; give model.weights=<file>") from None
+    except (SafetensorError, OSError, json.JSONDecodeError) as error:
+        reason = str(error).splitlines()[0]
+        raise UserError(f"{where}={str(file)!r}: truncated, or not a micronet checkpoint ({reason})") from None
+    if header["format_version"] > FORMAT_VERSION:
+        raise UserError(
+            f"{where}={str(file)!r}: format {header['format_version']} is newer than this program's {FORMAT_VERSION}"
+        )
+    return header
+
+
+def load(path: str, where: str = "init_from", config: dict[str, Any] | None = None) -> Network:
+    """The network of a run directory or checkpoint, in evaluation mode; ``config`` takes the place of its model config.
+
+    Raises:
+        UserError: what ``resolve``, ``read_header`` and ``load_strict`` say.
+    """
+    file = resolve(path, where)
+    header = read_header(file, where)
+    config = (config or header["model"]) | {"weights": None, "pretrained": False}
+    spec: Model = build(config, "model")
+    model = replace(spec, num_classes=len(header["classes"])).build()
+    for number, compressor in enumerate(header["compressors"]):
+        build(compressor, f"{where}: compressor {number}").attach(model)
+    load_strict(model, read_weights(file, where), f"{where}={str(file)!r}")
+    size = header["input"]
+    return Network(
+        model=model.eval(),
+        config=config,
+        classes=header["classes"],
+        spec=InputSpec(**{key: tuple(v) if isinstance(v, list) else v for key, v in size.items()}),
+        compressors=header["compressors"],
+        data=header["data"],
+    )
+
+
+def save_state(path: Path, state: dict[str, Any]) -> None:
+    """Write what a resumed run needs, atomically: tensors and plain values only."""
+    with atomic_path(path) as temporary:
+        torch.save(state, temporary)
+
+
+def load_state(path: Path) -> dict[str, Any]:
+    """Read what ``save_state`` wrote.
+
+    Raises:
+        UserError: the file is damaged.
+    """
+    try:
+        return torch.load(path, map_location="cpu", weights_only=True)
+    except (RuntimeError, EOFError, OSError, ValueError) as error:
+        raise UserError(f"resume=true: {str(path)!r} is damaged ({str(error).splitlines()[0]}); move it away") from None

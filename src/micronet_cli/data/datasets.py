@@ -1,0 +1,188 @@
+"""Data sets with named splits: models are selected on val and reported on test."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Literal
+
+import numpy as np
+import torch
+
+from micronet_cli.data.loader import Loader, LoaderSettings
+from micronet_cli.data.sources import ArraySource, FileSource, Source, split_off
+from micronet_cli.errors import UserError
+from micronet_cli.models.model import InputSpec
+
+SPLITS = ("train", "val", "test")
+
+
+@dataclass(kw_only=True)
+class Data:
+    """What all data sets share.
+
+    Attributes:
+        batch_size: images a training step; evaluation takes ``eval_batch_size``.
+        workers: decoding processes; null: one a core. Splits held in memory need none.
+        augment: ``none``; ``crop``: shift by up to an eighth of the side; ``crop_flip``: and mirror; ``imagenet``:
+            random resized crop, mirror and colour jitter, as timm does them.
+        input_size: height and width in pixels; null: the network's.
+        cache_mb: a split that fits into so much memory once decoded is decoded once, in MiB.
+        max_corrupt: a split may hold so many files that do not decode; they are skipped and named in the log.
+        val_fraction: part of train that becomes val where there is no val of its own, in (0, 1).
+        split_seed: draws that part.
+    """
+
+    batch_size: int = 128
+    eval_batch_size: int = 256
+    workers: int | None = None
+    augment: Literal["none", "crop", "crop_flip", "imagenet"] = "crop_flip"
+    input_size: int | None = None
+    cache_mb: int = 1024
+    max_corrupt: int = 10
+    val_fraction: float = 0.1
+    split_seed: int = 0
+
+    def __post_init__(self) -> None:
+        for name in ("batch_size", "eval_batch_size"):
+            if getattr(self, name) < 1:
+                raise ValueError(f"{name}={getattr(self, name)}: at least 1 is wanted")
+        if not 0 < self.val_fraction < 1:
+            raise ValueError(f"val_fraction={self.val_fraction}: a fraction in (0, 1) is wanted")
+
+    def source(self, split: str, classes: Sequence[str] | None = None) -> Source:
+        """The images of ``train``, ``val`` or ``test``; ``classes``: names in the order a network knows them."""
+        raise NotImplementedError
+
+    @property
+    def classes(self) -> list[str]:
+        """Class names in the order of their indices."""
+        raise NotImplementedError
+
+    def loader(
+        self, split: str, spec: InputSpec, device: torch.device, seed: int = 0, classes: Sequence[str] | None = None
+    ) -> Loader:
+        """Batches of a split, shuffled and augmented for ``train``."""
+        training = split == "train"
+        settings = LoaderSettings(
+            batch_size=self.batch_size if training else self.eval_batch_size,
+            workers=self.workers,
+            augment=self.augment,
+            cache_mb=self.cache_mb,
+            max_corrupt=self.max_corrupt,
+            seed=seed,
+        )
+        return Loader(self.source(split, classes), spec, settings, training, device)
+
+
+@dataclass(kw_only=True)
+class Digits(Data):
+    """scikit-learn's 1,797 real handwritten digits, 8x8 grey (Alpaydin and Kaynak, UCI, CC BY 4.0).
+
+    A fifth is test; val is ``val_fraction`` of the rest.
+    """
+
+    def source(self, split: str, classes: Sequence[str] | None = None) -> Source:
+        """The images of a split."""
+        return self._splits[split]
+
+    @property
+    def classes(self) -> list[str]:
+        """0 to 9."""
+        return [str(digit) for digit in range(10)]
+
+    @cached_property
+    def _splits(self) -> dict[str, Source]:
+        from sklearn.datasets import load_digits
+
+        digits = load_digits()
+        pixels = np.round(digits.images * (255 / 16)).astype(np.uint8)
+        rest, test = split_off(ArraySource(pixels, digits.target), 0.2, self.split_seed)
+        train, val = split_off(rest, self.val_fraction, self.split_seed)
+        return {"train": train, "val": val, "test": test}
+
+
+@dataclass(kw_only=True)
+class ImageFolder(Data):
+    """Directories or tars in ImageFolder layout (``<class>/<image>``), read through timm.
+
+    Attributes:
+        train, val, test: paths. ``test`` alone suffices for evaluation; without ``val`` a seeded part of train is held
+            out.
+    """
+
+    train: str | None = None
+    val: str | None = None
+    test: str | None = None
+
+    def source(self, split: str, classes: Sequence[str] | None = None) -> Source:
+        """The images of a split."""
+        if split == "train" or (split == "val" and self.val is None):
+            train = self._open("train", classes)
+            return train if self.val else split_off(train, self.val_fraction, self.split_seed)[split == "val"]
+        if classes is None and self.train:
+            classes = self.classes
+        return self._open(split, classes)
+
+    @property
+    def classes(self) -> list[str]:
+        """Folder names of train, of test where there is no train."""
+        return self._open("train" if self.train else "test", None).classes
+
+    def _open(self, split: str, classes: Sequence[str] | None) -> FileSource:
+        path = getattr(self, split)
+        if path is None:
+            raise UserError(f"data.{split}: missing; give data.{split}=<directory or tar with a folder a class>")
+        key = (split, None if classes is None else tuple(classes))
+        if key not in self._opened:
+            self._opened[key] = FileSource(path, f"data.{split}", classes)
+        return self._opened[key]
+
+    @cached_property
+    def _opened(self) -> dict[tuple, FileSource]:
+        return {}
+
+
+@dataclass(kw_only=True)
+class Cifar(Data):
+    """CIFAR-10 or CIFAR-100 (Krizhevsky, 2009) through torchvision; val is held out of the 50,000 training images.
+
+    Attributes:
+        variant: 10 or 100 classes.
+        root: directory of the extracted or downloaded archive.
+        download: fetch it there first.
+    """
+
+    variant: Literal[10, 100] = 10
+    root: str = "data"
+    download: bool = False
+
+    def source(self, split: str, classes: Sequence[str] | None = None) -> Source:
+        """The images of a split."""
+        data = self._test if split == "test" else self._train
+        whole = ArraySource(data.data, data.targets)
+        return whole if split == "test" else split_off(whole, self.val_fraction, self.split_seed)[split == "val"]
+
+    @property
+    def classes(self) -> list[str]:
+        """The archive's names."""
+        return list(self._test.classes)
+
+    @cached_property
+    def _train(self):  # noqa: ANN202  torchvision's CIFAR10, imported lazily
+        return self._read(train=True)
+
+    @cached_property
+    def _test(self):  # noqa: ANN202
+        return self._read(train=False)
+
+    def _read(self, train: bool):  # noqa: ANN202
+        from torchvision import datasets
+
+        kind = datasets.CIFAR10 if self.variant == 10 else datasets.CIFAR100
+        try:
+            return kind(self.root, train=train, download=self.download)
+        except (RuntimeError, OSError) as error:
+            raise UserError(
+                f"data.root={self.root!r}: no CIFAR-{self.variant} there ({str(error).splitlines()[0]}); "
+                "give data.root=<directory that holds the archive> or data.download=true"
+            ) from None

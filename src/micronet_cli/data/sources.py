@@ -1,0 +1,103 @@
+"""Where images come from: one decoded image and its label at a time."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Protocol
+
+import numpy as np
+from PIL import Image
+from timm.data.readers import create_reader
+
+from micronet_cli.errors import UserError
+
+
+class Source(Protocol):
+    """A list of labelled images.
+
+    Attributes:
+        labels: class index of every image.
+    """
+
+    labels: np.ndarray
+
+    def read(self, index: int) -> Image.Image:
+        """The image, RGB; raises OSError or ValueError where it does not decode."""
+        ...
+
+    def name(self, index: int) -> str:
+        """What to call the image in a log."""
+        ...
+
+
+class ArraySource:
+    """Images in memory: uint8 ``[N, H, W]`` or ``[N, H, W, 3]``."""
+
+    def __init__(self, images: np.ndarray, labels: Sequence[int] | np.ndarray) -> None:
+        self.images, self.labels = images, np.asarray(labels, dtype=np.int64)
+
+    def read(self, index: int) -> Image.Image:
+        """The image, RGB."""
+        return Image.fromarray(self.images[index]).convert("RGB")
+
+    def name(self, index: int) -> str:
+        """The image's number."""
+        return f"image {index}"
+
+
+class FileSource:
+    """Image files in ImageFolder layout, in a directory or a tar, read through timm.
+
+    Attributes:
+        classes: folder names, in the order of the class indices.
+    """
+
+    def __init__(self, path: str, where: str, classes: Sequence[str] | None = None) -> None:
+        root = Path(path).expanduser()
+        if not root.exists():
+            raise UserError(f"{where}={path!r}: no such file or directory")
+        try:
+            self.reader = create_reader("", str(root))
+        except (RuntimeError, AssertionError, OSError, ValueError) as error:
+            raise UserError(f"{where}={path!r}: no images in ImageFolder layout (<class>/<image>) ({error})") from None
+        in_tar = hasattr(self.reader, "class_name_to_idx")
+        index = self.reader.class_name_to_idx if in_tar else self.reader.class_to_idx
+        targets = self.reader.targets if in_tar else [target for _, target in self.reader.samples]
+        own = sorted(index, key=index.__getitem__)
+        self.classes = list(classes) if classes is not None else own
+        if unknown := sorted(set(own) - set(self.classes)):
+            raise UserError(f"{where}={path!r}: {len(unknown)} classes the network was not trained on: {unknown[:3]}")
+        position = {name: i for i, name in enumerate(self.classes)}
+        self.labels = np.array([position[own[target]] for target in targets], dtype=np.int64)
+
+    def read(self, index: int) -> Image.Image:
+        """The image, RGB."""
+        file, _ = self.reader[index]
+        with file:
+            return Image.open(file).convert("RGB")
+
+    def name(self, index: int) -> str:
+        """The file's path inside its root."""
+        return self.reader.filename(index)
+
+
+class Subset:
+    """Some images of another source."""
+
+    def __init__(self, source: Source, indices: np.ndarray) -> None:
+        self.source, self.indices = source, indices
+        self.labels = source.labels[indices]
+
+    def read(self, index: int) -> Image.Image:
+        """The image, RGB."""
+        return self.source.read(int(self.indices[index]))
+
+    def name(self, index: int) -> str:
+        """Its name in the other source."""
+        return self.source.name(int(self.indices[index]))
+
+
+def split_off(source: Source, fraction: float, seed: int) -> tuple[Subset, Subset]:
+    """The source in two disjoint parts: (the rest, about ``fraction`` of it), drawn by ``seed``."""
+    order = np.random.default_rng(seed).permutation(len(source.labels))
+    cut = round(len(order) * fraction)
+    return Subset(source, np.sort(order[cut:])), Subset(source, np.sort(order[:cut]))

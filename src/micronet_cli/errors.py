@@ -1,0 +1,14 @@
+"""The one exception that is the user's to mend."""
+
+import difflib
+from collections.abc import Iterable
+
+
+class UserError(Exception):
+    """A mistake in what the user asked for: shown without a traceback, exit code 2. One line a problem."""
+
+
+def near_misses(name: str, known: Iterable[str]) -> str:
+    """``; did you mean a, b?`` or nothing."""
+    near = difflib.get_close_matches(name, list(known), n=3, cutoff=0.5)
+    return f"; did you mean {' or '.join(near)}?" if near else ""

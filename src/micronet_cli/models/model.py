@@ -1,0 +1,97 @@
+"""The door to timm: a network by name, its weights, and what it wants as input."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import timm
+from timm.data import resolve_model_data_config
+from torch import nn
+
+from micronet_cli.errors import UserError, near_misses
+from micronet_cli.models import cifar_resnet  # noqa: F401  registers its networks with timm
+from micronet_cli.models.weights import load_strict, read_weights
+
+
+@dataclass(frozen=True)
+class Model:
+    """A classifier.
+
+    Attributes:
+        name: any timm name; ``resnet8/20/32/44/56`` are the CIFAR ResNets.
+        weights: safetensors, .pth or .pth.tar file; null: random, or the hub's with ``pretrained``.
+        pretrained: take the weights from timm's hub.
+        num_classes: null: as many as the data has.
+        args: further arguments of the timm constructor (``drop_path_rate`` and the like).
+    """
+
+    name: str
+    weights: str | None = None
+    pretrained: bool = False
+    num_classes: int | None = None
+    args: Mapping[str, Any] | None = field(default=None)
+
+    def __post_init__(self) -> None:
+        hub = self.name.split(":")[0] in ("hf-hub", "hf_hub", "local-dir")
+        if not hub and not timm.is_model(self.name):
+            known = [n for n in timm.list_models() if n[:2] == self.name[:2]] or timm.list_models()
+            raise UserError(f"model={self.name}: no such network{near_misses(self.name, known)}")
+        if self.weights and self.pretrained:
+            raise ValueError("pretrained=True: model.weights is given too; take one of them")
+
+    def build(self, num_classes: int | None = None) -> nn.Module:
+        """The network with its weights, in evaluation mode.
+
+        Raises:
+            UserError: weights that are missing, unreadable, or do not fit.
+        """
+        classes = self.num_classes or num_classes
+        arguments = dict(self.args or {}) | ({"num_classes": classes} if classes else {})
+        try:
+            model = timm.create_model(self.name, pretrained=self.pretrained, **arguments)
+        except TypeError as error:
+            raise UserError(f"model.args: {self.name} does not take them ({error})") from None
+        except Exception as error:
+            if not self.pretrained:
+                raise
+            raise UserError(
+                f"model.pretrained=true: the weights of {self.name} cannot be had from the hub "
+                f"({type(error).__name__}); bring a file and give model.weights=<file>"
+            ) from None
+        if self.weights:
+            where = f"model.weights={self.weights!r}"
+            load_strict(model, read_weights(Path(self.weights).expanduser(), "model.weights"), where)
+        return model.eval()
+
+
+@dataclass(frozen=True)
+class InputSpec:
+    """How an image becomes an input.
+
+    Attributes:
+        size: (channels, height, width).
+        mean, std: per channel, of values in [0, 1].
+        interpolation, crop_pct, crop_mode: timm's evaluation transform.
+    """
+
+    size: tuple[int, int, int]
+    mean: tuple[float, ...]
+    std: tuple[float, ...]
+    interpolation: str = "bicubic"
+    crop_pct: float = 1.0
+    crop_mode: str = "center"
+
+    @classmethod
+    def of(cls, model: nn.Module, side: int | None = None) -> "InputSpec":
+        """What the network's own configuration says, at another height and width where ``side`` is given."""
+        known = resolve_model_data_config(model)
+        channels, height, width = known["input_size"]
+        return cls(
+            size=(channels, side or height, side or width),
+            mean=tuple(known["mean"]),
+            std=tuple(known["std"]),
+            interpolation=known["interpolation"],
+            crop_pct=known["crop_pct"],
+            crop_mode=known["crop_mode"],
+        )

@@ -1,0 +1,114 @@
+"""A run's directory: what is in it, and writes that are whole or absent."""
+
+import csv
+import io
+import json
+import os
+import shutil
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+OWN = ("metrics.json", "history.jsonl", "layers.csv", "layers.txt", "score.png", "checkpoints", "resume", "config.yaml")
+
+
+@contextmanager
+def atomic_path(path: Path) -> Iterator[Path]:
+    """A path beside ``path`` to write to; it takes the place of ``path`` when the block ends well."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    try:
+        yield temporary
+        with temporary.open("rb") as file:
+            os.fsync(file.fileno())
+        temporary.replace(path)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def write_text(path: Path, text: str) -> None:
+    """Write a small file atomically."""
+    with atomic_path(path) as temporary:
+        temporary.write_text(text)
+
+
+class Run:
+    """One run's directory.
+
+    Attributes:
+        directory: where everything goes.
+        resume: go on from the state that is there, if there is one.
+    """
+
+    def __init__(self, directory: Path, resume: bool = False) -> None:
+        self.directory, self.resume = directory, resume
+        directory.mkdir(parents=True, exist_ok=True)
+        if not resume:
+            set_aside(directory)
+
+    @property
+    def best(self) -> Path:
+        """The network that is reported."""
+        return self.directory / "checkpoints" / "best.safetensors"
+
+    @property
+    def last(self) -> Path:
+        """The network after the newest epoch."""
+        return self.directory / "checkpoints" / "last.safetensors"
+
+    @property
+    def state(self) -> Path:
+        """All that a resumed run needs."""
+        return self.directory / "resume" / "state.pt"
+
+    def write_json(self, name: str, value: Mapping[str, Any]) -> None:
+        """Write ``name`` into the directory."""
+        write_text(self.directory / name, json.dumps(value, indent=1, default=str) + "\n")
+
+    def write_csv(self, name: str, rows: Sequence[Mapping[str, Any]]) -> None:
+        """Write rows under the union of their keys."""
+        text = io.StringIO()
+        writer = csv.DictWriter(text, list(dict.fromkeys(key for row in rows for key in row)), lineterminator="\n")
+        writer.writeheader()
+        writer.writerows(rows)
+        write_text(self.directory / name, text.getvalue())
+
+    def metrics(self) -> dict[str, Any]:
+        """What metrics.json holds; empty where there is none."""
+        path = self.directory / "metrics.json"
+        return json.loads(path.read_text()) if path.is_file() else {}
+
+    def record(self, line: Mapping[str, Any]) -> None:
+        """Append a line to history.jsonl."""
+        with (self.directory / "history.jsonl").open("a") as file:
+            file.write(json.dumps(line) + "\n")
+
+    def rewind_history(self, keep: Callable[[Mapping[str, Any]], bool]) -> None:
+        """Drop the lines of work that is about to be done again, and a line cut short by a crash."""
+        path = self.directory / "history.jsonl"
+        if path.is_file():
+            write_text(path, "".join(f"{line}\n" for line in path.read_text().splitlines() if _kept(line, keep)))
+
+
+def _kept(line: str, keep: Callable[[Mapping[str, Any]], bool]) -> bool:
+    try:
+        return keep(json.loads(line))
+    except json.JSONDecodeError:
+        return False
+
+
+def set_aside(directory: Path) -> None:
+    """Move an earlier run's files to ``previous/``; what ``previous/`` held goes one level deeper."""
+    found = [path for path in directory.iterdir() if path.name in OWN or path.name[:1].isdigit() and path.is_dir()]
+    if not found:
+        return
+    previous = directory / "previous"
+    parked = directory / ".previous"
+    if previous.exists():
+        previous.rename(parked)
+    previous.mkdir()
+    if parked.exists():
+        parked.rename(previous / "previous")
+    for path in found:
+        shutil.move(path, previous / path.name)

@@ -1,0 +1,79 @@
+"""The ``optim`` config group: timm's optimisers and schedulers."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, Literal
+
+from timm.optim import create_optimizer_v2, list_optimizers
+from timm.scheduler import create_scheduler_v2
+from timm.scheduler.scheduler import Scheduler
+from torch import nn
+from torch.optim import Optimizer
+
+from micronet_cli.errors import near_misses
+
+
+@dataclass(frozen=True)
+class Optim:
+    """Optimiser and learning-rate schedule.
+
+    Attributes:
+        name: any of timm's optimisers.
+        lr: learning rate, > 0.
+        schedule: ``exponential`` multiplies by ``gamma`` after every epoch from ``hold_epochs`` on (ExponentialLR); the
+            others are timm's.
+        warmup_epochs: linear from ``warmup_lr``.
+        args: further arguments of the optimiser.
+    """
+
+    name: str = "sgd"
+    lr: float = 0.1
+    momentum: float = 0.9
+    weight_decay: float = 0.0
+    schedule: Literal["cosine", "exponential", "constant", "step", "multistep", "poly", "tanh"] = "cosine"
+    min_lr: float = 0.0
+    gamma: float = 0.9
+    hold_epochs: int = 0
+    step_epochs: int = 30
+    milestones: list[int] | None = None
+    warmup_epochs: int = 0
+    warmup_lr: float = 1e-5
+    args: Mapping[str, Any] | None = None
+
+    def __post_init__(self) -> None:
+        if self.name not in (known := list_optimizers()):
+            raise ValueError(f"name={self.name!r}: no such optimiser{near_misses(self.name, known)}")
+        if self.lr <= 0:
+            raise ValueError(f"lr={self.lr}: more than 0 is wanted")
+        if self.weight_decay < 0:
+            raise ValueError(f"weight_decay={self.weight_decay}: 0 or more is wanted")
+
+    def optimizer(self, model: nn.Module) -> Optimizer:
+        """An optimiser of the model's parameters; biases and norms get no weight decay."""
+        return create_optimizer_v2(
+            model,
+            self.name,
+            lr=self.lr,
+            momentum=self.momentum,
+            weight_decay=self.weight_decay,
+            **(self.args or {}),
+        )
+
+    def scheduler(self, optimizer: Optimizer, epochs: int, steps_per_epoch: int) -> Scheduler:
+        """A schedule that is a function of the optimiser step alone (``step_update``), so resuming needs no state."""
+        exponential = self.schedule == "exponential"
+        milestones = range(max(self.hold_epochs, 1), epochs) if exponential else self.milestones or ()
+        scheduler, _ = create_scheduler_v2(
+            optimizer,
+            sched="multistep" if exponential else self.schedule,
+            num_epochs=epochs,
+            decay_epochs=self.step_epochs,
+            decay_milestones=list(milestones),
+            decay_rate=self.gamma,
+            min_lr=self.min_lr,
+            warmup_lr=self.warmup_lr,
+            warmup_epochs=self.warmup_epochs,
+            step_on_epochs=False,
+            updates_per_epoch=steps_per_epoch,
+        )
+        return scheduler
