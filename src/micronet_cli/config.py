@@ -19,6 +19,7 @@ from micronet_cli.errors import UserError, near_misses
 ALLOWED_TARGETS = ("micronet_cli.",)
 GROUPS = ("model", "data", "prune", "quantize", "distill", "optim", "trainer", "eval", "score", "logger")
 SETTINGS: dict[str, Any] = {
+    "name": str,
     "seed": int,
     "resume": bool,
     "debug": bool,
@@ -73,10 +74,19 @@ def check_config(cfg: DictConfig) -> dict[str, Any]:
     for key, kind in SETTINGS.items():
         if key in plain:
             _build(plain[key], kind, key, problems)
-    built = {group: _build(plain.get(group), Any, group, problems) for group in GROUPS}
+    built = {group: _build_group(plain.get(group), group, problems) for group in GROUPS}
     if problems:
         raise UserError("\n".join(problems))
     return built
+
+
+def _build_group(node: Any, group: str, problems: list[str]) -> Any:
+    if not node:
+        return None
+    if "_target_" not in node:
+        problems.append(f"{group}.{next(iter(node))}: {group}=none takes no keys; choose an option, {group}=<name>")
+        return None
+    return _build(node, Any, group, problems)
 
 
 def _build(value: Any, kind: Any, where: str, problems: list[str]) -> Any:
@@ -126,13 +136,12 @@ def _build_call(value: Mapping, kind: Any, where: str, problems: list[str]) -> A
         return None
     parameters = inspect.signature(target).parameters
     hints = typing.get_type_hints(target.__init__ if inspect.isclass(target) else target)
+    for key in given.keys() - parameters.keys():
+        problems.append(f"{where}.{key}: unknown key{near_misses(key, parameters)}")
     before = len(problems)
-    arguments = {}
-    for key, v in given.items():
-        if key in parameters:
-            arguments[key] = _build(v, hints.get(key, Any), f"{where}.{key}", problems)
-        else:
-            problems.append(f"{where}.{key}: unknown key{near_misses(key, parameters)}")
+    arguments = {
+        key: _build(v, hints.get(key, Any), f"{where}.{key}", problems) for key, v in given.items() if key in parameters
+    }
     for key, parameter in parameters.items():
         if parameter.default is parameter.empty and key not in given:
             problems.append(f"{where}.{key}: missing; give {where}.{key}=<{_describe(hints.get(key, Any))}>")

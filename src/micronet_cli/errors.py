@@ -12,3 +12,7 @@ def near_misses(name: str, known: Iterable[str]) -> str:
     """``; did you mean a, b?`` or nothing."""
     near = difflib.get_close_matches(name, list(known), n=3, cutoff=0.5)
     return f"; did you mean {' or '.join(near)}?" if near else ""
+
+
+class Interrupted(Exception):
+    """SIGINT or SIGTERM came and the state is saved; exit code 130."""

@@ -1,0 +1,21 @@
+"""``stage=eval``: accuracy of a checkpoint or of ``model=``'s weights."""
+
+from typing import Any
+
+from micronet_cli import checkpoint
+from micronet_cli.stages.job import Job
+from micronet_cli.stages.score import score_network
+from micronet_cli.training.evaluate import evaluate
+
+
+def run(job: Job) -> dict[str, Any]:
+    """Evaluate on ``eval.split``, every image once."""
+    evaluation = job.parts["eval"]
+    device = job.parts["trainer"].torch_device()
+    network = job.network()
+    loader = job.loader(network, evaluation.split, device)
+    metrics = evaluate(network.model.to(device), loader, evaluation.amp)
+    metrics |= {"split": evaluation.split, "corrupt": len(loader.corrupt)}
+    network.model.cpu()
+    checkpoint.save(job.run.best, network, metrics)
+    return metrics | score_network(job, network)

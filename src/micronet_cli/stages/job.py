@@ -1,0 +1,128 @@
+"""One run of a stage: inherit, check, seed, run, write metrics.json."""
+
+import importlib
+import random
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import numpy as np
+import torch
+from omegaconf import DictConfig, OmegaConf
+
+from micronet_cli import checkpoint
+from micronet_cli.config import ALLOWED_TARGETS, check_config, to_plain
+from micronet_cli.data.loader import Loader
+from micronet_cli.errors import Interrupted, UserError
+from micronet_cli.paths import CONF
+from micronet_cli.runs import Run, write_text
+
+DEFAULT_MODEL = {"_target_": "micronet_cli.models.model.Model", "name": "resnet20"}
+
+
+@dataclass
+class Job:
+    """What a stage gets.
+
+    Attributes:
+        config: the whole config, composed.
+        parts: config group -> the object built from it.
+        run: the run's directory.
+    """
+
+    config: DictConfig
+    parts: Any
+    run: Run
+
+    def network(self, with_data: bool = True) -> checkpoint.Network:
+        """The network of ``init_from``; without it the model group's.
+
+        That one has the data's classes, and without data as many as timm says.
+        """
+        data = to_plain(self.config.data)
+        if self.config.init_from:
+            network = checkpoint.load(self.config.init_from, config=to_plain(self.config.model))
+            network.data = data
+            network.spec = checkpoint.InputSpec.of(network.model, data.get("input_size") or network.spec.size[-1])
+            return network
+        classes = self.parts["data"].classes if with_data else []
+        model = self.parts["model"].build(len(classes))
+        spec = checkpoint.InputSpec.of(model, data.get("input_size"))
+        return checkpoint.Network(model, to_plain(self.config.model), classes, spec, data=data)
+
+    def loader(self, network: checkpoint.Network, split: str, device: torch.device) -> Loader:
+        """Batches of a split as the network wants them."""
+        return self.parts["data"].loader(split, network.spec, device, self.config.seed, network.classes)
+
+
+def execute(config: DictConfig, directory: Path, overrides: list[str] | None = None) -> dict[str, Any]:
+    """Run ``config``'s stage in ``directory``; what metrics.json holds.
+
+    Raises:
+        UserError: a mistake in the config, a file or the data; nothing of an earlier run was touched.
+        Interrupted: SIGINT or SIGTERM.
+    """
+    started = time.perf_counter()
+    stage = _stage_module(config)
+    config = inherited(config)
+    parts = getattr(stage, "check", check_config)(config)
+    run = Run(directory, config.resume)
+    write_text(run.directory / "config.yaml", OmegaConf.to_yaml(config, resolve=True))
+    random.seed(config.seed)
+    np.random.seed(config.seed % 2**32)
+    torch.manual_seed(config.seed)
+    metrics: dict[str, Any] = {"stage": config.stage.name, "status": "failed"}
+    try:
+        metrics |= stage.run(Job(config, parts, run)) | {"status": "completed"}
+    except (Interrupted, KeyboardInterrupt):
+        metrics["status"] = "interrupted"
+        raise
+    except OSError as error:
+        if error.errno != 28:  # ENOSPC
+            raise
+        raise UserError(f"{run.directory}: the disk is full; the last good checkpoint is {run.last}") from None
+    finally:
+        metrics |= {
+            "wall_seconds": time.perf_counter() - started,
+            "seed": config.seed,
+            "overrides": overrides or [],
+            "versions": checkpoint.versions(),
+        }
+        try:
+            run.write_json("metrics.json", metrics)
+        except OSError:
+            # On a full disk the reason above matters more than this file.
+            if metrics["status"] == "completed":
+                raise
+    return metrics
+
+
+def inherited(config: DictConfig) -> DictConfig:
+    """A copy in which ``model=auto`` and ``data=auto`` are what ``init_from`` was trained with, or the defaults.
+
+    Keys given beside ``auto`` refine what is inherited.
+    """
+    config = OmegaConf.create(OmegaConf.to_container(config, resolve=True))
+    OmegaConf.set_struct(config, False)
+    defaults = {"model": DEFAULT_MODEL, "data": OmegaConf.load(CONF / "data" / "digits.yaml")}
+    if config.init_from:
+        header = checkpoint.read_header(checkpoint.resolve(config.init_from))
+        defaults = {key: header[key] for key in defaults}
+    for group, default in defaults.items():
+        if "_target_" not in config[group]:
+            config[group] = OmegaConf.merge(default, config[group])
+    return config
+
+
+def _stage_module(config: DictConfig) -> ModuleType:
+    module = config.stage.module
+    if not module.startswith(ALLOWED_TARGETS):
+        raise UserError(f"stage.module={module!r} is not allowed; it has to begin with {' or '.join(ALLOWED_TARGETS)}")
+    try:
+        return importlib.import_module(module)
+    except ImportError as error:
+        if error.name != module:
+            raise
+        raise UserError(f"stage.module={module!r}: no such stage") from None

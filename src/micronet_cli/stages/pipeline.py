@@ -1,0 +1,111 @@
+"""``stage=pipeline``: dense -> prune -> quantise with distillation, each step a run in a directory of its own."""
+
+import logging
+import shutil
+from pathlib import Path
+from typing import Any
+
+from omegaconf import DictConfig, OmegaConf
+
+from micronet_cli.config import check_config, to_plain
+from micronet_cli.errors import UserError
+from micronet_cli.runs import Run, atomic_path
+from micronet_cli.stages.job import Job, execute
+from micronet_cli.tables import text_table
+
+log = logging.getLogger(__name__)
+GROUPS = ("prune", "quantize", "distill")
+COLUMNS = {
+    "top-1 %": ("top1", "{:.2f}"),
+    "sparsity": ("weight_sparsity", "{:.3f}"),
+    "weight bits": ("weight_bits_mean", "{:.2f}"),
+    "input bits": ("activation_bits_mean", "{:.2f}"),
+    "MB": ("storage_bytes", "{:.4f}"),
+    "math Mops": ("math_ops", "{:.2f}"),
+    "score": ("micronet_score", "{:.5f}"),
+}
+SCALE = {"storage_bytes": 1e-6, "math_ops": 1e-6}
+
+
+def steps(config: DictConfig, directory: Path) -> dict[str, DictConfig]:
+    """Step name -> its whole config.
+
+    A step keeps the compression groups it names and drops the others; its own settings fill what the pipeline leaves
+    null. A network that brings its weights is evaluated where another one is trained.
+    """
+    found: dict[str, DictConfig] = {}
+    trained = config.init_from or config.model.get("weights") or config.model.get("pretrained")
+    previous = config.init_from
+    for number, (name, step) in enumerate(to_plain(config.stage.steps).items(), 1):
+        dense = not step["groups"]
+        stage = "eval" if dense and trained else name
+        own = OmegaConf.create(to_plain(config))
+        own.stage = {"name": stage, "module": f"micronet_cli.stages.{'eval' if stage == 'eval' else 'train'}"}
+        own.name = name
+        own.init_from = previous
+        for group in set(GROUPS) - set(step["groups"]):
+            own[group] = None
+        _fill_null(own, step.get("settings") or {})
+        if own.distill and not own.distill.teacher.get("model") and not own.distill.teacher.get("weights"):
+            own.distill.teacher.weights = str(step_directory(directory, 1, next(iter(config.stage.steps))))
+        found[name] = own
+        previous = str(step_directory(directory, number, name))
+    return found
+
+
+def step_directory(directory: Path, number: int, name: str) -> Path:
+    """Where a step's run lies."""
+    return directory / f"{number}_{name}"
+
+
+def check(config: DictConfig) -> dict[str, Any]:
+    """Check every step's config; all mistakes together.
+
+    Raises:
+        UserError: a line a mistake.
+    """
+    problems: dict[str, None] = {}
+    for own in steps(config, Path()).values():
+        try:
+            check_config(own)
+        except UserError as error:
+            problems |= dict.fromkeys(str(error).splitlines())
+    if problems:
+        raise UserError("\n".join(problems))
+    return {}
+
+
+def run(job: Job) -> dict[str, Any]:
+    """Run the steps that are not done yet; the final network's metrics."""
+    directory = job.run.directory
+    rows, metrics = [], {}
+    for number, (name, own) in enumerate(steps(job.config, directory).items(), 1):
+        where = step_directory(directory, number, name)
+        done = Run(where, resume=True).metrics() if job.run.resume else {}
+        if done.get("status") == "completed":
+            metrics = done
+        else:
+            log.info("step %d: %s", number, name)
+            metrics = execute(own, where)
+        label = {"train": "dense", "prune": "pruned", "qat": "quantised"}.get(name, name)
+        rows.append({"network": label} | {title: _shown(metrics, *column) for title, column in COLUMNS.items()})
+        for file in (Run(where, resume=True).best, Run(where, resume=True).last):
+            if file.is_file():
+                with atomic_path(job.run.directory / "checkpoints" / file.name) as temporary:
+                    shutil.copyfile(file, temporary)
+    job.run.write_csv("summary.csv", rows)
+    log.info("\n%s\n\nrun: %s", text_table(rows), directory)
+    return metrics | {"stage": "pipeline"}
+
+
+def _shown(metrics: dict[str, Any], key: str, pattern: str) -> str:
+    value = metrics.get(key)
+    return "-" if value is None else pattern.format(value * SCALE.get(key, 1))
+
+
+def _fill_null(node: Any, defaults: dict[str, Any]) -> None:
+    for key, value in defaults.items():
+        if isinstance(value, dict):
+            _fill_null(node[key], value)
+        elif node.get(key) is None:
+            node[key] = value

@@ -1,0 +1,65 @@
+"""The ``trainer`` config group."""
+
+from dataclasses import dataclass
+from typing import Literal
+
+import torch
+
+from micronet_cli.errors import UserError
+from micronet_cli.training.evaluate import Amp
+
+
+@dataclass(frozen=True)
+class Trainer:
+    """How to train.
+
+    Attributes:
+        epochs: passes over train.
+        max_steps: end after so many optimiser steps; schedules are squeezed into them.
+        devices: processes; 1 is what this trainer runs.
+        device: ``auto`` takes a GPU where there is one.
+        amp: forward and backward in reduced precision by torch.amp.
+        compile: run the network through torch.compile.
+        ema_decay: also keep an exponential moving average of the weights, and report that; null: none.
+        label_smoothing: of the cross-entropy, in [0, 1).
+        clip_grad_norm: largest gradient norm; null: any.
+        accumulate_steps: batches an optimiser step.
+        log_interval_steps: optimiser steps between lines in the log and in history.jsonl.
+        checkpoint_minutes: resume state is written at every epoch's end, and after so many minutes within one.
+    """
+
+    epochs: int = 10
+    max_steps: int | None = None
+    devices: int = 1
+    device: Literal["auto", "cpu", "cuda"] = "auto"
+    amp: Amp = "none"
+    compile: bool = False
+    ema_decay: float | None = None
+    label_smoothing: float = 0.0
+    clip_grad_norm: float | None = None
+    accumulate_steps: int = 1
+    log_interval_steps: int = 20
+    checkpoint_minutes: float = 10.0
+
+    def __post_init__(self) -> None:
+        for name in ("epochs", "devices", "accumulate_steps", "log_interval_steps"):
+            if getattr(self, name) < 1:
+                raise ValueError(f"{name}={getattr(self, name)}: at least 1 is wanted")
+        if self.devices > 1:
+            raise ValueError(f"devices={self.devices}: one process is what this version runs")
+        if self.max_steps is not None and self.max_steps < 1:
+            raise ValueError(f"max_steps={self.max_steps}: at least 1 is wanted")
+        for name in ("label_smoothing", "ema_decay"):
+            if not 0 <= (getattr(self, name) or 0) < 1:
+                raise ValueError(f"{name}={getattr(self, name)}: a number in [0, 1) is wanted")
+
+    def torch_device(self) -> torch.device:
+        """Where to compute.
+
+        Raises:
+            UserError: a GPU was asked for and there is none.
+        """
+        if self.device == "cuda" and not torch.cuda.is_available():
+            raise UserError("trainer.device=cuda: torch sees no GPU here; use trainer.device=auto")
+        cuda = self.device != "cpu" and torch.cuda.is_available()
+        return torch.device("cuda" if cuda else "cpu")

@@ -1,0 +1,302 @@
+"""The training loop: the only one. Objectives and compressors plug in."""
+
+import copy
+import logging
+import random
+import signal
+import sys
+import threading
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from typing import Any, Protocol
+
+import torch
+from timm.utils import ModelEmaV3
+from torch import Tensor, nn
+from tqdm import tqdm
+from tqdm.contrib.logging import logging_redirect_tqdm
+
+from micronet_cli import checkpoint
+from micronet_cli.checkpoint import Network
+from micronet_cli.data.loader import Loader
+from micronet_cli.errors import Interrupted, UserError
+from micronet_cli.runs import Run
+from micronet_cli.training.diagnose import first_non_finite
+from micronet_cli.training.evaluate import autocast, evaluate
+from micronet_cli.training.objectives import Objective
+from micronet_cli.training.optim import Optim
+from micronet_cli.training.settings import Trainer
+
+log = logging.getLogger(__name__)
+
+
+class Compressor(Protocol):
+    """What the loop needs of a pruner or quantiser."""
+
+    def update(self, step: int, total_steps: int) -> bool:
+        """Do what is due before optimiser step ``step``; True when at the final target."""
+        ...
+
+
+@dataclass
+class Meter:
+    """Means over the images since the last ``take``."""
+
+    loss: float = 0.0
+    hits: float = 0.0
+    images: int = 0
+    started: float = field(default_factory=time.perf_counter)
+
+    def add(self, loss: float, logits: Tensor, labels: Tensor) -> None:
+        """Count a batch."""
+        self.loss += loss * len(labels)
+        self.hits += (logits.detach().argmax(1) == labels).sum().item()
+        self.images += len(labels)
+
+    def take(self) -> dict[str, float]:
+        """loss, top1 in percent and images_per_second; starts anew."""
+        seconds, images = time.perf_counter() - self.started, max(self.images, 1)
+        found = {
+            "loss": self.loss / images,
+            "top1": 100 * self.hits / images,
+            "images_per_second": self.images / seconds,
+        }
+        self.__init__()  # type: ignore[misc]
+        return found
+
+
+class Fit:
+    """One training: the loop and its state.
+
+    Args:
+        trainer, optim: the settings.
+        network: trained in place; after ``run`` it is the best network.
+        objective: what is minimised.
+        compressors: attached already.
+        train, val: batches to learn from and to select by.
+        run: where history, checkpoints and resume state go.
+    """
+
+    def __init__(
+        self,
+        trainer: Trainer,
+        optim: Optim,
+        network: Network,
+        objective: Objective,
+        compressors: Sequence[Compressor],
+        train: Loader,
+        val: Loader,
+        run: Run,
+    ) -> None:
+        self.settings, self.network, self.objective = trainer, network, objective
+        self.compressors, self.train, self.val, self.run_dir = compressors, train, val, run
+        self.model = network.model.to(train.device, memory_format=torch.channels_last)
+        self.batches = len(train) // trainer.accumulate_steps * trainer.accumulate_steps
+        if not self.batches:
+            raise UserError(
+                f"trainer.accumulate_steps={trainer.accumulate_steps}: train has only {len(train)} batches of "
+                f"data.batch_size={train.settings.batch_size}"
+            )
+        self.steps_per_epoch = self.batches // trainer.accumulate_steps
+        self.total = min(trainer.epochs * self.steps_per_epoch, trainer.max_steps or sys.maxsize)
+        self.epochs = -(-self.total // self.steps_per_epoch)
+        self.optimizer = optim.optimizer(self.model)
+        self.scheduler = optim.scheduler(self.optimizer, self.epochs, self.steps_per_epoch)
+        self.scaler = torch.amp.GradScaler(train.device.type, enabled=trainer.amp == "fp16")
+        self.ema = ModelEmaV3(self.model, trainer.ema_decay) if trainer.ema_decay else None
+        self.forward = torch.compile(self.model) if trainer.compile else self.model
+        self.step = 0
+        self.accumulated = 0
+        self.best: dict[str, Any] | None = None
+        self.stop_requested = False
+
+    @property
+    def reported(self) -> nn.Module:
+        """The network that is evaluated and saved: the averaged one where there is one."""
+        return self.ema.module if self.ema else self.model
+
+    def run(self) -> dict[str, Any]:
+        """Train to the end, from the saved state where the run resumes; the best network's val metrics.
+
+        Raises:
+            UserError: the loss is not finite.
+            Interrupted: SIGINT or SIGTERM came; the state is saved.
+        """
+        if self.run_dir.resume and self.run_dir.state.is_file():
+            self.restore()
+        with self.signals(), logging_redirect_tqdm(), self.progress() as bar:
+            while self.step < self.total:
+                meter = self.train_epoch(bar)
+                self.finish_epoch(meter)
+        assert self.best is not None
+        self.network.model = checkpoint.load(str(self.run_dir.best)).model
+        return self.best
+
+    def train_epoch(self, bar: tqdm) -> dict[str, float]:
+        """The rest of the current epoch; mean loss and top1 of its last interval."""
+        self.model.train()
+        settings, meter = self.settings, Meter()
+        shown: dict[str, float] = {}
+        epoch, done = divmod(self.step, self.steps_per_epoch)
+        saved = time.perf_counter()
+        batches = self.train.batches(epoch, first=done * settings.accumulate_steps)
+        for images, labels in batches:
+            self.train_batch(images, labels, meter)
+            if self.accumulated:
+                continue
+            bar.update()
+            ended = self.step % self.steps_per_epoch == 0 or self.step == self.total
+            if self.step % settings.log_interval_steps == 0 or ended:
+                shown = self.log_interval(epoch, meter, bar)
+            if ended:
+                break
+            if self.stop_requested or time.perf_counter() - saved > settings.checkpoint_minutes * 60:
+                self.save_state()
+                saved = time.perf_counter()
+        return shown
+
+    def train_batch(self, images: Tensor, labels: Tensor, meter: Meter) -> None:
+        """Forward and backward of a batch, and the optimiser step where it is due."""
+        settings = self.settings
+        if not self.accumulated:
+            for compressor in self.compressors:
+                compressor.update(self.step, self.total)
+            self.scheduler.step_update(self.step)
+        with autocast(settings.amp, self.train.device):
+            loss, logits = self.objective(self.forward, images, labels)
+        value = loss.item()
+        if not torch.isfinite(loss):
+            raise UserError(self.blame(images, value))
+        self.scaler.scale(loss / settings.accumulate_steps).backward()
+        meter.add(value, logits, labels)
+        self.accumulated = (self.accumulated + 1) % settings.accumulate_steps
+        if self.accumulated:
+            return
+        if settings.clip_grad_norm:
+            self.scaler.unscale_(self.optimizer)
+            nn.utils.clip_grad_norm_(self.model.parameters(), settings.clip_grad_norm)
+        self.scaler.step(self.optimizer)
+        self.scaler.update()
+        self.optimizer.zero_grad(set_to_none=True)
+        self.step += 1
+        if self.ema:
+            self.ema.update(self.model, self.step)
+
+    def finish_epoch(self, shown: dict[str, float]) -> None:
+        """Evaluate on val, save, keep the best."""
+        # The last update reaches every target even where a schedule ends with the run.
+        at = self.step if self.step == self.total else self.step - 1
+        settled = [compressor.update(at, self.total) for compressor in self.compressors]
+        if self.ema and at == self.total:
+            self._copy_masks_to_ema()
+        metrics = evaluate(self.reported, self.val, self.settings.amp)
+        epoch = (self.step - 1) // self.steps_per_epoch
+        line = {"kind": "epoch", "epoch": epoch, "step": self.step, "train_loss": shown["loss"]}
+        self.run_dir.record(line | {f"val_{key}": metrics[key] for key in ("top1", "top5", "loss")})
+        log.info("epoch %d/%d: val top-1 %.2f %%, loss %.4f", epoch + 1, self.epochs, metrics["top1"], metrics["loss"])
+        network = copy.copy(self.network)
+        network.model = self.reported
+        checkpoint.save(self.run_dir.last, network, {"epoch": epoch, "val_top1": metrics["top1"]})
+        # A network on the way to its target is no candidate; the last one always is.
+        candidate = all(settled) or self.step == self.total
+        if candidate and (self.best is None or metrics["top1"] >= self.best["val_top1"]):
+            self.best = {"epoch": epoch, "val_top1": metrics["top1"], "val_loss": metrics["loss"]}
+            checkpoint.save(self.run_dir.best, network, self.best)
+        self.save_state()
+
+    def _copy_masks_to_ema(self) -> None:
+        assert self.ema is not None
+        own = dict(self.model.named_buffers())
+        for name, buffer in self.ema.module.named_buffers():
+            if buffer.dtype == torch.bool:
+                buffer.copy_(own[name])
+
+    def log_interval(self, epoch: int, meter: Meter, bar: tqdm) -> dict[str, float]:
+        """A line in the history, and in the log or on the bar."""
+        found = meter.take() | {"lr": self.optimizer.param_groups[0]["lr"]}
+        self.run_dir.record({"kind": "step", "epoch": epoch, "step": self.step, **found})
+        bar.set_postfix(loss=f"{found['loss']:.3f}", top1=f"{found['top1']:.1f}", img_s=f"{found['images_per_second']:.0f}")
+        if bar.disable:
+            left = (self.total - self.step) * self.train.settings.batch_size * self.settings.accumulate_steps
+            log.info(
+                "step %d/%d: loss %.4f, top-1 %.1f %%, %.0f images/s, %.0f s left",
+                self.step, self.total, found["loss"], found["top1"], found["images_per_second"],
+                left / found["images_per_second"],
+            )  # fmt: skip
+        return found
+
+    def progress(self) -> tqdm:
+        """A bar where there is a terminal; log lines tell the same where there is none."""
+        return tqdm(total=self.total, initial=self.step, desc="train", unit="step", disable=None, dynamic_ncols=True)
+
+    def save_state(self) -> None:
+        """Write everything that decides the next step; raise Interrupted where a signal asked to stop."""
+        state = {
+            "total": self.total,
+            "step": self.step,
+            "best": self.best,
+            "model": self.model.state_dict(),
+            "ema": self.ema.module.state_dict() if self.ema else None,
+            "optimizer": self.optimizer.state_dict(),
+            "scaler": self.scaler.state_dict(),
+            "rng": torch.get_rng_state(),
+            "cuda_rng": torch.cuda.get_rng_state_all(),
+            "python_rng": random.getstate(),
+        }
+        checkpoint.save_state(self.run_dir.state, state)
+        if self.stop_requested:
+            raise Interrupted(f"stopped at step {self.step} of {self.total}")
+
+    def restore(self) -> None:
+        """Go back to the saved state."""
+        state = checkpoint.load_state(self.run_dir.state)
+        if state["total"] != self.total:
+            log.warning("the run was %d steps long and is %d now: schedules shift", state["total"], self.total)
+        try:
+            self.model.load_state_dict(state["model"])
+            if self.ema:
+                self.ema.module.load_state_dict(state["ema"])
+            self.optimizer.load_state_dict(state["optimizer"])
+        except (RuntimeError, ValueError, AttributeError) as error:
+            raise UserError(
+                f"resume=true: the state in {str(self.run_dir.state)!r} is of another network or optimiser "
+                f"({str(error).splitlines()[0]}); use the run's own config, or leave resume out to start afresh"
+            ) from None
+        self.scaler.load_state_dict(state["scaler"])
+        torch.set_rng_state(state["rng"])
+        if torch.cuda.is_available():
+            torch.cuda.set_rng_state_all(state["cuda_rng"])
+        random.setstate(state["python_rng"])
+        self.step, self.best = state["step"], state["best"]
+        self.run_dir.rewind_history(lambda line: line["step"] <= self.step)
+        log.info("resumed at step %d of %d", self.step, self.total)
+
+    @contextmanager
+    def signals(self) -> Iterator[None]:
+        """The first SIGINT or SIGTERM asks the loop to save and stop, a second one takes its usual course."""
+        main = threading.current_thread() is threading.main_thread()
+        before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM) if main}
+
+        def ask(number: int, _: Any) -> None:
+            self.stop_requested = True
+            log.warning("%s: saving and stopping after this step", signal.Signals(number).name)
+            signal.signal(number, before[number])
+
+        for number in before:
+            signal.signal(number, ask)
+        try:
+            yield
+        finally:
+            for number, handler in before.items():
+                signal.signal(number, handler)
+
+    def blame(self, images: Tensor, value: float) -> str:
+        """The message for a loss that is not finite: the step, and the first layer whose output is not."""
+        bad = [name for name, p in self.model.named_parameters() if not p.isfinite().all()]
+        culprit = f"parameter {bad[0]}" if bad else first_non_finite(self.model, images)
+        return (
+            f"trainer: the loss is {value} at step {self.step}, first seen in {culprit}; "
+            f"lower optim.lr, or set trainer.clip_grad_norm; the last checkpoint is {self.run_dir.last}"
+        )
