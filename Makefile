@@ -1,0 +1,44 @@
+# Targets; `make help` lists them.
+PYTHON ?= python3.11
+VENV := .venv
+BIN := $(VENV)/bin
+INSTALLED := $(VENV)/.installed
+
+.DEFAULT_GOAL := help
+.PHONY: help setup demo test test-full lint format bench clean
+
+help: ## This list
+	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "  %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+
+$(INSTALLED): pyproject.toml constraints.txt
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --compile --constraint constraints.txt --editable ".[plot,sweep,dev]"
+	$(BIN)/python -m compileall -q src
+	touch $@
+
+setup: $(INSTALLED) ## Create .venv and install everything that the stages need
+
+demo: $(INSTALLED) ## The main job on the embedded digits: train, prune, quantise, score
+	$(BIN)/micronet
+
+test: $(INSTALLED) ## The default tests
+	$(BIN)/python -m pytest
+
+test-full: $(INSTALLED) ## All tests, the slow ones too
+	$(BIN)/python -m pytest -m "not gpu"
+
+lint: $(INSTALLED) ## Style and types
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+format: $(INSTALLED) ## Mend the style
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+bench: $(INSTALLED) ## The benchmarks
+	set -e; for script in benchmarks/*.py; do $(BIN)/python $$script; done
+
+clean: ## Remove the environment and what tools left behind
+	rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache dist site
+	find src tests benchmarks -name __pycache__ -prune -exec rm -rf {} +

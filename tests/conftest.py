@@ -1,0 +1,83 @@
+"""What several tests share: a config as the command line composes it, the command line itself, small real images."""
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from hydra import compose, initialize_config_dir
+from hydra.core.global_hydra import GlobalHydra
+from PIL import Image
+
+from micronet_cli.cli import free_key, main
+from micronet_cli.paths import CONF
+from micronet_cli.timm_configs import register
+
+# resnet8 at 16 pixels: an epoch of digits in about a second.
+TINY = ("model=resnet8", "data=digits", "data.input_size=16")
+
+
+@pytest.fixture(autouse=True)
+def _two_threads():
+    torch.set_num_threads(2)
+
+
+@pytest.fixture
+def composed():
+    """Overrides as typed -> composed config."""
+    register()
+    GlobalHydra.instance().clear()
+    with initialize_config_dir(str(CONF), version_base="1.3"):
+        yield lambda *overrides: compose("config", [free_key(o) for o in overrides])
+
+
+@pytest.fixture
+def micronet(tmp_path):
+    """The command line: arguments as typed -> the run's directory."""
+    runs = iter(range(1000))
+
+    def call(*arguments: str, directory: Path | None = None) -> Path:
+        where = directory or tmp_path / f"run{next(runs)}"
+        main([*arguments, f"hydra.run.dir={where}", f"hydra.sweep.dir={where}"])
+        return where
+
+    return call
+
+
+@pytest.fixture
+def mistake(micronet, capsys):
+    """Arguments as typed -> what stderr says, after checking the shape that every mistake's answer has."""
+
+    def call(*arguments: str) -> str:
+        with pytest.raises(SystemExit) as caught:
+            micronet(*arguments)
+        said = capsys.readouterr().err
+        assert caught.value.code == 2
+        assert len(said.splitlines()) <= 15
+        assert "Traceback" not in said
+        return said
+
+    return call
+
+
+@pytest.fixture
+def image_folder(tmp_path):
+    """24 JPEGs of 2 classes, learnable by colour: ``<root>/<class>/<number>.jpg``."""
+    rng = np.random.default_rng(0)
+    for label, colour in enumerate(("blue", "red")):
+        folder = tmp_path / "images" / colour
+        folder.mkdir(parents=True)
+        for number in range(12):
+            pixels = rng.integers(0, 120, (40, 40, 3), dtype=np.uint8)
+            pixels[..., 2 - 2 * label] += 100
+            Image.fromarray(pixels).save(folder / f"{number}.jpg")
+    return tmp_path / "images"
+
+
+def metrics_of(run: Path) -> dict:
+    return json.loads((run / "metrics.json").read_text())
+
+
+def history_of(run: Path) -> list[dict]:
+    return [json.loads(line) for line in (run / "history.jsonl").read_text().splitlines()]

@@ -1,0 +1,113 @@
+import json
+
+import pytest
+import timm
+import torch
+from safetensors import safe_open
+from safetensors.torch import load_file, save_file
+
+import micronet_cli
+from micronet_cli import checkpoint
+from micronet_cli.checkpoint import Network
+from micronet_cli.compression.effective_weight import effective_weight
+from micronet_cli.config import build
+from micronet_cli.errors import UserError
+from micronet_cli.models import cifar_resnet  # noqa: F401
+from micronet_cli.models.model import InputSpec
+
+MODEL = {"_target_": "micronet_cli.models.model.Model", "name": "resnet8"}
+PRUNE = {
+    "_target_": "micronet_cli.compression.pruner.Pruner",
+    "rules": {"all": {"match": "(?!{stem}$).*", "sparsity": 0.5}},
+}
+QUANTIZE = {"_target_": "micronet_cli.compression.quantizer.Quantizer", "rules": {"all": {"match": "(?!{stem}$).*"}}}
+CLASSES = ["a", "b", "c"]
+
+
+@pytest.fixture
+def saved(tmp_path):
+    torch.manual_seed(0)
+    model = timm.create_model("resnet8", num_classes=3)
+    for config in (QUANTIZE, PRUNE):
+        compressor = build(config, "c")
+        compressor.attach(model)
+        compressor.update(1, 1)
+    model.train()(torch.randn(16, 3, 32, 32))
+    network = Network(model.eval(), MODEL, CLASSES, InputSpec.of(model), [QUANTIZE, PRUNE])
+    checkpoint.save(tmp_path / "n.safetensors", network, {"top1": 50.0})
+    return network, tmp_path / "n.safetensors"
+
+
+def rewrite(path, change):
+    with safe_open(path, "pt") as opened:
+        header = json.loads(opened.metadata()["micronet"])
+    change(header)
+    save_file(load_file(path), path, metadata={"micronet": json.dumps(header)})
+
+
+def test_save_load_gives_equal_logits(saved):
+    network, path = saved
+    images = torch.randn(4, 3, 32, 32)
+    loaded = micronet_cli.load(str(path))
+    with torch.no_grad():
+        assert torch.equal(loaded(images), network.model(images))
+    assert not loaded.training
+
+
+def test_masks_and_observers_come_back(saved):
+    network, path = saved
+    loaded = checkpoint.load(str(path))
+    assert loaded.classes == CLASSES
+    layers = [n.model.layer2[0].conv1 for n in (network, loaded)]
+    assert torch.equal(*(effective_weight(layer).mask for layer in layers))
+    assert layers[0].input_fake_quantize.high == layers[1].input_fake_quantize.high > 0
+
+
+@pytest.mark.parametrize("size", [0, 7, 100, 5000])
+def test_truncation_is_one_error(saved, size):
+    _, path = saved
+    path.write_bytes(path.read_bytes()[:size])
+    with pytest.raises(UserError, match="truncated"):
+        checkpoint.load(str(path))
+
+
+def test_plain_weights_are_not_a_checkpoint(saved):
+    _, path = saved
+    save_file(load_file(path), path)
+    with pytest.raises(UserError, match="model.weights"):
+        checkpoint.load(str(path))
+
+
+def test_newer_format_is_refused(saved):
+    _, path = saved
+    rewrite(path, lambda header: header.update(format_version=99))
+    with pytest.raises(UserError, match="format 99 is newer"):
+        checkpoint.load(str(path))
+
+
+def test_code_named_in_a_header_is_refused(saved):
+    _, path = saved
+    rewrite(path, lambda header: header["compressors"].append({"_target_": "os.system", "command": "true"}))
+    with pytest.raises(UserError, match="not allowed"):
+        checkpoint.load(str(path))
+
+
+def test_missing_tensor_is_reported(saved):
+    _, path = saved
+    rewrite(path, lambda header: header["compressors"].pop())
+    with pytest.raises(UserError, match="unexpected"):
+        checkpoint.load(str(path))
+
+
+def test_failed_write_leaves_the_old_file(saved, monkeypatch):
+    network, path = saved
+    before = path.read_bytes()
+
+    def full(*_, **__):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(checkpoint, "save_file", full)
+    with pytest.raises(OSError, match="No space"):
+        checkpoint.save(path, network, {})
+    assert path.read_bytes() == before
+    assert [p.name for p in path.parent.iterdir()] == [path.name]

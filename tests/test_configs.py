@@ -1,0 +1,69 @@
+"""Every YAML of every group is composed, bound to signatures and built; mistakes are reported together."""
+
+import pytest
+
+from micronet_cli.config import build, check_config, locate
+from micronet_cli.errors import UserError
+from micronet_cli.paths import CONF
+from micronet_cli.stages import pipeline
+from micronet_cli.stages.job import inherited
+
+OPTIONS = [
+    (group.name, path.relative_to(group).with_suffix("").as_posix())
+    for group in sorted(CONF.iterdir())
+    if group.is_dir() and group.name != "hydra"
+    for path in sorted(group.rglob("*.yaml"))
+]
+NEEDED = {"soft_targets": ("distill.teacher.model=resnet56", "distill.teacher.weights=any")}
+
+
+@pytest.mark.parametrize(("group", "option"), OPTIONS)
+def test_option_composes_and_binds(composed, tmp_path, group, option):
+    choice = f"+experiment={option}" if group == "experiment" else f"{group}={option}"
+    needs_stage = [] if group in ("stage", "experiment") else ["stage=train"]
+    config = inherited(composed(*needs_stage, choice, *NEEDED.get(option, ())))
+    if config.stage.name == "pipeline":
+        assert set(pipeline.steps(config, tmp_path)) == {"train", "prune", "qat"}
+        pipeline.check(config)
+        return
+    built = check_config(config)
+    assert built["trainer"] is not None
+    if group in built:
+        assert (built[group] is None) == (option == "none")
+
+
+def test_optional_groups_have_none():
+    for group in ("prune", "quantize", "distill", "logger"):
+        assert (CONF / group / "none.yaml").is_file()
+
+
+def test_all_mistakes_come_together(composed):
+    config = composed(
+        "stage=prune", "trainer.epoch=3", "prune.rules.conv.sparsity=1.5", "stag=x", "optim.lr=fast", "quantize.bits=3"
+    )
+    with pytest.raises(UserError) as caught:
+        check_config(inherited(config))
+    said = str(caught.value)
+    assert "trainer.epoch: unknown key; did you mean epochs" in said
+    assert "prune.rules.conv.sparsity=1.5: a fraction of zeros in [0, 1) is wanted" in said
+    assert "stag: unknown key; did you mean stage" in said
+    assert "optim.lr='fast': a number is wanted" in said
+    assert "quantize.bits: quantize=none takes no keys" in said
+
+
+def test_rules_are_bound_to_their_dataclass(composed):
+    config = inherited(composed("stage=prune", "prune.rules.stem.match=conv1", "prune.rules.stem.sparsity=0.3"))
+    assert check_config(config)["prune"].rules["stem"].sparsity == 0.3
+
+
+def test_rule_without_match_is_named(composed):
+    with pytest.raises(UserError, match=r"prune\.rules\.extra\.match: missing"):
+        check_config(inherited(composed("stage=prune", "prune.rules.extra.sparsity=0.3")))
+
+
+@pytest.mark.parametrize("path", ["os.system", "builtins.eval", "torch.load", "micronet_cli_evil.run"])
+def test_targets_outside_the_allowed_packages_are_refused(path):
+    with pytest.raises(UserError, match="not allowed"):
+        locate(path, "prune")
+    with pytest.raises(UserError, match="not allowed"):
+        build({"_target_": path}, "prune")

@@ -1,0 +1,221 @@
+import copy
+import signal
+
+import pytest
+import timm
+import torch
+from torch import nn
+
+from micronet_cli import checkpoint
+from micronet_cli.checkpoint import Network
+from micronet_cli.compression.effective_weight import effective_weight
+from micronet_cli.compression.pruner import Pruner, SparsityRule
+from micronet_cli.compression.quantizer import BitsRule, Quantizer
+from micronet_cli.data.datasets import Digits
+from micronet_cli.errors import Interrupted, UserError
+from micronet_cli.functional.schedules import AGP
+from micronet_cli.models import cifar_resnet  # noqa: F401
+from micronet_cli.models.model import InputSpec
+from micronet_cli.runs import Run
+from micronet_cli.training.objectives import CrossEntropy, Distillation
+from micronet_cli.training.optim import Optim
+from micronet_cli.training.settings import Trainer
+from micronet_cli.training.trainer import Fit
+from tests.conftest import history_of
+
+CPU = torch.device("cpu")
+MODEL = {"_target_": "micronet_cli.models.model.Model", "name": "resnet8"}
+PRUNE = {
+    "_target_": "micronet_cli.compression.pruner.Pruner",
+    "rules": {"all": {"match": "(?!{stem}$).*", "sparsity": 0.5}},
+}
+QUANTIZE = {"_target_": "micronet_cli.compression.quantizer.Quantizer", "rules": {"all": {"match": "(?!{stem}$).*"}}}
+
+
+def fit(directory, trainer, objective=None, optim=None, resume=False, compress=False):
+    torch.manual_seed(0)
+    model = timm.create_model("resnet8", drop_rate=0.0)
+    spec = InputSpec((3, 8, 8), (0.5,) * 3, (0.5,) * 3)
+    compressors = []
+    if compress:
+        compressors = [
+            Pruner({"all": SparsityRule("(?!{stem}$).*", 0.5)}, AGP(end=1.0)),
+            Quantizer({"all": BitsRule("(?!{stem}$).*")}),
+        ]
+        for compressor in compressors:
+            compressor.attach(model)
+    network = Network(model, MODEL, [str(i) for i in range(10)], spec, [PRUNE, QUANTIZE] if compress else [])
+    data = Digits(batch_size=128)
+    train, val = (data.loader(split, spec, CPU) for split in ("train", "val"))
+    optim = optim or Optim("momentum", lr=0.05)
+    return Fit(trainer, optim, network, objective or CrossEntropy(), compressors, train, val, Run(directory, resume))
+
+
+def weights(fitted):
+    return {name: tensor.clone() for name, tensor in fitted.reported.state_dict().items()}
+
+
+def equal(one, other):
+    return one.keys() == other.keys() and all(torch.equal(one[name], other[name]) for name in one)
+
+
+@pytest.mark.parametrize("ema", [None, 0.9])
+def test_interrupted_and_resumed_ends_bit_identical(tmp_path, monkeypatch, ema):
+    settings = Trainer(epochs=2, ema_decay=ema, accumulate_steps=2, log_interval_steps=3)
+    whole = fit(tmp_path / "whole", settings, compress=True)
+    whole.run()
+
+    part = fit(tmp_path / "part", settings, compress=True)
+    step = part.train_batch
+
+    def interrupt(*arguments):
+        step(*arguments)
+        if part.step == 7:
+            signal.raise_signal(signal.SIGTERM)
+
+    monkeypatch.setattr(part, "train_batch", interrupt)
+    with pytest.raises(Interrupted, match="step 7 of 10"):
+        part.run()
+    assert signal.getsignal(signal.SIGTERM) == signal.SIG_DFL
+
+    torch.rand(5)  # whatever else draws in between
+    resumed = fit(tmp_path / "part", settings, resume=True, compress=True)
+    resumed.run()
+    assert equal(weights(resumed), weights(whole))
+    steps = [[line["step"] for line in history_of(tmp_path / name)] for name in ("whole", "part")]
+    assert steps[0] == steps[1]
+
+
+def test_pruner_reaches_its_target_at_the_very_end(tmp_path):
+    fitted = fit(tmp_path, Trainer(max_steps=3, ema_decay=0.5), compress=True)
+    fitted.run()
+    for model in (fitted.model, fitted.reported, checkpoint.load(str(tmp_path)).model):
+        mask = effective_weight(model.layer3[0].conv1).mask
+        assert int((~mask).sum()) == mask.numel() // 2
+
+
+def test_best_is_chosen_among_networks_at_their_target(tmp_path):
+    fitted = fit(tmp_path, Trainer(epochs=3), compress=True)
+    assert fitted.run()["epoch"] == 2
+
+
+def test_accumulation_equals_a_larger_batch(tmp_path):
+    results = []
+    for batch, accumulate in ((128, 1), (64, 2)):
+        fitted = fit(tmp_path / str(batch), Trainer(max_steps=1, accumulate_steps=accumulate))
+        fitted.model.eval()  # BatchNorm sees batches, not sums of them
+        fitted.model.train = lambda mode=True, model=fitted.model: model
+        images, labels = next(fitted.train.batches())
+        from micronet_cli.training.trainer import Meter
+
+        for i in range(accumulate):
+            fitted.train_batch(images[i * batch : (i + 1) * batch], labels[i * batch : (i + 1) * batch], Meter())
+        results.append(fitted.model.conv1.weight.detach().clone())
+    assert torch.allclose(*results, atol=1e-6)
+
+
+def test_nan_stops_the_run_naming_step_and_layer(tmp_path, monkeypatch):
+    fitted = fit(tmp_path, Trainer(epochs=1))
+    step = fitted.train_batch
+
+    def poison(*arguments):
+        if fitted.step == 3:
+            with torch.no_grad():
+                fitted.model.layer2[0].bn1.running_mean.fill_(1)
+                fitted.model.layer2[0].conv2.weight[0, 0, 0, 0] = float("nan")
+        step(*arguments)
+
+    monkeypatch.setattr(fitted, "train_batch", poison)
+    with pytest.raises(UserError, match=r"loss is nan at step 3, first seen in parameter layer2\.0\.conv2\.weight"):
+        fitted.run()
+
+
+def test_infinite_activation_names_its_layer():
+    from micronet_cli.training.diagnose import first_non_finite
+
+    class Overflow(nn.Module):
+        def forward(self, x):
+            return x * float("inf")
+
+    model = nn.Sequential(nn.Linear(2, 2), Overflow(), nn.Linear(2, 2))
+    assert first_non_finite(model, torch.ones(1, 2)) == "layer 1"
+
+
+def test_distillation_gradient_differs_from_cross_entropys(tmp_path):
+    torch.manual_seed(0)
+    student, teacher = timm.create_model("resnet8"), timm.create_model("resnet8")
+    spec = InputSpec((3, 8, 8), (0.5,) * 3, (0.5,) * 3)
+    images, labels = torch.randn(16, 3, 8, 8), torch.randint(10, (16,))
+
+    def gradient(objective):
+        student.zero_grad()
+        objective(student, images, labels)[0].backward()
+        return student.linear.weight.grad.clone()
+
+    hard = gradient(CrossEntropy())
+    mixed = gradient(Distillation(teacher, spec, spec, alpha=0.3, temperature=2.0))
+    only_hard = gradient(Distillation(teacher, spec, spec, alpha=1.0, temperature=2.0))
+    assert torch.allclose(only_hard, hard)
+    # The 2019 entry's gradient was 0.3 of cross-entropy's and nothing else.
+    assert not torch.allclose(mixed, 0.3 * hard, atol=1e-3)
+    assert all(p.grad is None for p in teacher.parameters())
+
+
+def test_teacher_sees_its_own_normalisation():
+    seen = []
+
+    class Teacher(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.p = nn.Parameter(torch.zeros(()))
+
+        def forward(self, x):
+            seen.append(x)
+            return x.mean((2, 3))
+
+    raw = torch.rand(2, 3, 4, 4)
+    ours, theirs = (InputSpec((3, 4, 4), (m,) * 3, (s,) * 3) for m, s in ((0.5, 0.25), (0.4, 0.2)))
+    Distillation(Teacher(), theirs, ours, 0.5, 1.0)(Teacher(), (raw - 0.5) / 0.25, torch.tensor([0, 1]))
+    assert torch.allclose(seen[0], (raw - 0.4) / 0.2, atol=1e-6)
+
+
+def test_state_of_another_network_is_refused(tmp_path):
+    fit(tmp_path, Trainer(max_steps=1)).run()
+    with pytest.raises(UserError, match="of another network or optimiser"):
+        fit(tmp_path, Trainer(max_steps=1), resume=True, compress=True).run()
+
+
+def test_resume_without_state_starts_from_the_beginning(tmp_path):
+    assert fit(tmp_path, Trainer(max_steps=2), resume=True).run()["epoch"] == 0
+
+
+@pytest.mark.parametrize("amp", ["bf16", "fp16"])
+def test_reduced_precision_trains(tmp_path, amp):
+    fitted = fit(tmp_path, Trainer(max_steps=4, amp=amp, clip_grad_norm=1.0), compress=True)
+    before = copy.deepcopy(weights(fitted))
+    fitted.run()
+    after = weights(fitted)
+    assert not equal(before, after)
+    assert all(tensor.isfinite().all() for tensor in after.values())
+
+
+def test_exponential_schedule_holds_then_decays():
+    model = nn.Linear(2, 2)
+    optim = Optim("momentum", lr=1.0, schedule="exponential", gamma=0.5, hold_epochs=2)
+    optimizer = optim.optimizer(model)
+    scheduler = optim.scheduler(optimizer, epochs=5, steps_per_epoch=10)
+    rates = []
+    for step in range(50):
+        scheduler.step_update(step)
+        rates.append(optimizer.param_groups[0]["lr"])
+    assert rates == [1.0] * 20 + [0.5] * 10 + [0.25] * 10 + [0.125] * 10
+
+
+def test_cosine_schedule_ends_near_zero():
+    optim = Optim("momentum", lr=1.0)
+    optimizer = optim.optimizer(nn.Linear(2, 2))
+    scheduler = optim.scheduler(optimizer, epochs=2, steps_per_epoch=50)
+    scheduler.step_update(50)
+    assert optimizer.param_groups[0]["lr"] == pytest.approx(0.5)
+    scheduler.step_update(99)
+    assert optimizer.param_groups[0]["lr"] < 0.001
