@@ -1,0 +1,89 @@
+"""The MicroNet score of any PyTorch classifier, counted from what it executes.
+
+>>> import torch
+>>> layer = torch.nn.Linear(4, 2, bias=False)
+>>> figures = score(layer, input_shape=(1, 1, 4))
+>>> figures["storage_params"], figures["multiplications"], figures["additions"]
+(8.0, 8.0, 6.0)
+"""
+
+import importlib
+from collections.abc import Sequence
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from torch import nn
+
+    from micronet_cli.scoring.report import Report
+    from micronet_cli.scoring.rules import Rules
+    from micronet_cli.scoring.trace import Trace
+
+DEFAULT_INPUT_SHAPE = (3, 224, 224)
+
+
+def rule_set(name: str, **options: Any) -> "Rules":
+    """The rule set of this name with these options.
+
+    Args:
+        name: ``official`` or ``seed2019`` (a module of this package and its class), or the dotted path of a class.
+        options: see ``micronet_cli.scoring.rules.Rules``.
+
+    Raises:
+        ValueError: no such rule set, or a bad option.
+    """
+    path = name if "." in name else f"{__name__}.{name}.{name.capitalize()}"
+    module, _, attribute = path.rpartition(".")
+    try:
+        found = getattr(importlib.import_module(module), attribute)
+    except (ImportError, AttributeError):
+        raise ValueError(f"rules={name}: official, seed2019 or the dotted path of a rule set is wanted") from None
+    return found(**options)
+
+
+def score(
+    model: "nn.Module",
+    input_shape: Sequence[int] | None = DEFAULT_INPUT_SHAPE,
+    rules: "str | Rules" = "official",
+    **options: Any,
+) -> dict[str, float | str]:
+    """The figures of ``metrics.json``: micronet_score, storage_params, math_ops and the others.
+
+    Args:
+        model: any classifier; it is left as it was.
+        input_shape: (channels, height, width); None: the model's own.
+        rules: a rule set or its name.
+        options: of the rule set, where a name is given.
+    """
+    chosen = rule_set(rules, **options) if isinstance(rules, str) else replace(rules, **options)
+    return score_with(model, chosen, input_shape).metrics()
+
+
+def score_with(model: "nn.Module | Trace", rules: "Rules", input_shape: Sequence[int] | None = None) -> "Report":
+    """The report of a model, or of a trace made before, under a rule set.
+
+    Args:
+        model: a model, or its ``Trace`` (whose bits and zeros are read anew, without tracing).
+        rules: its own ``input_shape`` comes before the argument's.
+        input_shape: (channels, height, width); None: the model's own.
+
+    Raises:
+        ValueError: an operation has no price, or an option does not fit the network.
+    """
+    from micronet_cli.scoring.report import Report
+    from micronet_cli.scoring.trace import Trace
+
+    traced = model if isinstance(model, Trace) else Trace(model, rules.input_shape or input_shape or own_shape(model))
+    network = traced.read(codes=rules.accumulator == "integer", block=rules.block)
+    dense_rules = replace(rules, weight_sparsity=None, freebie=False)
+    report = Report(rules, network, rules.charges(network), dense_rules.charges(network.dense()))
+    if rules.compare is None:
+        return report
+    other = rule_set(rules.compare, input_shape=rules.input_shape, task=rules.task, bases=rules.bases)
+    return replace(report, compared=(rules.compare, other.charges(network), other.base(network.input_shape)))
+
+
+def own_shape(model: "nn.Module") -> tuple[int, ...]:
+    """The input shape a model says it wants, (3, 224, 224) where it says nothing."""
+    known = getattr(model, "pretrained_cfg", None) or getattr(model, "default_cfg", None) or {}
+    return tuple(known.get("input_size") or DEFAULT_INPUT_SHAPE)

@@ -1,0 +1,61 @@
+"""What the tracer has to know about operators: which only move data, which are products, how far a reduction reaches."""
+
+import math
+from typing import Any
+
+import torch
+from torch import Tensor
+
+# Values go through unchanged, maybe moved, dropped or repeated: free, and bits stay.
+MOVES = frozenset(
+    """
+    view _unsafe_view reshape t transpose permute expand slice select split split_with_sizes unsafe_split unbind squeeze
+    unsqueeze as_strided alias detach clone copy copy_ _to_copy lift_fresh lift_fresh_copy contiguous cat stack roll flip
+    rot90 repeat repeat_interleave index index_select gather unfold im2col pixel_shuffle pixel_unshuffle
+    reflection_pad1d reflection_pad2d replication_pad2d constant_pad_nd upsample_nearest1d upsample_nearest2d
+    max_pool2d max_pool2d_with_indices max_pool3d_with_indices adaptive_max_pool2d amax max dropout native_dropout
+    diagonal tril triu movedim slice_scatter select_scatter index_put view_as_real view_as_complex
+    """.split()
+)
+
+# Make a tensor from a shape, or a constant from another tensor's shape: nothing is read.
+FACTORIES = frozenset("new_zeros new_ones new_full new_empty zeros_like ones_like full_like empty_like".split())
+
+PRODUCTS = frozenset("convolution mm addmm bmm baddbmm mv".split())
+BINARY = frozenset("add sub rsub mul div true_divide maximum minimum pow".split())
+SOFTMAXES = frozenset("_softmax _safe_softmax _log_softmax".split())
+NORMS = frozenset("instance_norm native_layer_norm native_group_norm _fused_rms_norm".split())
+WINDOWS = frozenset("avg_pool2d".split())
+BATCH_NORMS = frozenset("native_batch_norm _native_batch_norm_legit_no_training _batch_norm_no_update".split())
+
+
+def kind_of(func: Any, args: tuple, kwargs: dict) -> str:
+    """Name under which an operator is recorded and priced: ``aten.add_.Tensor -> add``.
+
+    Operators that do different things are told apart: ``gelu_tanh``, and ``instance_norm`` for a BatchNorm that takes
+    its statistics from the example itself.
+    """
+    name = func._schema.name.partition("::")[2]
+    if name == "native_batch_norm" and args[5]:
+        return "instance_norm"
+    if name == "gelu" and kwargs.get("approximate") == "tanh":
+        return "gelu_tanh"
+    return name if name == "copy_" or name.startswith("__") else name.rstrip("_")
+
+
+def reduction(kind: str, args: tuple, outputs: list[Tensor], main: Tensor) -> tuple[int, int]:
+    """(elements taken, rows) of an operation on ``main``; see ``records.Op``."""
+    elements = outputs[0].numel()
+    if kind in WINDOWS:
+        window = args[1] if isinstance(args[1], list | tuple) else [args[1]] * 2
+        return elements * math.prod(window), elements
+    if kind in SOFTMAXES:
+        return main.numel(), main.numel() // max(main.shape[args[1]], 1)
+    if kind in NORMS:
+        return main.numel(), max(outputs[1].numel(), 1)
+    return main.numel(), elements
+
+
+def program_constant(kind: str, args: tuple) -> bool:
+    """Whether an arithmetic operation has a Python number for an operand."""
+    return kind in BINARY and not all(isinstance(a, torch.Tensor) for a in args[:2])

@@ -1,0 +1,169 @@
+"""The challenge's rules (rules text, organisers' counter, rulings of the review)."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import numpy as np
+
+from micronet_cli.functional.counting import (
+    accumulator_width,
+    adder_tree_bits,
+    bitmask_bits,
+    block_mask_bits,
+    dense_bits,
+    uniform_width,
+)
+from micronet_cli.scoring.charges import ACCUMULATE, BIAS_ADD, BIASES, MASKS, MULTIPLY, SCALES, WEIGHTS, Charge
+from micronet_cli.scoring.prices import NON_LINEARITY
+from micronet_cli.scoring.records import FLOAT_BITS, Dot, Network, Op, Quantizer, Stored
+from micronet_cli.scoring.rules import Rules
+
+FREEBIE_BITS = 16
+
+
+@dataclass(frozen=True)
+class Official(Rules):
+    """Everything stored counts at its bits, every operation at the maximum of its inputs' bits, over 32.
+
+    See ``Rules`` for the options.
+    """
+
+    def storage(self, network: Network) -> list[Charge]:
+        """Weights with a mask where that is smaller, biases, scales and zero points."""
+        self._check_freebie(network)
+        weights = set(network.weights)
+        charges = []
+        for index in network.used:
+            stored = network.stored[index]
+            bits = self._stored_bits(network.stored_bits[index])
+            sparse = index in weights or stored.nonzeros < stored.elements
+            charges += self._tensor(stored, bits) if sparse else [_bias(stored, bits)]
+        charges += [Charge(q.layer, SCALES, q.stored_bits) for q in network.quantizers.values()]
+        return charges
+
+    def math(self, network: Network) -> list[Charge]:
+        """Products and priced operations, weighted by how many examples execute them."""
+        self._check_freebie(network)
+        charges: list[Charge] = []
+        for index, op in enumerate(network.ops):
+            share = self.weight_of(index, network) if self.paths else 1.0
+            if op.dot is not None:
+                charges += _times(share, self._product(op, op.dot, network))
+            else:
+                charges += _times(share, self._priced(op, network))
+        return charges
+
+    def _check_freebie(self, network: Network) -> None:
+        if not self.freebie:
+            return
+        reduced = [*network.quantizers, *(s.name for s in network.stored if s.float_bits < FLOAT_BITS)]
+        if reduced:
+            raise ValueError(f"freebie=true: only where nothing is quantised, and {reduced[0]} is")
+
+    def _stored_bits(self, bits: float) -> float:
+        return min(bits, FREEBIE_BITS) if self.freebie else bits
+
+    _multiply_bits = _stored_bits
+
+    def _tensor(self, stored: Stored, bits: float) -> list[Charge]:
+        """The smallest of dense, bitmask and block mask."""
+        dense = dense_bits(stored.elements, bits)
+        forms = [(dense, dense), (bitmask_bits(stored.nonzeros, stored.elements, bits), stored.nonzeros * bits)]
+        if stored.kept_blocks is not None:
+            size, kept, blocks = stored.kept_blocks
+            forms.append((block_mask_bits(kept, blocks, size, bits), kept * size * bits))
+        total, values = min(forms)
+        charges = [Charge(stored.layer, WEIGHTS, values)]
+        return [*charges, Charge(stored.layer, MASKS, total - values)] if total > values else charges
+
+    def _product(self, op: Op, dot: Dot, network: Network) -> Iterator[Charge]:
+        data = [network.value_bits[i] for i in op.inputs]
+        weight = FLOAT_BITS if dot.weight is None else network.stored_bits[dot.weight]
+        operands = [*data, weight] if dot.weight is not None or op.constant else data
+        bits = self._multiply_bits(self._binary_bits(op, dot, network) or max(operands))
+        shown = f"{weight}x{max(data)}" if dot.weight is not None else "x".join(map(str, data))
+        count = dot.multiplications
+        yield Charge(op.layer, MULTIPLY, 0, count, 0, count * bits / 32, shown)
+        additions = dot.channel_additions
+        widths = self._accumulation_bits(op, dot, network)
+        yield Charge(op.layer, ACCUMULATE, 0, 0, float(additions.sum()), widths / 32)
+        if dot.bias is not None:
+            yield Charge(op.layer, BIAS_ADD, 0, 0, dot.outputs, dot.outputs)
+
+    def _binary_bits(self, op: Op, dot: Dot, network: Network) -> int | None:
+        """1 where a value with a sign bit of its own meets weights of plus and minus one magnitude [T]."""
+        if dot.weight is None or not network.stored[dot.weight].binary:
+            return None
+        names = network.values[op.inputs[0]].quantizers
+        signed = names is None or all(network.quantizers[n].sign_bit for n in names)
+        return 1 if signed else None
+
+    def _accumulation_bits(self, op: Op, dot: Dot, network: Network) -> float:
+        """Bits of all additions of the product, the bias left out."""
+        additions = dot.channel_additions
+        quantized = _quantized_operands(op, dot, network)
+        if self.accumulator == "fp32" or quantized is None:
+            return float(additions.sum()) * FLOAT_BITS
+        weight_bits, data = quantized
+        if self.accumulator == "integer":
+            return float((additions * _widths(dot, weight_bits, data)).sum())
+        first = weight_bits + data.bits
+        trees, counts = np.unique(dot.nonzeros, return_counts=True)
+        repeats = dot.outputs / len(dot.nonzeros)
+        bits = sum(
+            adder_tree_bits(n, first, FLOAT_BITS) * c for n, c in zip(trees.tolist(), counts.tolist(), strict=True)
+        )
+        return bits * repeats
+
+    def _priced(self, op: Op, network: Network) -> list[Charge]:
+        price = self.price(op)
+        multiplications, additions = price.count(op)
+        if not multiplications and not additions:
+            return []
+        operands = [*(network.value_bits[i] for i in op.inputs), *(network.stored_bits[i] for i in op.parameters)]
+        bits: float = max([FLOAT_BITS] if op.constant else operands)
+        if price.as_float:
+            bits = max(network.values[i].float_bits for i in op.inputs)
+        if price.part == NON_LINEARITY and self.nonlinearity_bits is not None:
+            bits = self.nonlinearity_bits
+        math_ops = (multiplications * self._multiply_bits(bits) + additions * bits) / 32
+        return [Charge(op.layer, price.part, 0, multiplications, additions, math_ops, f"{bits:g}")]
+
+
+def _bias(stored: Stored, bits: float) -> Charge:
+    return Charge(stored.layer, BIASES, dense_bits(stored.elements, bits))
+
+
+def _quantized_operands(op: Op, dot: Dot, network: Network) -> tuple[int, Quantizer] | None:
+    """Weight bits and the input's quantiser where both operands are integer codes of one quantiser each."""
+    if dot.weight is None or len(op.inputs) != 1 or network.stored[dot.weight].quantizer is None:
+        return None
+    names = network.values[op.inputs[0]].quantizers
+    if names is None or len(names) != 1:
+        return None
+    return network.stored_bits[dot.weight], network.quantizers[next(iter(names))]
+
+
+def _widths(dot: Dot, weight_bits: int, data: Quantizer) -> np.ndarray | int:
+    """Width of each channel's accumulator, exact where the integer weights and inputs are known."""
+    if dot.extremes is None or data.codes is None:
+        return min(FLOAT_BITS, uniform_width(weight_bits, data.bits, float(dot.nonzeros.mean())))
+    return np.minimum(accumulator_width(*dot.extremes, data.codes), FLOAT_BITS)
+
+
+def _times(share: float, charges: "Iterator[Charge] | list[Charge]") -> Iterator[Charge]:
+    """The mean over examples of charges that this share of them pays."""
+    for c in charges:
+        yield (
+            c
+            if share == 1
+            else Charge(
+                c.layer,
+                c.part,
+                c.storage_bits,
+                c.multiplications * share,
+                c.additions * share,
+                c.math_ops * share,
+                c.bits,
+            )
+        )

@@ -1,0 +1,144 @@
+"""The table of prices: multiplications and additions of every operator, each with its source.
+
+Sources: [T] the challenge's rules text, [C] the organisers' counter, [R] a ruling of the review; "composition" means the
+sum of the elementary operations that the formula executes, one a transcendental function, comparisons of a pooling free.
+"""
+
+from dataclasses import dataclass
+
+from micronet_cli.scoring.kinds import MOVES
+from micronet_cli.scoring.records import Op
+
+PRODUCT, POOLING, NON_LINEARITY, NORM, ELEMENTWISE = "products", "pooling", "non-linearities", "norms", "element-wise"
+
+
+@dataclass(frozen=True)
+class Price:
+    """Cost of one operator: coefficients of its elements, of the elements it takes, and of its rows (``records.Op``).
+
+    Attributes:
+        part: the heading under which reports sum it.
+        elements, taken, rows: (multiplications, additions) for each.
+        scale, shift: what an affine norm's weight and bias add for each element: (multiplications, additions).
+        as_float: counted at the float width whatever its inputs' bits.
+    """
+
+    part: str
+    source: str
+    elements: tuple[float, float] = (0, 0)
+    taken: tuple[float, float] = (0, 0)
+    rows: tuple[float, float] = (0, 0)
+    affine: bool = False
+    as_float: bool = False
+
+    def count(self, op: Op) -> tuple[float, float]:
+        """(multiplications, additions) of the operation."""
+        multiplications, additions = (
+            self.elements[i] * op.elements + self.taken[i] * op.taken + self.rows[i] * op.rows for i in (0, 1)
+        )
+        if self.affine:
+            multiplications += op.elements * (len(op.parameters) > 0)
+            additions += op.elements * (len(op.parameters) > 1)
+        return multiplications, additions
+
+
+def _each(part: str, multiplications: float, additions: float, source: str, as_float: bool = False) -> Price:
+    return Price(part, source, elements=(multiplications, additions), as_float=as_float)
+
+
+def _activation(multiplications: float, additions: float, source: str) -> Price:
+    return _each(NON_LINEARITY, multiplications, additions, source, as_float=True)
+
+
+_ONE_MULTIPLY = _each(ELEMENTWISE, 1, 0, "[C] element-wise: one for each output element")
+_ONE_ADD = _each(ELEMENTWISE, 0, 1, "[C] element-wise: one for each output element")
+_FUNCTION = _activation(1, 0, "[T] a transcendental function is one operation")
+_COMPARISON = _each(ELEMENTWISE, 0, 1, "composition: a comparison is a subtraction")
+_LOGIC = _each(ELEMENTWISE, 0, 1, "composition: one logical operation, counted as an addition")
+_SOFTMAX = "composition: x - max, exp, sum, divide"
+_NORM = Price(
+    NORM,
+    "composition: mean (n - 1 adds, 1 multiply), x - mean, squares and their mean (n, n - 1 adds, 1), + eps, rsqrt, scale",
+    taken=(2, 3),
+    rows=(3, -1),
+    affine=True,
+    as_float=True,
+)
+
+PRICES: dict[str, Price] = {
+    # Activation functions.
+    "relu": _each(NON_LINEARITY, 1, 0, "[C] 1 multiply; [R] keeps its input's bits"),
+    "hardtanh": _each(NON_LINEARITY, 2, 0, "[R] relu6: 2 multiplies (two clamps)"),
+    "clamp": _each(NON_LINEARITY, 2, 0, "[R] as relu6: 1 multiply a bound, both counted"),
+    "clamp_min": _each(NON_LINEARITY, 1, 0, "[C] as relu"),
+    "clamp_max": _each(NON_LINEARITY, 1, 0, "[C] as relu"),
+    "leaky_relu": _activation(2, 0, "composition: relu and the slope's multiply"),
+    "_prelu_kernel": _activation(2, 0, "composition: relu and the slope's multiply"),
+    "silu": _activation(3, 1, "[C] swish: 3 multiplies, 1 addition"),
+    "sigmoid": _activation(2, 1, "[C] sigmoid: 2 multiplies, 1 addition"),
+    "hardswish": _activation(4, 1, "[R] hard-swish: 4 multiplies, 1 addition"),
+    "hardsigmoid": _activation(3, 1, "composition of [R]: hard-swish without its last multiply"),
+    "gelu": _activation(4, 1, "composition: 0.5 x (1 + erf(x / sqrt 2))"),
+    "gelu_tanh": _activation(7, 2, "composition: 0.5 x (1 + tanh(c (x + 0.044715 x^3)))"),
+    "elu": _activation(3, 1, "composition: comparison, exp, - 1, alpha"),
+    "celu": _activation(4, 1, "composition: elu with the division by alpha"),
+    "softplus": _activation(2, 1, "composition: log(1 + exp x)"),
+    "mish": _activation(4, 1, "composition: x tanh(log(1 + exp x))"),
+    "log_sigmoid_forward": _activation(2, 1, "composition: -log(1 + exp(-x))"),
+    "tanh": _FUNCTION,
+    "exp": _FUNCTION,
+    "log": _FUNCTION,
+    "sin": _FUNCTION,
+    "cos": _FUNCTION,
+    "erf": _FUNCTION,
+    "sqrt": _FUNCTION,
+    "rsqrt": _FUNCTION,
+    "reciprocal": _FUNCTION,
+    "pow": _FUNCTION,
+    "abs": _each(ELEMENTWISE, 1, 0, "[C] as relu"),
+    "sign": _each(ELEMENTWISE, 1, 0, "[C] as relu"),
+    "neg": _each(ELEMENTWISE, 1, 0, "composition: a product with -1"),
+    # Element-wise arithmetic.
+    "add": _ONE_ADD,
+    "sub": _ONE_ADD,
+    "rsub": _ONE_ADD,
+    "maximum": _COMPARISON,
+    "minimum": _COMPARISON,
+    "mul": _ONE_MULTIPLY,
+    "div": _ONE_MULTIPLY,
+    "square": _ONE_MULTIPLY,
+    "addcmul": _each(ELEMENTWISE, 1, 1, "composition: a product and a sum"),
+    "lerp": _each(ELEMENTWISE, 1, 2, "composition: a + w (b - a)"),
+    "batch_norm": _each(NORM, 1, 1, "[C] a BatchNorm that does not fold: a multiply and an add an element"),
+    "permute_channels": _each(ELEMENTWISE, 1, 0, "[T] a permutation is a sparse product: one multiply an element"),
+    **dict.fromkeys("eq ne lt le gt ge".split(), _COMPARISON),
+    **dict.fromkeys("logical_not logical_and logical_or bitwise_not bitwise_and bitwise_or".split(), _LOGIC),
+    "where": Price(ELEMENTWISE, "[T] data movement is free"),
+    "masked_fill": Price(ELEMENTWISE, "[T] data movement is free"),
+    # Reductions.
+    "mean": Price(POOLING, "[C] mean of n: n - 1 additions, 1 multiply", (0, 0), (0, 1), (1, -1), as_float=True),
+    "_adaptive_avg_pool2d": Price(POOLING, "[C] as mean", (0, 0), (0, 1), (1, -1), as_float=True),
+    "avg_pool2d": Price(POOLING, "[C] as mean, over windows", (0, 0), (0, 1), (1, -1), as_float=True),
+    "sum": Price(POOLING, "composition: n - 1 additions", (0, 0), (0, 1), (0, -1)),
+    "linalg_vector_norm": Price(NORM, "composition: squares, sum, root", (0, 0), (1, 1), (1, -1), as_float=True),
+    "var": Price(NORM, "composition: mean, x - mean, squares, their mean", (0, 0), (1, 3), (2, -2), as_float=True),
+    "std": Price(NORM, "composition: var and a root", (0, 0), (1, 3), (3, -2), as_float=True),
+    "var_mean": Price(NORM, "composition: mean, x - mean, squares, their mean", (0, 0), (1, 3), (2, -2), as_float=True),
+    "argmax": Price(POOLING, "[C] as max-pool: free"),
+    "topk": Price(POOLING, "[C] as max-pool: free"),
+    # Softmax and norms.
+    **dict.fromkeys(("_softmax", "_safe_softmax"), Price(NON_LINEARITY, _SOFTMAX, (2, 2), rows=(0, -1), as_float=True)),
+    "_log_softmax": Price(NON_LINEARITY, "composition: x - max - log sum exp", (1, 3), rows=(1, -1), as_float=True),
+    **dict.fromkeys(("native_layer_norm", "native_group_norm", "instance_norm"), _NORM),
+    "_fused_rms_norm": Price(
+        NORM, "composition: squares and their mean, + eps, rsqrt, scale", (0, 0), (2, 1), (2, 0), True, True
+    ),
+    # Interpolation with fixed weights.
+    "upsample_bilinear2d": _each(POOLING, 4, 3, "composition: 4 neighbours"),
+    "upsample_bicubic2d": _each(POOLING, 16, 15, "composition: 16 neighbours"),
+    "_upsample_bicubic2d_aa": _each(POOLING, 16, 15, "composition: 16 neighbours"),
+    "grid_sampler_2d": _each(POOLING, 8, 7, "composition: 4 neighbours and their weights"),
+    # Free.
+    "quantize": Price(ELEMENTWISE, "[T] conversions to formats that float32 holds exactly are free"),
+    **dict.fromkeys(MOVES, Price(ELEMENTWISE, "[T] data movement is free; [C] max-pool, concat, dropout, reshape: 0")),
+}

@@ -1,0 +1,220 @@
+"""The dispatch mode that writes down every executed operation.
+
+Activations are what depends on the example: meta tensors, no arithmetic is done on them. What depends on parameters
+alone is computed for real and is free, as it happens before inference; the effective weight that meets an activation is
+therefore the one that is recorded.
+"""
+
+from collections.abc import Iterable
+from dataclasses import replace
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.utils._python_dispatch import TorchDispatchMode
+
+from micronet_cli.scoring.kinds import FACTORIES, MOVES, PRODUCTS, kind_of, program_constant, reduction
+from micronet_cli.scoring.products import Shape, product_shape
+from micronet_cli.scoring.records import FLOAT_BITS, Op, Stored, Value
+from micronet_cli.scoring.shuffles import ShuffleWatch
+
+KEEP_BITS = MOVES | {"relu"}
+
+
+class Recorder(TorchDispatchMode):
+    """Operations, values and stored tensors of one forward pass.
+
+    Attributes:
+        products: per operation index, the product's shape with its tensors.
+        quantized_shapes: quantiser -> shape of what it quantised.
+        stack: qualified names of the modules being executed, innermost last.
+        inside: depth of nested quantisers; their own arithmetic is not counted.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.ops: list[Op] = []
+        self.values: list[Value] = []
+        self.stored: list[Stored] = []
+        self.products: dict[int, Shape] = {}
+        self.quantized_shapes: dict[str, torch.Size] = {}
+        self.stack: list[str] = [""]
+        self.inside = 0
+        self._activations: dict[int, int] = {}
+        self._roots: dict[int, int] = {}
+        self._alive: list[Any] = []  # storages are told apart by address: none may be freed while recording
+        self._shuffles = ShuffleWatch()
+
+    # What is known about a tensor, by the memory it lives in.
+
+    def activation(self, tensor: Tensor) -> int | None:
+        """Index of the value that the tensor is a view of, None for a constant."""
+        return self._activations.get(_storage(tensor))
+
+    def root(self, tensor: Tensor) -> int | None:
+        """Index of the stored tensor behind a constant, None where nothing is stored for it."""
+        return self._roots.get(_storage(tensor))
+
+    def add_input(self, tensor: Tensor) -> None:
+        """Make the tensor an activation."""
+        self._new_value(tensor, None)
+
+    def add_stored(self, tensor: Tensor, name: str, layer: str, quantizer: str | None = None) -> int:
+        """Make the tensor a stored one, in place of what was known about it."""
+        self._alive.append(tensor)
+        self._roots[_storage(tensor)] = len(self.stored)
+        elements = tensor.numel()
+        self.stored.append(Stored(name, layer, elements, elements, _float_bits(tensor), quantizer))
+        return len(self.stored) - 1
+
+    def rename_stored(self, tensor: Tensor, name: str, layer: str) -> None:
+        """Give the stored tensor behind ``tensor`` the name under which a layer knows it."""
+        index = self.root(tensor)
+        if index is not None:
+            self.stored[index] = replace(self.stored[index], name=name, layer=layer)
+
+    def quantized(self, source: Tensor, result: Tensor, quantizer: str) -> None:
+        """A quantiser turned ``source`` into ``result``."""
+        self._alive.append(result)
+        self.quantized_shapes[quantizer] = result.shape
+        value = self.activation(source)
+        if value is None:
+            self.add_stored(result, quantizer, self.stack[-1], quantizer)
+            return
+        self._activations.pop(_storage(result), None)
+        made = self._new_value(result, frozenset([quantizer]))
+        elements = result.numel()
+        self.ops.append(Op("quantize", self.stack[-1], (value,), (made,), elements=elements, taken=elements))
+
+    def _new_value(self, tensor: Tensor, quantizers: frozenset[str] | None) -> int:
+        self._alive.append(tensor)
+        key, index = _storage(tensor), len(self.values)
+        old = self._activations.get(key)
+        buffer = index if old is None else self.values[old].buffer
+        self.values.append(Value(tensor.numel(), buffer, _float_bits(tensor), quantizers))
+        self._activations[key] = index
+        return index
+
+    # Execution.
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: tuple = (), kwargs: dict | None = None) -> Any:
+        """Run one operation and write it down."""
+        kwargs = kwargs or {}
+        tensors = list(_tensors((*args, *kwargs.values())))
+        if any(t.is_meta for t in tensors) and not all(t.is_meta for t in tensors):
+            result = func(*(_lift(a) for a in args), **{k: _lift(v) for k, v in kwargs.items()})
+        else:
+            result = func(*args, **kwargs)
+        outputs = list(_tensors((result,)))
+        self._alive += outputs
+        kind = kind_of(func, args, kwargs)
+        reads = [t for t in tensors if self.activation(t) is not None]
+        if not reads or kind in FACTORIES:
+            self._constant(kind, tensors, outputs)
+        elif self.inside:
+            for out in outputs:
+                self._activations.setdefault(_storage(out), self._activations[_storage(reads[0])])
+        elif outputs:
+            self._record(kind, args, tensors, outputs)
+        return result
+
+    def _constant(self, kind: str, tensors: list[Tensor], outputs: list[Tensor]) -> None:
+        """Arithmetic on parameters makes a stored tensor; moving them about leaves the old one."""
+        roots = list(dict.fromkeys(r for t in tensors if (r := self.root(t)) is not None))
+        if not roots or kind in FACTORIES:
+            return
+        for out in outputs:
+            if self.root(out) is None:
+                if kind in MOVES and len(roots) == 1:
+                    self._roots[_storage(out)] = roots[0]
+                else:
+                    origin = self.stored[roots[0]]
+                    self.add_stored(out, f"{origin.name} ({kind})", origin.layer)
+
+    def _record(self, kind: str, args: tuple, tensors: list[Tensor], outputs: list[Tensor]) -> None:
+        shuffled = self._shuffles.see(kind, args, outputs[0])
+        if shuffled:
+            self._permutation(tensors[0], outputs, shuffled)
+            return
+        known = [self.activation(out) for out in outputs]
+        if kind in MOVES and kind != "copy_" and all(k is not None for k in known):
+            return  # a view
+        inputs = tuple(dict.fromkeys(v for t in tensors if (v := self.activation(t)) is not None))
+        shape = self._product(kind, args, outputs[0]) if kind in PRODUCTS else None
+        own = [t for t in tensors if shape is None or (t is not shape.weight and t is not shape.bias)]
+        constants = [t for t in own if self.activation(t) is None]
+        parameters = tuple(dict.fromkeys(r for t in constants if (r := self.root(t)) is not None))
+        constant = program_constant(kind, args) or any(self.root(t) is None for t in constants)
+        main = max((t for t in tensors if self.activation(t) is not None), key=Tensor.numel)
+        taken, rows = reduction(kind, args, outputs, main)
+        tags = self._tags(kind, inputs, parameters)
+        made = tuple(self._new_value(out, tags) for out in outputs)
+        dot = None if shape is None else self._dot(shape, outputs[0])
+        op = Op(kind, self.stack[-1], inputs, made, parameters, constant, outputs[0].numel(), taken, rows, dot)
+        self.ops.append(op)
+        if shape is not None and shape.bias is not None and (added := self.activation(shape.bias)) is not None:
+            elements = op.elements
+            self.ops.append(Op("add", op.layer, (made[0], added), made, elements=elements, taken=elements))
+
+    def _product(self, kind: str, args: tuple, out: Tensor) -> Shape:
+        activations = tuple(isinstance(a, Tensor) and self.activation(a) is not None for a in args)
+        return product_shape(kind, args, out, activations)
+
+    def _dot(self, shape: Shape, out: Tensor) -> Any:
+        self.products[len(self.ops)] = shape
+        weight = None if self.activation(shape.weight) is not None else self.root(shape.weight)
+        return shape.dot(weight, None if shape.bias is None else self.root(shape.bias))
+
+    def _permutation(self, source: Tensor, outputs: list[Tensor], channels: int) -> None:
+        """Channels change places: a product with a permutation matrix [channels, channels]."""
+        value = self.activation(source)
+        assert value is not None
+        name = f"{self.stack[-1]}.permutation"
+        matrix = Stored(name, self.stack[-1], channels * channels, channels)
+        self.stored.append(matrix)
+        tags = self.values[value].quantizers
+        for out in outputs:
+            self._activations.pop(_storage(out), None)
+        made = tuple(self._new_value(out, tags) for out in outputs)
+        elements = outputs[0].numel()
+        index = (len(self.stored) - 1,)
+        op = Op("permute_channels", self.stack[-1], (value,), made, index, False, elements, elements, elements)
+        self.ops.append(op)
+
+    def _tags(self, kind: str, inputs: Iterable[int], parameters: Iterable[int]) -> frozenset[str] | None:
+        """Quantisers whose codes the output holds: those of all inputs, none once an operation changes values."""
+        if kind not in KEEP_BITS:
+            return None
+        tags: frozenset[str] = frozenset()
+        sources = [self.values[i].quantizers for i in inputs]
+        sources += [frozenset([q]) if (q := self.stored[i].quantizer) else None for i in parameters]
+        for source in sources:
+            if source is None:
+                return None
+            tags |= source
+        return tags
+
+
+def _storage(tensor: Tensor) -> int:
+    return tensor.untyped_storage()._cdata
+
+
+def _float_bits(tensor: Tensor) -> int:
+    return min(FLOAT_BITS, 8 * tensor.element_size()) if tensor.is_floating_point() else FLOAT_BITS
+
+
+def _tensors(tree: Iterable[Any]) -> Iterable[Tensor]:
+    for leaf in tree:
+        if isinstance(leaf, Tensor):
+            yield leaf
+        elif isinstance(leaf, list | tuple):
+            yield from _tensors(leaf)
+
+
+def _lift(leaf: Any) -> Any:
+    """Meta copies of the tensors in an argument."""
+    if isinstance(leaf, list | tuple):
+        return type(leaf)(_lift(item) for item in leaf)
+    if isinstance(leaf, Tensor) and not leaf.is_meta:
+        return torch.empty_strided(leaf.shape, leaf.stride(), dtype=leaf.dtype, device="meta")
+    return leaf

@@ -1,0 +1,149 @@
+"""Run a model once on a meta tensor: the executed operations, with the module, the bits and the weight behind each."""
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import replace
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn.modules.module import register_module_forward_hook, register_module_forward_pre_hook
+from torch.nn.utils.parametrize import ParametrizationList
+
+from micronet_cli.compression.effective_weight import effective_weight
+from micronet_cli.compression.fake_quantize import ActivationFakeQuantize, FakeQuantize
+from micronet_cli.scoring.fold import fold_batch_norms
+from micronet_cli.scoring.records import Network, Quantizer
+from micronet_cli.scoring.recorder import Recorder
+from micronet_cli.scoring.weights import WeightReader
+
+_PARAMETRIZED = ".parametrizations."
+
+
+class Trace:
+    """A model's executed structure, and the way back to what its weights and quantisers are now.
+
+    ``read`` re-reads bits and zeros only; it traces anew when modules were added or taken away. Weights changed behind
+    autograd's back (``weight.data``) are not noticed: make a new trace after such a change.
+    """
+
+    def __init__(self, model: nn.Module, input_shape: Sequence[int]) -> None:
+        self.model, self.input_shape = model, tuple(input_shape)
+        self._trace()
+
+    def _trace(self) -> None:
+        self._signature = self._structure()
+        self._modules = dict(self.model.named_modules())
+        recorder, self._ends = record(self.model, self.input_shape)
+        network = Network(
+            tuple(recorder.ops), tuple(recorder.values), tuple(recorder.stored), {}, self.input_shape, self._ends
+        )
+        self._network = fold_batch_norms(network)
+        products = [p for i, p in sorted(recorder.products.items())]
+        self._readers: list[tuple[int, WeightReader]] = []
+        indices = [i for i, op in enumerate(self._network.ops) if op.dot]
+        for index, shape in zip(indices, products, strict=True):
+            weight = self._network.ops[index].dot.weight  # type: ignore[union-attr]
+            if weight is not None:
+                layer = self._parametrized(self._network.stored[weight].name)
+                self._readers.append((index, WeightReader(shape, layer)))
+        self._shapes = recorder.quantized_shapes
+
+    def _structure(self) -> tuple:
+        return tuple(id(module) for module in self.model.modules())
+
+    def _parametrized(self, name: str) -> nn.Module | None:
+        layer = self._modules.get(name.removesuffix(".weight"))
+        return layer if layer is not None and effective_weight(layer) is not None else None
+
+    def read(self, codes: bool = False, block: Sequence[int] | None = None) -> Network:
+        """The network with the bits and zeros of this moment.
+
+        Args:
+            codes: integer ranges of weights and inputs too, for accumulator widths.
+            block: count kept blocks of this shape in every weight.
+        """
+        if self._structure() != self._signature:
+            self._trace()
+        ops, stored = list(self._network.ops), list(self._network.stored)
+        for index, reader in self._readers:
+            op = ops[index]
+            assert op.dot is not None and op.dot.weight is not None
+            found = reader.read(codes, tuple(block) if block else None)
+            dot, stored[op.dot.weight] = found.apply(op.dot, stored[op.dot.weight])
+            ops[index] = replace(op, dot=dot)
+        quantizers = {name: self._quantizer(name, shape, codes) for name, shape in self._shapes.items()}
+        return replace(self._network, ops=tuple(ops), stored=tuple(stored), quantizers=quantizers)
+
+    def _quantizer(self, name: str, shape: torch.Size, codes: bool) -> Quantizer:
+        module = self._modules[name]
+        assert isinstance(module, FakeQuantize)
+        layer = name.partition(_PARAMETRIZED)[0] if _PARAMETRIZED in name else name.rpartition(".")[0]
+        limits = None
+        if codes and isinstance(module, ActivationFakeQuantize):
+            zero_point = int(module.qparams()[1])
+            limits = (zero_point, zero_point + module.levels - 1)
+        return Quantizer(name, layer, module.code_bits, module.qparams_bits(shape), limits)
+
+
+def trace(model: nn.Module, input_shape: Sequence[int]) -> Trace:
+    """Trace ``model`` in evaluation mode on one example of ``input_shape``; the model is left as it was."""
+    return Trace(model, input_shape)
+
+
+def record(model: nn.Module, input_shape: Sequence[int]) -> tuple[Recorder, dict[str, int]]:
+    """One forward pass under a recorder: it, and module name -> operations executed when the module last returned."""
+    recorder = Recorder()
+    persistent = set(model.state_dict(keep_vars=True))
+    for name, tensor in [*model.named_parameters(), *model.named_buffers()]:
+        if name in persistent:
+            recorder.add_stored(tensor, name, name.rpartition(".")[0])
+    example = torch.empty(1, *input_shape, device="meta", dtype=_float_type(model))
+    with _evaluation(model), torch.random.fork_rng(devices=[]), torch.no_grad():
+        recorder.add_input(example)
+        with _watched(model, recorder) as ends, recorder:
+            model(example)
+    return recorder, ends
+
+
+def _float_type(model: nn.Module) -> torch.dtype:
+    return next((p.dtype for p in model.parameters() if p.is_floating_point()), torch.float32)
+
+
+@contextmanager
+def _evaluation(model: nn.Module) -> Iterator[None]:
+    modes = {module: module.training for module in model.modules()}
+    model.eval()
+    try:
+        yield
+    finally:
+        for module, training in modes.items():
+            module.training = training
+
+
+@contextmanager
+def _watched(model: nn.Module, recorder: Recorder) -> Iterator[dict[str, int]]:
+    """Keep the recorder's module stack, and tell it about quantisers and parametrised weights."""
+    names = {module: name for name, module in model.named_modules()}
+    ends: dict[str, int] = {}
+
+    def enter(module: nn.Module, inputs: tuple) -> None:
+        recorder.stack.append(names.get(module, recorder.stack[-1]))
+        recorder.inside += isinstance(module, FakeQuantize)
+
+    def leave(module: nn.Module, inputs: tuple, output: Any) -> None:
+        name = recorder.stack.pop()
+        ends[name] = len(recorder.ops)
+        if isinstance(module, FakeQuantize):
+            recorder.inside -= 1
+            recorder.quantized(inputs[0], output, name)
+        elif isinstance(module, ParametrizationList) and isinstance(output, Tensor):
+            layer, _, tensor = name.partition(_PARAMETRIZED)
+            recorder.rename_stored(output, f"{layer}.{tensor}", layer)
+
+    handles = [register_module_forward_pre_hook(enter), register_module_forward_hook(leave)]
+    try:
+        yield ends
+    finally:
+        for handle in handles:
+            handle.remove()

@@ -1,0 +1,124 @@
+"""Zeros and integer codes of the effective weights, read from the live model."""
+
+from dataclasses import dataclass, replace
+from typing import cast
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from micronet_cli.compression.effective_weight import effective_weight, original_weight
+from micronet_cli.compression.fake_quantize import FakeQuantize, WeightFakeQuantize
+from micronet_cli.scoring.products import Shape
+from micronet_cli.scoring.records import Dot, Stored
+
+
+@dataclass(frozen=True)
+class Found:
+    """What was read of one weight; see ``Dot`` and ``Stored`` for the fields."""
+
+    nonzeros: np.ndarray
+    total: int
+    extremes: np.ndarray | None = None
+    kept_blocks: tuple[int, int, int] | None = None
+    binary: bool = False
+
+    def apply(self, dot: Dot, stored: Stored) -> tuple[Dot, Stored]:
+        """The records with these numbers."""
+        dot = replace(dot, nonzeros=self.nonzeros, extremes=self.extremes)
+        return dot, replace(stored, nonzeros=self.total, kept_blocks=self.kept_blocks, binary=self.binary)
+
+
+class WeightReader:
+    """Reads the weight of one product again and again, and only when it changed.
+
+    Args:
+        shape: the product as traced, with its weight operand.
+        layer: the layer whose ``weight`` property makes the stored tensor, None for a plain parameter or a constant.
+    """
+
+    def __init__(self, shape: Shape, layer: nn.Module | None) -> None:
+        self.layer, self.keep = layer, shape.keep
+        self.operand = shape.weight
+        self._view = (shape.weight.shape, shape.weight.stride(), shape.weight.storage_offset())
+        self._found: dict[tuple, Found] = {}
+
+    def read(self, codes: bool, block: tuple[int, ...] | None) -> Found:
+        """Numbers of the weight as it is now.
+
+        Args:
+            codes: read the sums of integer weights too.
+            block: shape of the blocks over the weight's first dimensions, None for none.
+        """
+        key = (*self._version(), codes, block)
+        if key not in self._found:
+            self._found[key] = self._read(codes, block)
+        return self._found[key]
+
+    def _version(self) -> tuple:
+        if self.layer is None:
+            return (self.operand._version,)
+        parts = effective_weight(self.layer)
+        assert parts is not None
+        bits = parts.fake_quantize.bits if parts.fake_quantize else None
+        mask = parts.mask
+        return (original_weight(self.layer)._version, -1 if mask is None else mask._version, bits)
+
+    @torch.no_grad()
+    def _read(self, codes: bool, block: tuple[int, ...] | None) -> Found:
+        tensor = self.operand if self.layer is None else cast(Tensor, self.layer.weight)
+        if tensor.is_meta:
+            channels = int(np.prod([self.operand.shape[d] for d in self.keep]))
+            return Found(np.full(channels, tensor.numel() // channels), tensor.numel())
+        view = tensor if self.layer is None else tensor.as_strided(*self._view)
+        quantizer = self._quantizer()
+        found = Found(self._sum(view != 0), int(tensor.count_nonzero()))
+        if block is not None:
+            found = replace(found, kept_blocks=count_blocks(tensor, block))
+        if quantizer is not None and quantizer.levels == 2:
+            found = replace(found, binary=_is_binary(tensor))
+        if codes and self.layer is not None and isinstance(quantizer, WeightFakeQuantize):
+            integers = self._integers(tensor, quantizer).as_strided(*self._view)
+            extremes = np.stack([self._sum(integers.clamp(min=0)), self._sum(integers.clamp(max=0))])
+            found = replace(found, extremes=extremes)
+        return found
+
+    def _quantizer(self) -> FakeQuantize | None:
+        parts = effective_weight(self.layer) if self.layer is not None else None
+        return None if parts is None else parts.fake_quantize
+
+    def _integers(self, tensor: Tensor, quantizer: WeightFakeQuantize) -> Tensor:
+        """Integer weights: effective weight times scale, which is a whole number up to rounding."""
+        parts = effective_weight(cast(nn.Module, self.layer))
+        original = original_weight(cast(nn.Module, self.layer))
+        masked = original if parts is None or parts.mask is None else original * parts.mask
+        scale, _ = quantizer.qparams(masked)
+        return torch.round(tensor * scale)
+
+    def _sum(self, view: Tensor) -> np.ndarray:
+        """Sums over each channel, [channels]."""
+        over = tuple(d for d in range(view.dim()) if d not in self.keep)
+        sums = view.sum(over) if over else view
+        return sums.cpu().numpy().reshape(-1).astype(np.int64)
+
+
+def count_blocks(weight: Tensor, block: tuple[int, ...]) -> tuple[int, int, int]:
+    """(elements a block, blocks with a non-zero, all blocks) over the first dimensions of ``weight``.
+
+    Edge blocks are padded with zeros. Dimensions that ``block`` does not name are blocked by 1.
+
+    >>> count_blocks(torch.tensor([[1.0, 0.0, 0.0], [0.0, 0.0, 0.0]]), (2, 2))
+    (4, 1, 2)
+    """
+    sizes = (*block, *(1 for _ in weight.shape[len(block) :]))[: weight.dim()]
+    used = (weight != 0).float()
+    for dim, size in enumerate(sizes):
+        pieces = used.split(size, dim)
+        used = torch.stack([piece.amax(dim) for piece in pieces], dim)
+    return int(np.prod(sizes)), int(used.sum()), used.numel()
+
+
+def _is_binary(weight: Tensor) -> bool:
+    """Whether each output channel holds only plus and minus one magnitude."""
+    magnitudes = weight.abs().flatten(1)
+    return bool(((magnitudes == magnitudes[:, :1]) & (magnitudes > 0)).all())
