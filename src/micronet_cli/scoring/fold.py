@@ -6,7 +6,7 @@ from dataclasses import replace
 from micronet_cli.scoring.kinds import BATCH_NORMS
 from micronet_cli.scoring.records import Network, Op, Stored
 
-_RELAYS = frozenset("clone _unsafe_view reshape contiguous copy".split())
+_RELAYS = frozenset({"clone", "_unsafe_view", "reshape", "contiguous", "copy"})
 
 
 def fold_batch_norms(network: Network) -> Network:
@@ -31,8 +31,10 @@ def fold_batch_norms(network: Network) -> Network:
             ops[i] = replace(op, kind="batch_norm", parameters=parameters, outputs=op.outputs[:1])
             continue
         before = ops[source]
-        assert before is not None and before.dot is not None
-        stored.append(Stored(f"{before.layer}.bias (folded {op.layer})", before.layer, channels, channels))
+        assert before is not None
+        assert before.dot is not None
+        name = f"{before.layer}.bias (folded {op.layer})"
+        stored.append(Stored(name, before.layer, channels, channels, folded=True))
         dot = replace(before.dot, bias=len(stored) - 1)
         ops[source] = replace(before, dot=dot)
         last = producer[op.inputs[0]]

@@ -1,4 +1,4 @@
-"""What the tracer has to know about operators: which only move data, which are products, how far a reduction reaches."""
+"""What the tracer has to know about operators: which only move data, which are products, how far reductions reach."""
 
 import math
 from typing import Any
@@ -6,27 +6,31 @@ from typing import Any
 import torch
 from torch import Tensor
 
+
+def _names(text: str) -> frozenset[str]:
+    return frozenset(text.split())
+
+
 # Values go through unchanged, maybe moved, dropped or repeated: free, and bits stay.
-MOVES = frozenset(
-    """
-    view _unsafe_view reshape t transpose permute expand slice select split split_with_sizes unsafe_split unbind squeeze
-    unsqueeze as_strided alias detach clone copy copy_ _to_copy lift_fresh lift_fresh_copy contiguous cat stack roll flip
-    rot90 repeat repeat_interleave index index_select gather unfold im2col pixel_shuffle pixel_unshuffle
-    reflection_pad1d reflection_pad2d replication_pad2d constant_pad_nd upsample_nearest1d upsample_nearest2d
-    max_pool2d max_pool2d_with_indices max_pool3d_with_indices adaptive_max_pool2d amax max dropout native_dropout
-    diagonal tril triu movedim slice_scatter select_scatter index_put view_as_real view_as_complex
-    """.split()
-)
+MOVES = _names("""
+    view _unsafe_view reshape t transpose permute expand slice select split split_with_sizes unsafe_split unbind
+    squeeze unsqueeze as_strided alias detach clone copy copy_ _to_copy lift_fresh lift_fresh_copy contiguous cat
+    stack roll flip rot90 repeat repeat_interleave index index_select gather unfold im2col pixel_shuffle
+    pixel_unshuffle reflection_pad1d reflection_pad2d replication_pad2d constant_pad_nd upsample_nearest1d
+    upsample_nearest2d max_pool2d max_pool2d_with_indices max_pool3d_with_indices adaptive_max_pool2d amax max
+    dropout native_dropout diagonal tril triu movedim slice_scatter select_scatter index_put view_as_real
+    view_as_complex
+""")
 
 # Make a tensor from a shape, or a constant from another tensor's shape: nothing is read.
-FACTORIES = frozenset("new_zeros new_ones new_full new_empty zeros_like ones_like full_like empty_like".split())
+FACTORIES = _names("new_zeros new_ones new_full new_empty zeros_like ones_like full_like empty_like")
 
-PRODUCTS = frozenset("convolution mm addmm bmm baddbmm mv".split())
-BINARY = frozenset("add sub rsub mul div true_divide maximum minimum pow".split())
-SOFTMAXES = frozenset("_softmax _safe_softmax _log_softmax".split())
-NORMS = frozenset("instance_norm native_layer_norm native_group_norm _fused_rms_norm".split())
-WINDOWS = frozenset("avg_pool2d".split())
-BATCH_NORMS = frozenset("native_batch_norm _native_batch_norm_legit_no_training _batch_norm_no_update".split())
+PRODUCTS = _names("convolution mm addmm bmm baddbmm mv")
+BINARY = _names("add sub rsub mul div true_divide maximum minimum pow")
+SOFTMAXES = _names("_softmax _safe_softmax _log_softmax")
+NORMS = _names("instance_norm native_layer_norm native_group_norm _fused_rms_norm")
+WINDOWS = _names("avg_pool2d")
+BATCH_NORMS = _names("native_batch_norm _native_batch_norm_legit_no_training _batch_norm_no_update")
 
 
 def kind_of(func: Any, args: tuple, kwargs: dict) -> str:

@@ -1,7 +1,7 @@
 """The challenge's rules (rules text, organisers' counter, rulings of the review)."""
 
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -148,22 +148,12 @@ def _widths(dot: Dot, weight_bits: int, data: Quantizer) -> np.ndarray | int:
     """Width of each channel's accumulator, exact where the integer weights and inputs are known."""
     if dot.extremes is None or data.codes is None:
         return min(FLOAT_BITS, uniform_width(weight_bits, data.bits, float(dot.nonzeros.mean())))
-    return np.minimum(accumulator_width(*dot.extremes, data.codes), FLOAT_BITS)
+    positive, negative = dot.extremes
+    return np.minimum(accumulator_width(positive, negative, data.codes), FLOAT_BITS)
 
 
-def _times(share: float, charges: "Iterator[Charge] | list[Charge]") -> Iterator[Charge]:
+def _times(share: float, charges: Iterable[Charge]) -> Iterator[Charge]:
     """The mean over examples of charges that this share of them pays."""
-    for c in charges:
-        yield (
-            c
-            if share == 1
-            else Charge(
-                c.layer,
-                c.part,
-                c.storage_bits,
-                c.multiplications * share,
-                c.additions * share,
-                c.math_ops * share,
-                c.bits,
-            )
-        )
+    for charge in charges:
+        counts = {name: getattr(charge, name) * share for name in ("multiplications", "additions", "math_ops")}
+        yield charge if share == 1 else replace(charge, **counts)

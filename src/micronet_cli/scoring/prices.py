@@ -1,7 +1,7 @@
 """The table of prices: multiplications and additions of every operator, each with its source.
 
-Sources: [T] the challenge's rules text, [C] the organisers' counter, [R] a ruling of the review; "composition" means the
-sum of the elementary operations that the formula executes, one a transcendental function, comparisons of a pooling free.
+Sources: [T] the challenge's rules text, [C] the organisers' counter, [R] a ruling of the review; "composition" means
+the sum of the elementary operations that the formula executes; a transcendental function is one.
 """
 
 from dataclasses import dataclass
@@ -19,7 +19,7 @@ class Price:
     Attributes:
         part: the heading under which reports sum it.
         elements, taken, rows: (multiplications, additions) for each.
-        scale, shift: what an affine norm's weight and bias add for each element: (multiplications, additions).
+        affine: a stored weight costs a multiplication an element, a stored bias an addition.
         as_float: counted at the float width whatever its inputs' bits.
     """
 
@@ -58,7 +58,7 @@ _LOGIC = _each(ELEMENTWISE, 0, 1, "composition: one logical operation, counted a
 _SOFTMAX = "composition: x - max, exp, sum, divide"
 _NORM = Price(
     NORM,
-    "composition: mean (n - 1 adds, 1 multiply), x - mean, squares and their mean (n, n - 1 adds, 1), + eps, rsqrt, scale",
+    "composition: mean (n - 1 adds, 1 multiply), x - mean, squares and their mean (the same), + eps, rsqrt, x s",
     taken=(2, 3),
     rows=(3, -1),
     affine=True,
@@ -111,8 +111,8 @@ PRICES: dict[str, Price] = {
     "lerp": _each(ELEMENTWISE, 1, 2, "composition: a + w (b - a)"),
     "batch_norm": _each(NORM, 1, 1, "[C] a BatchNorm that does not fold: a multiply and an add an element"),
     "permute_channels": _each(ELEMENTWISE, 1, 0, "[T] a permutation is a sparse product: one multiply an element"),
-    **dict.fromkeys("eq ne lt le gt ge".split(), _COMPARISON),
-    **dict.fromkeys("logical_not logical_and logical_or bitwise_not bitwise_and bitwise_or".split(), _LOGIC),
+    **dict.fromkeys(("eq", "ne", "lt", "le", "gt", "ge"), _COMPARISON),
+    **dict.fromkeys(("logical_not", "logical_and", "logical_or", "bitwise_not", "bitwise_and", "bitwise_or"), _LOGIC),
     "where": Price(ELEMENTWISE, "[T] data movement is free"),
     "masked_fill": Price(ELEMENTWISE, "[T] data movement is free"),
     # Reductions.

@@ -1,7 +1,7 @@
 """What a trace holds: plain data, no tensors, so that rules need no framework.
 
-A network is a list of executed operations. Each one names the activations (``Value``) and the parameters (``Stored``) it
-reads; those name the quantiser behind them. Bits are looked up when a rule asks, so a changed quantiser or a changed
+A network is a list of executed operations. Each one names the activations (``Value``) and the parameters (``Stored``)
+it reads; those name the quantiser behind them. Bits are looked up when a rule asks, so a changed quantiser or a changed
 count of zeros only needs new numbers here, not a new trace.
 """
 
@@ -40,21 +40,23 @@ class Stored:
 
     Attributes:
         elements: elements of the effective tensor.
-        nonzeros: those that are not zero; equal to ``elements`` unless the tensor is a product's weight.
+        nonzeros: those that are not zero (fractional in a what-if); looked at only in weights of products.
         float_bits: bits of an element without quantiser.
         quantizer: name of its quantiser, or None.
         kept_blocks: (elements a block, blocks that hold a non-zero, all blocks), where blocks were asked for.
         binary: every element is plus or minus one value per channel.
+        folded: a bias that a folded BatchNorm left.
     """
 
     name: str
     layer: str
     elements: int
-    nonzeros: int
+    nonzeros: float
     float_bits: int = FLOAT_BITS
     quantizer: str | None = None
     kept_blocks: tuple[int, int, int] | None = None
     binary: bool = False
+    folded: bool = False
 
 
 @dataclass(frozen=True, slots=True)

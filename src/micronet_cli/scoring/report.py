@@ -46,7 +46,8 @@ class Total:
     def of(cls, charges: Sequence[Charge], base: Base) -> "Total":
         """The sums."""
         names = ("storage_bits", "multiplications", "additions", "math_ops")
-        return cls(*(sum(getattr(c, name) for c in charges) for name in names), base)
+        bits, multiplications, additions, math_ops = (float(sum(getattr(c, name) for c in charges)) for name in names)
+        return cls(bits, multiplications, additions, math_ops, base)
 
     @property
     def storage_params(self) -> float:
@@ -150,7 +151,7 @@ def by_part(charges: Sequence[Charge], base: Base) -> dict[str, Total]:
 
 
 def weight_figures(network: Network, what_if: float | None) -> dict[str, float]:
-    """Zeros and bits of convolution and linear weights, and bits of what they are multiplied with, means over elements."""
+    """Zeros and bits of convolution and linear weights, and bits of their inputs: means over elements."""
     weights = [(network.stored[i], network.stored_bits[i]) for i in network.weights]
     elements = np.array([s.elements for s, _ in weights], float)
     zeros = elements - np.array([s.nonzeros for s, _ in weights], float)

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 CHANNELS = 1
-_KEEPS_SHAPE = frozenset("clone contiguous alias detach".split())
+_KEEPS_SHAPE = frozenset({"clone", "contiguous", "alias", "detach"})
 
 
 class ShuffleWatch:

@@ -13,8 +13,8 @@ from torch.nn.utils.parametrize import ParametrizationList
 from micronet_cli.compression.effective_weight import effective_weight
 from micronet_cli.compression.fake_quantize import ActivationFakeQuantize, FakeQuantize
 from micronet_cli.scoring.fold import fold_batch_norms
-from micronet_cli.scoring.records import Network, Quantizer
 from micronet_cli.scoring.recorder import Recorder
+from micronet_cli.scoring.records import Network, Quantizer
 from micronet_cli.scoring.weights import WeightReader
 
 _PARAMETRIZED = ".parametrizations."
@@ -68,7 +68,8 @@ class Trace:
         ops, stored = list(self._network.ops), list(self._network.stored)
         for index, reader in self._readers:
             op = ops[index]
-            assert op.dot is not None and op.dot.weight is not None
+            assert op.dot is not None
+            assert op.dot.weight is not None
             found = reader.read(codes, tuple(block) if block else None)
             dot, stored[op.dot.weight] = found.apply(op.dot, stored[op.dot.weight])
             ops[index] = replace(op, dot=dot)
