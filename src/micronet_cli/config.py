@@ -99,7 +99,7 @@ def _build(value: Any, kind: Any, where: str, problems: list[str]) -> Any:
             return _build_call(value, kind, where, problems)
         item = arguments[1] if len(arguments) == 2 and origin is not Callable else Any
         if kind is Any or origin in (dict, Mapping):
-            return {key: _build(v, item, f"{where}.{key}", problems) for key, v in value.items()} or None
+            return {key: _build(v, item, f"{where}.{key}", problems) for key, v in value.items()}
     if isinstance(value, str) and (kind is Callable or origin is Callable):
         return _attempt(lambda: locate(value, where), where, problems)
     if isinstance(value, list) and (kind is list or origin in (list, tuple)):

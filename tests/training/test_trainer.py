@@ -34,7 +34,7 @@ QUANTIZE = {"_target_": "micronet_cli.compression.quantizer.Quantizer", "rules":
 
 def fit(directory, trainer, objective=None, optim=None, resume=False, compress=False):
     torch.manual_seed(0)
-    model = timm.create_model("resnet8", drop_rate=0.0)
+    model = timm.create_model("resnet8")
     spec = InputSpec((3, 8, 8), (0.5,) * 3, (0.5,) * 3)
     compressors = []
     if compress:

@@ -117,28 +117,25 @@ class ImageFolder(Data):
     def source(self, split: str, classes: Sequence[str] | None = None) -> Source:
         """The images of a split."""
         if split == "train" or (split == "val" and self.val is None):
-            train = self._open("train", classes)
+            train = self._open("train").relabelled(classes or self.classes)
             return train if self.val else split_off(train, self.val_fraction, self.split_seed)[split == "val"]
-        if classes is None and self.train:
-            classes = self.classes
-        return self._open(split, classes)
+        return self._open(split).relabelled(classes or self.classes)
 
     @property
     def classes(self) -> list[str]:
         """Folder names of train, of test where there is no train."""
-        return self._open("train" if self.train else "test", None).classes
+        return self._open("train" if self.train else "test").classes
 
-    def _open(self, split: str, classes: Sequence[str] | None) -> FileSource:
+    def _open(self, split: str) -> FileSource:
         path = getattr(self, split)
         if path is None:
             raise UserError(f"data.{split}: missing; give data.{split}=<directory or tar with a folder a class>")
-        key = (split, None if classes is None else tuple(classes))
-        if key not in self._opened:
-            self._opened[key] = FileSource(path, f"data.{split}", classes)
-        return self._opened[key]
+        if split not in self._opened:
+            self._opened[split] = FileSource(path, f"data.{split}")
+        return self._opened[split]
 
     @cached_property
-    def _opened(self) -> dict[tuple, FileSource]:
+    def _opened(self) -> dict[str, FileSource]:
         return {}
 
 

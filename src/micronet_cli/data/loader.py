@@ -111,6 +111,7 @@ class Loader:
             num_workers=(os.cpu_count() or 1) if workers is None else workers,
             collate_fn=_collate,
             pin_memory=self.device.type == "cuda",
+            generator=torch.Generator(),  # else it draws from the global one
         )
 
     def _fill_cache(self) -> Tensor:

@@ -1,5 +1,7 @@
 """Where images come from: one decoded image and its label at a time."""
 
+import copy
+import logging
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Protocol
@@ -9,6 +11,9 @@ from PIL import Image
 from timm.data.readers import create_reader
 
 from micronet_cli.errors import UserError
+
+
+logging.getLogger("timm.data.readers").setLevel(logging.WARNING)  # tells of every step of scanning a tar
 
 
 class Source(Protocol):
@@ -51,7 +56,7 @@ class FileSource:
         classes: folder names, in the order of the class indices.
     """
 
-    def __init__(self, path: str, where: str, classes: Sequence[str] | None = None) -> None:
+    def __init__(self, path: str, where: str) -> None:
         root = Path(path).expanduser()
         if not root.exists():
             raise UserError(f"{where}={path!r}: no such file or directory")
@@ -62,12 +67,26 @@ class FileSource:
         in_tar = hasattr(self.reader, "class_name_to_idx")
         index = self.reader.class_name_to_idx if in_tar else self.reader.class_to_idx
         targets = self.reader.targets if in_tar else [target for _, target in self.reader.samples]
-        own = sorted(index, key=index.__getitem__)
-        self.classes = list(classes) if classes is not None else own
-        if unknown := sorted(set(own) - set(self.classes)):
-            raise UserError(f"{where}={path!r}: {len(unknown)} classes the network was not trained on: {unknown[:3]}")
-        position = {name: i for i, name in enumerate(self.classes)}
-        self.labels = np.array([position[own[target]] for target in targets], dtype=np.int64)
+        self.path, self.where = path, where
+        self.classes = sorted(index, key=index.__getitem__)
+        self.labels = np.array(targets, dtype=np.int64)
+
+    def relabelled(self, classes: Sequence[str]) -> "FileSource":
+        """The same files under another order of classes, which may be more.
+
+        Raises:
+            UserError: a folder's class is not among them.
+        """
+        if list(classes) == self.classes:
+            return self
+        if unknown := sorted(set(self.classes) - set(classes)):
+            raise UserError(
+                f"{self.where}={self.path!r}: {len(unknown)} classes the network does not know: {', '.join(unknown[:3])}"
+            )
+        other = copy.copy(self)
+        other.classes = list(classes)
+        other.labels = np.array([other.classes.index(name) for name in self.classes])[self.labels]
+        return other
 
     def read(self, index: int) -> Image.Image:
         """The image, RGB."""

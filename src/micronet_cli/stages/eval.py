@@ -18,4 +18,4 @@ def run(job: Job) -> dict[str, Any]:
     metrics |= {"split": evaluation.split, "corrupt": len(loader.corrupt)}
     network.model.cpu()
     checkpoint.save(job.run.best, network, metrics)
-    return metrics | score_network(job, network)
+    return metrics | score_network(job, network).metrics()

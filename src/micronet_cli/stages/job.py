@@ -1,6 +1,7 @@
 """One run of a stage: inherit, check, seed, run, write metrics.json."""
 
 import importlib
+import logging
 import random
 import time
 from dataclasses import dataclass
@@ -19,6 +20,14 @@ from micronet_cli.errors import Interrupted, UserError
 from micronet_cli.paths import CONF
 from micronet_cli.runs import Run, write_text
 
+log = logging.getLogger(__name__)
+
+SUMMARY = {
+    "top1": "top-1 {:.2f} %",
+    "images": "{} images",
+    "weight_sparsity": "sparsity {:.3f}",
+    "micronet_score": "score {:.5f}",
+}
 DEFAULT_MODEL = {"_target_": "micronet_cli.models.model.Model", "name": "resnet20"}
 
 
@@ -96,7 +105,15 @@ def execute(config: DictConfig, directory: Path, overrides: list[str] | None = N
             # On a full disk the reason above matters more than this file.
             if metrics["status"] == "completed":
                 raise
+    log.info("%s", summary(metrics, run.directory))
     return metrics
+
+
+def summary(metrics: dict[str, Any], directory: Path) -> str:
+    """What a run came to, in a line."""
+    shown = [pattern.format(metrics[key]) for key, pattern in SUMMARY.items() if metrics.get(key) is not None]
+    seconds = f"{metrics['wall_seconds']:.0f} s"
+    return f"{metrics['stage']}: {', '.join([*shown, seconds])}; run: {directory}"
 
 
 def inherited(config: DictConfig) -> DictConfig:

@@ -1,19 +1,44 @@
 """``stage=score``: what a checkpoint scores, or what a recipe would."""
 
 import logging
+from collections.abc import Mapping
+from dataclasses import asdict
 from typing import Any
 
 from micronet_cli.checkpoint import Network
+from micronet_cli.errors import UserError
+from micronet_cli.scoring import score_with
+from micronet_cli.scoring.report import Report
+from micronet_cli.stages.compress import attach_compressors, rule_table
 from micronet_cli.stages.job import Job
 
 log = logging.getLogger(__name__)
 
 
-def score_network(job: Job, network: Network) -> dict[str, Any]:
-    """Score the live network."""
-    return {}
+def score_network(job: Job, network: Network, rules: Mapping[str, Mapping[str, Any]] | None = None) -> Report:
+    """The live network's score; writes layers.csv, joined with the compressors' ``rules``.
+
+    Raises:
+        UserError: an operation has no price, or an option of the score group does not fit the network.
+    """
+    try:
+        report = score_with(network.model, job.parts["score"], network.spec.size)
+    except ValueError as error:
+        raise UserError(f"score: {error}") from None
+    rows = {row.layer: asdict(row) for row in report.rows()}
+    for layer, columns in (rules or {}).items():
+        rows[layer] = rows.get(layer, {"layer": layer}) | dict(columns)
+    job.run.write_csv("layers.csv", list(rows.values()))
+    return report
 
 
 def run(job: Job) -> dict[str, Any]:
-    """Score."""
-    return {}
+    """Score ``init_from``; on top of it, or of a fresh network, the config's compressors at their final targets."""
+    network = job.network(with_data=False)
+    compressors = attach_compressors(job, network)
+    for compressor in compressors:
+        compressor.update(1, 1)
+    report = score_network(job, network, rule_table(compressors, network))
+    log.info("%s", report.table())
+    report.figure(job.run.directory / "score.png")
+    return dict(report.metrics())

@@ -1,0 +1,39 @@
+"""What the compressor groups of a config do to a network."""
+
+from typing import Any
+
+from micronet_cli.checkpoint import Network
+from micronet_cli.config import to_plain
+from micronet_cli.errors import UserError
+from micronet_cli.stages.job import Job
+
+COMPRESSORS = ("prune", "quantize")
+
+
+def attach_compressors(job: Job, network: Network) -> list[Any]:
+    """Attach the config's compressors (prune, then quantise), note them in the network's history, return them.
+
+    Raises:
+        UserError: a rule is left with no layer; every such rule is named.
+    """
+    attached, problems = [], []
+    for group in COMPRESSORS:
+        if (compressor := job.parts[group]) is not None:
+            try:
+                compressor.attach(network.model)
+            except ValueError as error:
+                problems.append(str(error))
+            network.compressors = [*network.compressors, to_plain(job.config[group])]
+            attached.append(compressor)
+    if problems:
+        raise UserError("\n".join(problems))
+    return attached
+
+
+def rule_table(compressors: list[Any], network: Network) -> dict[str, dict[str, Any]]:
+    """Layer -> the rules and targets that the compressors have for it."""
+    rows: dict[str, dict[str, Any]] = {}
+    for compressor in compressors:
+        for layer, columns in compressor.table(network.model).items():
+            rows[layer] = rows.get(layer, {}) | columns
+    return rows
