@@ -1,73 +1,18 @@
-"""From charges to figures: the score, the rows of a table, the figures of ``metrics.json``."""
+"""What scoring a network gives: its figures, tables and picture."""
 
-from collections import defaultdict
-from collections.abc import Sequence
 from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
 
 import numpy as np
 
-from micronet_cli.scoring.charges import MULTIPLY, Charge
+from micronet_cli.scoring.charges import Charge
 from micronet_cli.scoring.memory import peak_activation_bytes
 from micronet_cli.scoring.records import Network
 from micronet_cli.scoring.rules import Base, Rules
+from micronet_cli.scoring.tables import Row, Step, Total, by_part, csv_text, report_text, rows, waterfall
 
-
-@dataclass
-class Row:
-    """One layer's costs; ``share`` is its part of the score, in [0, 1]."""
-
-    layer: str
-    storage_params: float = 0.0
-    multiplications: float = 0.0
-    additions: float = 0.0
-    math_ops: float = 0.0
-    bits: str = ""
-    score: float = 0.0
-    share: float = 0.0
-
-
-@dataclass(frozen=True)
-class Total:
-    """Sums of a list of charges.
-
-    Attributes:
-        storage_bits: bits stored.
-        multiplications, additions: raw counts.
-        math_ops: weighted by bits / 32.
-    """
-
-    storage_bits: float
-    multiplications: float
-    additions: float
-    math_ops: float
-    base: Base
-
-    @classmethod
-    def of(cls, charges: Sequence[Charge], base: Base) -> "Total":
-        """The sums."""
-        names = ("storage_bits", "multiplications", "additions", "math_ops")
-        bits, multiplications, additions, math_ops = (float(sum(getattr(c, name) for c in charges)) for name in names)
-        return cls(bits, multiplications, additions, math_ops, base)
-
-    @property
-    def storage_params(self) -> float:
-        """Parameters of 32 bits."""
-        return self.storage_bits / 32
-
-    @property
-    def storage_score(self) -> float:
-        """Storage over the base's."""
-        return self.storage_params / self.base.params
-
-    @property
-    def math_score(self) -> float:
-        """Operations over the base's."""
-        return self.math_ops / self.base.ops
-
-    @property
-    def score(self) -> float:
-        """The MicroNet score."""
-        return self.storage_score + self.math_score
+if TYPE_CHECKING:
+    from pathlib import Path
 
 
 @dataclass(frozen=True)
@@ -119,35 +64,39 @@ class Report:
             **weight_figures(self.network, self.rules.weight_sparsity),
         }
 
-    def rows(self) -> list[Row]:
-        """One row a layer, in the order of execution."""
-        rows: dict[str, Row] = {}
-        for op in self.network.ops:
-            rows.setdefault(op.layer, Row(op.layer))
-        for c in self.charges:
-            row = rows.setdefault(c.layer, Row(c.layer))
-            row.storage_params += c.storage_bits / 32
-            row.multiplications += c.multiplications
-            row.additions += c.additions
-            row.math_ops += c.math_ops
-            row.bits = c.bits if c.part == MULTIPLY else row.bits or c.bits
-        score = self.total.score
-        for row in rows.values():
-            row.score = row.storage_params / self.base.params + row.math_ops / self.base.ops
-            row.share = row.score / score if score else 0.0
-        return [row for row in rows.values() if row.score]
+    def rows(self, per: str = "layer") -> list[Row]:
+        """One row a ``layer`` or a ``block``, in the order of execution."""
+        order = [op.layer for op in self.network.ops]
+        return rows(self.charges, self.base, order, per)
 
     def parts(self) -> dict[str, Total]:
         """Sums by heading."""
         return by_part(self.charges, self.base)
 
+    def waterfall(self) -> list[Step]:
+        """From this rule set's score to the compared one's, heading by heading; empty without ``rules.compare``."""
+        if self.compared is None:
+            return []
+        _, charges, base = self.compared
+        return waterfall(self.charges, self.base, charges, base)
 
-def by_part(charges: Sequence[Charge], base: Base) -> dict[str, Total]:
-    """Sums by heading, in order of appearance."""
-    found: dict[str, list[Charge]] = defaultdict(list)
-    for charge in charges:
-        found[charge.part].append(charge)
-    return {part: Total.of(of_part, base) for part, of_part in found.items()}
+    def table(self, per: str = "block") -> str:
+        """The terminal's text: a row a block (or ``layer``), headings, totals, ratios, and the waterfall if any."""
+        return report_text(self, per)
+
+    def csv(self) -> str:
+        """The text of ``layers.csv``."""
+        return csv_text(self.rows("layer"))
+
+    def figure(self, path: "str | Path", top: int = 15) -> None:
+        """Write a picture (PNG by the path's suffix) of the ``top`` layers by storage and by operations.
+
+        Raises:
+            ImportError: matplotlib is not installed.
+        """
+        from micronet_cli.scoring.figure import draw
+
+        draw(self, path, top)
 
 
 def weight_figures(network: Network, what_if: float | None) -> dict[str, float]:

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from micronet_cli.compression.effective_weight import effective_weight, original_weight
 from micronet_cli.compression.fake_quantize import FakeQuantize, WeightFakeQuantize
 from micronet_cli.scoring.products import Shape
-from micronet_cli.scoring.records import Dot, Stored
+from micronet_cli.scoring.records import FLOAT_BITS, Dot, Stored
 
 
 @dataclass(frozen=True)
@@ -73,6 +73,8 @@ class WeightReader:
         view = tensor if self.layer is None else tensor.as_strided(*self._view)
         quantizer = self._quantizer()
         found = Found(self._sum(view != 0), int(tensor.count_nonzero()))
+        if not self._is_sparse(tensor.numel(), found.total):
+            found = replace(found, nonzeros=np.full(len(found.nonzeros), view.numel() // len(found.nonzeros)))
         if block is not None:
             found = replace(found, kept_blocks=count_blocks(tensor, block))
         if quantizer is not None and quantizer.levels == 2:
@@ -82,6 +84,14 @@ class WeightReader:
             extremes = np.stack([self._sum(integers.clamp(min=0)), self._sum(integers.clamp(max=0))])
             found = replace(found, extremes=extremes)
         return found
+
+    def _is_sparse(self, elements: int, nonzeros: int) -> bool:
+        """Whether zeros are skipped: in a tensor with a mask, or with so many zeros that a mask would pay in floats.
+
+        A few zeros by chance (random numbers hold some) do not make a tensor sparse.
+        """
+        parts = effective_weight(self.layer) if self.layer is not None else None
+        return (parts is not None and parts.mask is not None) or (elements - nonzeros) * FLOAT_BITS > elements
 
     def _quantizer(self) -> FakeQuantize | None:
         parts = effective_weight(self.layer) if self.layer is not None else None

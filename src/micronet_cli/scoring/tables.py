@@ -1,0 +1,190 @@
+"""Sums of charges, and the texts that show them."""
+
+import csv
+import io
+import re
+from collections import defaultdict
+from collections.abc import Iterable, Sequence
+from dataclasses import asdict, dataclass
+from typing import TYPE_CHECKING
+
+from micronet_cli.scoring.charges import MULTIPLY, Charge
+from micronet_cli.scoring.rules import Base
+
+if TYPE_CHECKING:
+    from micronet_cli.scoring.report import Report
+
+# blocks.1.0, stages.0.blocks.1, layer1.0, features.3: the numbered part of a layer's name.
+_BLOCK = re.compile(r"[^.]*\.\d+(?:\.(?:blocks?|layers?)\.\d+|\.\d+)*")
+
+
+@dataclass(frozen=True)
+class Total:
+    """Sums of a list of charges.
+
+    Attributes:
+        storage_bits: bits stored.
+        multiplications, additions: raw counts.
+        math_ops: weighted by bits / 32.
+    """
+
+    storage_bits: float
+    multiplications: float
+    additions: float
+    math_ops: float
+    base: Base
+
+    @classmethod
+    def of(cls, charges: Sequence[Charge], base: Base) -> "Total":
+        """The sums."""
+        names = ("storage_bits", "multiplications", "additions", "math_ops")
+        bits, multiplications, additions, math_ops = (float(sum(getattr(c, name) for c in charges)) for name in names)
+        return cls(bits, multiplications, additions, math_ops, base)
+
+    @property
+    def storage_params(self) -> float:
+        """Parameters of 32 bits."""
+        return self.storage_bits / 32
+
+    @property
+    def storage_score(self) -> float:
+        """Storage over the base's."""
+        return self.storage_params / self.base.params
+
+    @property
+    def math_score(self) -> float:
+        """Operations over the base's."""
+        return self.math_ops / self.base.ops
+
+    @property
+    def score(self) -> float:
+        """The MicroNet score."""
+        return self.storage_score + self.math_score
+
+
+@dataclass
+class Row:
+    """Costs of one layer or block.
+
+    Attributes:
+        bits: operand bits of its products (weight x input), or of what else it executes.
+        score: its part of the score.
+        share: that part over the whole score, in [0, 1].
+    """
+
+    layer: str
+    storage_params: float = 0.0
+    multiplications: float = 0.0
+    additions: float = 0.0
+    math_ops: float = 0.0
+    bits: str = ""
+    score: float = 0.0
+    share: float = 0.0
+
+
+@dataclass(frozen=True)
+class Step:
+    """One heading's part of the difference between two scores."""
+
+    part: str
+    here: float
+    there: float
+
+    @property
+    def effect(self) -> float:
+        """What going there adds to the score."""
+        return self.there - self.here
+
+
+def rows(charges: Sequence[Charge], base: Base, order: Iterable[str], per: str) -> list[Row]:
+    """Rows ``per`` layer or block; the names in ``order`` come first."""
+    if per not in ("layer", "block"):
+        raise ValueError(f"per={per}: layer or block is wanted")
+    name = block_of if per == "block" else str
+    found = {name(layer): Row(name(layer)) for layer in order}
+    bits: dict[str, dict[str, None]] = defaultdict(dict)
+    for c in charges:
+        row = found.setdefault(name(c.layer), Row(name(c.layer)))
+        row.storage_params += c.storage_bits / 32
+        row.multiplications += c.multiplications
+        row.additions += c.additions
+        row.math_ops += c.math_ops
+        if c.part == MULTIPLY:
+            bits[row.layer][c.bits] = None
+        elif c.bits and not row.bits:
+            row.bits = c.bits
+    score = Total.of(charges, base).score
+    for row in found.values():
+        row.bits = " ".join(bits[row.layer]) or row.bits
+        row.score = row.storage_params / base.params + row.math_ops / base.ops
+        row.share = row.score / score if score else 0.0
+    return [row for row in found.values() if row.score]
+
+
+def block_of(layer: str) -> str:
+    """Name of the block that holds a layer.
+
+    >>> block_of("blocks.1.0.se.conv_reduce"), block_of("stages.0.blocks.1.mlp.fc1"), block_of("conv_stem")
+    ('blocks.1.0', 'stages.0.blocks.1', 'conv_stem')
+    """
+    found = _BLOCK.match(layer)
+    return found.group() if found else layer
+
+
+def by_part(charges: Sequence[Charge], base: Base) -> dict[str, Total]:
+    """Sums by heading, in order of appearance."""
+    found: dict[str, list[Charge]] = defaultdict(list)
+    for charge in charges:
+        found[charge.part].append(charge)
+    return {part: Total.of(of_part, base) for part, of_part in found.items()}
+
+
+def waterfall(here: Sequence[Charge], here_base: Base, there: Sequence[Charge], there_base: Base) -> list[Step]:
+    """One step a heading, largest effect first; the effects add up to the difference of the scores."""
+    ours, theirs = by_part(here, here_base), by_part(there, there_base)
+    steps = [
+        Step(part, ours[part].score if part in ours else 0.0, theirs[part].score if part in theirs else 0.0)
+        for part in dict.fromkeys([*ours, *theirs])
+    ]
+    return sorted(steps, key=lambda step: -abs(step.effect))
+
+
+def csv_text(table: Sequence[Row]) -> str:
+    """Comma-separated rows under a line of names."""
+    text = io.StringIO()
+    writer = csv.DictWriter(text, list(Row.__dataclass_fields__), lineterminator="\n")
+    writer.writeheader()
+    writer.writerows(asdict(row) for row in table)
+    return text.getvalue()
+
+
+def report_text(report: "Report", per: str) -> str:
+    """Everything that the terminal shows; see ``Report.table``."""
+    lines = [f"{per:<32}{'params':>11}{'multiplies':>14}{'additions':>14}{'ops':>14}  {'bits':<12}{'share':>7}"]
+    for row in report.rows(per):
+        name = row.layer if len(row.layer) < 32 else "..." + row.layer[-28:]
+        counts = f"{row.multiplications:>14,.0f}{row.additions:>14,.0f}{row.math_ops:>14,.0f}"
+        lines.append(f"{name:<32}{row.storage_params:>11,.0f}{counts}  {row.bits[:11]:<12}{row.share:>7.1%}")
+    lines += ["", f"{'heading':<20}{'params':>14}{'ops':>16}{'score':>10}"]
+    for part, of_part in report.parts().items():
+        lines.append(f"{part:<20}{of_part.storage_params:>14,.0f}{of_part.math_ops:>16,.0f}{of_part.score:>10.4f}")
+    total, dense = report.total, report.dense
+    lines.append(f"{'all':<20}{total.storage_params:>14,.0f}{total.math_ops:>16,.0f}{total.score:>10.4f}")
+    storage, math = _ratio(dense.storage_bits, total.storage_bits), _ratio(dense.math_ops, total.math_ops)
+    lines.append(f"dense float network: {dense.score:.4f} (ratio: storage {storage}, operations {math})")
+    return "\n".join(lines + _waterfall_lines(report))
+
+
+def _ratio(dense: float, here: float) -> str:
+    return f"{dense / here:.2f}" if here else "-"
+
+
+def _waterfall_lines(report: "Report") -> list[str]:
+    steps = report.waterfall()
+    if not steps or report.compared is None:
+        return []
+    other = report.compared[0]
+    lines = ["", f"{'from ' + report.rules.name + ' to ' + other:<32}{report.rules.name:>12}{other:>12}{'effect':>12}"]
+    lines += [f"{s.part:<32}{s.here:>12.6f}{s.there:>12.6f}{s.effect:>+12.6f}" for s in steps if s.here or s.there]
+    here, there = sum(s.here for s in steps), sum(s.there for s in steps)
+    return [*lines, f"{'score':<32}{here:>12.6f}{there:>12.6f}{there - here:>+12.6f}"]
