@@ -74,7 +74,7 @@ def test_truncation_is_one_error(saved, size):
 def test_plain_weights_are_not_a_checkpoint(saved):
     _, path = saved
     save_file(load_file(path), path)
-    with pytest.raises(UserError, match="model.weights"):
+    with pytest.raises(UserError, match=r"model\.weights"):
         checkpoint.load(str(path))
 
 

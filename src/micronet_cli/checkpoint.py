@@ -1,5 +1,7 @@
-"""Checkpoints that describe themselves: model config, compressor configs, input, classes and metrics in the header of a
-safetensors file. Loading builds the network, replays ``attach`` in order and loads strictly.
+"""Checkpoints that describe themselves.
+
+Model config, compressor configs, input, classes and metrics are in the header of a safetensors file. Loading builds the
+network, replays ``attach`` in order and loads strictly.
 """
 
 import json
@@ -116,12 +118,11 @@ def load(path: str, where: str = "init_from", config: dict[str, Any] | None = No
     for number, compressor in enumerate(header["compressors"]):
         build(compressor, f"{where}: compressor {number}").attach(model)
     load_strict(model, read_weights(file, where), f"{where}={str(file)!r}")
-    size = header["input"]
     return Network(
         model=model.eval(),
         config=config,
         classes=header["classes"],
-        spec=InputSpec(**{key: tuple(v) if isinstance(v, list) else v for key, v in size.items()}),
+        spec=InputSpec.from_dict(header["input"]),
         compressors=header["compressors"],
         data=header["data"],
     )

@@ -1,6 +1,7 @@
 """The ``micronet`` command: Hydra composes, ``stages.job.execute`` runs, mistakes are answered in a few lines."""
 
 import os
+import signal
 import sys
 from pathlib import Path
 from typing import Any
@@ -42,12 +43,12 @@ def main(argv: list[str] | None = None) -> None:
         return
     debug = "debug=true" in [a.lstrip("+").lower() for a in arguments]
     try:
-        run_hydra([free_key(a) for a in arguments])
+        completing = {"-sc", "--shell-completion", "--shell_completion"} & set(arguments)
+        run_hydra(arguments if completing else [free_key(a) for a in arguments])
     except UserError as error:
         fail(str(error), debug)
     except (Interrupted, KeyboardInterrupt) as error:
-        again = "the same command with resume=true hydra.run.dir=<the run's directory> goes on from there"
-        print(f"micronet: interrupted {error}; {again}", file=sys.stderr)
+        print(f"micronet: {str(error) or 'interrupted'}", file=sys.stderr)
         raise SystemExit(130) from None
     except Exception as error:
         if not type(error).__module__.startswith(("hydra.", "omegaconf.")):
@@ -66,11 +67,17 @@ def run_hydra(arguments: list[str]) -> None:
     # Hydra's own error report hides the exception type and exits with 1.
     os.environ["HYDRA_FULL_ERROR"] = "1"
     saved, sys.argv = sys.argv, ["micronet", *arguments]
+    terminated = signal.signal(signal.SIGTERM, _interrupt)
     GlobalHydra.instance().clear()
     try:
         hydra.main(version_base="1.3", config_path=str(CONF), config_name="config")(task)()
     finally:
         sys.argv = saved
+        signal.signal(signal.SIGTERM, terminated)
+
+
+def _interrupt(*_: Any) -> None:
+    raise KeyboardInterrupt  # as Ctrl-C does
 
 
 def task(config: Any) -> float | None:

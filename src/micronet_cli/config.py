@@ -95,7 +95,7 @@ def _build(value: Any, kind: Any, where: str, problems: list[str]) -> Any:
     if origin in (typing.Union, types.UnionType):
         return _build_union(value, arguments, where, problems)
     if isinstance(value, Mapping):
-        if "_target_" in value or inspect.isclass(kind) and hasattr(kind, "__dataclass_fields__"):
+        if "_target_" in value or (inspect.isclass(kind) and hasattr(kind, "__dataclass_fields__")):
             return _build_call(value, kind, where, problems)
         item = arguments[1] if len(arguments) == 2 and origin is not Callable else Any
         if kind is Any or origin in (dict, Mapping):
@@ -128,10 +128,8 @@ def _build_union(value: Any, kinds: tuple, where: str, problems: list[str]) -> A
 
 def _build_call(value: Mapping, kind: Any, where: str, problems: list[str]) -> Any:
     given = dict(value)
-    if "_target_" in given:
-        target = _attempt(lambda: locate(given.pop("_target_"), where), where, problems)
-    else:
-        target = kind
+    path = given.pop("_target_", None)
+    target = kind if path is None else _attempt(lambda: locate(path, where), where, problems)
     if target is None:
         return None
     parameters = inspect.signature(target).parameters

@@ -15,4 +15,4 @@ def near_misses(name: str, known: Iterable[str]) -> str:
 
 
 class Interrupted(Exception):
-    """SIGINT or SIGTERM came and the state is saved; exit code 130."""
+    """SIGINT or SIGTERM came, and what was trained is saved; exit code 130."""

@@ -100,7 +100,7 @@ def _kept(line: str, keep: Callable[[Mapping[str, Any]], bool]) -> bool:
 
 def set_aside(directory: Path) -> None:
     """Move an earlier run's files to ``previous/``; what ``previous/`` held goes one level deeper."""
-    found = [path for path in directory.iterdir() if path.name in OWN or path.name[:1].isdigit() and path.is_dir()]
+    found = [path for path in directory.iterdir() if path.name in OWN or (path.name[:1].isdigit() and path.is_dir())]
     if not found:
         return
     previous = directory / "previous"

@@ -16,6 +16,9 @@ def text_table(rows: Sequence[Mapping[str, Any]]) -> str:
     cells = [titles, *([str(row.get(title, "")) for title in titles] for row in rows)]
     widths = [max(len(line[i]) for line in cells) for i in range(len(titles))]
     return "\n".join(
-        "  ".join(cell.rjust(width) if i else cell.ljust(width) for i, (cell, width) in enumerate(zip(line, widths, strict=True))).rstrip()
+        "  ".join(
+            cell.rjust(width) if i else cell.ljust(width)
+            for i, (cell, width) in enumerate(zip(line, widths, strict=True))
+        ).rstrip()
         for line in cells
     )

@@ -43,7 +43,7 @@ def test_ends_of_timm_networks(name, wanted):
 
 
 def test_every_empty_rule_is_reported(model):
-    with pytest.raises(ValueError, match="prune.rules.a.match='nope'") as caught:
+    with pytest.raises(ValueError, match=r"prune\.rules\.a\.match='nope'") as caught:
         match_layers(model, rules(a="nope", b=".*", c=".*"), "prune")
     assert "prune.rules.b: left with no layer" in str(caught.value)
 

@@ -25,7 +25,7 @@ def test_gradient_reaches_the_student_and_not_the_teacher():
 
 
 def test_gradient_at_high_temperature_is_the_logit_difference():
-    # Hinton et al., equation 4: zero-meaned logits, gradient (z - v) / N per image; ours is the batch mean of one image.
+    # Hinton et al., equation 4: (z - v) / classes for zero-meaned logits, times T^2.
     student = torch.tensor([[1.0, -1.0]], requires_grad=True)
     soft_target_loss(student, torch.tensor([[-1.0, 1.0]]), 1000.0).backward()
     assert torch.allclose(student.grad, torch.tensor([[1.0, -1.0]]), atol=1e-3)

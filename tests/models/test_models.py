@@ -66,5 +66,5 @@ def test_broken_weights_are_one_error(tmp_path, content):
 
 
 def test_unknown_argument_is_an_error():
-    with pytest.raises(UserError, match="model.args"):
+    with pytest.raises(UserError, match=r"model\.args"):
         Model("resnet20", args={"nonsense": 1}).build()

@@ -1,7 +1,7 @@
 """The effective weight of a layer: mask first, then fake-quantise.
 
-``layer.weight`` of a compressed layer is the value the network computes with, everywhere: training, evaluation, scoring,
-export. The trainable tensor behind it is ``layer.parametrizations.weight.original``.
+``layer.weight`` of a compressed layer is the value the network computes with, everywhere: training, evaluation,
+scoring, export. The trainable tensor behind it is ``layer.parametrizations.weight.original``.
 """
 
 from typing import cast

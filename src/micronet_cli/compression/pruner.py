@@ -66,7 +66,8 @@ class Pruner:
         if fraction != self._reached:
             for layer, final in self._targets:
                 weight = effective_weight(layer)
-                assert weight is not None and weight.mask is not None
+                assert weight is not None
+                assert weight.mask is not None
                 start = min(self.initial_sparsity, final)
                 sparsity = start + (final - start) * fraction
                 weight.mask.copy_(shrink_mask(self.importance(original_weight(layer)), weight.mask, sparsity))

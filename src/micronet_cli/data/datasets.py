@@ -3,7 +3,8 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Literal
+from pathlib import Path
+from typing import Any, Literal
 
 import numpy as np
 import torch
@@ -48,6 +49,10 @@ class Data:
                 raise ValueError(f"{name}={getattr(self, name)}: at least 1 is wanted")
         if not 0 < self.val_fraction < 1:
             raise ValueError(f"val_fraction={self.val_fraction}: a fraction in (0, 1) is wanted")
+
+    def problems(self, splits: Sequence[str]) -> list[str]:
+        """What is missing of these splits, without opening them: a line a problem."""
+        return []
 
     def source(self, split: str, classes: Sequence[str] | None = None) -> Source:
         """The images of ``train``, ``val`` or ``test``; ``classes``: names in the order a network knows them."""
@@ -114,6 +119,17 @@ class ImageFolder(Data):
     val: str | None = None
     test: str | None = None
 
+    def problems(self, splits: Sequence[str]) -> list[str]:
+        """Paths that are not given, or not there."""
+        wanted = dict.fromkeys("train" if split == "val" and self.val is None else split for split in splits)
+        return [problem for split in wanted if (problem := self._problem(split))]
+
+    def _problem(self, split: str) -> str | None:
+        path = getattr(self, split)
+        if path is None:
+            return f"data.{split}: missing; give data.{split}=<directory or tar with a folder a class>"
+        return None if Path(path).expanduser().exists() else f"data.{split}={path!r}: no such file or directory"
+
     def source(self, split: str, classes: Sequence[str] | None = None) -> Source:
         """The images of a split."""
         if split == "train" or (split == "val" and self.val is None):
@@ -127,11 +143,10 @@ class ImageFolder(Data):
         return self._open("train" if self.train else "test").classes
 
     def _open(self, split: str) -> FileSource:
-        path = getattr(self, split)
-        if path is None:
-            raise UserError(f"data.{split}: missing; give data.{split}=<directory or tar with a folder a class>")
+        if problem := self._problem(split):
+            raise UserError(problem)
         if split not in self._opened:
-            self._opened[split] = FileSource(path, f"data.{split}")
+            self._opened[split] = FileSource(getattr(self, split), f"data.{split}")
         return self._opened[split]
 
     @cached_property
@@ -165,14 +180,14 @@ class Cifar(Data):
         return list(self._test.classes)
 
     @cached_property
-    def _train(self):  # noqa: ANN202  torchvision's CIFAR10, imported lazily
+    def _train(self) -> Any:  # torchvision's CIFAR10, imported lazily
         return self._read(train=True)
 
     @cached_property
-    def _test(self):  # noqa: ANN202
+    def _test(self) -> Any:
         return self._read(train=False)
 
-    def _read(self, train: bool):  # noqa: ANN202
+    def _read(self, train: bool) -> Any:
         from torchvision import datasets
 
         kind = datasets.CIFAR10 if self.variant == 10 else datasets.CIFAR100

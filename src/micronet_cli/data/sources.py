@@ -12,7 +12,6 @@ from timm.data.readers import create_reader
 
 from micronet_cli.errors import UserError
 
-
 logging.getLogger("timm.data.readers").setLevel(logging.WARNING)  # tells of every step of scanning a tar
 
 
@@ -57,11 +56,8 @@ class FileSource:
     """
 
     def __init__(self, path: str, where: str) -> None:
-        root = Path(path).expanduser()
-        if not root.exists():
-            raise UserError(f"{where}={path!r}: no such file or directory")
         try:
-            self.reader = create_reader("", str(root))
+            self.reader = create_reader("", str(Path(path).expanduser()))
         except (RuntimeError, AssertionError, OSError, ValueError) as error:
             raise UserError(f"{where}={path!r}: no images in ImageFolder layout (<class>/<image>) ({error})") from None
         in_tar = hasattr(self.reader, "class_name_to_idx")
@@ -81,7 +77,8 @@ class FileSource:
             return self
         if unknown := sorted(set(self.classes) - set(classes)):
             raise UserError(
-                f"{self.where}={self.path!r}: {len(unknown)} classes the network does not know: {', '.join(unknown[:3])}"
+                f"{self.where}={self.path!r}: {len(unknown)} classes that the network does not know: "
+                f"{', '.join(unknown[:3])}"
             )
         other = copy.copy(self)
         other.classes = list(classes)

@@ -29,8 +29,8 @@ def range_linear(low: Tensor, high: Tensor, bits: float) -> tuple[Tensor, Tensor
     """Scale and integer zero point of the asymmetric range-linear quantiser over ``[low, high]``, 0 made a member.
 
     With n = 2^b - 1: ``scale = n / (high - low)``, ``zero_point = round(scale * low)`` and
-    ``q = round(scale * x - zero_point)``, ``x' = (q + zero_point) / scale`` (Distiller's range-linear quantiser, used by
-    the 2019 MicroNet entry). 0 maps to the code ``-zero_point`` and back to exactly 0. An empty range gets scale 1.
+    ``q = round(scale * x - zero_point)``, ``x' = (q + zero_point) / scale`` (Distiller's range-linear quantiser, used
+    by the 2019 MicroNet entry). 0 maps to the code ``-zero_point`` and back to exactly 0. An empty range gets scale 1.
     """
     low, high = low.clamp(max=0), high.clamp(min=0)
     width = high - low

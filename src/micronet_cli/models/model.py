@@ -83,6 +83,12 @@ class InputSpec:
     crop_mode: str = "center"
 
     @classmethod
+    def from_dict(cls, values: Mapping[str, Any]) -> "InputSpec":
+        """What ``dataclasses.asdict`` and JSON made of one."""
+        plain: dict[str, Any] = {key: tuple(v) if isinstance(v, list) else v for key, v in values.items()}
+        return cls(**plain)
+
+    @classmethod
     def of(cls, model: nn.Module, side: int | None = None) -> "InputSpec":
         """What the network's own configuration says, at another height and width where ``side`` is given."""
         known = resolve_model_data_config(model)

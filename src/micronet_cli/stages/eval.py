@@ -12,6 +12,7 @@ def run(job: Job) -> dict[str, Any]:
     """Evaluate on ``eval.split``, every image once."""
     evaluation = job.parts["eval"]
     device = job.parts["trainer"].torch_device()
+    job.require_splits(evaluation.split)
     network = job.network()
     loader = job.loader(network, evaluation.split, device)
     metrics = evaluate(network.model.to(device), loader, evaluation.amp)

@@ -45,6 +45,15 @@ class Job:
     parts: Any
     run: Run
 
+    def require_splits(self, *splits: str) -> None:
+        """Fail before the heavy work.
+
+        Raises:
+            UserError: what is missing of the data.
+        """
+        if problems := self.parts["data"].problems(splits):
+            raise UserError("\n".join(problems))
+
     def network(self, with_data: bool = True) -> checkpoint.Network:
         """The network of ``init_from``; without it the model group's.
 
@@ -85,9 +94,10 @@ def execute(config: DictConfig, directory: Path, overrides: list[str] | None = N
     metrics: dict[str, Any] = {"stage": config.stage.name, "status": "failed"}
     try:
         metrics |= stage.run(Job(config, parts, run)) | {"status": "completed"}
-    except (Interrupted, KeyboardInterrupt):
+    except (Interrupted, KeyboardInterrupt) as error:
         metrics["status"] = "interrupted"
-        raise
+        reason = str(error).partition(";")[0] or "interrupted"
+        raise Interrupted(f"{reason}; go on with the same command, resume=true and hydra.run.dir={directory}") from None
     except OSError as error:
         if error.errno != 28:  # ENOSPC
             raise
@@ -121,7 +131,7 @@ def inherited(config: DictConfig) -> DictConfig:
 
     Keys given beside ``auto`` refine what is inherited.
     """
-    config = OmegaConf.create(OmegaConf.to_container(config, resolve=True))
+    config = DictConfig(OmegaConf.to_container(config, resolve=True))
     OmegaConf.set_struct(config, False)
     defaults = {"model": DEFAULT_MODEL, "data": OmegaConf.load(CONF / "data" / "digits.yaml")}
     if config.init_from:

@@ -19,6 +19,7 @@ def run(job: Job) -> dict[str, Any]:
     """Train, select on val, report on test."""
     trainer, distill = job.parts["trainer"], job.parts["distill"]
     device = trainer.torch_device()
+    job.require_splits("train", "val", job.parts["eval"].split)
     network = job.network()
     compressors = attach_compressors(job, network)
     if rules := rule_table(compressors, network):

@@ -41,7 +41,8 @@ class Teacher:
             teacher = checkpoint.load(str(self.weights), "distill.teacher.weights")
             if len(teacher.classes) != num_classes:
                 raise UserError(
-                    f"distill.teacher.weights={self.weights!r}: {len(teacher.classes)} classes, the student's {num_classes}"
+                    f"distill.teacher.weights={self.weights!r}: it has {len(teacher.classes)} classes, "
+                    f"the student {num_classes}"
                 )
             return teacher.model, teacher.spec
         model = Model(self.model, self.weights, self.pretrained).build(num_classes)

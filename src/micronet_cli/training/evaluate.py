@@ -37,9 +37,7 @@ def autocast(amp: Amp, device: torch.device) -> AbstractContextManager:
 
 
 @torch.inference_mode()
-def evaluate(
-    model: nn.Module, loader: Loader, amp: Amp = "none", forward: Callable | None = None
-) -> dict[str, Any]:
+def evaluate(model: nn.Module, loader: Loader, amp: Amp = "none", forward: Callable | None = None) -> dict[str, Any]:
     """top1 and top5 in percent, mean cross-entropy ``loss``, ``images`` counted and ``images_per_second``.
 
     The model is in evaluation mode meanwhile and returns to the mode it had. ``forward`` computes in its place (a

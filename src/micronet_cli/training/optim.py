@@ -64,13 +64,13 @@ class Optim:
         exponential = self.schedule == "exponential"
         milestones = range(max(self.hold_epochs, 1), epochs) if exponential else self.milestones or ()
         # timm decays one update before a milestone; half an update later is the epoch's first.
-        milestones = [epoch + 0.5 / steps_per_epoch for epoch in milestones]
+        shifted: list[Any] = [epoch + 0.5 / steps_per_epoch for epoch in milestones]
         scheduler, _ = create_scheduler_v2(
             optimizer,
             sched="multistep" if exponential else self.schedule,
             num_epochs=epochs,
             decay_epochs=self.step_epochs,
-            decay_milestones=milestones,
+            decay_milestones=shifted,
             decay_rate=self.gamma,
             min_lr=self.min_lr,
             warmup_lr=self.warmup_lr,

@@ -217,7 +217,9 @@ class Fit:
         """A line in the history, and in the log or on the bar."""
         found = meter.take() | {"lr": self.optimizer.param_groups[0]["lr"]}
         self.run_dir.record({"kind": "step", "epoch": epoch, "step": self.step, **found})
-        bar.set_postfix(loss=f"{found['loss']:.3f}", top1=f"{found['top1']:.1f}", img_s=f"{found['images_per_second']:.0f}")
+        bar.set_postfix(
+            loss=f"{found['loss']:.3f}", top1=f"{found['top1']:.1f}", img_s=f"{found['images_per_second']:.0f}"
+        )
         if bar.disable:
             left = (self.total - self.step) * self.train.settings.batch_size * self.settings.accumulate_steps
             log.info(
@@ -282,7 +284,7 @@ class Fit:
         def ask(number: int, _: Any) -> None:
             self.stop_requested = True
             log.warning("%s: saving and stopping after this step", signal.Signals(number).name)
-            signal.signal(number, before[number])
+            signal.signal(number, before[signal.Signals(number)])
 
         for number in before:
             signal.signal(number, ask)
