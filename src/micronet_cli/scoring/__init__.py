@@ -75,8 +75,7 @@ def score_with(model: "nn.Module | Trace", rules: "Rules", input_shape: Sequence
 
     traced = model if isinstance(model, Trace) else Trace(model, rules.input_shape or input_shape or own_shape(model))
     network = traced.read(codes=rules.accumulator == "integer", block=rules.block)
-    dense_rules = replace(rules, weight_sparsity=None, freebie=False)
-    report = Report(rules, network, rules.charges(network), dense_rules.charges(network.dense()))
+    report = Report(rules, network, rules.charges(network), traced.dense_charges(rules))
     if rules.compare is None:
         return report
     other = rule_set(rules.compare, input_shape=rules.input_shape, task=rules.task, bases=rules.bases)

@@ -1,6 +1,6 @@
 """What a rule set returns: a list of charges, each with the layer and the heading it belongs to."""
 
-from dataclasses import dataclass
+from typing import NamedTuple
 
 # Headings of storage.
 WEIGHTS, MASKS, BIASES, SCALES = "weights", "masks", "biases", "scales"
@@ -8,8 +8,7 @@ WEIGHTS, MASKS, BIASES, SCALES = "weights", "masks", "biases", "scales"
 MULTIPLY, ACCUMULATE, BIAS_ADD = "multiplies", "accumulation", "bias adds"
 
 
-@dataclass(frozen=True, slots=True)
-class Charge:
+class Charge(NamedTuple):
     """A cost of one layer.
 
     Attributes:

@@ -1,7 +1,7 @@
 """The challenge's rules (rules text, organisers' counter, rulings of the review)."""
 
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import numpy as np
 
@@ -46,11 +46,8 @@ class Official(Rules):
         self._check_freebie(network)
         charges: list[Charge] = []
         for index, op in enumerate(network.ops):
-            share = self.weight_of(index, network) if self.paths else 1.0
-            if op.dot is not None:
-                charges += _times(share, self._product(op, op.dot, network))
-            else:
-                charges += _times(share, self._priced(op, network))
+            here = self._priced(op, network) if op.dot is None else self._product(op, op.dot, network)
+            charges += _times(self.weight_of(index, network), here) if self.paths else here
         return charges
 
     def _check_freebie(self, network: Network) -> None:
@@ -156,4 +153,4 @@ def _times(share: float, charges: Iterable[Charge]) -> Iterator[Charge]:
     """The mean over examples of charges that this share of them pays."""
     for charge in charges:
         counts = {name: getattr(charge, name) * share for name in ("multiplications", "additions", "math_ops")}
-        yield charge if share == 1 else replace(charge, **counts)
+        yield charge._replace(**counts)

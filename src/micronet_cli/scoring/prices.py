@@ -33,9 +33,8 @@ class Price:
 
     def count(self, op: Op) -> tuple[float, float]:
         """(multiplications, additions) of the operation."""
-        multiplications, additions = (
-            self.elements[i] * op.elements + self.taken[i] * op.taken + self.rows[i] * op.rows for i in (0, 1)
-        )
+        multiplications = self.elements[0] * op.elements + self.taken[0] * op.taken + self.rows[0] * op.rows
+        additions = self.elements[1] * op.elements + self.taken[1] * op.taken + self.rows[1] * op.rows
         if self.affine:
             multiplications += op.elements * (len(op.parameters) > 0)
             additions += op.elements * (len(op.parameters) > 1)
@@ -120,6 +119,7 @@ PRICES: dict[str, Price] = {
     "_adaptive_avg_pool2d": Price(POOLING, "[C] as mean", (0, 0), (0, 1), (1, -1), as_float=True),
     "avg_pool2d": Price(POOLING, "[C] as mean, over windows", (0, 0), (0, 1), (1, -1), as_float=True),
     "sum": Price(POOLING, "composition: n - 1 additions", (0, 0), (0, 1), (0, -1)),
+    "col2im": Price(ELEMENTWISE, "composition: what overlaps is added", elements=(0, -1), taken=(0, 1)),
     "linalg_vector_norm": Price(NORM, "composition: squares, sum, root", (0, 0), (1, 1), (1, -1), as_float=True),
     "var": Price(NORM, "composition: mean, x - mean, squares, their mean", (0, 0), (1, 3), (2, -2), as_float=True),
     "std": Price(NORM, "composition: var and a root", (0, 0), (1, 3), (3, -2), as_float=True),

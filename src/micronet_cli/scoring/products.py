@@ -29,6 +29,11 @@ class Shape:
     spatial: int = 1
     groups: int = 1
 
+    @property
+    def multiplications(self) -> int:
+        """Dense multiplications."""
+        return self.terms * self.channels * self.repeats
+
     def dot(self, weight: int | None, bias: int | None) -> Dot:
         """The plain-data record, dense for now."""
         dense = np.full(self.channels, self.terms)

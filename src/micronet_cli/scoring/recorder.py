@@ -25,10 +25,12 @@ class Recorder(TorchDispatchMode):
     """Operations, values and stored tensors of one forward pass.
 
     Attributes:
+        origins: per stored tensor, the memory it lives in.
         products: per operation index, the product's shape with its tensors.
         quantized_shapes: quantiser -> shape of what it quantised.
         stack: qualified names of the modules being executed, innermost last.
         inside: depth of nested quantisers; their own arithmetic is not counted.
+        free_multiplications: those of convolutions and products of parameters alone, done before inference.
     """
 
     def __init__(self) -> None:
@@ -36,10 +38,12 @@ class Recorder(TorchDispatchMode):
         self.ops: list[Op] = []
         self.values: list[Value] = []
         self.stored: list[Stored] = []
+        self.origins: list[int] = []
         self.products: dict[int, Shape] = {}
         self.quantized_shapes: dict[str, torch.Size] = {}
         self.stack: list[str] = [""]
         self.inside = 0
+        self.free_multiplications = 0
         self._activations: dict[int, int] = {}
         self._roots: dict[int, int] = {}
         self._alive: list[Any] = []  # storages are told apart by address: none may be freed while recording
@@ -49,11 +53,11 @@ class Recorder(TorchDispatchMode):
 
     def activation(self, tensor: Tensor) -> int | None:
         """Index of the value that the tensor is a view of, None for a constant."""
-        return self._activations.get(_storage(tensor))
+        return self._activations.get(storage_of(tensor))
 
     def root(self, tensor: Tensor) -> int | None:
         """Index of the stored tensor behind a constant, None where nothing is stored for it."""
-        return self._roots.get(_storage(tensor))
+        return self._roots.get(storage_of(tensor))
 
     def add_input(self, tensor: Tensor) -> None:
         """Make the tensor an activation."""
@@ -62,7 +66,8 @@ class Recorder(TorchDispatchMode):
     def add_stored(self, tensor: Tensor, name: str, layer: str, quantizer: str | None = None) -> int:
         """Make the tensor a stored one, in place of what was known about it."""
         self._alive.append(tensor)
-        self._roots[_storage(tensor)] = len(self.stored)
+        self._roots[storage_of(tensor)] = len(self.stored)
+        self.origins.append(storage_of(tensor))
         elements = tensor.numel()
         self.stored.append(Stored(name, layer, elements, elements, _float_bits(tensor), quantizer))
         return len(self.stored) - 1
@@ -81,14 +86,14 @@ class Recorder(TorchDispatchMode):
         if value is None:
             self.add_stored(result, quantizer, self.stack[-1], quantizer)
             return
-        self._activations.pop(_storage(result), None)
+        self._activations.pop(storage_of(result), None)
         made = self._new_value(result, frozenset([quantizer]))
         elements = result.numel()
         self.ops.append(Op("quantize", self.stack[-1], (value,), (made,), elements=elements, taken=elements))
 
     def _new_value(self, tensor: Tensor, quantizers: frozenset[str] | None) -> int:
         self._alive.append(tensor)
-        key, index = _storage(tensor), len(self.values)
+        key, index = storage_of(tensor), len(self.values)
         old = self._activations.get(key)
         buffer = index if old is None else self.values[old].buffer
         self.values.append(Value(tensor.numel(), buffer, _float_bits(tensor), quantizers))
@@ -110,23 +115,25 @@ class Recorder(TorchDispatchMode):
         kind = kind_of(func, args, kwargs)
         reads = [t for t in tensors if self.activation(t) is not None]
         if not reads or kind in FACTORIES:
-            self._constant(kind, tensors, outputs)
+            self._constant(kind, args, tensors, outputs)
         elif self.inside:
             for out in outputs:
-                self._activations.setdefault(_storage(out), self._activations[_storage(reads[0])])
+                self._activations.setdefault(storage_of(out), self._activations[storage_of(reads[0])])
         elif outputs:
             self._record(kind, args, tensors, outputs)
         return result
 
-    def _constant(self, kind: str, tensors: list[Tensor], outputs: list[Tensor]) -> None:
+    def _constant(self, kind: str, args: tuple, tensors: list[Tensor], outputs: list[Tensor]) -> None:
         """Arithmetic on parameters makes a stored tensor; moving them about leaves the old one."""
+        if kind in PRODUCTS:
+            self.free_multiplications += product_shape(kind, args, outputs[0], (True,) * len(args)).multiplications
         roots = list(dict.fromkeys(r for t in tensors if (r := self.root(t)) is not None))
-        if not roots or kind in FACTORIES:
+        if not roots or kind in FACTORIES or self.inside:
             return
         for out in outputs:
             if self.root(out) is None:
                 if kind in MOVES and len(roots) == 1:
-                    self._roots[_storage(out)] = roots[0]
+                    self._roots[storage_of(out)] = roots[0]
                 else:
                     origin = self.stored[roots[0]]
                     self.add_stored(out, f"{origin.name} ({kind})", origin.layer)
@@ -172,9 +179,8 @@ class Recorder(TorchDispatchMode):
         name = f"{self.stack[-1]}.permutation"
         matrix = Stored(name, self.stack[-1], channels * channels, channels)
         self.stored.append(matrix)
+        self.origins.append(0)
         tags = self.values[value].quantizers
-        for out in outputs:
-            self._activations.pop(_storage(out), None)
         made = tuple(self._new_value(out, tags) for out in outputs)
         elements = outputs[0].numel()
         index = (len(self.stored) - 1,)
@@ -195,7 +201,8 @@ class Recorder(TorchDispatchMode):
         return tags
 
 
-def _storage(tensor: Tensor) -> int:
+def storage_of(tensor: Tensor) -> int:
+    """Address of the memory that the tensor is a view of."""
     return tensor.untyped_storage()._cdata
 
 

@@ -146,6 +146,7 @@ class Network:
 
     Attributes:
         input_shape: (channels, height, width) of the example.
+        free_multiplications: those of products of parameters alone, which are done before inference.
         ends: module name -> number of operations executed when it last returned.
     """
 
@@ -154,6 +155,7 @@ class Network:
     stored: tuple[Stored, ...]
     quantizers: dict[str, Quantizer]
     input_shape: tuple[int, ...]
+    free_multiplications: int = 0
     ends: dict[str, int] = field(default_factory=dict)
 
     @cached_property

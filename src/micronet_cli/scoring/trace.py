@@ -12,9 +12,11 @@ from torch.nn.utils.parametrize import ParametrizationList
 
 from micronet_cli.compression.effective_weight import effective_weight
 from micronet_cli.compression.fake_quantize import ActivationFakeQuantize, FakeQuantize
+from micronet_cli.scoring.charges import Charge
 from micronet_cli.scoring.fold import fold_batch_norms
-from micronet_cli.scoring.recorder import Recorder
+from micronet_cli.scoring.recorder import Recorder, storage_of
 from micronet_cli.scoring.records import Network, Quantizer
+from micronet_cli.scoring.rules import Rules
 from micronet_cli.scoring.weights import WeightReader
 
 _PARAMETRIZED = ".parametrizations."
@@ -32,29 +34,38 @@ class Trace:
         self._trace()
 
     def _trace(self) -> None:
-        self._signature = self._structure()
+        self._dense: tuple[Rules, list[Charge]] | None = None
         self._modules = dict(self.model.named_modules())
-        recorder, self._ends = record(self.model, self.input_shape)
-        network = Network(
-            tuple(recorder.ops), tuple(recorder.values), tuple(recorder.stored), {}, self.input_shape, self._ends
-        )
+        recorder, ends = record(self.model, self.input_shape)
+        recorded = (tuple(recorder.ops), tuple(recorder.values), tuple(recorder.stored))
+        network = Network(*recorded, {}, self.input_shape, recorder.free_multiplications, ends)
         self._network = fold_batch_norms(network)
-        products = [p for i, p in sorted(recorder.products.items())]
-        self._readers: list[tuple[int, WeightReader]] = []
-        indices = [i for i, op in enumerate(self._network.ops) if op.dot]
-        for index, shape in zip(indices, products, strict=True):
-            weight = self._network.ops[index].dot.weight  # type: ignore[union-attr]
-            if weight is not None:
-                layer = self._parametrized(self._network.stored[weight].name)
-                self._readers.append((index, WeightReader(shape, layer)))
         self._shapes = recorder.quantized_shapes
+        products = [p for _, p in sorted(recorder.products.items())]
+        dots = [(i, op.dot) for i, op in enumerate(self._network.ops) if op.dot]
+        self._readers = [
+            (index, WeightReader(shape, self._parametrized(dot.weight, shape.weight, recorder)))
+            for (index, dot), shape in zip(dots, products, strict=True)
+            if dot.weight is not None
+        ]
+        owners = {storage_of(tensor) for tensor in self._tensors()}
+        self._derived = any(r.layer is None and storage_of(r.operand) not in owners for _, r in self._readers)
+        self._signature = self._structure()
+
+    def _tensors(self) -> list[Tensor]:
+        return [*self.model.parameters(), *self.model.buffers()]
 
     def _structure(self) -> tuple:
-        return tuple(id(module) for module in self.model.modules())
+        """What the trace depends on: the modules, and all values where weights are computed from them."""
+        versions = [tensor._version for tensor in self._tensors()] if self._derived else []
+        return (*(id(module) for module in self.model.modules()), *versions)
 
-    def _parametrized(self, name: str) -> nn.Module | None:
-        layer = self._modules.get(name.removesuffix(".weight"))
-        return layer if layer is not None and effective_weight(layer) is not None else None
+    def _parametrized(self, weight: int, operand: Tensor, recorder: Recorder) -> nn.Module | None:
+        """The layer whose effective weight the operand is a view of, if any."""
+        layer = self._modules.get(self._network.stored[weight].name.removesuffix(".weight"))
+        if layer is None or effective_weight(layer) is None or storage_of(operand) != recorder.origins[weight]:
+            return None
+        return layer
 
     def read(self, codes: bool = False, block: Sequence[int] | None = None) -> Network:
         """The network with the bits and zeros of this moment.
@@ -75,6 +86,13 @@ class Trace:
             ops[index] = replace(op, dot=dot)
         quantizers = {name: self._quantizer(name, shape, codes) for name, shape in self._shapes.items()}
         return replace(self._network, ops=tuple(ops), stored=tuple(stored), quantizers=quantizers)
+
+    def dense_charges(self, rules: Rules) -> list[Charge]:
+        """What the dense float network costs; counted once for the same rules."""
+        if self._dense is None or self._dense[0] is not rules:
+            plain = replace(rules, weight_sparsity=None, freebie=False)
+            self._dense = (rules, plain.charges(self._network.dense()))
+        return self._dense[1]
 
     def _quantizer(self, name: str, shape: torch.Size, codes: bool) -> Quantizer:
         module = self._modules[name]

@@ -42,6 +42,7 @@ class WeightReader:
         self.operand = shape.weight
         self._view = (shape.weight.shape, shape.weight.stride(), shape.weight.storage_offset())
         self._found: dict[tuple, Found] = {}
+        self._parts = effective_weight(layer) if layer is not None else None
 
     def read(self, codes: bool, block: tuple[int, ...] | None) -> Found:
         """Numbers of the weight as it is now.
@@ -56,13 +57,13 @@ class WeightReader:
         return self._found[key]
 
     def _version(self) -> tuple:
-        if self.layer is None:
+        parts = self._parts
+        if self.layer is None or parts is None:
             return (self.operand._version,)
-        parts = effective_weight(self.layer)
-        assert parts is not None
-        bits = parts.fake_quantize.bits if parts.fake_quantize else None
-        mask = parts.mask
-        return (original_weight(self.layer)._version, -1 if mask is None else mask._version, bits)
+        mask, quantizer = parts.mask, parts.fake_quantize
+        original = self.layer.parametrizations["weight"].original
+        bits = None if quantizer is None else quantizer.bits
+        return (original._version, None if mask is None else (id(mask), mask._version), bits)
 
     @torch.no_grad()
     def _read(self, codes: bool, block: tuple[int, ...] | None) -> Found:
@@ -90,18 +91,16 @@ class WeightReader:
 
         A few zeros by chance (random numbers hold some) do not make a tensor sparse.
         """
-        parts = effective_weight(self.layer) if self.layer is not None else None
-        return (parts is not None and parts.mask is not None) or (elements - nonzeros) * FLOAT_BITS > elements
+        masked = self._parts is not None and self._parts.mask is not None
+        return masked or (elements - nonzeros) * FLOAT_BITS > elements
 
     def _quantizer(self) -> FakeQuantize | None:
-        parts = effective_weight(self.layer) if self.layer is not None else None
-        return None if parts is None else parts.fake_quantize
+        return None if self._parts is None else self._parts.fake_quantize
 
     def _integers(self, tensor: Tensor, quantizer: WeightFakeQuantize) -> Tensor:
         """Integer weights: effective weight times scale, which is a whole number up to rounding."""
-        parts = effective_weight(cast(nn.Module, self.layer))
         original = original_weight(cast(nn.Module, self.layer))
-        masked = original if parts is None or parts.mask is None else original * parts.mask
+        masked = original if self._parts is None or self._parts.mask is None else original * self._parts.mask
         scale, _ = quantizer.qparams(masked)
         return torch.round(tensor * scale)
 
