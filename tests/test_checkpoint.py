@@ -103,10 +103,10 @@ def test_failed_write_leaves_the_old_file(saved, monkeypatch):
     network, path = saved
     before = path.read_bytes()
 
-    def full(*_, **__):
+    def full(*_):
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(checkpoint, "save_file", full)
+    monkeypatch.setattr("os.fsync", full)
     with pytest.raises(OSError, match="No space"):
         checkpoint.save(path, network, {})
     assert path.read_bytes() == before

@@ -4,6 +4,7 @@ Model config, compressor configs, input, classes and metrics are in the header o
 network, replays ``attach`` in order and loads strictly.
 """
 
+import io
 import json
 from dataclasses import asdict, dataclass, field, replace
 from importlib.metadata import version
@@ -12,14 +13,14 @@ from typing import Any
 
 import torch
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
+from safetensors.torch import save as serialize
 from torch import nn
 
 from micronet_cli.config import build
 from micronet_cli.errors import UserError
 from micronet_cli.models.model import InputSpec, Model
 from micronet_cli.models.weights import load_strict, read_weights
-from micronet_cli.runs import atomic_path
+from micronet_cli.runs import write_bytes
 
 FORMAT_VERSION = 1
 VERSIONS = ("micronet-cli", "torch", "torchvision", "timm", "hydra-core", "numpy")
@@ -65,8 +66,7 @@ def save(path: Path, network: Network, metrics: dict[str, Any]) -> None:
     }
     # Clones: safetensors refuses tensors that share memory or are not contiguous.
     state = {name: tensor.detach().cpu().contiguous().clone() for name, tensor in network.model.state_dict().items()}
-    with atomic_path(path) as temporary:
-        save_file(state, temporary, metadata={"micronet": json.dumps(header)})
+    write_bytes(path, serialize(state, metadata={"micronet": json.dumps(header)}))
 
 
 def resolve(path: str, where: str = "init_from") -> Path:
@@ -130,8 +130,9 @@ def load(path: str, where: str = "init_from", config: dict[str, Any] | None = No
 
 def save_state(path: Path, state: dict[str, Any]) -> None:
     """Write what a resumed run needs, atomically: tensors and plain values only."""
-    with atomic_path(path) as temporary:
-        torch.save(state, temporary)
+    buffer = io.BytesIO()
+    torch.save(state, buffer)
+    write_bytes(path, buffer.getvalue())
 
 
 def load_state(path: Path) -> dict[str, Any]:

@@ -4,7 +4,7 @@ import os
 import signal
 import sys
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 from micronet_cli.errors import Interrupted, UserError, near_misses
 from micronet_cli.paths import CONF
@@ -45,11 +45,8 @@ def main(argv: list[str] | None = None) -> None:
     try:
         completing = {"-sc", "--shell-completion", "--shell_completion"} & set(arguments)
         run_hydra(arguments if completing else [free_key(a) for a in arguments])
-    except UserError as error:
-        fail(str(error), debug)
-    except (Interrupted, KeyboardInterrupt) as error:
-        print(f"micronet: {str(error) or 'interrupted'}", file=sys.stderr)
-        raise SystemExit(130) from None
+    except (UserError, Interrupted, KeyboardInterrupt) as error:
+        answer(error, debug)
     except Exception as error:
         if not type(error).__module__.startswith(("hydra.", "omegaconf.")):
             raise
@@ -91,11 +88,10 @@ def task(config: Any) -> float | None:
     overrides = [override.lstrip("+") for override in hydra_config.overrides.task]
     try:
         return execute(config, Path(hydra_config.runtime.output_dir), overrides).get("top1")
-    except UserError as error:
-        if hydra_config.mode == RunMode.MULTIRUN:
-            raise  # the other jobs go on
-        fail(str(error), config.debug)
-        raise
+    except (UserError, Interrupted) as error:
+        if hydra_config.mode != RunMode.MULTIRUN:
+            answer(error, config.debug)
+        raise  # a sweep's other jobs go on
 
 
 def free_key(argument: str) -> str:
@@ -141,7 +137,15 @@ def explain(error: Exception) -> str:
     return "\n".join(line for line in str(error).splitlines() if line.strip())
 
 
-def fail(message: str, debug: bool) -> None:
+def answer(error: BaseException, debug: bool) -> NoReturn:
+    """Say what an expected end of a run is, and exit."""
+    if isinstance(error, UserError):
+        fail(str(error), debug)
+    print(f"micronet: {str(error) or 'interrupted'}", file=sys.stderr)
+    raise SystemExit(130) from None
+
+
+def fail(message: str, debug: bool) -> NoReturn:
     """Print a user's mistake and exit with 2; ``debug`` shows the traceback as well."""
     if debug:
         import traceback

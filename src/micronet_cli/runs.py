@@ -5,22 +5,21 @@ import io
 import json
 import os
 import shutil
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 OWN = ("metrics.json", "history.jsonl", "layers.csv", "layers.txt", "score.png", "checkpoints", "resume", "config.yaml")
 
 
-@contextmanager
-def atomic_path(path: Path) -> Iterator[Path]:
-    """A path beside ``path`` to write to; it takes the place of ``path`` when the block ends well."""
+def write_bytes(path: Path, content: bytes) -> None:
+    """Write a file that is whole or, where something goes wrong, what it was before."""
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
-        yield temporary
-        with temporary.open("rb") as file:
+        with temporary.open("wb") as file:
+            file.write(content)
+            file.flush()
             os.fsync(file.fileno())
         temporary.replace(path)
     finally:
@@ -28,9 +27,8 @@ def atomic_path(path: Path) -> Iterator[Path]:
 
 
 def write_text(path: Path, text: str) -> None:
-    """Write a small file atomically."""
-    with atomic_path(path) as temporary:
-        temporary.write_text(text)
+    """``write_bytes`` of text."""
+    write_bytes(path, text.encode())
 
 
 class Run:

@@ -1,7 +1,6 @@
 """``stage=pipeline``: dense -> prune -> quantise with distillation, each step a run in a directory of its own."""
 
 import logging
-import shutil
 from pathlib import Path
 from typing import Any
 
@@ -9,7 +8,7 @@ from omegaconf import DictConfig, OmegaConf
 
 from micronet_cli.config import check_config, to_plain
 from micronet_cli.errors import UserError
-from micronet_cli.runs import Run, atomic_path
+from micronet_cli.runs import Run, write_bytes
 from micronet_cli.stages.job import Job, execute
 from micronet_cli.tables import text_table
 
@@ -91,8 +90,7 @@ def run(job: Job) -> dict[str, Any]:
         rows.append({"network": label} | {title: _shown(metrics, *column) for title, column in COLUMNS.items()})
         for file in (Run(where, resume=True).best, Run(where, resume=True).last):
             if file.is_file():
-                with atomic_path(job.run.directory / "checkpoints" / file.name) as temporary:
-                    shutil.copyfile(file, temporary)
+                write_bytes(directory / "checkpoints" / file.name, file.read_bytes())
     job.run.write_csv("summary.csv", rows)
     log.info("\n%s\n\nrun: %s", text_table(rows), directory)
     return metrics | {"stage": "pipeline"}
