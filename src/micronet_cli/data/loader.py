@@ -1,7 +1,7 @@
 """Batches: decode (or take from memory), augment, normalise.
 
-The order and every random choice follow from the seed, the epoch and the position, so that any batch of any epoch can
-be made again.
+The order and every random choice follow from the seed, the epoch and the position, so that any batch of any epoch
+can be made again.
 """
 
 import logging
