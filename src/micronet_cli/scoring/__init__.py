@@ -79,7 +79,7 @@ def score_with(model: "nn.Module | Trace", rules: "Rules", input_shape: Sequence
     if rules.compare is None:
         return report
     other = rule_set(rules.compare, input_shape=rules.input_shape, task=rules.task, bases=rules.bases)
-    return replace(report, compared=(rules.compare, other.charges(network), other.base(network.input_shape)))
+    return replace(report, compared=Report(other, network, other.charges(network), []))
 
 
 def own_shape(model: "nn.Module") -> tuple[int, ...]:

@@ -4,8 +4,9 @@ from typing import NamedTuple
 
 # Headings of storage.
 WEIGHTS, MASKS, BIASES, SCALES = "weights", "masks", "biases", "scales"
-# Headings of the products' operations; the others are those of the price table.
+# Headings of the operations of convolutions and matrix products, and of the others.
 MULTIPLY, ACCUMULATE, BIAS_ADD = "multiplies", "accumulation", "bias adds"
+NON_LINEARITY, NORM, POOLING, ELEMENTWISE = "non-linearities", "norms", "pooling", "element-wise"
 
 
 class Charge(NamedTuple):

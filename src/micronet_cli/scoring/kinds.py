@@ -47,6 +47,13 @@ def kind_of(func: Any, args: tuple, kwargs: dict) -> str:
     return name if name == "copy_" or name.startswith("__") else name.rstrip("_")
 
 
+def keeps_bits(kind: str, args: tuple) -> bool:
+    """Whether the output holds only values of the inputs (and zero, which every quantiser holds)."""
+    if kind == "constant_pad_nd" and len(args) > 2:
+        return args[2] == 0
+    return kind in MOVES or kind == "relu"
+
+
 def reduction(kind: str, args: tuple, outputs: list[Tensor], main: Tensor) -> tuple[int, int]:
     """(elements taken, rows) of an operation on ``main``; see ``records.Op``."""
     elements = outputs[0].numel()

@@ -1,7 +1,8 @@
 """The challenge's rules (rules text, organisers' counter, rulings of the review)."""
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
+from typing import ClassVar
 
 import numpy as np
 
@@ -13,8 +14,20 @@ from micronet_cli.functional.counting import (
     dense_bits,
     uniform_width,
 )
-from micronet_cli.scoring.charges import ACCUMULATE, BIAS_ADD, BIASES, MASKS, MULTIPLY, SCALES, WEIGHTS, Charge
-from micronet_cli.scoring.prices import NON_LINEARITY
+from micronet_cli.scoring.charges import (
+    ACCUMULATE,
+    BIAS_ADD,
+    BIASES,
+    ELEMENTWISE,
+    MASKS,
+    MULTIPLY,
+    NON_LINEARITY,
+    NORM,
+    POOLING,
+    SCALES,
+    WEIGHTS,
+    Charge,
+)
 from micronet_cli.scoring.records import FLOAT_BITS, Dot, Network, Op, Quantizer, Stored
 from micronet_cli.scoring.rules import Rules
 
@@ -27,6 +40,20 @@ class Official(Rules):
 
     See ``Rules`` for the options.
     """
+
+    notes: ClassVar[Mapping[str, str]] = {
+        WEIGHTS: "effective non-zeros at their bits",
+        MASKS: "one bit an element where that is smaller than dense",
+        BIASES: "32 bits, folded BatchNorms included",
+        SCALES: "every scale and zero point",
+        MULTIPLY: "max of the operands' bits, every non-zero and position",
+        ACCUMULATE: "max(n - 1, 0) an output at the accumulator's width",
+        BIAS_ADD: "one an output at 32 bits",
+        NON_LINEARITY: "table of prices at 32 bits (ReLU: its input's)",
+        POOLING: "n - 1 additions and 1 multiply at 32 bits",
+        ELEMENTWISE: "one an output element at its inputs' bits",
+        NORM: "table of prices",
+    }
 
     def storage(self, network: Network) -> list[Charge]:
         """Weights with a mask where that is smaller, biases, scales and zero points."""

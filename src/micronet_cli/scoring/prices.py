@@ -6,10 +6,9 @@ the sum of the elementary operations that the formula executes; a transcendental
 
 from dataclasses import dataclass
 
+from micronet_cli.scoring.charges import ELEMENTWISE, NON_LINEARITY, NORM, POOLING
 from micronet_cli.scoring.kinds import MOVES
 from micronet_cli.scoring.records import Op
-
-PRODUCT, POOLING, NON_LINEARITY, NORM, ELEMENTWISE = "products", "pooling", "non-linearities", "norms", "element-wise"
 
 
 @dataclass(frozen=True)

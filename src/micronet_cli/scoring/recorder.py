@@ -13,12 +13,10 @@ import torch
 from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from micronet_cli.scoring.kinds import FACTORIES, MOVES, PRODUCTS, kind_of, program_constant, reduction
+from micronet_cli.scoring.kinds import FACTORIES, MOVES, PRODUCTS, keeps_bits, kind_of, program_constant, reduction
 from micronet_cli.scoring.products import Shape, product_shape
 from micronet_cli.scoring.records import FLOAT_BITS, Op, Stored, Value
 from micronet_cli.scoring.shuffles import ShuffleWatch
-
-KEEP_BITS = MOVES | {"relu"}
 
 
 class Recorder(TorchDispatchMode):
@@ -154,7 +152,7 @@ class Recorder(TorchDispatchMode):
         constant = program_constant(kind, args) or any(self.root(t) is None for t in constants)
         main = max((t for t in tensors if self.activation(t) is not None), key=Tensor.numel)
         taken, rows = reduction(kind, args, outputs, main)
-        tags = self._tags(kind, inputs, parameters)
+        tags = self._tags(inputs, parameters) if keeps_bits(kind, args) else None
         made = tuple(self._new_value(out, tags) for out in outputs)
         dot = None if shape is None else self._dot(shape, outputs[0])
         op = Op(kind, self.stack[-1], inputs, made, parameters, constant, outputs[0].numel(), taken, rows, dot)
@@ -187,10 +185,8 @@ class Recorder(TorchDispatchMode):
         op = Op("permute_channels", self.stack[-1], (value,), made, index, False, elements, elements, elements)
         self.ops.append(op)
 
-    def _tags(self, kind: str, inputs: Iterable[int], parameters: Iterable[int]) -> frozenset[str] | None:
-        """Quantisers whose codes the output holds: those of all inputs, none once an operation changes values."""
-        if kind not in KEEP_BITS:
-            return None
+    def _tags(self, inputs: Iterable[int], parameters: Iterable[int]) -> frozenset[str] | None:
+        """Quantisers whose codes these hold together, None where one holds floats."""
         tags: frozenset[str] = frozenset()
         sources = [self.values[i].quantizers for i in inputs]
         sources += [frozenset([q]) if (q := self.stored[i].quantizer) else None for i in parameters]

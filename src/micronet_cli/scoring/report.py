@@ -20,14 +20,14 @@ class Report:
     """What a network costs under a rule set, and its dense float network under the same.
 
     Attributes:
-        compared: (name, charges, base) of the rule set that ``rules.compare`` names, or None.
+        compared: the same network under the rule set that ``rules.compare`` names, or None.
     """
 
     rules: Rules
     network: Network
     charges: list[Charge] = field(repr=False)
     dense_charges: list[Charge] = field(repr=False)
-    compared: tuple[str, list[Charge], Base] | None = field(default=None, repr=False)
+    compared: "Report | None" = field(default=None, repr=False)
 
     @property
     def base(self) -> Base:
@@ -77,8 +77,7 @@ class Report:
         """From this rule set's score to the compared one's, heading by heading; empty without ``rules.compare``."""
         if self.compared is None:
             return []
-        _, charges, base = self.compared
-        return waterfall(self.charges, self.base, charges, base)
+        return waterfall(self.charges, self.base, self.compared.charges, self.compared.base)
 
     def table(self, per: str = "block") -> str:
         """The terminal's text: a row a block (or ``layer``), headings, totals, ratios, and the waterfall if any."""

@@ -4,9 +4,10 @@ import math
 import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import ClassVar
 
-from micronet_cli.scoring.charges import Charge
-from micronet_cli.scoring.prices import ELEMENTWISE, PRICES, Price
+from micronet_cli.scoring.charges import ELEMENTWISE, Charge
+from micronet_cli.scoring.prices import PRICES, Price
 from micronet_cli.scoring.records import Network, Op
 
 SMALL_IMAGE_PIXELS = 64
@@ -56,6 +57,7 @@ class Rules:
         nonlinearity_bits: bits of activation functions, None: as the rule set says.
         paths: early exits: module name -> measured probability that an example leaves after it.
         block: shape of the blocks of a block mask over (C_out, C_in), None: masks of single elements.
+        notes: heading -> how this rule set counts it, for the waterfall.
     """
 
     input_shape: Sequence[int] | None = None
@@ -69,6 +71,8 @@ class Rules:
     nonlinearity_bits: float | None = None
     paths: Mapping[str, float] = field(default_factory=dict)
     block: Sequence[int] | None = None
+
+    notes: ClassVar[Mapping[str, str]] = {}
 
     def __post_init__(self) -> None:
         check_shape(self.input_shape)

@@ -4,12 +4,23 @@ It differs from the rules where its counter did: depthwise convolutions divided 
 functions and pools at the weights' bits, BatchNorm biases at their convolution's bits and sparsity, no scales.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from typing import ClassVar
 
 from micronet_cli.functional.counting import bitmask_bits
-from micronet_cli.scoring.charges import ACCUMULATE, BIASES, MASKS, MULTIPLY, WEIGHTS, Charge
-from micronet_cli.scoring.prices import ELEMENTWISE, NON_LINEARITY, POOLING
+from micronet_cli.scoring.charges import (
+    ACCUMULATE,
+    BIASES,
+    ELEMENTWISE,
+    MASKS,
+    MULTIPLY,
+    NON_LINEARITY,
+    NORM,
+    POOLING,
+    WEIGHTS,
+    Charge,
+)
 from micronet_cli.scoring.records import FLOAT_BITS, Dot, Network, Op, Stored
 from micronet_cli.scoring.rules import Rules
 
@@ -21,6 +32,17 @@ _GATES = ("sigmoid", "hardsigmoid")
 @dataclass(frozen=True)
 class Seed2019(Rules):
     """Options as in ``Rules``, but ``freebie``, ``accumulator``, ``block`` and ``paths``: not in this arithmetic."""
+
+    notes: ClassVar[Mapping[str, str]] = {
+        WEIGHTS: "non-zeros at their bits, floats at 16",
+        MASKS: "one bit an element of every tensor with zeros, of BatchNorm biases too",
+        BIASES: "16 bits; a folded BatchNorm's at its weight's bits and sparsity",
+        MULTIPLY: "at the weight's bits, divided by groups once more",
+        ACCUMULATE: "n - 1 for a whole layer and position at 32 bits, divided by groups once more",
+        NON_LINEARITY: "3 an element at the last weight's bits, after projections and dropout too",
+        POOLING: "one an input element at the last weight's bits",
+        NORM: "as official, at 32 bits",
+    }
 
     def __post_init__(self) -> None:
         super().__post_init__()

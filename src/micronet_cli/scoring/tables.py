@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 from micronet_cli.scoring.charges import MULTIPLY, Charge
 from micronet_cli.scoring.rules import Base
+from micronet_cli.tables import text_table
 
 if TYPE_CHECKING:
     from micronet_cli.scoring.report import Report
@@ -160,31 +161,51 @@ def csv_text(table: Sequence[Row]) -> str:
 
 def report_text(report: "Report", per: str) -> str:
     """Everything that the terminal shows; see ``Report.table``."""
-    lines = [f"{per:<32}{'params':>11}{'multiplies':>14}{'additions':>14}{'ops':>14}  {'bits':<12}{'share':>7}"]
-    for row in report.rows(per):
-        name = row.layer if len(row.layer) < 32 else "..." + row.layer[-28:]
-        counts = f"{row.multiplications:>14,.0f}{row.additions:>14,.0f}{row.math_ops:>14,.0f}"
-        lines.append(f"{name:<32}{row.storage_params:>11,.0f}{counts}  {row.bits[:11]:<12}{row.share:>7.1%}")
-    lines += ["", f"{'heading':<20}{'params':>14}{'ops':>16}{'score':>10}"]
-    for part, of_part in report.parts().items():
-        lines.append(f"{part:<20}{of_part.storage_params:>14,.0f}{of_part.math_ops:>16,.0f}{of_part.score:>10.4f}")
-    total, dense = report.total, report.dense
-    lines.append(f"{'all':<20}{total.storage_params:>14,.0f}{total.math_ops:>16,.0f}{total.score:>10.4f}")
-    storage, math = _ratio(dense.storage_bits, total.storage_bits), _ratio(dense.math_ops, total.math_ops)
-    lines.append(f"dense float network: {dense.score:.4f} (ratio: storage {storage}, operations {math})")
-    return "\n".join(lines + _waterfall_lines(report))
+    layers = [
+        {
+            per: row.layer,
+            "params": f"{row.storage_params:,.0f}",
+            "multiplies": f"{row.multiplications:,.0f}",
+            "additions": f"{row.additions:,.0f}",
+            "ops": f"{row.math_ops:,.0f}",
+            "bits": row.bits,
+            "share": f"{row.share:.1%}",
+        }
+        for row in report.rows(per)
+    ]
+    sums = {**report.parts(), "all": report.total, "dense float network": report.dense}
+    headings = [
+        {"heading": name, "params": f"{t.storage_params:,.0f}", "ops": f"{t.math_ops:,.0f}", "score": f"{t.score:.4f}"}
+        for name, t in sums.items()
+    ]
+    storage = _ratio(report.dense.storage_bits, report.total.storage_bits)
+    math = _ratio(report.dense.math_ops, report.total.math_ops)
+    ratios = f"dense over this: storage {storage}, operations {math}"
+    return "\n\n".join([text_table(layers), text_table(headings), ratios, *_waterfall_text(report)])
 
 
 def _ratio(dense: float, here: float) -> str:
     return f"{dense / here:.2f}" if here else "-"
 
 
-def _waterfall_lines(report: "Report") -> list[str]:
-    steps = report.waterfall()
-    if not steps or report.compared is None:
+def _waterfall_text(report: "Report") -> list[str]:
+    if report.compared is None:
         return []
-    other = report.compared[0]
-    lines = ["", f"{'from ' + report.rules.name + ' to ' + other:<32}{report.rules.name:>12}{other:>12}{'effect':>12}"]
-    lines += [f"{s.part:<32}{s.here:>12.6f}{s.there:>12.6f}{s.effect:>+12.6f}" for s in steps if s.here or s.there]
-    here, there = sum(s.here for s in steps), sum(s.there for s in steps)
-    return [*lines, f"{'score':<32}{here:>12.6f}{there:>12.6f}{there - here:>+12.6f}"]
+    here, there = report.rules, report.compared.rules
+    lines = [
+        {
+            f"from {here.name} to {there.name}": step.part,
+            "effect": f"{step.effect:+.6f}",
+            here.name: f"{step.here:.6f}",
+            there.name: f"{step.there:.6f}",
+        }
+        for step in report.waterfall()
+    ]
+    both = (report.total.score, sum(step.there for step in report.waterfall()))
+    lines.append(dict(zip(lines[0], ("score", f"{both[1] - both[0]:+.6f}", *(f"{b:.6f}" for b in both)), strict=True)))
+    changed = [step.part for step in report.waterfall() if abs(step.effect) >= 5e-7]
+    notes = [
+        f"{part}: {here.name} {here.notes.get(part, 'none')}; {there.name} {there.notes.get(part, 'none')}"
+        for part in changed
+    ]
+    return [text_table(lines), "\n".join(notes)]
