@@ -148,6 +148,13 @@ def test_price_of_an_activation_function(module, each):
     assert (figures["multiplications"], figures["additions"]) == (32 * each[0], 32 * each[1])
 
 
+def test_relu_costs_its_inputs_bits_and_other_functions_32():
+    for module, ops in ((nn.ReLU(), 32 * 4 / 32), (nn.SiLU(), 32 * 4), (nn.AdaptiveAvgPool2d(1), 2 * 16)):
+        model = nn.Sequential(ActivationFakeQuantize(4), module)
+        assert score(model, (2, 4, 4))["math_ops"] == ops
+    assert score(nn.SiLU(), (2, 4, 4), nonlinearity_bits=8)["math_ops"] == 32 * 4 * 8 / 32
+
+
 def test_global_average_pool_multiplies_once_a_channel():
     figures = score(nn.AdaptiveAvgPool2d(1), (2, 4, 4))
     assert (figures["multiplications"], figures["additions"]) == (2, 2 * 15)

@@ -159,6 +159,26 @@ def test_quantisers_of_a_layer_are_not_counted_but_stored():
     assert score(layer, (2, 4, 4))["storage_params"] * 32 == 8 * 2 + 4 * 34 + 64
 
 
+def test_recurrent_layers_are_counted_step_by_step():
+    module = Function(lambda self, x: self.rnn(x.flatten(1, 2))[0], rnn=nn.RNN(4, 3, batch_first=True, bias=False))
+    weights = module.rnn._flat_weights
+    figures = score(module, (2, 4, 4))  # 8 steps of 4 inputs and 3 states, a tanh each; the first state is zero
+    assert figures["multiplications"] == 8 * (3 * 4 + 3) + 7 * 3 * 3
+    assert figures["storage_params"] == 12 + 9 + 3  # and what the first state gives
+    assert module.rnn._flat_weights is weights
+    with torch.no_grad():
+        module.rnn.weight_ih_l0[0] = 0
+    assert score(module, (2, 4, 4))["multiplications"] == 8 * (2 * 4 + 3) + 7 * 3 * 3
+
+
+def test_a_gathered_weight_is_stored_as_it_was():
+    module = Function(lambda self, x: x.flatten(2) @ self.table[torch.arange(32) % 16 // 8].repeat(1, 2)[:16])
+    module.table = nn.Parameter(torch.ones(2, 3))
+    figures = score(module, (2, 4, 4))
+    assert figures["storage_params"] == 6
+    assert figures["weight_sparsity"] == 0
+
+
 def test_half_precision_counts_at_its_own_bits():
     figures = score(nn.Linear(4, 2, bias=False).half(), (1, 1, 4))
     assert figures["storage_params"] == 4

@@ -23,7 +23,7 @@ class Recorder(TorchDispatchMode):
     """Operations, values and stored tensors of one forward pass.
 
     Attributes:
-        origins: per stored tensor, the memory it lives in.
+        sources: per stored tensor, the tensor itself, None for one that a rule makes up.
         products: per operation index, the product's shape with its tensors.
         quantized_shapes: quantiser -> shape of what it quantised.
         stack: qualified names of the modules being executed, innermost last.
@@ -36,7 +36,7 @@ class Recorder(TorchDispatchMode):
         self.ops: list[Op] = []
         self.values: list[Value] = []
         self.stored: list[Stored] = []
-        self.origins: list[int] = []
+        self.sources: list[Tensor | None] = []
         self.products: dict[int, Shape] = {}
         self.quantized_shapes: dict[str, torch.Size] = {}
         self.stack: list[str] = [""]
@@ -65,10 +65,19 @@ class Recorder(TorchDispatchMode):
         """Make the tensor a stored one, in place of what was known about it."""
         self._alive.append(tensor)
         self._roots[storage_of(tensor)] = len(self.stored)
-        self.origins.append(storage_of(tensor))
+        self.sources.append(tensor)
         elements = tensor.numel()
         self.stored.append(Stored(name, layer, elements, elements, _float_bits(tensor), quantizer))
         return len(self.stored) - 1
+
+    def stand_in(self, tensor: Tensor) -> Tensor:
+        """A meta tensor that counts as ``tensor``, for operators that refuse to mix devices."""
+        meta = tensor.detach().to("meta")
+        self._alive.append(meta)
+        root = self.root(tensor)
+        if root is not None:
+            self._roots[storage_of(meta)] = root
+        return meta
 
     def rename_stored(self, tensor: Tensor, name: str, layer: str) -> None:
         """Give the stored tensor behind ``tensor`` the name under which a layer knows it."""
@@ -177,7 +186,7 @@ class Recorder(TorchDispatchMode):
         name = f"{self.stack[-1]}.permutation"
         matrix = Stored(name, self.stack[-1], channels * channels, channels)
         self.stored.append(matrix)
-        self.origins.append(0)
+        self.sources.append(None)
         tags = self.values[value].quantizers
         made = tuple(self._new_value(out, tags) for out in outputs)
         elements = outputs[0].numel()

@@ -14,6 +14,7 @@ from micronet_cli.compression.effective_weight import effective_weight
 from micronet_cli.compression.fake_quantize import ActivationFakeQuantize, FakeQuantize
 from micronet_cli.scoring.charges import Charge
 from micronet_cli.scoring.fold import fold_batch_norms
+from micronet_cli.scoring.products import Shape
 from micronet_cli.scoring.recorder import Recorder, storage_of
 from micronet_cli.scoring.records import Network, Quantizer
 from micronet_cli.scoring.rules import Rules
@@ -44,12 +45,12 @@ class Trace:
         products = [p for _, p in sorted(recorder.products.items())]
         dots = [(i, op.dot) for i, op in enumerate(self._network.ops) if op.dot]
         self._readers = [
-            (index, WeightReader(shape, self._parametrized(dot.weight, shape.weight, recorder)))
+            (index, self._reader(shape, dot.weight, recorder.sources[dot.weight]))
             for (index, dot), shape in zip(dots, products, strict=True)
             if dot.weight is not None
         ]
         owners = {storage_of(tensor) for tensor in self._tensors()}
-        self._derived = any(r.layer is None and storage_of(r.operand) not in owners for _, r in self._readers)
+        self._derived = any(r.operand is not None and storage_of(r.operand) not in owners for _, r in self._readers)
         self._signature = self._structure()
 
     def _tensors(self) -> list[Tensor]:
@@ -60,12 +61,13 @@ class Trace:
         versions = [tensor._version for tensor in self._tensors()] if self._derived else []
         return (*(id(module) for module in self.model.modules()), *versions)
 
-    def _parametrized(self, weight: int, operand: Tensor, recorder: Recorder) -> nn.Module | None:
-        """The layer whose effective weight the operand is a view of, if any."""
+    def _reader(self, shape: Shape, weight: int, source: Tensor | None) -> WeightReader:
+        """Reads a layer's effective weight where the operand is a view of it, else the operand itself."""
+        assert source is not None
         layer = self._modules.get(self._network.stored[weight].name.removesuffix(".weight"))
-        if layer is None or effective_weight(layer) is None or storage_of(operand) != recorder.origins[weight]:
-            return None
-        return layer
+        effective = layer is not None and effective_weight(layer) is not None
+        direct = effective and storage_of(shape.weight) == storage_of(source)
+        return WeightReader(shape, source, layer if direct else None)
 
     def read(self, codes: bool = False, block: Sequence[int] | None = None) -> Network:
         """The network with the bits and zeros of this moment.
@@ -146,9 +148,14 @@ def _watched(model: nn.Module, recorder: Recorder) -> Iterator[dict[str, int]]:
     names = {module: name for name, module in model.named_modules()}
     ends: dict[str, int] = {}
 
+    replaced: dict[nn.RNNBase, list[Tensor]] = {}
+
     def enter(module: nn.Module, inputs: tuple) -> None:
         recorder.stack.append(names.get(module, recorder.stack[-1]))
         recorder.inside += isinstance(module, FakeQuantize)
+        if isinstance(module, nn.RNNBase):
+            replaced[module] = module._flat_weights
+            module._flat_weights = [recorder.stand_in(weight) for weight in module._flat_weights]
 
     def leave(module: nn.Module, inputs: tuple, output: Any) -> None:
         name = recorder.stack.pop()
@@ -156,6 +163,8 @@ def _watched(model: nn.Module, recorder: Recorder) -> Iterator[dict[str, int]]:
         if isinstance(module, FakeQuantize):
             recorder.inside -= 1
             recorder.quantized(inputs[0], output, name)
+        elif isinstance(module, nn.RNNBase):
+            module._flat_weights = replaced.pop(module)
         elif isinstance(module, ParametrizationList) and isinstance(output, Tensor):
             layer, _, tensor = name.partition(_PARAMETRIZED)
             recorder.rename_stored(output, f"{layer}.{tensor}", layer)
@@ -166,3 +175,5 @@ def _watched(model: nn.Module, recorder: Recorder) -> Iterator[dict[str, int]]:
     finally:
         for handle in handles:
             handle.remove()
+        for module, weights in replaced.items():
+            module._flat_weights = weights

@@ -12,6 +12,8 @@ from micronet_cli.compression.fake_quantize import FakeQuantize, WeightFakeQuant
 from micronet_cli.scoring.products import Shape
 from micronet_cli.scoring.records import FLOAT_BITS, Dot, Stored
 
+REMEMBERED = 32  # numbers of as many states of a weight are kept
+
 
 @dataclass(frozen=True)
 class Found:
@@ -34,13 +36,17 @@ class WeightReader:
 
     Args:
         shape: the product as traced, with its weight operand.
+        source: the stored tensor that the operand is a view or a gathering of.
         layer: the layer whose ``weight`` property makes the stored tensor, None for a plain parameter or a constant.
     """
 
-    def __init__(self, shape: Shape, layer: nn.Module | None) -> None:
+    def __init__(self, shape: Shape, source: Tensor, layer: nn.Module | None) -> None:
         self.layer, self.keep = layer, shape.keep
-        self.operand = shape.weight
         self._view = (shape.weight.shape, shape.weight.stride(), shape.weight.storage_offset())
+        self._source = source if layer is None else None
+        self.operand = None if layer is not None else shape.weight
+        if layer is None and shape.weight.is_meta and not source.is_meta:
+            self.operand = source.detach().as_strided(*self._view)  # a stand-in was traced
         self._found: dict[tuple, Found] = {}
         self._parts = effective_weight(layer) if layer is not None else None
 
@@ -53,13 +59,15 @@ class WeightReader:
         """
         key = (*self._version(), codes, block)
         if key not in self._found:
+            if len(self._found) >= REMEMBERED:
+                self._found.clear()
             self._found[key] = self._read(codes, block)
         return self._found[key]
 
     def _version(self) -> tuple:
         parts = self._parts
         if self.layer is None or parts is None:
-            return (self.operand._version,)
+            return (cast(Tensor, self.operand)._version,)
         mask, quantizer = parts.mask, parts.fake_quantize
         original = self.layer.parametrizations["weight"].original
         bits = None if quantizer is None else quantizer.bits
@@ -67,11 +75,11 @@ class WeightReader:
 
     @torch.no_grad()
     def _read(self, codes: bool, block: tuple[int, ...] | None) -> Found:
-        tensor = self.operand if self.layer is None else cast(Tensor, self.layer.weight)
-        if tensor.is_meta:
-            channels = int(np.prod([self.operand.shape[d] for d in self.keep]))
-            return Found(np.full(channels, tensor.numel() // channels), tensor.numel())
-        view = tensor if self.layer is None else tensor.as_strided(*self._view)
+        tensor = cast(Tensor, self._source if self.layer is None else self.layer.weight)
+        view = cast(Tensor, self.operand) if self.layer is None else tensor.as_strided(*self._view)
+        if tensor.is_meta:  # no values: dense
+            channels = int(np.prod([view.shape[d] for d in self.keep]))
+            return Found(np.full(channels, view.numel() // channels), tensor.numel())
         quantizer = self._quantizer()
         found = Found(self._sum(view != 0), int(tensor.count_nonzero()))
         if not self._is_sparse(tensor.numel(), found.total):
