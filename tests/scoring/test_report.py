@@ -5,6 +5,7 @@ import io
 import time
 
 import pytest
+import timm
 import torch
 from torch import nn
 
@@ -19,6 +20,15 @@ from tests.scoring import recipe
 @pytest.fixture(scope="module")
 def trace():
     return Trace(recipe.recipe(), (3, 224, 224))
+
+
+@pytest.fixture
+def one_thread():
+    """Threads that wait burn time of their own on a busy machine."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(threads)
 
 
 class EarlyExit(nn.Module):
@@ -128,7 +138,7 @@ def test_figure_is_a_picture(trace, tmp_path):
     assert (tmp_path / "score.png").read_bytes().startswith(b"\x89PNG")
 
 
-def test_new_bits_are_priced_in_milliseconds(trace):
+def test_new_bits_are_priced_in_milliseconds(trace, one_thread):
     quantizers = [m for m in trace.model.modules() if isinstance(m, ActivationFakeQuantize)]
     rules = rule_set("official")
     times, scores = [], set()
@@ -147,19 +157,19 @@ def test_new_bits_are_priced_in_milliseconds(trace):
     assert min(times) < 0.02
 
 
-def test_tracing_costs_little_more_than_a_forward_on_meta_tensors():
-    model = recipe.network("tf_efficientnet_b0")
-    meta = recipe.network("tf_efficientnet_b0").to("meta").eval()
+def test_tracing_costs_little_more_than_a_forward_on_meta_tensors(one_thread):
+    with torch.device("meta"):
+        model = timm.create_model("tf_efficientnet_b0").eval()
     example = torch.empty(1, 3, 224, 224, device="meta")
 
     def best(call):
         times = []
-        for _ in range(3):
+        for _ in range(5):
             start = time.process_time()
             call()
             times.append(time.process_time() - start)
         return min(times)
 
     with torch.no_grad():
-        forward = best(lambda: meta(example))
-    assert best(lambda: score(model)) < 5 * forward + 0.1
+        forward = best(lambda: model(example))
+    assert best(lambda: Trace(model, (3, 224, 224))) < 4 * forward  # 1.5 x on an idle machine
