@@ -12,6 +12,7 @@ import random
 import statistics
 import subprocess
 import sys
+import tempfile
 import time
 from dataclasses import dataclass
 from pathlib import Path
@@ -133,6 +134,7 @@ def speed_lines() -> list[str]:
     quantizers = [m for m in model.modules() if isinstance(m, ActivationFakeQuantize)]
 
     def reprice() -> None:
+        """Score at other bits."""
         for quantizer in quantizers:
             quantizer.bits = random.choice((3, 4, 8))
         score_with(trace, rules).metrics()
@@ -156,6 +158,8 @@ def process_lines(repeats: int = 5) -> list[str]:
         "the same, and score it": [sys.executable, "-c", f"{BUILD}; {SCORE}"],
         "micronet stage=score": [sys.executable, "-m", "micronet_cli.cli", "stage=score", f"model={MODEL}"],
     }
+    directory = tempfile.TemporaryDirectory()
+    commands["micronet stage=score"].append(f"hydra.run.dir={directory.name}")
     times: dict[str, list[float]] = {name: [] for name in commands}
     for _ in range(repeats):
         for name, command in commands.items():

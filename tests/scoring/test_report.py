@@ -7,11 +7,13 @@ import time
 import pytest
 import timm
 import torch
+from PIL import Image, ImageColor
 from torch import nn
 
 from micronet_cli.compression.fake_quantize import ActivationFakeQuantize
 from micronet_cli.scoring import rule_set, score, score_with
 from micronet_cli.scoring.charges import ACCUMULATE, MASKS, NON_LINEARITY
+from micronet_cli.scoring.figure import BLUE, GREY
 from micronet_cli.scoring.memory import peak_activation_bytes
 from micronet_cli.scoring.trace import Trace
 from tests.scoring import recipe
@@ -133,9 +135,12 @@ def test_waterfall_leads_from_one_score_to_the_other(trace):
 
 
 def test_figure_is_a_picture(trace, tmp_path):
-    pytest.importorskip("matplotlib")
-    score_with(trace, rule_set("official")).figure(tmp_path / "score.png")
-    assert (tmp_path / "score.png").read_bytes().startswith(b"\x89PNG")
+    score_with(trace, rule_set("official")).figure(tmp_path / "score.png", top=5)
+    with Image.open(tmp_path / "score.png") as image:
+        colours = {colour: count for count, colour in image.convert("RGB").getcolors(1 << 24)}
+        assert image.format == "PNG"
+    bars = [colours[ImageColor.getrgb(colour)] for colour in (BLUE, GREY)]
+    assert min(bars) > 1000  # pixels
 
 
 def test_new_bits_are_priced_in_milliseconds(trace, one_thread):

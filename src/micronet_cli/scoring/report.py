@@ -88,11 +88,7 @@ class Report:
         return csv_text(self.rows("layer"))
 
     def figure(self, path: "str | Path", top: int = 15) -> None:
-        """Write a picture (PNG by the path's suffix) of the ``top`` layers by storage and by operations.
-
-        Raises:
-            ImportError: matplotlib is not installed.
-        """
+        """Write a PNG of the ``top`` layers by storage and by operations."""
         from micronet_cli.scoring.figure import draw
 
         draw(self, path, top)
