@@ -14,6 +14,7 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -118,11 +119,12 @@ def recipe(model: torch.nn.Module) -> torch.nn.Module:
     return model
 
 
-def median_ms(call: object, repeats: int = 15) -> float:
+def median_ms(call: Callable[[], object], repeats: int = 15) -> float:
+    """Median time of a call in milliseconds."""
     times = []
     for _ in range(repeats):
         start = time.perf_counter()
-        call()  # type: ignore[operator]
+        call()
         times.append(time.perf_counter() - start)
     return statistics.median(times) * 1e3
 

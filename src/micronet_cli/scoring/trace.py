@@ -31,7 +31,8 @@ class Trace:
     """
 
     def __init__(self, model: nn.Module, input_shape: Sequence[int]) -> None:
-        self.model, self.input_shape = model, tuple(input_shape)
+        # A compiled model hides the one whose operations are counted.
+        self.model, self.input_shape = getattr(model, "_orig_mod", model), tuple(input_shape)
         self._trace()
 
     def _trace(self) -> None:
