@@ -134,6 +134,11 @@ def test_waterfall_leads_from_one_score_to_the_other(trace):
     assert score_with(trace, rule_set("official")).waterfall() == []
 
 
+def test_waterfall_shares_the_what_if(trace):
+    report = score_with(trace, rule_set("official", compare="seed2019", weight_sparsity=0.9))
+    assert report.compared.total.score == score_with(trace, rule_set("seed2019", weight_sparsity=0.9)).total.score
+
+
 def test_figure_is_a_picture(trace, tmp_path):
     score_with(trace, rule_set("official")).figure(tmp_path / "score.png", top=5)
     with Image.open(tmp_path / "score.png") as image:

@@ -78,7 +78,8 @@ def score_with(model: "nn.Module | Trace", rules: "Rules", input_shape: Sequence
     report = Report(rules, network, rules.charges(network), traced.dense_charges(rules))
     if rules.compare is None:
         return report
-    other = rule_set(rules.compare, input_shape=rules.input_shape, task=rules.task, bases=rules.bases)
+    shared = {name: getattr(rules, name) for name in ("input_shape", "task", "bases", "weight_sparsity", "unknown")}
+    other = rule_set(rules.compare, **shared)
     return replace(report, compared=Report(other, network, other.charges(network), []))
 
 
