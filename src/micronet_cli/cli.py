@@ -63,6 +63,9 @@ def run_hydra(arguments: list[str]) -> None:
     register()
     # Hydra's own error report hides the exception type and exits with 1.
     os.environ["HYDRA_FULL_ERROR"] = "1"
+    if os.environ.get("RANK", "0") != "0":
+        # One process of a torchrun writes; the others only compute.
+        arguments = [*arguments, "hydra.run.dir=.", "hydra.output_subdir=null", "hydra/job_logging=none"]
     saved, sys.argv = sys.argv, ["micronet", *arguments]
     terminated = signal.signal(signal.SIGTERM, _interrupt)
     GlobalHydra.instance().clear()

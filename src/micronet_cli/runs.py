@@ -26,24 +26,21 @@ def write_bytes(path: Path, content: bytes) -> None:
         temporary.unlink(missing_ok=True)
 
 
-def write_text(path: Path, text: str) -> None:
-    """``write_bytes`` of text."""
-    write_bytes(path, text.encode())
-
-
 class Run:
     """One run's directory.
 
     Attributes:
         directory: where everything goes.
         resume: go on from the state that is there, if there is one.
+        writes: False in all processes of a run but one; their writes do nothing.
     """
 
-    def __init__(self, directory: Path, resume: bool = False) -> None:
-        self.directory, self.resume = directory, resume
-        directory.mkdir(parents=True, exist_ok=True)
-        if not resume:
-            set_aside(directory)
+    def __init__(self, directory: Path, resume: bool = False, writes: bool = True) -> None:
+        self.directory, self.resume, self.writes = directory, resume, writes
+        if writes:
+            directory.mkdir(parents=True, exist_ok=True)
+            if not resume:
+                set_aside(directory)
 
     @property
     def best(self) -> Path:
@@ -62,7 +59,12 @@ class Run:
 
     def write_json(self, name: str, value: Mapping[str, Any]) -> None:
         """Write ``name`` into the directory."""
-        write_text(self.directory / name, json.dumps(value, indent=1, default=str) + "\n")
+        self.write_text(name, json.dumps(value, indent=1, default=str) + "\n")
+
+    def write_text(self, name: str, text: str) -> None:
+        """Write ``name`` into the directory."""
+        if self.writes:
+            write_bytes(self.directory / name, text.encode())
 
     def write_csv(self, name: str, rows: Sequence[Mapping[str, Any]]) -> None:
         """Write rows under the union of their keys."""
@@ -70,7 +72,7 @@ class Run:
         writer = csv.DictWriter(text, list(dict.fromkeys(key for row in rows for key in row)), lineterminator="\n")
         writer.writeheader()
         writer.writerows(rows)
-        write_text(self.directory / name, text.getvalue())
+        self.write_text(name, text.getvalue())
 
     def metrics(self) -> dict[str, Any]:
         """What metrics.json holds; empty where there is none."""
@@ -79,14 +81,16 @@ class Run:
 
     def record(self, line: Mapping[str, Any]) -> None:
         """Append a line to history.jsonl."""
-        with (self.directory / "history.jsonl").open("a") as file:
-            file.write(json.dumps(line) + "\n")
+        if self.writes:
+            with (self.directory / "history.jsonl").open("a") as file:
+                file.write(json.dumps(line) + "\n")
 
     def rewind_history(self, keep: Callable[[Mapping[str, Any]], bool]) -> None:
         """Drop the lines of work that is about to be done again, and a line cut short by a crash."""
         path = self.directory / "history.jsonl"
-        if path.is_file():
-            write_text(path, "".join(f"{line}\n" for line in path.read_text().splitlines() if _kept(line, keep)))
+        if self.writes and path.is_file():
+            kept = (line for line in path.read_text().splitlines() if _kept(line, keep))
+            self.write_text(path.name, "".join(f"{line}\n" for line in kept))
 
 
 def _kept(line: str, keep: Callable[[Mapping[str, Any]], bool]) -> bool:

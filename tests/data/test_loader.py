@@ -1,12 +1,13 @@
 import logging
+import tarfile
 
 import numpy as np
 import pytest
 import torch
 from PIL import Image
 
+from micronet_cli.data.augment import crop_and_flip
 from micronet_cli.data.datasets import Cifar, Digits, ImageFolder
-from micronet_cli.data.loader import crop_and_flip
 from micronet_cli.errors import UserError
 from micronet_cli.models.model import InputSpec
 
@@ -64,13 +65,23 @@ def test_global_random_state_is_left_alone(image_folder):
 
 
 def test_tar_and_directory_hold_the_same(image_folder, tmp_path):
-    import tarfile
-
     tar = tmp_path / "images.tar"
     with tarfile.open(tar, "w") as file:
         file.add(image_folder, arcname=".")
     loaders = [ImageFolder(test=str(path)).loader("test", SPEC, CPU) for path in (image_folder, tar)]
     assert same(*(batches(loader) for loader in loaders))
+
+
+def test_workers_open_a_tar_of_their_own(image_folder, tmp_path):
+    tar = tmp_path / "images.tar"
+    with tarfile.open(tar, "w") as file:
+        file.add(image_folder, arcname=".")
+    data = ImageFolder(test=str(tar), workers=2, cache_mb=0, eval_batch_size=2)
+    loader = data.loader("test", SPEC, CPU)
+    data.source("test").read(0)  # the tar is open before the workers are forked
+    for _ in range(3):
+        assert sum(len(labels) for _, labels in loader.batches()) == 24
+    assert loader.corrupt == []
 
 
 @pytest.mark.parametrize("cache_mb", [0, 100])
@@ -112,7 +123,7 @@ def test_held_out_val_is_not_trained_on(image_folder):
 
 def test_crop_shifts_and_keeps_values():
     images = torch.arange(64, dtype=torch.uint8).view(1, 1, 8, 8).repeat(50, 1, 1, 1)
-    shifted = crop_and_flip(images, 1, False, np.random.default_rng(0))
+    shifted = crop_and_flip(images, np.arange(50), False, (0,))
     assert shifted.shape == images.shape
     kinds = {tuple(image.flatten().tolist()) for image in shifted}
     assert len(kinds) == 9
@@ -137,3 +148,31 @@ def test_cifar_reads_torchvisions_layout(tmp_path, monkeypatch):
     assert [len(data.source(split).labels) for split in ("train", "val", "test")] == [90, 10, 20]
     assert isinstance(data.source("train").read(0), Image.Image)
     assert data.classes[3] == "class3"
+
+
+def test_part_of_a_batch_is_augmented_as_in_the_whole():
+    images = torch.arange(64, dtype=torch.uint8).view(1, 1, 8, 8).repeat(10, 1, 1, 1)
+    whole = crop_and_flip(images, np.arange(10), True, (1, 2))
+    part = crop_and_flip(images[1::2], np.arange(1, 10, 2), True, (1, 2))
+    assert torch.equal(whole[1::2], part)
+
+
+def test_mixing_gives_probabilities(image_folder):
+    data = ImageFolder(train=str(image_folder), batch_size=8, mixup=0.5, cutmix=0.5, random_erasing=0.5)
+    loader = data.loader("train", SPEC, CPU)
+    once, again = batches(loader), batches(loader)
+    assert same(once, again)
+    labels = torch.cat([labels for _, labels in once])
+    assert labels.shape == (16, 2)
+    assert torch.allclose(labels.sum(1), torch.ones(16))
+    assert ((labels > 0) & (labels < 1)).any()
+
+
+def test_auto_augment_changes_images(image_folder):
+    options = {"train": str(image_folder), "augment": "none", "batch_size": 18, "workers": 0}
+    plain, changed = (
+        next(ImageFolder(**options, auto_augment=policy).loader("train", SPEC, CPU).batches())
+        for policy in (None, "rand-m9-n2")
+    )
+    assert torch.equal(plain[1], changed[1])
+    assert not torch.equal(plain[0], changed[0])

@@ -17,6 +17,7 @@ from micronet_cli.functional.schedules import AGP
 from micronet_cli.models import cifar_resnet  # noqa: F401
 from micronet_cli.models.model import InputSpec
 from micronet_cli.runs import Run
+from micronet_cli.training.meter import Meter
 from micronet_cli.training.objectives import CrossEntropy, Distillation
 from micronet_cli.training.optim import Optim
 from micronet_cli.training.settings import Trainer
@@ -106,8 +107,6 @@ def test_accumulation_equals_a_larger_batch(tmp_path):
         fitted.model.eval()  # BatchNorm sees batches, not sums of them
         fitted.model.train = lambda mode=True, model=fitted.model: model
         images, labels = next(fitted.train.batches())
-        from micronet_cli.training.trainer import Meter
-
         for i in range(accumulate):
             fitted.train_batch(images[i * batch : (i + 1) * batch], labels[i * batch : (i + 1) * batch], Meter())
         results.append(fitted.model.conv1.weight.detach().clone())

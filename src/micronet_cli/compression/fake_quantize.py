@@ -5,6 +5,7 @@ import math
 import torch
 from torch import Tensor, nn
 
+from micronet_cli.distributed import range_over_ranks
 from micronet_cli.functional.quantization import channel_range, fake_quantize, quant_max, range_linear
 
 
@@ -78,7 +79,7 @@ class ActivationFakeQuantize(FakeQuantize):
 
     def observe(self, x: Tensor) -> None:
         """Take the range of ``x`` into the average."""
-        low, high = torch.aminmax(x.detach())
+        low, high = range_over_ranks(*torch.aminmax(x.detach()))
         self.seen.lerp_(torch.ones_like(self.seen), 1 - self.decay)
         rate = (1 - self.decay) / self.seen
         self.low.lerp_(low.to(self.low.dtype), rate)

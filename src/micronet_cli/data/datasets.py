@@ -9,6 +9,7 @@ from typing import Any, Literal
 import numpy as np
 import torch
 
+from micronet_cli.data.augment import Augment, Augmentation
 from micronet_cli.data.loader import Loader, LoaderSettings
 from micronet_cli.data.sources import ArraySource, FileSource, Source, split_off
 from micronet_cli.errors import UserError
@@ -22,10 +23,9 @@ class Data:
     """What all data sets share.
 
     Attributes:
-        batch_size: images a training step; evaluation takes ``eval_batch_size``.
+        batch_size: images a training step, over all processes; evaluation takes ``eval_batch_size``.
         workers: decoding processes; null: one a core. Splits held in memory need none.
-        augment: ``none``; ``crop``: shift by up to an eighth of the side; ``crop_flip``: and mirror; ``imagenet``:
-            random resized crop, mirror and colour jitter, as timm does them.
+        augment, auto_augment, color_jitter, random_erasing, mixup, cutmix: see ``data.augment.Augmentation``.
         input_size: height and width in pixels; null: the network's.
         cache_mb: a split that fits into so much memory once decoded is decoded once, in MiB.
         max_corrupt: a split may hold so many files that do not decode; they are skipped and named in the log.
@@ -36,7 +36,12 @@ class Data:
     batch_size: int = 128
     eval_batch_size: int = 256
     workers: int | None = None
-    augment: Literal["none", "crop", "crop_flip", "imagenet"] = "crop_flip"
+    augment: Augment = "crop_flip"
+    auto_augment: str | None = None
+    color_jitter: float = 0.4
+    random_erasing: float = 0.0
+    mixup: float = 0.0
+    cutmix: float = 0.0
     input_size: int | None = None
     cache_mb: int = 1024
     max_corrupt: int = 10
@@ -47,6 +52,10 @@ class Data:
         for name in ("batch_size", "eval_batch_size"):
             if getattr(self, name) < 1:
                 raise ValueError(f"{name}={getattr(self, name)}: at least 1 is wanted")
+        if self.batch_size % 2 and (self.mixup or self.cutmix):
+            raise ValueError(f"batch_size={self.batch_size}: mixing wants an even number")
+        if not 0 <= self.random_erasing <= 1:
+            raise ValueError(f"random_erasing={self.random_erasing}: a probability in [0, 1] is wanted")
         if not 0 < self.val_fraction < 1:
             raise ValueError(f"val_fraction={self.val_fraction}: a fraction in (0, 1) is wanted")
 
@@ -71,12 +80,14 @@ class Data:
         settings = LoaderSettings(
             batch_size=self.batch_size if training else self.eval_batch_size,
             workers=self.workers,
-            augment=self.augment,
             cache_mb=self.cache_mb,
             max_corrupt=self.max_corrupt,
             seed=seed,
+            augmentation=Augmentation(
+                self.augment, self.auto_augment, self.color_jitter, self.random_erasing, self.mixup, self.cutmix
+            ),
         )
-        return Loader(self.source(split, classes), spec, settings, training, device)
+        return Loader(self.source(split, classes), spec, settings, training, device, len(classes or self.classes))
 
 
 @dataclass(kw_only=True)

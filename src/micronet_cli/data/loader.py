@@ -1,24 +1,25 @@
 """Batches: decode (or take from memory), augment, normalise.
 
 The order and every random choice follow from the seed, the epoch and the position, so that any batch of any epoch
-can be made again.
+can be made again, and so that several processes share a batch as one would have had it.
 """
 
 import logging
 import os
-import random
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field
 
 import numpy as np
 import torch
 from PIL import Image, UnidentifiedImageError
-from timm.data import create_transform
 from torch import Tensor
-from torch.utils.data import DataLoader, Dataset, get_worker_info
+from torch.utils.data import DataLoader, Dataset
 from tqdm import tqdm
 
+from micronet_cli.data.augment import Augmentation, crop_and_flip, image_transform
+from micronet_cli.data.randomness import global_rng_at, rng_at
 from micronet_cli.data.sources import Source
+from micronet_cli.distributed import rank, world_size
 from micronet_cli.errors import UserError
 from micronet_cli.models.model import InputSpec
 
@@ -29,45 +30,48 @@ DECODE_ERRORS = (OSError, ValueError, SyntaxError, UnidentifiedImageError, Image
 
 @dataclass(frozen=True)
 class LoaderSettings:
-    """What a data set's config says of loading; see ``data.datasets.Data``."""
+    """How to load; see ``data.datasets.Data``. ``batch_size`` is the sum over all processes."""
 
     batch_size: int
-    workers: int | None
-    augment: str
-    cache_mb: int
-    max_corrupt: int
-    seed: int
+    workers: int | None = None
+    cache_mb: int = 1024
+    max_corrupt: int = 10
+    seed: int = 0
+    augmentation: Augmentation = field(default_factory=Augmentation)
 
 
+@dataclass
 class Loader:
     """One split's batches.
 
-    Args:
+    Attributes:
         source: the images.
         spec: what the network wants.
         settings: batch size and the like.
         training: shuffle, augment and drop the last partial batch.
         device: where batches go.
-
-    Attributes:
-        images: number of images an epoch visits.
+        classes: number of them.
+        indices: the images that an epoch visits.
         corrupt: names of the files that did not decode.
     """
 
-    def __init__(
-        self, source: Source, spec: InputSpec, settings: LoaderSettings, training: bool, device: torch.device
-    ) -> None:
-        self.source, self.spec, self.settings = source, spec, settings
-        self.training, self.device = training, device
+    source: Source
+    spec: InputSpec
+    settings: LoaderSettings
+    training: bool
+    device: torch.device
+    classes: int
+
+    def __post_init__(self) -> None:
         self.corrupt: list[str] = []
-        self.indices = np.arange(len(source.labels))
-        self._mean, self._std = (
-            torch.tensor(v, device=device).mul(255).view(1, -1, 1, 1) for v in (spec.mean, spec.std)
-        )
-        random_size = training and settings.augment == "imagenet"
-        self._decoder = _Decoder(source, _transform(spec, training=random_size), settings.seed if random_size else None)
-        fits = len(self.indices) * int(np.prod(spec.size)) <= settings.cache_mb * 2**20
-        self._cache = self._fill_cache() if fits and not random_size else None
+        self.indices = np.arange(len(self.source.labels))
+        mean, std = (torch.tensor(v, device=self.device) for v in (self.spec.mean, self.spec.std))
+        self._mean, self._std = mean.mul(255).view(1, -1, 1, 1), std.mul(255).view(1, -1, 1, 1)
+        augmentation = self.settings.augmentation if self.training else None
+        random = augmentation is not None and augmentation.per_image
+        self._decoder = _Decoder(self.source, image_transform(self.spec, augmentation), self.settings.seed, random)
+        fits = len(self.indices) * int(np.prod(self.spec.size)) <= self.settings.cache_mb * 2**20
+        self._cache = self._fill_cache() if fits and not random else None
 
     def __len__(self) -> int:
         """Batches an epoch."""
@@ -80,34 +84,46 @@ class Loader:
         return len(self.indices)
 
     def batches(self, epoch: int = 0, first: int = 0) -> Iterator[tuple[Tensor, Tensor]]:
-        """``(images float [N, C, H, W] normalised, labels int64 [N])`` from batch number ``first`` on.
+        """This process's part of every batch from number ``first`` on.
+
+        Yields:
+            images float ``[N, C, H, W]`` normalised; labels int64 ``[N]``, or probabilities ``[N, classes]`` if mixed.
 
         Raises:
-            UserError: more files than ``max_corrupt`` did not decode.
+            UserError: more files than ``max_corrupt`` did not decode, or a whole training batch did not.
         """
-        order = self._rng(epoch).permutation(self.indices) if self.training else self.indices
-        size = self.settings.batch_size
-        wanted = [order[i * size : (i + 1) * size] for i in range(first, len(self))]
-        for number, (images, labels) in enumerate(self._fetch(wanted, epoch), first):
-            yield self._finish(images, self._rng(epoch, number)), labels.to(self.device)
+        seed = self.settings.seed
+        order = rng_at(seed, epoch).permutation(self.indices) if self.training else self.indices
+        size, mine = self.settings.batch_size, slice(rank(), None, world_size())
+        wanted = [order[i * size : (i + 1) * size][mine] for i in range(first, len(self))]
+        for number, (images, labels, good) in enumerate(self._fetch(wanted, epoch), first):
+            images, labels = (t.to(self.device, non_blocking=True) for t in (images, labels))
+            if self.training:
+                yield self._augment(images, labels, np.asarray(good) * world_size() + rank(), (seed, epoch, number))
+            elif len(labels):
+                yield self._normalise(images), labels
 
-    def _rng(self, *position: int) -> np.random.Generator:
-        return np.random.default_rng([self.settings.seed, *position])
+    def _augment(self, images: Tensor, labels: Tensor, which: np.ndarray, seed: tuple) -> tuple[Tensor, Tensor]:
+        if not len(labels):
+            raise UserError(f"data: none of the {self.settings.batch_size} files of a batch decodes")
+        augmentation = self.settings.augmentation
+        if augmentation.kind in ("crop", "crop_flip"):
+            images = crop_and_flip(images, which, augmentation.kind == "crop_flip", seed)
+        return augmentation.batch(self._normalise(images), labels, self.classes, (*seed, rank()))
 
-    def _fetch(self, wanted: list[np.ndarray], epoch: int) -> Iterator[tuple[Tensor, Tensor]]:
+    def _normalise(self, images: Tensor) -> Tensor:
+        return ((images.float() - self._mean) / self._std).contiguous(memory_format=torch.channels_last)
+
+    def _fetch(self, wanted: list[np.ndarray], epoch: int) -> Iterator[tuple[Tensor, Tensor, Sequence[int]]]:
+        """uint8 images, labels, and which of the wanted ones they are."""
         if self._cache is not None:
             labels = torch.from_numpy(self.source.labels)
-            yield from ((self._cache[torch.from_numpy(i)], labels[torch.from_numpy(i)]) for i in wanted)
+            for chosen in map(torch.from_numpy, wanted):
+                yield self._cache[chosen], labels[chosen], range(len(chosen))
             return
-        for images, labels, bad in self._stream(wanted, epoch):
-            self._note_corrupt(bad)
-            if len(labels):
-                yield images, labels
-
-    def _stream(self, wanted: list[np.ndarray], epoch: int) -> DataLoader:
         workers = self.settings.workers
         self._decoder.epoch = epoch
-        return DataLoader(
+        stream = DataLoader(
             self._decoder,
             batch_sampler=[batch.tolist() for batch in wanted],
             num_workers=(os.cpu_count() or 1) if workers is None else workers,
@@ -115,14 +131,17 @@ class Loader:
             pin_memory=self.device.type == "cuda",
             generator=torch.Generator(),  # else it draws from the global one
         )
+        for images, labels, good, bad in stream:
+            self._note_corrupt(bad)
+            yield images, labels, good
 
     def _fill_cache(self) -> Tensor:
         cache = torch.zeros((len(self.indices), *self.spec.size), dtype=torch.uint8)
         good = []
-        hidden = None if len(self.indices) > 5000 else True
-        for index in tqdm(self.indices, "decode", unit="img", leave=False, disable=hidden):
+        small = len(self.indices) <= 5000
+        for index in tqdm(self.indices, "decode", unit="img", leave=False, disable=True if small else None):
             image, _, bad = self._decoder[index]
-            if bad is None:
+            if image is not None:
                 cache[index] = torch.from_numpy(image)
                 good.append(index)
             else:
@@ -141,82 +160,32 @@ class Loader:
                 f"{', '.join(self.corrupt[:3])} among them; mend them or raise data.max_corrupt"
             )
 
-    def _finish(self, images: Tensor, rng: np.random.Generator) -> Tensor:
-        images = images.to(self.device, non_blocking=True)
-        if self.training and self.settings.augment in ("crop", "crop_flip"):
-            images = crop_and_flip(images, images.shape[-1] // 8, self.settings.augment == "crop_flip", rng)
-        images = (images.float() - self._mean) / self._std
-        return images.contiguous(memory_format=torch.channels_last)
-
-
-def crop_and_flip(images: Tensor, padding: int, flip: bool, rng: np.random.Generator) -> Tensor:
-    """Each image of a batch ``[N, C, H, W]`` shifted by up to ``padding`` pixels (zeros come in), maybe mirrored."""
-    n, _, height, width = images.shape
-    padded = torch.nn.functional.pad(images, [padding] * 4)
-    top, left = (torch.from_numpy(rng.integers(0, 2 * padding + 1, n)) for _ in range(2))
-    rows = top[:, None] + torch.arange(height)
-    columns = left[:, None] + torch.arange(width)
-    if flip:
-        mirrored = torch.from_numpy(rng.random(n) < 0.5)
-        columns = torch.where(mirrored[:, None], columns.flip(1), columns)
-    rows, columns = rows.to(images.device), columns.to(images.device)
-    which = torch.arange(n, device=images.device)[:, None, None]
-    return padded.permute(0, 2, 3, 1)[which, rows[:, :, None], columns[:, None, :]].permute(0, 3, 1, 2)
-
 
 class _Decoder(Dataset):
-    """Index -> (uint8 image [C, H, W], label, None), or the file's name in the last place where it does not decode."""
+    """Index -> (uint8 image [C, H, W], label, ""), or (None, -1, the file's name) where it does not decode."""
 
-    def __init__(self, source: Source, transform: Callable, seed: int | None) -> None:
-        self.source, self.transform, self.seed = source, transform, seed
+    def __init__(self, source: Source, transform: Callable, seed: int, random: bool) -> None:
+        self.source, self.transform, self.seed, self.random = source, transform, seed, random
         self.epoch = 0
 
     def __len__(self) -> int:
         return len(self.source.labels)
 
-    def __getitem__(self, index: int) -> tuple[np.ndarray | None, int, str | None]:
+    def __getitem__(self, index: int) -> tuple[np.ndarray | None, int, str]:
         try:
             image = self.source.read(int(index))
         except DECODE_ERRORS:
             return None, -1, self.source.name(int(index))
-        if self.seed is None:
-            pixels = self.transform(image)
+        if self.random:
+            with global_rng_at(self.seed, self.epoch, int(index)):
+                pixels = self.transform(image)
         else:
-            # timm's random transforms draw from the global generators.
-            seeds = np.random.SeedSequence([self.seed, self.epoch, int(index)]).generate_state(1)
-            before = _set_random_state(int(seeds[0]))
             pixels = self.transform(image)
-            if get_worker_info() is None:
-                _restore_random_state(before)
-        return np.asarray(pixels), int(self.source.labels[index]), None
+        return np.asarray(pixels), int(self.source.labels[index]), ""
 
 
-def _set_random_state(seed: int) -> tuple:
-    before = random.getstate(), np.random.get_state(), torch.get_rng_state()
-    random.seed(seed)
-    np.random.seed(seed)
-    torch.manual_seed(seed)
-    return before
-
-
-def _restore_random_state(state: tuple) -> None:
-    random.setstate(state[0])
-    np.random.set_state(state[1])
-    torch.set_rng_state(state[2])
-
-
-def _collate(samples: list) -> tuple[Tensor, Tensor, list[str]]:
-    good = [(image, label) for image, label, bad in samples if bad is None]
-    images = torch.from_numpy(np.stack([image for image, _ in good])) if good else torch.empty(0)
-    return images, torch.tensor([label for _, label in good]), [bad for *_, bad in samples if bad is not None]
-
-
-def _transform(spec: InputSpec, training: bool) -> Callable:
-    return create_transform(
-        spec.size,
-        is_training=training,
-        interpolation="random" if training else spec.interpolation,
-        crop_pct=spec.crop_pct,
-        crop_mode=spec.crop_mode,
-        use_prefetcher=True,  # ends in uint8 [C, H, W]; the loader normalises whole batches
-    )
+def _collate(samples: list) -> tuple[Tensor, Tensor, list[int], list[str]]:
+    good = [i for i, (image, *_) in enumerate(samples) if image is not None]
+    images = torch.from_numpy(np.stack([samples[i][0] for i in good])) if good else torch.empty(0)
+    labels = torch.tensor([samples[i][1] for i in good], dtype=torch.int64)
+    return images, labels, good, [bad for *_, bad in samples if bad]

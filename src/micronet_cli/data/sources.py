@@ -2,6 +2,7 @@
 
 import copy
 import logging
+import os
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Protocol
@@ -64,6 +65,7 @@ class FileSource:
         index = self.reader.class_name_to_idx if in_tar else self.reader.class_to_idx
         targets = self.reader.targets if in_tar else [target for _, target in self.reader.samples]
         self.path, self.where = path, where
+        self._process = 0
         self.classes = sorted(index, key=index.__getitem__)
         self.labels = np.array(targets, dtype=np.int64)
 
@@ -87,9 +89,20 @@ class FileSource:
 
     def read(self, index: int) -> Image.Image:
         """The image, RGB."""
+        self._own_handles()
         file, _ = self.reader[index]
         with file:
             return Image.open(file).convert("RGB")
+
+    def _own_handles(self) -> None:
+        # A forked process shares an open tar's position with its parent: each would read the other's bytes.
+        if self._process == os.getpid():
+            return
+        self._process = os.getpid()
+        state = getattr(self.reader, "tar_state", None)
+        for tar in state.values() if isinstance(state, dict) else [state] if state else []:
+            for opened in (tar, *tar.children.values()):
+                opened.tf = None
 
     def name(self, index: int) -> str:
         """The file's path inside its root."""

@@ -2,7 +2,6 @@
 
 from typing import Any
 
-from micronet_cli import checkpoint
 from micronet_cli.stages.job import Job
 from micronet_cli.stages.score import score_network
 from micronet_cli.training.evaluate import evaluate
@@ -18,5 +17,5 @@ def run(job: Job) -> dict[str, Any]:
     metrics = evaluate(network.model.to(device), loader, evaluation.amp)
     metrics |= {"split": evaluation.split, "corrupt": len(loader.corrupt)}
     network.model.cpu()
-    checkpoint.save(job.run.best, network, metrics)
+    job.save(network, metrics)
     return metrics | score_network(job, network).metrics()

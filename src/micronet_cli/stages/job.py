@@ -1,9 +1,12 @@
 """One run of a stage: inherit, check, seed, run, write metrics.json."""
 
+import errno
 import importlib
 import logging
 import random
+import sys
 import time
+from contextlib import nullcontext, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from types import ModuleType
@@ -13,12 +16,12 @@ import numpy as np
 import torch
 from omegaconf import DictConfig, OmegaConf
 
-from micronet_cli import checkpoint
+from micronet_cli import checkpoint, distributed
 from micronet_cli.config import ALLOWED_TARGETS, check_config, to_plain
 from micronet_cli.data.loader import Loader
 from micronet_cli.errors import Interrupted, UserError
 from micronet_cli.paths import CONF
-from micronet_cli.runs import Run, write_text
+from micronet_cli.runs import Run
 
 log = logging.getLogger(__name__)
 
@@ -70,24 +73,48 @@ class Job:
         spec = checkpoint.InputSpec.of(model, data.get("input_size"))
         return checkpoint.Network(model, to_plain(self.config.model), classes, spec, data=data)
 
+    def save(self, network: checkpoint.Network, metrics: dict[str, Any]) -> None:
+        """Write the network that is reported."""
+        if self.run.writes:
+            checkpoint.save(self.run.best, network, metrics)
+
     def loader(self, network: checkpoint.Network, split: str, device: torch.device) -> Loader:
         """Batches of a split as the network wants them."""
         return self.parts["data"].loader(split, network.spec, device, self.config.seed, network.classes)
 
 
 def execute(config: DictConfig, directory: Path, overrides: list[str] | None = None) -> dict[str, Any]:
-    """Run ``config``'s stage in ``directory``; what metrics.json holds.
+    """Run ``config``'s stage in ``directory``, in as many processes as it asks for; what metrics.json holds.
 
     Raises:
-        UserError: a mistake in the config, a file or the data; nothing of an earlier run was touched.
+        UserError: a mistake in the config, a file or the data (nothing of an earlier run was touched), or a process
+            that died.
         Interrupted: SIGINT or SIGTERM.
     """
-    started = time.perf_counter()
     stage = _stage_module(config)
     config = inherited(config)
     parts = getattr(stage, "check", check_config)(config)
-    run = Run(directory, config.resume)
-    write_text(run.directory / "config.yaml", OmegaConf.to_yaml(config, resolve=True))
+    if config.trainer.devices > 1 and not distributed.started_by_launcher():
+        # The processes check for themselves again; here a mistake is answered before any is started.
+        return distributed.launch(
+            config.trainer.devices,
+            _work,
+            OmegaConf.to_container(config),
+            directory,
+            overrides,
+            on_failure=_go_on(directory),
+        )
+    with distributed.process_group():
+        return _run_stage(stage, config, parts, distributed.from_rank_zero(directory), overrides or [])
+
+
+def _run_stage(
+    stage: ModuleType, config: DictConfig, parts: Any, directory: Path, overrides: list[str]
+) -> dict[str, Any]:
+    started = time.perf_counter()
+    run = Run(directory, config.resume, writes=distributed.rank() == 0)
+    distributed.wait_for_all()  # nobody reads what rank 0 is still moving
+    run.write_text("config.yaml", OmegaConf.to_yaml(config, resolve=True))
     random.seed(config.seed)
     np.random.seed(config.seed % 2**32)
     torch.manual_seed(config.seed)
@@ -97,26 +124,43 @@ def execute(config: DictConfig, directory: Path, overrides: list[str] | None = N
     except (Interrupted, KeyboardInterrupt) as error:
         metrics["status"] = "interrupted"
         reason = str(error).partition(";")[0] or "interrupted"
-        raise Interrupted(f"{reason}; go on with the same command, resume=true and hydra.run.dir={directory}") from None
+        raise Interrupted(f"{reason}; {_go_on(directory)}") from None
     except OSError as error:
-        if error.errno != 28:  # ENOSPC
+        if error.errno != errno.ENOSPC:
             raise
         raise UserError(f"{run.directory}: the disk is full; the last good checkpoint is {run.last}") from None
     finally:
         metrics |= {
             "wall_seconds": time.perf_counter() - started,
             "seed": config.seed,
-            "overrides": overrides or [],
+            "overrides": overrides,
             "versions": checkpoint.versions(),
         }
-        try:
+        # On a full disk the reason above matters more than this file.
+        with suppress(OSError) if metrics["status"] != "completed" else nullcontext():
             run.write_json("metrics.json", metrics)
-        except OSError:
-            # On a full disk the reason above matters more than this file.
-            if metrics["status"] == "completed":
-                raise
+    distributed.wait_for_all()  # nobody goes on to read what rank 0 is still writing
     log.info("%s", summary(metrics, run.directory))
     return metrics
+
+
+def _go_on(directory: Path) -> str:
+    return f"go on with the same command, resume=true and hydra.run.dir={directory}"
+
+
+def _work(config: dict[str, Any], directory: Path, overrides: list[str] | None) -> dict[str, Any]:
+    """One process of several on this machine: like the command line, without Hydra."""
+    if distributed.local_rank() == 0:
+        handlers: list[logging.Handler] = [
+            logging.StreamHandler(sys.stdout),
+            logging.FileHandler(directory / "micronet.log"),
+        ]
+        logging.basicConfig(level=logging.INFO, format="%(message)s", handlers=handlers)
+    try:
+        return execute(DictConfig(config), directory, overrides)
+    except (UserError, Interrupted) as error:
+        print(f"micronet: {error}", file=sys.stderr)
+        raise SystemExit(130 if isinstance(error, Interrupted) else 2) from None
 
 
 def summary(metrics: dict[str, Any], directory: Path) -> str:

@@ -89,7 +89,7 @@ def run(job: Job) -> dict[str, Any]:
         label = {"train": "dense", "prune": "pruned", "qat": "quantised"}.get(name, name)
         rows.append({"network": label} | {title: _shown(metrics, *column) for title, column in COLUMNS.items()})
         for file in (Run(where, resume=True).best, Run(where, resume=True).last):
-            if file.is_file():
+            if job.run.writes and file.is_file():
                 write_bytes(directory / "checkpoints" / file.name, file.read_bytes())
     job.run.write_csv("summary.csv", rows)
     log.info("\n%s\n\nrun: %s", text_table(rows), directory)

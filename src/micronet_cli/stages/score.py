@@ -40,5 +40,6 @@ def run(job: Job) -> dict[str, Any]:
         compressor.update(1, 1)
     report = score_network(job, network, rule_table(compressors, network))
     log.info("%s", report.table())
-    report.figure(job.run.directory / "score.png")
+    if job.run.writes:
+        report.figure(job.run.directory / "score.png")
     return dict(report.metrics())

@@ -3,7 +3,8 @@
 import logging
 from typing import Any
 
-from micronet_cli import checkpoint
+from micronet_cli import distributed
+from micronet_cli.errors import UserError
 from micronet_cli.stages.compress import attach_compressors, rule_table
 from micronet_cli.stages.job import Job
 from micronet_cli.stages.score import score_network
@@ -15,11 +16,32 @@ from micronet_cli.training.trainer import Fit
 log = logging.getLogger(__name__)
 
 
+def check_teacher(job: Job) -> None:
+    """A teacher without weights teaches noise: that is for dry runs, in which the student has none either.
+
+    Raises:
+        UserError: a trained student would get an untrained teacher.
+    """
+    distill, model = job.parts["distill"], job.parts["model"]
+    if distill is None or distill.teacher.trained:
+        return
+    if job.config.init_from or model.weights or model.pretrained:
+        raise UserError(
+            "distill.teacher.weights=None: a trained student wants a trained teacher; "
+            "give distill.teacher.weights=<file or run directory> or distill.teacher.pretrained=true"
+        )
+    log.warning("a dry run: neither the teacher nor the student has trained weights")
+
+
 def run(job: Job) -> dict[str, Any]:
     """Train, select on val, report on test."""
     trainer, distill = job.parts["trainer"], job.parts["distill"]
     device = trainer.torch_device()
     job.require_splits("train", "val", job.parts["eval"].split)
+    check_teacher(job)
+    processes, batch = distributed.world_size(), job.parts["data"].batch_size
+    if batch % processes:
+        raise UserError(f"data.batch_size={batch}: {processes} processes want a multiple of {processes}")
     network = job.network()
     compressors = attach_compressors(job, network)
     if rules := rule_table(compressors, network):
@@ -40,5 +62,5 @@ def run(job: Job) -> dict[str, Any]:
     network.model.cpu()
     metrics |= {"val_top1": best["val_top1"], "best_epoch": best["epoch"], "split": evaluation.split}
     report = score_network(job, network, rules)
-    checkpoint.save(job.run.best, network, metrics)
+    job.save(network, metrics)
     return metrics | report.metrics()

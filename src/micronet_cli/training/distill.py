@@ -30,10 +30,12 @@ class Teacher:
         if self.model is None and self.weights is None:
             raise ValueError("model=None: a teacher is wanted; give model and weights, or a run directory as weights")
         if self.model is not None:
-            # A named teacher without weights would teach noise; pretrained says where they come from.
-            if self.weights is None and not self.pretrained:
-                raise ValueError("weights=None: a trained teacher is wanted; give its weights file or pretrained=true")
             Model(self.model)
+
+    @property
+    def trained(self) -> bool:
+        """Whether it has weights to teach from."""
+        return self.pretrained or self.weights is not None
 
     def build(self, num_classes: int) -> tuple[torch.nn.Module, InputSpec]:
         """The teacher and the input it wants."""

@@ -12,6 +12,7 @@ from torch import nn
 from tqdm import tqdm
 
 from micronet_cli.data.loader import Loader
+from micronet_cli.distributed import rank, sum_over_ranks
 from micronet_cli.errors import UserError
 
 Amp = Literal["none", "bf16", "fp16"]
@@ -52,7 +53,8 @@ def evaluate(model: nn.Module, loader: Loader, amp: Amp = "none", forward: Calla
     device = loader.device
     loss, hits1, hits5 = (torch.zeros((), dtype=torch.float64, device=device) for _ in range(3))
     images_seen, started = 0, time.perf_counter()
-    for images, labels in tqdm(loader.batches(), "evaluate", len(loader), unit="batch", leave=False, disable=None):
+    hidden = None if rank() == 0 else True
+    for images, labels in tqdm(loader.batches(), "evaluate", len(loader), unit="batch", leave=False, disable=hidden):
         with autocast(amp, device):
             logits = forward(images)
         logits = logits.float()
@@ -62,13 +64,15 @@ def evaluate(model: nn.Module, loader: Loader, amp: Amp = "none", forward: Calla
         hits5 += hits.sum()
         images_seen += len(labels)
     model.train(was_training)
+    seconds = time.perf_counter() - started
+    sums = sum_over_ranks(torch.stack([loss, hits1, hits5, loss.new_tensor(images_seen)])).tolist()
+    images_seen = int(sums[3])
     if not images_seen:
         raise UserError("data: not one image could be read")
-    seconds = time.perf_counter() - started
     return {
-        "top1": 100 * hits1.item() / images_seen,
-        "top5": 100 * hits5.item() / images_seen,
-        "loss": loss.item() / images_seen,
+        "top1": 100 * sums[1] / images_seen,
+        "top5": 100 * sums[2] / images_seen,
+        "loss": sums[0] / images_seen,
         "images": images_seen,
         "images_per_second": images_seen / seconds,
     }

@@ -5,6 +5,7 @@ from typing import Literal
 
 import torch
 
+from micronet_cli.distributed import local_rank
 from micronet_cli.errors import UserError
 from micronet_cli.training.evaluate import Amp
 
@@ -16,7 +17,7 @@ class Trainer:
     Attributes:
         epochs: passes over train.
         max_steps: end after so many optimiser steps; schedules are squeezed into them.
-        devices: processes; 1 is what this trainer runs.
+        devices: processes on this machine, one a GPU where there are GPUs; under torchrun its own count holds.
         device: ``auto`` takes a GPU where there is one.
         amp: forward and backward in reduced precision by torch.amp.
         compile: run the network through torch.compile.
@@ -25,6 +26,7 @@ class Trainer:
         clip_grad_norm: largest gradient norm; null: any.
         accumulate_steps: batches an optimiser step.
         log_interval_steps: optimiser steps between lines in the log and in history.jsonl.
+        freeze_bn_at: progress in [0, 1] from which BatchNorm's statistics stay as they are; null: never.
         checkpoint_minutes: resume state is written at every epoch's end, and after so many minutes within one.
     """
 
@@ -40,15 +42,16 @@ class Trainer:
     accumulate_steps: int = 1
     log_interval_steps: int = 20
     checkpoint_minutes: float = 10.0
+    freeze_bn_at: float | None = None
 
     def __post_init__(self) -> None:
         for name in ("epochs", "devices", "accumulate_steps", "log_interval_steps"):
             if getattr(self, name) < 1:
                 raise ValueError(f"{name}={getattr(self, name)}: at least 1 is wanted")
-        if self.devices > 1:
-            raise ValueError(f"devices={self.devices}: one process is what this version runs")
         if self.max_steps is not None and self.max_steps < 1:
             raise ValueError(f"max_steps={self.max_steps}: at least 1 is wanted")
+        if not 0 <= (self.freeze_bn_at or 0) <= 1:
+            raise ValueError(f"freeze_bn_at={self.freeze_bn_at}: progress in [0, 1] is wanted")
         for name in ("label_smoothing", "ema_decay"):
             if not 0 <= (getattr(self, name) or 0) < 1:
                 raise ValueError(f"{name}={getattr(self, name)}: a number in [0, 1) is wanted")
@@ -62,4 +65,4 @@ class Trainer:
         if self.device == "cuda" and not torch.cuda.is_available():
             raise UserError("trainer.device=cuda: torch sees no GPU here; use trainer.device=auto")
         cuda = self.device != "cpu" and torch.cuda.is_available()
-        return torch.device("cuda" if cuda else "cpu")
+        return torch.device("cuda", local_rank()) if cuda else torch.device("cpu")

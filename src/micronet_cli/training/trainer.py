@@ -2,14 +2,10 @@
 
 import copy
 import logging
-import random
-import signal
 import sys
-import threading
 import time
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
-from dataclasses import dataclass, field
+from collections.abc import Sequence
+from contextlib import nullcontext
 from typing import Any, Protocol
 
 import torch
@@ -18,13 +14,15 @@ from torch import Tensor, nn
 from tqdm import tqdm
 from tqdm.contrib.logging import logging_redirect_tqdm
 
-from micronet_cli import checkpoint
+from micronet_cli import checkpoint, distributed
 from micronet_cli.checkpoint import Network
 from micronet_cli.data.loader import Loader
 from micronet_cli.errors import Interrupted, UserError
 from micronet_cli.runs import Run
 from micronet_cli.training.diagnose import first_non_finite
 from micronet_cli.training.evaluate import autocast, evaluate
+from micronet_cli.training.interrupt import StopRequest
+from micronet_cli.training.meter import Meter
 from micronet_cli.training.objectives import Objective
 from micronet_cli.training.optim import Optim
 from micronet_cli.training.settings import Trainer
@@ -38,33 +36,6 @@ class Compressor(Protocol):
     def update(self, step: int, total_steps: int) -> bool:
         """Do what is due before optimiser step ``step``; True when at the final target."""
         ...
-
-
-@dataclass
-class Meter:
-    """Means over the images since the last ``take``."""
-
-    loss: float = 0.0
-    hits: float = 0.0
-    images: int = 0
-    started: float = field(default_factory=time.perf_counter)
-
-    def add(self, loss: float, logits: Tensor, labels: Tensor) -> None:
-        """Count a batch."""
-        self.loss += loss * len(labels)
-        self.hits += (logits.detach().argmax(1) == labels).sum().item()
-        self.images += len(labels)
-
-    def take(self) -> dict[str, float]:
-        """loss, top1 in percent and images_per_second; starts anew."""
-        seconds, images = time.perf_counter() - self.started, max(self.images, 1)
-        found = {
-            "loss": self.loss / images,
-            "top1": 100 * self.hits / images,
-            "images_per_second": self.images / seconds,
-        }
-        self.__init__()  # type: ignore[misc]
-        return found
 
 
 class Fit:
@@ -93,24 +64,23 @@ class Fit:
         self.settings, self.network, self.objective = trainer, network, objective
         self.compressors, self.train, self.val, self.run_dir = compressors, train, val, run
         self.model = network.model.to(train.device, memory_format=torch.channels_last)
-        self.batches = len(train) // trainer.accumulate_steps * trainer.accumulate_steps
-        if not self.batches:
+        self.steps_per_epoch = len(train) // trainer.accumulate_steps
+        if not self.steps_per_epoch:
             raise UserError(
                 f"trainer.accumulate_steps={trainer.accumulate_steps}: train has only {len(train)} batches of "
                 f"data.batch_size={train.settings.batch_size}"
             )
-        self.steps_per_epoch = self.batches // trainer.accumulate_steps
         self.total = min(trainer.epochs * self.steps_per_epoch, trainer.max_steps or sys.maxsize)
         self.epochs = -(-self.total // self.steps_per_epoch)
         self.optimizer = optim.optimizer(self.model)
         self.scheduler = optim.scheduler(self.optimizer, self.epochs, self.steps_per_epoch)
         self.scaler = torch.amp.GradScaler(train.device.type, enabled=trainer.amp == "fp16")
         self.ema = ModelEmaV3(self.model, trainer.ema_decay) if trainer.ema_decay else None
-        self.forward = torch.compile(self.model) if trainer.compile else self.model
+        self.forward = distributed.data_parallel(torch.compile(self.model) if trainer.compile else self.model)
         self.step = 0
         self.accumulated = 0
         self.best: dict[str, Any] | None = None
-        self.stop_requested = False
+        self.stop = StopRequest()
 
     @property
     def reported(self) -> nn.Module:
@@ -126,23 +96,28 @@ class Fit:
         """
         if self.run_dir.resume and self.run_dir.state.is_file():
             self.restore()
-        with self.signals(), logging_redirect_tqdm(), self.progress() as bar:
+        bar = tqdm(
+            total=self.total, initial=self.step, desc="train", unit="step", dynamic_ncols=True,
+            disable=None if distributed.rank() == 0 else True,
+        )  # fmt: skip
+        with self.stop, nullcontext() if bar.disable else logging_redirect_tqdm(), bar:
             while self.step < self.total:
-                meter = self.train_epoch(bar)
-                self.finish_epoch(meter)
+                self.finish_epoch(self.train_epoch(bar))
         assert self.best is not None
-        self.network.model = checkpoint.load(str(self.run_dir.best)).model
+        if distributed.rank() == 0:
+            self.reported.load_state_dict(checkpoint.load(str(self.run_dir.best)).model.state_dict())
+        distributed.broadcast_model(self.reported)
+        self.network.model = self.reported
         return self.best
 
     def train_epoch(self, bar: tqdm) -> dict[str, float]:
-        """The rest of the current epoch; mean loss and top1 of its last interval."""
-        self.model.train()
+        """The rest of the current epoch; the figures of its last interval."""
         settings, meter = self.settings, Meter()
         shown: dict[str, float] = {}
         epoch, done = divmod(self.step, self.steps_per_epoch)
         saved = time.perf_counter()
-        batches = self.train.batches(epoch, first=done * settings.accumulate_steps)
-        for images, labels in batches:
+        self.model.train()
+        for images, labels in self.train.batches(epoch, first=done * settings.accumulate_steps):
             self.train_batch(images, labels, meter)
             if self.accumulated:
                 continue
@@ -152,7 +127,7 @@ class Fit:
                 shown = self.log_interval(epoch, meter, bar)
             if ended:
                 break
-            if self.stop_requested or time.perf_counter() - saved > settings.checkpoint_minutes * 60:
+            if self.somebody(self.stop.asked or time.perf_counter() - saved > settings.checkpoint_minutes * 60):
                 self.save_state()
                 saved = time.perf_counter()
         return shown
@@ -164,6 +139,8 @@ class Fit:
             for compressor in self.compressors:
                 compressor.update(self.step, self.total)
             self.scheduler.step_update(self.step)
+            if settings.freeze_bn_at is not None and self.step >= settings.freeze_bn_at * self.total:
+                freeze_batch_norm(self.model)
         with autocast(settings.amp, self.train.device):
             loss, logits = self.objective(self.forward, images, labels)
         value = loss.item()
@@ -187,72 +164,77 @@ class Fit:
     def finish_epoch(self, shown: dict[str, float]) -> None:
         """Evaluate on val, save, keep the best."""
         # The last update reaches every target even where a schedule ends with the run.
-        at = self.step if self.step == self.total else self.step - 1
-        settled = [compressor.update(at, self.total) for compressor in self.compressors]
-        if self.ema and at == self.total:
-            self._copy_masks_to_ema()
+        ended = self.step == self.total
+        settled = [compressor.update(self.step - (not ended), self.total) for compressor in self.compressors]
+        if self.ema:
+            copy_masks(self.model, self.ema.module)
+        for model in {self.model, self.reported}:
+            distributed.average_batch_norm(model)
         metrics = evaluate(self.reported, self.val, self.settings.amp)
         epoch = (self.step - 1) // self.steps_per_epoch
         line = {"kind": "epoch", "epoch": epoch, "step": self.step, "train_loss": shown["loss"]}
         self.run_dir.record(line | {f"val_{key}": metrics[key] for key in ("top1", "top5", "loss")})
         log.info("epoch %d/%d: val top-1 %.2f %%, loss %.4f", epoch + 1, self.epochs, metrics["top1"], metrics["loss"])
-        network = copy.copy(self.network)
-        network.model = self.reported
-        checkpoint.save(self.run_dir.last, network, {"epoch": epoch, "val_top1": metrics["top1"]})
-        # A network on the way to its target is no candidate; the last one always is.
-        candidate = all(settled) or self.step == self.total
-        if candidate and (self.best is None or metrics["top1"] >= self.best["val_top1"]):
+        candidate = copy.copy(self.network)
+        candidate.model = self.reported
+        self.save(self.run_dir.last, candidate, {"epoch": epoch, "val_top1": metrics["top1"]})
+        # A network on the way to its target is not eligible; the last one always is.
+        eligible = all(settled) or ended
+        if eligible and (self.best is None or metrics["top1"] >= self.best["val_top1"]):
             self.best = {"epoch": epoch, "val_top1": metrics["top1"], "val_loss": metrics["loss"]}
-            checkpoint.save(self.run_dir.best, network, self.best)
+            self.save(self.run_dir.best, candidate, self.best)
         self.save_state()
 
-    def _copy_masks_to_ema(self) -> None:
-        assert self.ema is not None
-        own = dict(self.model.named_buffers())
-        for name, buffer in self.ema.module.named_buffers():
-            if buffer.dtype == torch.bool:
-                buffer.copy_(own[name])
+    def save(self, path: Any, network: Network, metrics: dict[str, Any]) -> None:
+        """Write a checkpoint, once."""
+        if distributed.rank() == 0:
+            checkpoint.save(path, network, metrics)
+
+    def somebody(self, flag: bool) -> bool:
+        """Whether ``flag`` is set in any process."""
+        if distributed.world_size() == 1:
+            return flag
+        return bool(distributed.sum_over_ranks(torch.tensor(float(flag), device=self.train.device)))
 
     def log_interval(self, epoch: int, meter: Meter, bar: tqdm) -> dict[str, float]:
         """A line in the history, and in the log or on the bar."""
         found = meter.take() | {"lr": self.optimizer.param_groups[0]["lr"]}
         self.run_dir.record({"kind": "step", "epoch": epoch, "step": self.step, **found})
-        bar.set_postfix(
-            loss=f"{found['loss']:.3f}", top1=f"{found['top1']:.1f}", img_s=f"{found['images_per_second']:.0f}"
-        )
+        speed = found["images_per_second"]
+        bar.set_postfix(loss=f"{found['loss']:.3f}", top1=f"{found['top1']:.1f}", img_s=f"{speed:.0f}")
         if bar.disable:
-            left = (self.total - self.step) * self.train.settings.batch_size * self.settings.accumulate_steps
+            left = (self.total - self.step) * self.train.settings.batch_size * self.settings.accumulate_steps / speed
             log.info(
                 "step %d/%d: loss %.4f, top-1 %.1f %%, %.0f images/s, %.0f s left",
-                self.step, self.total, found["loss"], found["top1"], found["images_per_second"],
-                left / found["images_per_second"],
+                self.step, self.total, found["loss"], found["top1"], speed, left,
             )  # fmt: skip
         return found
 
-    def progress(self) -> tqdm:
-        """A bar where there is a terminal; log lines tell the same where there is none."""
-        return tqdm(total=self.total, initial=self.step, desc="train", unit="step", disable=None, dynamic_ncols=True)
-
     def save_state(self) -> None:
         """Write everything that decides the next step; raise Interrupted where a signal asked to stop."""
-        state = {
-            "total": self.total,
-            "step": self.step,
-            "best": self.best,
-            "model": self.model.state_dict(),
-            "ema": self.ema.module.state_dict() if self.ema else None,
-            "optimizer": self.optimizer.state_dict(),
-            "scaler": self.scaler.state_dict(),
-            "rng": torch.get_rng_state(),
-            "cuda_rng": torch.cuda.get_rng_state_all(),
-            "python_rng": random.getstate(),
-        }
-        checkpoint.save_state(self.run_dir.state, state)
-        if self.stop_requested:
+        rng = distributed.gather((torch.get_rng_state(), [s.cpu() for s in torch.cuda.get_rng_state_all()]))
+        asked = self.somebody(self.stop.asked)
+        if distributed.rank() == 0:
+            state = {
+                "total": self.total,
+                "step": self.step,
+                "best": self.best,
+                "model": self.model.state_dict(),
+                "ema": self.ema.module.state_dict() if self.ema else None,
+                "optimizer": self.optimizer.state_dict(),
+                "scaler": self.scaler.state_dict(),
+                "rng": rng,
+            }
+            checkpoint.save_state(self.run_dir.state, state)
+        if asked:
             raise Interrupted(f"stopped at step {self.step} of {self.total}")
 
     def restore(self) -> None:
-        """Go back to the saved state."""
+        """Go back to the saved state.
+
+        Raises:
+            UserError: it is damaged, or of another network or optimiser.
+        """
         state = checkpoint.load_state(self.run_dir.state)
         if state["total"] != self.total:
             log.warning("the run was %d steps long and is %d now: schedules shift", state["total"], self.total)
@@ -261,38 +243,20 @@ class Fit:
             if self.ema:
                 self.ema.module.load_state_dict(state["ema"])
             self.optimizer.load_state_dict(state["optimizer"])
-        except (RuntimeError, ValueError, AttributeError) as error:
+        except (RuntimeError, ValueError, AttributeError, TypeError) as error:
             raise UserError(
                 f"resume=true: the state in {str(self.run_dir.state)!r} is of another network or optimiser "
                 f"({str(error).splitlines()[0]}); use the run's own config, or leave resume out to start afresh"
             ) from None
         self.scaler.load_state_dict(state["scaler"])
-        torch.set_rng_state(state["rng"])
-        if torch.cuda.is_available():
-            torch.cuda.set_rng_state_all(state["cuda_rng"])
-        random.setstate(state["python_rng"])
+        if len(state["rng"]) == distributed.world_size():
+            cpu, cuda = state["rng"][distributed.rank()]
+            torch.set_rng_state(cpu)
+            if len(cuda) == torch.cuda.device_count():
+                torch.cuda.set_rng_state_all(cuda)
         self.step, self.best = state["step"], state["best"]
         self.run_dir.rewind_history(lambda line: line["step"] <= self.step)
         log.info("resumed at step %d of %d", self.step, self.total)
-
-    @contextmanager
-    def signals(self) -> Iterator[None]:
-        """The first SIGINT or SIGTERM asks the loop to save and stop, a second one takes its usual course."""
-        main = threading.current_thread() is threading.main_thread()
-        before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM) if main}
-
-        def ask(number: int, _: Any) -> None:
-            self.stop_requested = True
-            log.warning("%s: saving and stopping after this step", signal.Signals(number).name)
-            signal.signal(number, before[signal.Signals(number)])
-
-        for number in before:
-            signal.signal(number, ask)
-        try:
-            yield
-        finally:
-            for number, handler in before.items():
-                signal.signal(number, handler)
 
     def blame(self, images: Tensor, value: float) -> str:
         """The message for a loss that is not finite: the step, and the first layer whose output is not."""
@@ -302,3 +266,18 @@ class Fit:
             f"trainer: the loss is {value} at step {self.step}, first seen in {culprit}; "
             f"lower optim.lr, or set trainer.clip_grad_norm; the last checkpoint is {self.run_dir.last}"
         )
+
+
+def copy_masks(source: nn.Module, target: nn.Module) -> None:
+    """Bring a copy's masks up to date."""
+    masks = {name: buffer for name, buffer in source.named_buffers() if buffer.dtype == torch.bool}
+    for name, buffer in target.named_buffers():
+        if name in masks:
+            buffer.copy_(masks[name])
+
+
+def freeze_batch_norm(model: nn.Module) -> None:
+    """Let BatchNorm use its running statistics and leave them as they are."""
+    for module in model.modules():
+        if isinstance(module, nn.modules.batchnorm._BatchNorm):
+            module.eval()

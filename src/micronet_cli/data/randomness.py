@@ -1,0 +1,29 @@
+"""Random choices that follow from a position: any batch of any epoch can be made again, whatever was drawn before."""
+
+import random
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import numpy as np
+import torch
+
+
+def rng_at(*position: int) -> np.random.Generator:
+    """A generator of its own for (seed, epoch, ...)."""
+    return np.random.default_rng(position)
+
+
+@contextmanager
+def global_rng_at(*position: int) -> Iterator[None]:
+    """The global generators, which timm's transforms draw from, set by the position for the time of the block."""
+    seed = int(np.random.SeedSequence(position).generate_state(1)[0])
+    before = random.getstate(), np.random.get_state(), torch.get_rng_state()
+    random.seed(seed)
+    np.random.seed(seed)
+    torch.manual_seed(seed)
+    try:
+        yield
+    finally:
+        random.setstate(before[0])
+        np.random.set_state(before[1])
+        torch.set_rng_state(before[2])

@@ -1,0 +1,130 @@
+"""Several processes train one network as one process would."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+import torch
+
+from micronet_cli import distributed
+from micronet_cli.checkpoint import load
+from tests.conftest import metrics_of
+
+COMMON = (
+    "model=resnet8", "data=digits", "data.input_size=16", "data.batch_size=64", "trainer.max_steps=20",
+    "trainer.freeze_bn_at=0", "optim.lr=0.01", "prune=agp",
+)  # fmt: skip
+
+
+def state_of(run):
+    return load(str(run)).model.state_dict()
+
+
+def numbers(rank_sum):
+    """Runs in each process."""
+    with distributed.process_group():
+        mine = torch.tensor([float(distributed.rank() + 1)])
+        low, high = distributed.range_over_ranks(torch.tensor(-mine.item()), torch.tensor(mine.item()))
+        return {
+            "sum": distributed.sum_over_ranks(mine.clone()).item() == rank_sum,
+            "range": (low.item(), high.item()),
+            "first": distributed.from_rank_zero(distributed.rank()),
+            "all": distributed.gather(distributed.rank()),
+        }
+
+
+@pytest.fixture
+def trained(micronet):
+    """BatchNorm statistics worth freezing."""
+    return micronet("stage=train", "model=resnet8", "data=digits", "data.input_size=16", "trainer.epochs=2")
+
+
+def test_two_processes_are_one(micronet, trained):
+    """The same weights within 1e-5 after 20 steps, the same masks, and every image counted once."""
+    tune = ("stage=prune", f"init_from={trained}", *COMMON[3:])
+    one, two = (micronet(*tune, f"trainer.devices={devices}") for devices in (1, 2))
+    first, second = state_of(one), state_of(two)
+    for name, tensor in first.items():
+        assert torch.allclose(tensor.float(), second[name].float(), rtol=0, atol=1e-5), name
+    assert metrics_of(one)["images"] == metrics_of(two)["images"] == 359
+    assert metrics_of(one)["top1"] == pytest.approx(metrics_of(two)["top1"], abs=0.3)
+
+
+@pytest.mark.slow
+def test_primitives():
+    found = distributed.launch(2, numbers, 3.0, on_failure="")
+    assert found == {"sum": True, "range": (-2.0, 2.0), "first": 0, "all": [0, 1]}
+
+
+@pytest.mark.slow
+def test_observers_see_the_whole_batch(micronet):
+    """The activation ranges of two processes are those of one."""
+    qat = ("stage=qat", *COMMON[:-1], "trainer.max_steps=1")
+    one, two = (state_of(micronet(*qat, f"trainer.devices={devices}")) for devices in (1, 2))
+    ranges = [name for name in one if name.endswith(("low", "high", "seen"))]
+    assert len(ranges) == 21
+    for name in ranges:
+        assert torch.allclose(one[name], two[name], rtol=1e-4, atol=1e-5), name
+
+
+def start(directory, *extra):
+    command = [sys.executable, "-m", "micronet_cli.cli", "stage=train", *COMMON, "trainer.devices=2", *extra]
+    command += [
+        f"hydra.run.dir={directory}",
+        "trainer.max_steps=400",
+        "trainer.epochs=20",
+        "trainer.checkpoint_minutes=0",
+    ]
+    return subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
+
+
+def workers(parent):
+    """Process ids of the ranks, in the order in which they were started."""
+    found = []
+    for path in Path("/proc").glob("[0-9]*/stat"):
+        try:
+            command = (path.parent / "cmdline").read_text()
+            ppid = int(path.read_text().rpartition(")")[2].split()[1])
+        except OSError:
+            continue
+        if ppid == parent and "spawn_main" in command:
+            found.append(int(path.parent.name))
+    return sorted(found)
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(not Path("/proc").is_dir(), reason="finds the worker in /proc")
+def test_killed_rank_leaves_a_resumable_run(tmp_path):
+    run = tmp_path / "run"
+    process = start(run)
+    deadline = time.monotonic() + 200
+    while not (run / "resume" / "state.pt").is_file():
+        assert process.poll() is None, process.communicate()[1]
+        assert time.monotonic() < deadline
+        time.sleep(0.1)
+    os.kill(workers(process.pid)[1], signal.SIGKILL)
+    _, said = process.communicate(timeout=120)
+    assert process.returncode == 2
+    assert "trainer.devices=2: rank 1 ended with exit code -9" in said
+    assert f"resume=true and hydra.run.dir={run}" in said
+    before = torch.load(run / "resume" / "state.pt", weights_only=True)["step"]
+    resumed = start(run, "resume=true")
+    _, said = resumed.communicate(timeout=300)
+    assert resumed.returncode == 0, said
+    steps = [json.loads(line)["step"] for line in (run / "history.jsonl").read_text().splitlines()]
+    assert before < steps[-1] == 400
+
+
+@pytest.mark.slow
+def test_torchrun_runs_the_same_command(tmp_path):
+    run = tmp_path / "run"
+    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2", "-m"]
+    command += ["micronet_cli.cli", "stage=train", *COMMON, f"hydra.run.dir={run}"]
+    subprocess.run(command, check=True, timeout=300, cwd=tmp_path)
+    assert metrics_of(run)["images"] == 359
+    assert [path.name for path in tmp_path.iterdir()] == ["run"]
