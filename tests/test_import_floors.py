@@ -16,7 +16,7 @@ ALLOWED = {
     "paths": set(),
     "tables": set(),
     "runs": set(),
-    "timm_configs": set(),
+    "search_path": {"errors"},
     "config": {"errors"},
     "compression": {"distributed", "functional", "errors"},
     "models": {"errors"},
@@ -28,10 +28,10 @@ ALLOWED = {
         "checkpoint", "compression", "config", "data", "distributed", "errors", "models", "paths", "runs", "scoring",
         "tables", "training",
     },
-    "cli": {"errors", "paths", "stages", "timm_configs"},
+    "cli": {"errors", "paths", "search_path", "stages"},
     "__init__": {"checkpoint"},
 }  # fmt: skip
-SEES_CFG = {"cli", "config", "stages", "timm_configs"}
+SEES_CFG = {"cli", "config", "search_path", "stages"}
 
 
 def modules():

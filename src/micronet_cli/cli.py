@@ -27,6 +27,7 @@ Groups, chosen with GROUP=OPTION; any timm name is a model:
 
   KEY=VALUE changes a setting; --cfg job shows them all; -m sweeps over comma-separated values.
   resume=true hydra.run.dir=RUN goes on with a run; debug=true shows tracebacks.
+  --config-dir DIR adds a directory of your own options; they win over the packaged ones of the same name.
   --hydra-help tells of Hydra's own flags; eval "$(micronet -sc install=bash)" installs completion.
 """
 
@@ -58,9 +59,10 @@ def run_hydra(arguments: list[str]) -> None:
     import hydra
     from hydra.core.global_hydra import GlobalHydra
 
-    from micronet_cli.timm_configs import register
+    from micronet_cli.search_path import register
 
-    register()
+    arguments, user = take_config_dir(arguments)
+    register(user)
     # Hydra's own error report hides the exception type and exits with 1.
     os.environ["HYDRA_FULL_ERROR"] = "1"
     if os.environ.get("RANK", "0") != "0":
@@ -95,6 +97,21 @@ def task(config: Any) -> float | None:
         if hydra_config.mode != RunMode.MULTIRUN:
             answer(error, config.debug)
         raise  # a sweep's other jobs go on
+
+
+def take_config_dir(arguments: list[str]) -> tuple[list[str], Path | None]:
+    """The arguments without ``--config-dir DIR``, and the directory.
+
+    >>> take_config_dir(["stage=score", "--config-dir", "mine"])[0]
+    ['stage=score']
+    """
+    for place, argument in enumerate(arguments):
+        flag, equals, directory = argument.partition("=")
+        if flag in ("--config-dir", "-cd"):
+            taken = 1 if equals else 2
+            value = directory if equals else "".join(arguments[place + 1 : place + 2])
+            return arguments[:place] + arguments[place + taken :], Path(value).expanduser()
+    return arguments, None
 
 
 def free_key(argument: str) -> str:

@@ -1,7 +1,9 @@
-"""``model=<any timm name>`` without a YAML of its own: a Hydra config source at the end of the search path.
+"""Where Hydra finds config options: the user's directory, then the packaged ones, then any timm name as a model.
 
-Torch is not imported here; whether the name exists is the config check's to say.
+Torch is not imported here; whether a timm name exists is the config check's to say.
 """
+
+from pathlib import Path
 
 from hydra.core.config_search_path import ConfigSearchPath
 from hydra.core.object_type import ObjectType
@@ -9,6 +11,8 @@ from hydra.core.plugins import Plugins
 from hydra.plugins.config_source import ConfigResult, ConfigSource
 from hydra.plugins.search_path_plugin import SearchPathPlugin
 from omegaconf import OmegaConf
+
+from micronet_cli.errors import UserError
 
 PREFIX = "model/"
 
@@ -45,15 +49,26 @@ class TimmConfigSource(ConfigSource):
         return []
 
 
-class TimmSearchPath(SearchPathPlugin):
-    """Puts the source last."""
+class MicronetSearchPath(SearchPathPlugin):
+    """The order above. Hydra's own ``--config-dir`` comes after the packaged options: it could add but not shadow."""
+
+    user: Path | None = None
 
     def manipulate_search_path(self, search_path: ConfigSearchPath) -> None:
-        """Append it."""
+        """Put the user's directory first and timm last."""
+        if self.user is not None:
+            search_path.prepend(provider="user", path=f"file://{self.user.resolve()}", anchor="main")
         search_path.append(provider="timm", path="timm://")
 
 
-def register() -> None:
-    """Make both known to Hydra."""
-    for plugin in (TimmConfigSource, TimmSearchPath):
+def register(user: Path | None = None) -> None:
+    """Make both known to Hydra, with the user's config directory where there is one.
+
+    Raises:
+        UserError: it is no directory.
+    """
+    if user is not None and not user.is_dir():
+        raise UserError(f"--config-dir {user}: no such directory")
+    MicronetSearchPath.user = user
+    for plugin in (TimmConfigSource, MicronetSearchPath):
         Plugins.instance().register(plugin)
