@@ -8,7 +8,9 @@ About four minutes on one core.
 
 import argparse
 import importlib.util
+import os
 import random
+import resource
 import statistics
 import subprocess
 import sys
@@ -162,17 +164,25 @@ def process_lines(repeats: int = 5) -> list[str]:
     }
     directory = tempfile.TemporaryDirectory()
     commands["micronet stage=score"].append(f"hydra.run.dir={directory.name}")
-    times: dict[str, list[float]] = {name: [] for name in commands}
+    times: dict[str, list[tuple[float, float]]] = {name: [] for name in commands}
     for _ in range(repeats):
         for name, command in commands.items():
-            start = time.perf_counter()
-            subprocess.run(command, check=True, capture_output=True)
-            times[name].append(time.perf_counter() - start)
-    first = statistics.median(next(iter(times.values())))
-    lines = ["", f"Whole process, median of {repeats}, interleaved:", "", "| | s | ratio |", "|---|---:|---:|"]
-    for name, all_times in times.items():
-        lines.append(f"| {name} | {statistics.median(all_times):.2f} | {statistics.median(all_times) / first:.2f} |")
+            start, used = time.perf_counter(), children_seconds()
+            subprocess.run(command, check=True, capture_output=True, env={**os.environ, "OMP_NUM_THREADS": "1"})
+            times[name].append((time.perf_counter() - start, children_seconds() - used))
+    medians = {name: [statistics.median(column) for column in zip(*t, strict=True)] for name, t in times.items()}
+    first = next(iter(medians.values()))
+    lines = ["", f"Whole process, one thread, median of {repeats}, interleaved:", ""]
+    lines += ["| | s | ratio | processor s | ratio |", "|---|---:|---:|---:|---:|"]
+    for name, (wall, used) in medians.items():
+        lines.append(f"| {name} | {wall:.2f} | {wall / first[0]:.2f} | {used:.2f} | {used / first[1]:.2f} |")
     return lines
+
+
+def children_seconds() -> float:
+    """Processor time of finished child processes."""
+    usage = resource.getrusage(resource.RUSAGE_CHILDREN)
+    return usage.ru_utime + usage.ru_stime
 
 
 def side_by_side_lines(names: tuple[str, ...]) -> list[str]:

@@ -4,6 +4,7 @@ import pytest
 import timm
 import torch
 import torchvision
+from timm.models import list_modules
 from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
@@ -41,6 +42,13 @@ def torch_multiplications(model, shape):
 def product_multiplications(network):
     """Of convolutions and matrix products; torch counts those of parameters alone too."""
     return sum(op.dot.multiplications for op in network.ops if op.dot) + network.free_multiplications
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("module", list_modules())
+def test_first_architecture_of_every_family_scores(module):
+    for name in timm.list_models(module=module)[:1]:
+        test_dense_multiplications_equal_torchs(name)
 
 
 @pytest.mark.parametrize("name", ARCHITECTURES)

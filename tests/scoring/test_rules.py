@@ -1,7 +1,10 @@
 """The rules' own examples, by hand: storage, prices, options."""
 
+from dataclasses import fields
+
 import pytest
 import torch
+from omegaconf import OmegaConf
 from torch import nn
 
 from micronet_cli.compression.effective_weight import attach_effective_weight, attach_mask
@@ -15,6 +18,7 @@ from micronet_cli.scoring import rule_set, score, score_with
 from micronet_cli.scoring.charges import MASKS, MULTIPLY, WEIGHTS
 from micronet_cli.scoring.official import Official
 from micronet_cli.scoring.rules import Base, UnknownOperation
+from tests.scoring.recipe import CONF
 
 
 def linear(inputs=64, outputs=8, bias=False):
@@ -261,6 +265,14 @@ def test_task_follows_the_image_size_and_a_base_can_be_added():
     assert large["storage_score"] == 4 / 6.9e6
     own = score(layer, (3, 32, 32), task="own", bases={"own": Base(params=8, ops=1e3, top1=90)})
     assert own["storage_score"] == 0.5
+
+
+@pytest.mark.parametrize("name", ["official", "seed2019"])
+def test_yaml_lists_every_option_at_its_default(name):
+    cfg = OmegaConf.to_container(OmegaConf.load(CONF / f"score/{name}.yaml"))
+    target = cfg.pop("_target_")
+    assert rule_set(target, **cfg) == rule_set(name)
+    assert list(cfg) == [field.name for field in fields(Official)]
 
 
 def test_unknown_rule_set_is_refused():

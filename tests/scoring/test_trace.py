@@ -179,6 +179,15 @@ def test_a_gathered_weight_is_stored_as_it_was():
     assert figures["weight_sparsity"] == 0
 
 
+def test_a_constant_of_the_program_is_a_float_and_not_stored():
+    def filtered(self, x):
+        return F.conv2d(self.quantizer(x), torch.ones(1, 2, 2, 2))
+
+    figures = score(Function(filtered, quantizer=ActivationFakeQuantize(4)), (2, 3, 3))
+    assert figures["storage_params"] == 2  # scale and zero point
+    assert figures["math_ops"] == 4 * 8 + 4 * 7
+
+
 def test_half_precision_counts_at_its_own_bits():
     figures = score(nn.Linear(4, 2, bias=False).half(), (1, 1, 4))
     assert figures["storage_params"] == 4
@@ -219,8 +228,8 @@ def test_scoring_leaves_the_model_its_mode_and_the_random_state_alone():
 def test_a_failing_forward_leaves_no_hook_and_no_mode_behind():
     model = Function(lambda self, x: x.item(), child=nn.Dropout()).train()
     hooks = dict(torch.nn.modules.module._global_forward_pre_hooks)
-    with pytest.raises(RuntimeError):
-        score(model, (1, 2, 2))
+    with pytest.raises(ValueError, match="reads the value of a tensor in Python"):
+        score(model, (1, 1, 1))
     assert dict(torch.nn.modules.module._global_forward_pre_hooks) == hooks
     assert model.training
     assert model.child.training

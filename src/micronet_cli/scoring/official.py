@@ -115,12 +115,13 @@ class Official(Rules):
             yield Charge(op.layer, BIAS_ADD, 0, 0, dot.outputs, dot.outputs)
 
     def _binary_bits(self, op: Op, dot: Dot, network: Network) -> int | None:
-        """1 where a value with a sign bit of its own meets weights of plus and minus one magnitude [T]."""
+        """1 where a value with a sign bit of its own meets weights of plus and minus one magnitude [T].
+
+        A float has a sign bit; the codes of a quantiser, offset by their zero point, have none.
+        """
         if dot.weight is None or not network.stored[dot.weight].binary:
             return None
-        names = network.values[op.inputs[0]].quantizers
-        signed = names is None or all(network.quantizers[n].sign_bit for n in names)
-        return 1 if signed else None
+        return 1 if network.values[op.inputs[0]].quantizers is None else None
 
     def _accumulation_bits(self, op: Op, dot: Dot, network: Network) -> float:
         """Bits of all additions of the product, the bias left out."""

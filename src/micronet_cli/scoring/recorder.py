@@ -15,7 +15,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 from micronet_cli.scoring.kinds import FACTORIES, MOVES, PRODUCTS, keeps_bits, kind_of, program_constant, reduction
 from micronet_cli.scoring.products import Shape, product_shape
-from micronet_cli.scoring.records import FLOAT_BITS, Op, Stored, Value
+from micronet_cli.scoring.records import FLOAT_BITS, Dot, Op, Stored, Value
 from micronet_cli.scoring.shuffles import ShuffleWatch
 
 
@@ -112,14 +112,17 @@ class Recorder(TorchDispatchMode):
     def __torch_dispatch__(self, func: Any, types: Any, args: tuple = (), kwargs: dict | None = None) -> Any:
         """Run one operation and write it down."""
         kwargs = kwargs or {}
+        kind = kind_of(func, args, kwargs)
         tensors = list(_tensors((*args, *kwargs.values())))
+        if kind == "_local_scalar_dense" and tensors[0].is_meta:
+            where = self.stack[-1] or "(the network itself)"
+            raise ValueError(f"layer {where!r} reads the value of a tensor in Python; such control flow is not traced")
         if any(t.is_meta for t in tensors) and not all(t.is_meta for t in tensors):
             result = func(*(_lift(a) for a in args), **{k: _lift(v) for k, v in kwargs.items()})
         else:
             result = func(*args, **kwargs)
         outputs = list(_tensors((result,)))
         self._alive += outputs
-        kind = kind_of(func, args, kwargs)
         reads = [t for t in tensors if self.activation(t) is not None]
         if not reads or kind in FACTORIES:
             self._constant(kind, args, tensors, outputs)
@@ -155,15 +158,15 @@ class Recorder(TorchDispatchMode):
             return  # a view
         inputs = tuple(dict.fromkeys(v for t in tensors if (v := self.activation(t)) is not None))
         shape = self._product(kind, args, outputs[0]) if kind in PRODUCTS else None
-        own = [t for t in tensors if shape is None or (t is not shape.weight and t is not shape.bias)]
-        constants = [t for t in own if self.activation(t) is None]
-        parameters = tuple(dict.fromkeys(r for t in constants if (r := self.root(t)) is not None))
+        constants = [t for t in tensors if self.activation(t) is None and (shape is None or t is not shape.bias)]
         constant = program_constant(kind, args) or any(self.root(t) is None for t in constants)
+        read = [t for t in constants if shape is None or t is not shape.weight]
+        parameters = tuple(dict.fromkeys(r for t in read if (r := self.root(t)) is not None))
         main = max((t for t in tensors if self.activation(t) is not None), key=Tensor.numel)
         taken, rows = reduction(kind, args, outputs, main)
         tags = self._tags(inputs, parameters) if keeps_bits(kind, args) else None
         made = tuple(self._new_value(out, tags) for out in outputs)
-        dot = None if shape is None else self._dot(shape, outputs[0])
+        dot = None if shape is None else self._dot(shape)
         op = Op(kind, self.stack[-1], inputs, made, parameters, constant, outputs[0].numel(), taken, rows, dot)
         self.ops.append(op)
         if shape is not None and shape.bias is not None and (added := self.activation(shape.bias)) is not None:
@@ -174,7 +177,7 @@ class Recorder(TorchDispatchMode):
         activations = tuple(isinstance(a, Tensor) and self.activation(a) is not None for a in args)
         return product_shape(kind, args, out, activations)
 
-    def _dot(self, shape: Shape, out: Tensor) -> Any:
+    def _dot(self, shape: Shape) -> Dot:
         self.products[len(self.ops)] = shape
         weight = None if self.activation(shape.weight) is not None else self.root(shape.weight)
         return shape.dot(weight, None if shape.bias is None else self.root(shape.bias))

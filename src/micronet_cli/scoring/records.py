@@ -23,7 +23,6 @@ class Quantizer:
         bits: whole bits that hold a code.
         stored_bits: bits of its scales and zero points.
         codes: smallest and largest integer that it stands for (code minus zero's code), None where unknown.
-        sign_bit: its codes carry a sign bit of their own (not so for asymmetric codes).
     """
 
     name: str
@@ -31,7 +30,6 @@ class Quantizer:
     bits: int
     stored_bits: int
     codes: tuple[int, int] | None = None
-    sign_bit: bool = False
 
 
 @dataclass(frozen=True, slots=True)
