@@ -9,7 +9,7 @@ from torch import nn
 from micronet_cli.compression.effective_weight import attach_mask, effective_weight
 from micronet_cli.compression.fake_quantize import attach_input_fake_quantize
 from micronet_cli.compression.targets import compressible_layers
-from micronet_cli.functional.counting import uniform_width
+from micronet_cli.functional.counting import adder_tree_bits, uniform_width
 from micronet_cli.scoring import rule_set, score, score_with
 from micronet_cli.scoring.charges import BIASES, MASKS, SCALES, WEIGHTS
 from micronet_cli.scoring.trace import Trace
@@ -130,29 +130,33 @@ def test_recipe_with_float_activations_pays_every_multiply_in_full():
     assert figures["activation_bits_mean"] == 32
 
 
-def uniform_ops(trace):
-    """Operations with accumulators of w + a + ceil(log2 n) bits, n the layer's mean non-zeros a channel."""
-    network, rules = trace.read(), rule_set("official")
-    saved = 0.0
+def uniform_ops(trace, addition_bits):
+    """Operations where each channel of a quantised convolution has its layer's mean non-zeros.
+
+    ``addition_bits(n)`` is the sum of the widths of one dot product's additions.
+    """
+    network = trace.read()
+    total = score_with(trace, rule_set("official")).total.math_ops - empty_channels(trace)
     for op in network.ops:
         if op.dot and op.kind == "convolution" and network.value_bits[op.inputs[0]] < 32:
-            width = uniform_width(4, 4, float(op.dot.nonzeros.mean()))
-            saved += float(op.dot.channel_additions.sum()) * (32 - width) / 32
-    return score_with(trace, rules).total.math_ops - saved
+            n = float(op.dot.nonzeros.mean())
+            total += op.dot.outputs * (addition_bits(n) - 32 * (n - 1)) / 32
+    return total
 
 
 def test_exact_accumulators_are_never_wider_than_uniform_ones(compressed):
-    uniform = uniform_ops(compressed)
+    uniform = uniform_ops(compressed, lambda n: (n - 1) * uniform_width(4, 4, n))
     assert uniform == pytest.approx(225.95e6, rel=1e-3)
-    report = score_with(compressed, rule_set("official", accumulator="integer"))
-    assert report.total.math_ops < uniform
-    assert report.total.math_ops == pytest.approx(209.0e6, rel=1e-2)  # Gaussian weights
+    exact = score_with(compressed, rule_set("official", accumulator="integer")).total.math_ops
+    assert exact < uniform
+    assert exact == pytest.approx(209.0e6, rel=1e-3)  # Gaussian weights
 
 
 def test_adder_tree_brings_the_recipe_below_0_26(compressed):
-    report = score_with(compressed, rule_set("official", accumulator="adder_tree"))
-    assert report.total.math_ops == pytest.approx(177.7e6, rel=2e-3)
-    assert report.total.score <= 0.26
+    assert uniform_ops(compressed, lambda n: adder_tree_bits(round(n), 8)) == pytest.approx(177.7e6, rel=1e-3)
+    total = score_with(compressed, rule_set("official", accumulator="adder_tree")).total
+    assert total.math_ops == pytest.approx(177.7e6, rel=2e-3)  # with each channel's own non-zeros
+    assert total.score <= 0.26
 
 
 def test_weights_only_quantisation_scores_32_bit_multiplications():
