@@ -1,6 +1,7 @@
 """What several tests share: a config as the command line composes it, the command line itself, small real images."""
 
 import json
+import os
 from pathlib import Path
 
 import numpy as np
@@ -18,9 +19,11 @@ from micronet_cli.search_path import register
 TINY = ("model=resnet8", "data=digits", "data.input_size=16")
 
 
-@pytest.fixture(autouse=True)
-def _two_threads():
-    torch.set_num_threads(2)
+@pytest.fixture(autouse=True, scope="session")
+def _one_thread():
+    # Tiny networks gain nothing from more, and a busy machine would make them many times slower.
+    torch.set_num_threads(1)
+    os.environ["OMP_NUM_THREADS"] = "1"
 
 
 @pytest.fixture

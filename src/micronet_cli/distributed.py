@@ -46,6 +46,8 @@ def process_group() -> Iterator[None]:
     cuda = torch.cuda.is_available() and torch.cuda.device_count() > local_rank()
     if cuda:
         torch.cuda.set_device(local_rank())
+    # Processes that each take all cores slow one another down many times over.
+    torch.set_num_threads(max(1, torch.get_num_threads() // int(os.environ.get("LOCAL_WORLD_SIZE", "1"))))
     dist.init_process_group("nccl" if cuda else "gloo")
     try:
         yield

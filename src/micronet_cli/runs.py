@@ -9,7 +9,12 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-OWN = ("metrics.json", "history.jsonl", "layers.csv", "layers.txt", "score.png", "checkpoints", "resume", "config.yaml")
+from micronet_cli.loggers import Tracker
+
+OWN = (
+    "metrics.json", "history.jsonl", "layers.csv", "summary.csv", "score.png", "profile.json", "tensorboard",
+    "checkpoints", "resume", "config.yaml",
+)  # fmt: skip
 
 
 def write_bytes(path: Path, content: bytes) -> None:
@@ -37,6 +42,7 @@ class Run:
 
     def __init__(self, directory: Path, resume: bool = False, writes: bool = True) -> None:
         self.directory, self.resume, self.writes = directory, resume, writes
+        self.tracker: Tracker | None = None
         if writes:
             directory.mkdir(parents=True, exist_ok=True)
             if not resume:
@@ -80,10 +86,14 @@ class Run:
         return json.loads(path.read_text()) if path.is_file() else {}
 
     def record(self, line: Mapping[str, Any]) -> None:
-        """Append a line to history.jsonl."""
+        """Append a line to history.jsonl, and to the tracker where there is one."""
         if self.writes:
             with (self.directory / "history.jsonl").open("a") as file:
                 file.write(json.dumps(line) + "\n")
+            if self.tracker is not None:
+                kind, step = line["kind"], line["step"]
+                numbers = {f"{kind}/{key}": v for key, v in line.items() if isinstance(v, float) and key != "step"}
+                self.tracker.log(numbers, step)
 
     def rewind_history(self, keep: Callable[[Mapping[str, Any]], bool]) -> None:
         """Drop the lines of work that is about to be done again, and a line cut short by a crash."""

@@ -122,7 +122,7 @@ def test_held_out_val_is_not_trained_on(image_folder):
 
 
 def test_crop_shifts_and_keeps_values():
-    images = torch.arange(64, dtype=torch.uint8).view(1, 1, 8, 8).repeat(50, 1, 1, 1)
+    images = torch.arange(64, dtype=torch.uint8).view(1, 8, 8, 1).repeat(50, 1, 1, 1)
     shifted = crop_and_flip(images, np.arange(50), False, (0,))
     assert shifted.shape == images.shape
     kinds = {tuple(image.flatten().tolist()) for image in shifted}
@@ -151,7 +151,7 @@ def test_cifar_reads_torchvisions_layout(tmp_path, monkeypatch):
 
 
 def test_part_of_a_batch_is_augmented_as_in_the_whole():
-    images = torch.arange(64, dtype=torch.uint8).view(1, 1, 8, 8).repeat(10, 1, 1, 1)
+    images = torch.arange(64, dtype=torch.uint8).view(1, 8, 8, 1).repeat(10, 1, 1, 1)
     whole = crop_and_flip(images, np.arange(10), True, (1, 2))
     part = crop_and_flip(images[1::2], np.arange(1, 10, 2), True, (1, 2))
     assert torch.equal(whole[1::2], part)

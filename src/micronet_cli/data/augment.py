@@ -55,7 +55,7 @@ class Augmentation:
 
 
 def image_transform(spec: InputSpec, augmentation: Augmentation | None) -> Callable:
-    """PIL image -> uint8 ``[C, H, W]``: the network's evaluation transform, or timm's training one."""
+    """PIL image -> uint8 array ``[C, H, W]``: the network's evaluation transform, or timm's training one."""
     if augmentation is None or not augmentation.per_image:
         training = {}
     else:
@@ -77,7 +77,7 @@ def image_transform(spec: InputSpec, augmentation: Augmentation | None) -> Calla
 
 
 def crop_and_flip(images: Tensor, which: np.ndarray, flip: bool, seed: tuple[int, ...]) -> Tensor:
-    """Each image ``[N, C, H, W]`` shifted by up to an eighth of its side (zeros come in), maybe mirrored.
+    """Each image ``[N, H, W, C]`` shifted by up to an eighth of its side (zeros come in), maybe mirrored.
 
     Args:
         images: some images of a batch.
@@ -85,9 +85,9 @@ def crop_and_flip(images: Tensor, which: np.ndarray, flip: bool, seed: tuple[int
         flip: mirror half of them.
         seed: the batch's position.
     """
-    n, _, height, width = images.shape
+    n, height, width, _ = images.shape
     padding, places = width // 8, int(which.max(initial=0)) + 1
-    padded = torch.nn.functional.pad(images, [padding] * 4)
+    padded = torch.nn.functional.pad(images, [0, 0] + [padding] * 4)
     top, left = (_draw(seed, axis, places, 2 * padding + 1)[which] for axis in (0, 1))
     rows = top[:, None] + torch.arange(height)
     columns = left[:, None] + torch.arange(width)
@@ -95,7 +95,7 @@ def crop_and_flip(images: Tensor, which: np.ndarray, flip: bool, seed: tuple[int
         columns = torch.where(_draw(seed, 2, places, 2)[which][:, None] == 1, columns.flip(1), columns)
     rows, columns = rows.to(images.device), columns.to(images.device)
     image = torch.arange(n, device=images.device)[:, None, None]
-    return padded.permute(0, 2, 3, 1)[image, rows[:, :, None], columns[:, None, :]].permute(0, 3, 1, 2)
+    return padded[image, rows[:, :, None], columns[:, None, :]]
 
 
 def _draw(seed: tuple[int, ...], stream: int, count: int, below: int) -> Tensor:

@@ -13,14 +13,19 @@ def rng_at(*position: int) -> np.random.Generator:
     return np.random.default_rng(position)
 
 
-@contextmanager
-def global_rng_at(*position: int) -> Iterator[None]:
-    """The global generators, which timm's transforms draw from, set by the position for the time of the block."""
+def seed_global_rng(*position: int) -> None:
+    """Set the global generators, which timm's transforms draw from, by the position."""
     seed = int(np.random.SeedSequence(position).generate_state(1)[0])
-    before = random.getstate(), np.random.get_state(), torch.get_rng_state()
     random.seed(seed)
     np.random.seed(seed)
-    torch.manual_seed(seed)
+    torch.default_generator.manual_seed(seed)  # torch.manual_seed would visit every device as well
+
+
+@contextmanager
+def global_rng_at(*position: int) -> Iterator[None]:
+    """The global generators set by the position for the time of the block."""
+    before = random.getstate(), np.random.get_state(), torch.get_rng_state()
+    seed_global_rng(*position)
     try:
         yield
     finally:

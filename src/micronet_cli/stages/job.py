@@ -120,6 +120,8 @@ def _run_stage(
     torch.manual_seed(config.seed)
     metrics: dict[str, Any] = {"stage": config.stage.name, "status": "failed"}
     try:
+        if (logger := parts.get("logger")) and run.writes:
+            run.tracker = logger.open(directory, to_plain(config))
         metrics |= stage.run(Job(config, parts, run)) | {"status": "completed"}
     except (Interrupted, KeyboardInterrupt) as error:
         metrics["status"] = "interrupted"
@@ -130,6 +132,8 @@ def _run_stage(
             raise
         raise UserError(f"{run.directory}: the disk is full; the last good checkpoint is {run.last}") from None
     finally:
+        if run.tracker is not None:
+            run.tracker.close()
         metrics |= {
             "wall_seconds": time.perf_counter() - started,
             "seed": config.seed,

@@ -25,6 +25,7 @@ from micronet_cli.training.interrupt import StopRequest
 from micronet_cli.training.meter import Meter
 from micronet_cli.training.objectives import Objective
 from micronet_cli.training.optim import Optim
+from micronet_cli.training.profile import StepProfiler
 from micronet_cli.training.settings import Trainer
 
 log = logging.getLogger(__name__)
@@ -81,6 +82,7 @@ class Fit:
         self.accumulated = 0
         self.best: dict[str, Any] | None = None
         self.stop = StopRequest()
+        self.profiler = StepProfiler(run.directory / "profile.json" if trainer.profile and run.writes else None)
 
     @property
     def reported(self) -> nn.Module:
@@ -103,6 +105,7 @@ class Fit:
         with self.stop, nullcontext() if bar.disable else logging_redirect_tqdm(), bar:
             while self.step < self.total:
                 self.finish_epoch(self.train_epoch(bar))
+        self.profiler.finish()
         assert self.best is not None
         if distributed.rank() == 0:
             self.reported.load_state_dict(checkpoint.load(str(self.run_dir.best)).model.state_dict())
@@ -122,6 +125,7 @@ class Fit:
             if self.accumulated:
                 continue
             bar.update()
+            self.profiler.step()
             ended = self.step % self.steps_per_epoch == 0 or self.step == self.total
             if self.step % settings.log_interval_steps == 0 or ended:
                 shown = self.log_interval(epoch, meter, bar)
