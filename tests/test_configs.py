@@ -14,7 +14,11 @@ OPTIONS = [
     if group.is_dir() and group.name != "hydra"
     for path in sorted(group.rglob("*.yaml"))
 ]
-NEEDED = {"soft_targets": ("distill.teacher.model=resnet56", "distill.teacher.weights=any")}
+NEEDED = {
+    "soft_targets": ("distill.teacher.model=resnet56", "distill.teacher.weights=any"),
+    "webdataset": ("data.root=any",),
+    "hf": ("data.dataset=hfds/any",),
+}
 
 
 @pytest.mark.parametrize(("group", "option"), OPTIONS)
@@ -49,6 +53,11 @@ def test_all_mistakes_come_together(composed):
     assert "stag: unknown key; did you mean stage" in said
     assert "optim.lr='fast': a number is wanted" in said
     assert "quantize.bits: quantize=none takes no keys" in said
+
+
+def test_what_a_yaml_leaves_open_has_to_be_given(composed):
+    with pytest.raises(UserError, match=r"data\.root: missing; give data\.root=<text>"):
+        check_config(inherited(composed("stage=train", "data=webdataset")))
 
 
 def test_rules_are_bound_to_their_dataclass(composed):

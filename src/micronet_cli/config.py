@@ -16,6 +16,7 @@ from omegaconf import DictConfig, OmegaConf
 
 from micronet_cli.errors import UserError, near_misses
 
+MISSING = "???"
 ALLOWED_TARGETS = ("micronet_cli.",)
 GROUPS = ("model", "data", "prune", "quantize", "distill", "optim", "trainer", "eval", "score", "logger")
 SETTINGS: dict[str, Any] = {
@@ -127,7 +128,7 @@ def _build_union(value: Any, kinds: tuple, where: str, problems: list[str]) -> A
 
 
 def _build_call(value: Mapping, kind: Any, where: str, problems: list[str]) -> Any:
-    given = dict(value)
+    given = {key: v for key, v in value.items() if v != MISSING}
     path = given.pop("_target_", None)
     target = kind if path is None else _attempt(lambda: locate(path, where), where, problems)
     if target is None:

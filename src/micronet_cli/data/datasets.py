@@ -72,6 +72,13 @@ class Data:
         """Class names in the order of their indices."""
         raise NotImplementedError
 
+    @property
+    def augmentation(self) -> Augmentation:
+        """What happens to training images."""
+        return Augmentation(
+            self.augment, self.auto_augment, self.color_jitter, self.random_erasing, self.mixup, self.cutmix
+        )
+
     def loader(
         self, split: str, spec: InputSpec, device: torch.device, seed: int = 0, classes: Sequence[str] | None = None
     ) -> Loader:
@@ -83,9 +90,7 @@ class Data:
             cache_mb=self.cache_mb,
             max_corrupt=self.max_corrupt,
             seed=seed,
-            augmentation=Augmentation(
-                self.augment, self.auto_augment, self.color_jitter, self.random_erasing, self.mixup, self.cutmix
-            ),
+            augmentation=self.augmentation,
         )
         return Loader(self.source(split, classes), spec, settings, training, device, len(classes or self.classes))
 
