@@ -12,7 +12,7 @@ help: ## This list
 
 $(INSTALLED): pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(VENV)
-	$(BIN)/python -m pip install --compile --constraint constraints.txt --editable ".[plot,sweep,log,data,dev]"
+	$(BIN)/python -m pip install --compile --constraint constraints.txt --editable ".[sweep,log,data,dev]"
 	$(BIN)/python -m compileall -q src
 	touch $@
 
