@@ -2,7 +2,6 @@ import pytest
 import torch
 
 from micronet_cli.functional.pruning import magnitude, shrink_mask
-from micronet_cli.functional.schedules import AGP, Constant
 
 
 def ones(n):
@@ -35,26 +34,3 @@ def test_lower_target_changes_nothing():
 def test_sparsity_is_exact(sparsity):
     mask = shrink_mask(torch.rand(7, 11, 3, 3), ones(7 * 11 * 9).view(7, 11, 3, 3), sparsity)
     assert int((~mask).sum()) == round(mask.numel() * sparsity)
-
-
-def test_agp_is_cubic_and_ends_where_asked():
-    schedule = AGP(begin=0.25, end=0.75)
-    assert [schedule(p) for p in (0.0, 0.25, 0.75, 1.0)] == [0.0, 0.0, 1.0, 1.0]
-    assert schedule(0.5) == 1 - 0.5**3
-
-
-def test_interval_gives_stairs():
-    schedule = AGP(end=0.5, interval=0.05)
-    values = [schedule(step / 1000) for step in range(1001)]
-    assert len(set(values)) == 11
-    assert values == sorted(values)
-
-
-@pytest.mark.parametrize("window", [{"begin": 0.5, "end": 0.5}, {"begin": -0.1}, {"end": 1.5}, {"interval": 2}])
-def test_impossible_windows_are_refused(window):
-    with pytest.raises(ValueError, match="wanted"):
-        AGP(**window)
-
-
-def test_constant_waits():
-    assert [Constant(0.5)(p) for p in (0.4, 0.5)] == [0.0, 1.0]
