@@ -1,10 +1,13 @@
 """The door to timm: a network by name, its weights, and what it wants as input."""
 
+import urllib.error
+import urllib.request
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import huggingface_hub
 import timm
 from timm.data import resolve_model_data_config
 from torch import nn
@@ -48,6 +51,9 @@ class Model:
         """
         classes = self.num_classes or num_classes
         arguments = dict(self.args or {}) | ({"num_classes": classes} if classes else {})
+        if self.pretrained and not hub_in_reach():
+            # Its own cache may still have them; without this it would try for a minute.
+            huggingface_hub.constants.HF_HUB_OFFLINE = True
         try:
             model = timm.create_model(self.name, pretrained=self.pretrained, **arguments)
         except TypeError as error:
@@ -63,6 +69,18 @@ class Model:
             where = f"model.weights={self.weights!r}"
             load_strict(model, read_weights(Path(self.weights).expanduser(), "model.weights"), where)
         return model.eval()
+
+
+def hub_in_reach(timeout_seconds: float = 5.0) -> bool:
+    """Whether the Hugging Face hub answers at all."""
+    request = urllib.request.Request(huggingface_hub.constants.ENDPOINT, method="HEAD")
+    try:
+        urllib.request.urlopen(request, timeout=timeout_seconds).close()
+    except urllib.error.HTTPError:
+        return True
+    except OSError:
+        return False
+    return True
 
 
 @dataclass(frozen=True)
