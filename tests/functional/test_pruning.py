@@ -1,7 +1,7 @@
 import pytest
 import torch
 
-from micronet_cli.functional.pruning import magnitude, shrink_mask
+from micronet_cli.functional.pruning import Movement, Random, Taylor, lamp, magnitude, shrink_mask, shrink_masks
 
 
 def ones(n):
@@ -34,3 +34,104 @@ def test_lower_target_changes_nothing():
 def test_sparsity_is_exact(sparsity):
     mask = shrink_mask(torch.rand(7, 11, 3, 3), ones(7 * 11 * 9).view(7, 11, 3, 3), sparsity)
     assert int((~mask).sum()) == round(mask.numel() * sparsity)
+
+
+def test_lamp_golden():
+    # ranked 1, 4, 4, 16: sums from there on 25, 24, 20, 16
+    found = lamp(torch.tensor([[2.0, -4.0], [1.0, -2.0]]))
+    assert torch.equal(found, torch.tensor([[4 / 24, 1.0], [1 / 25, 4 / 20]]))
+
+
+def test_lamp_of_equal_weights_rises_with_the_index():
+    assert torch.equal(lamp(torch.full((3,), -0.5)), torch.tensor([1 / 3, 1 / 2, 1.0]))
+
+
+@pytest.mark.parametrize(("weight", "wanted"), [([0.0, 0.0], [0.0, 0.0]), ([-3.0], [1.0]), ([0.0], [0.0])])
+def test_lamp_of_zeros_and_of_one_element(weight, wanted):
+    assert lamp(torch.tensor(weight)).tolist() == wanted
+
+
+def test_lamp_ranks_a_layer_like_the_magnitude():
+    weight = torch.randn(64, 9, generator=torch.Generator().manual_seed(0))
+    mask = torch.ones_like(weight, dtype=torch.bool)
+    assert torch.equal(shrink_mask(lamp(weight), mask, 0.7), shrink_mask(magnitude(weight), mask, 0.7))
+
+
+def test_lamp_does_not_depend_on_a_layers_scale():
+    weight = torch.randn(50, generator=torch.Generator().manual_seed(0))
+    assert torch.allclose(lamp(weight), lamp(weight * 1e-4))
+
+
+def test_random_is_reproducible_and_differs_by_seed_and_layer():
+    weight = torch.zeros(4, 5)
+    one = Random(3).of_layer(1)(weight)
+    assert torch.equal(one, Random(3).of_layer(1)(weight + 7))
+    assert not torch.equal(one, Random(4).of_layer(1)(weight))
+    assert not torch.equal(one, Random(3).of_layer(2)(weight))
+    assert one.shape == weight.shape
+
+
+def test_random_leaves_the_global_generator_alone():
+    before = torch.get_rng_state()
+    Random()(torch.zeros(3))
+    assert torch.equal(before, torch.get_rng_state())
+
+
+def test_taylor_golden():
+    weight, gradients = torch.tensor([2.0, -1.0, 0.0]), ([0.5, 3.0, 9.0], [-1.0, 0.0, 9.0])
+    for decay, wanted in ((1.0, [3.0, 3.0, 0.0]), (0.5, [2.5, 1.5, 0.0])):
+        scores = torch.zeros(3)
+        for gradient in gradients:
+            scores = Taylor(decay).add(scores, weight, torch.tensor(gradient))
+        assert scores.tolist() == wanted
+
+
+def test_movement_golden():
+    scores = torch.zeros(4)
+    for gradient in ([-1.0, -1.0, 1.0, 0.0], [-1.0, 2.0, 1.0, 0.0]):
+        scores = Movement().add(scores, torch.tensor([1.0, -1.0, 0.5, 3.0]), torch.tensor(gradient))
+    # away from zero, back and forth, towards zero, at rest
+    assert scores.tolist() == [2.0, 1.0, -1.0, 0.0]
+
+
+@pytest.mark.parametrize("decay", [0.0, -1.0, 1.1])
+def test_impossible_decay_is_refused(decay):
+    with pytest.raises(ValueError, match="decay="):
+        Taylor(decay)
+
+
+def test_global_golden_one_threshold():
+    small, large = torch.tensor([1.0, 2.0, 3.0, 4.0]), torch.tensor([2.5, 5.0, 6.0, 7.0])
+    one, two = shrink_masks([small, large], [ones(4), ones(4)], [0.5, 0.5])
+    assert one.tolist() == [False, False, False, True]
+    assert two.tolist() == [False, True, True, True]
+
+
+def test_global_total_is_the_sum_rounded_once():
+    importances = [torch.rand(n) for n in (7, 9, 11)]
+    masks = shrink_masks(importances, [ones(7), ones(9), ones(11)], [0.35, 0.35, 0.6])
+    assert sum(int((~m).sum()) for m in masks) == round(7 * 0.35 + 9 * 0.35 + 11 * 0.6)
+
+
+def test_global_ties_go_by_layer_then_index():
+    one, two = shrink_masks([torch.zeros(3), torch.zeros(3)], [ones(3), ones(3)], [0.5, 0.5])
+    assert one.tolist() == [False, False, True]
+    assert two.tolist() == [False, True, True]
+
+
+def test_global_empties_no_layer_unless_the_total_asks_for_it():
+    tiny, large = torch.full((4,), 1e-6), torch.ones(4)
+    one, two = shrink_masks([tiny, large], [ones(4), ones(4)], [0.75, 0.75])
+    assert int(one.sum()) == 1
+    assert int(two.sum()) == 1
+    masks = shrink_masks([torch.ones(1), torch.ones(1)], [ones(1), ones(1)], [0.9, 0.9])
+    assert not torch.cat(masks).any()
+
+
+def test_global_dropped_stay_dropped():
+    inherited = torch.tensor([True, False, False])
+    one, two = shrink_masks(
+        [torch.tensor([1.0, 9.0, 9.0]), torch.tensor([2.0, 3.0, 4.0])], [inherited, ones(3)], [0.5] * 2
+    )
+    assert one.tolist() == [True, False, False]
+    assert two.tolist() == [False, True, True]

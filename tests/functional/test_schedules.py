@@ -1,3 +1,5 @@
+import itertools
+
 import pytest
 
 from micronet_cli.functional.schedules import AGP, Constant, Exponential, Linear, OneShot
@@ -29,7 +31,7 @@ def test_stairs_only_rise_and_are_as_many_as_asked(schedule):
 
 def test_exponential_can_keep_equal_factors():
     kept = [1 - 0.75 * Exponential(end=1.0, rate=2.0)(t) for t in (0, 0.25, 0.5, 0.75, 1)]
-    factors = [after / before for before, after in zip(kept, kept[1:], strict=False)]
+    factors = [after / before for before, after in itertools.pairwise(kept)]
     assert factors == pytest.approx([0.5**0.5] * 4)
 
 

@@ -1,7 +1,18 @@
-"""Importance criteria and exact masks. Larger importance means keep."""
+"""Importance criteria and exact masks. Larger importance means keep.
+
+A criterion is a function of the masked weight; an ``Accumulated`` one gathers its scores from gradients while training.
+"""
+
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor
+
+from micronet_cli.functional.granularity import Element, Granularity
+
+ELEMENT = Element()
 
 
 def magnitude(weight: Tensor) -> Tensor:
@@ -9,21 +20,150 @@ def magnitude(weight: Tensor) -> Tensor:
     return weight.abs()
 
 
-def shrink_mask(importance: Tensor, mask: Tensor, sparsity: float) -> Tensor:
-    """The mask with exactly ``round(n * sparsity)`` zeros, or ``mask`` itself where it already has as many.
+def lamp(weight: Tensor) -> Tensor:
+    """LAMP: w[u]^2 / sum of w[v]^2 over v that rank at or above u (Lee et al., arXiv 2010.07611, section 2.1).
+
+    The most important weight of every layer has 1, so that one threshold over all layers empties none. Within a layer
+    it ranks like the magnitude. Of equal magnitudes the earlier ranks lower. An all-zero layer has 0 everywhere.
+
+    >>> lamp(torch.tensor([1.0, -2.0, 0.0])).tolist()
+    [0.20000000298023224, 1.0, 0.0]
+    """
+    squares = weight.double().square().flatten()
+    order = squares.argsort(stable=True)
+    ranked = squares[order]
+    above = ranked.flip(0).cumsum(0).flip(0)
+    scores = torch.empty_like(squares)
+    scores[order] = torch.where(ranked > 0, ranked / above, 0.0)
+    return scores.view(weight.shape).to(torch.promote_types(weight.dtype, torch.float32))
+
+
+@dataclass(frozen=True)
+class Random:
+    """Uniform random importance: the control that a criterion has to beat.
+
+    Attributes:
+        seed: same seed, same importance, on any device.
+        layer: number of the layer, so that layers of one shape differ.
+    """
+
+    seed: int = 0
+    layer: int = 0
+
+    def of_layer(self, number: int) -> "Random":
+        """The criterion of one layer."""
+        return Random(self.seed, number)
+
+    def __call__(self, weight: Tensor) -> Tensor:
+        """Uniform in [0, 1), shape as ``weight``."""
+        generator = torch.Generator().manual_seed((self.seed * 1_000_003 + self.layer) % 2**63)
+        return torch.rand(weight.shape, generator=generator).to(weight.device)
+
+
+class Accumulated(ABC):
+    """A criterion gathered over training steps; its scores begin at 0."""
+
+    @abstractmethod
+    def add(self, scores: Tensor, weight: Tensor, gradient: Tensor) -> Tensor:
+        """The scores after one more gradient with respect to ``weight``; all of one shape."""
+
+
+@dataclass(frozen=True)
+class Taylor(Accumulated):
+    """First-order Taylor: |w g|, the loss change when w goes (Molchanov et al., arXiv 1611.06440, section 2.2).
+
+    Attributes:
+        decay: factor in (0, 1] on the earlier sum at every step; 1 is the plain sum.
+
+    >>> Taylor(decay=0.5).add(torch.tensor([2.0, 0.0]), torch.tensor([3.0, 1.0]), torch.tensor([-1.0, 0.5])).tolist()
+    [4.0, 0.5]
+    """
+
+    decay: float = 0.99
+
+    def __post_init__(self) -> None:
+        if not 0 < self.decay <= 1:
+            raise ValueError(f"decay={self.decay}: a factor in (0, 1] is wanted")
+
+    def add(self, scores: Tensor, weight: Tensor, gradient: Tensor) -> Tensor:
+        """Decay * scores + |w g|."""
+        return scores * self.decay + (weight * gradient).abs()
+
+
+@dataclass(frozen=True)
+class Movement(Accumulated):
+    """Movement: -sum of w g; weights that move away from zero stay (Sanh et al., arXiv 2005.07683, section 4).
+
+    >>> Movement().add(torch.zeros(3), torch.tensor([1.0, -1.0, 1.0]), torch.tensor([-2.0, 2.0, 2.0])).tolist()
+    [2.0, 2.0, -2.0]
+    """
+
+    def add(self, scores: Tensor, weight: Tensor, gradient: Tensor) -> Tensor:
+        """Scores - w g."""
+        return scores - weight * gradient
+
+
+def shrink_mask(importance: Tensor, mask: Tensor, sparsity: float, granularity: Granularity = ELEMENT) -> Tensor:
+    """The mask with exactly ``round(n * sparsity)`` dropped units, or ``mask`` itself where it already has as many.
 
     Args:
         importance: any shape, larger = keep.
         mask: bool of the same shape, True = kept. What it dropped stays dropped.
         sparsity: fraction of zeros in [0, 1].
+        granularity: what counts as a unit.
 
     Ties go by index: of equal importances the earlier one is dropped.
 
     >>> shrink_mask(torch.tensor([1.0, 1.0, 2.0, 1.0]), torch.ones(4, dtype=torch.bool), 0.5).tolist()
     [False, False, True, True]
     """
-    dropped = round(importance.numel() * sparsity)
-    ranked = importance.masked_fill(~mask, -torch.inf).flatten()
-    new = mask.flatten().clone()
-    new[ranked.argsort(stable=True)[:dropped]] = False
-    return new.view_as(mask)
+    return shrink_masks([importance], [mask], [sparsity], granularity)[0]
+
+
+def shrink_masks(
+    importances: Sequence[Tensor],
+    masks: Sequence[Tensor],
+    sparsities: Sequence[float],
+    granularity: Granularity = ELEMENT,
+) -> list[Tensor]:
+    """Masks of which one threshold drops ``round(sum of n_i * sparsity_i)`` units of all layers together.
+
+    With more than one layer the best unit of each goes last of all, so that no layer is emptied.
+
+    >>> one, two = shrink_masks(
+    ...     [torch.tensor([1.0, 2.0]), torch.tensor([3.0, 4.0])], [torch.ones(2, dtype=torch.bool)] * 2, [0.5, 0.5]
+    ... )
+    >>> one.tolist(), two.tolist()
+    ([False, True], [False, True])
+    """
+    found = [granularity.units(i, m) for i, m in zip(importances, masks, strict=True)]
+    ranked = [
+        values.masked_fill(~kept_units(numbers, mask, len(values)), -torch.inf)
+        for (values, numbers), mask in zip(found, masks, strict=True)
+    ]
+    if len(masks) > 1:
+        ranked = [_best_last(values) for values in ranked]
+    dropped = round(sum(granularity.count(m.shape) * s for m, s in zip(masks, sparsities, strict=True)))
+    together = torch.cat(ranked)
+    keep = together != -torch.inf
+    keep[together.argsort(stable=True)[:dropped]] = False
+    parts = keep.split([len(values) for values in ranked])
+    return [
+        mask & torch.cat([part, part.new_ones(1)])[numbers]
+        for mask, part, (_, numbers) in zip(masks, parts, found, strict=True)
+    ]
+
+
+def kept_units(numbers: Tensor, mask: Tensor, units: int) -> Tensor:
+    """Whether a unit has a kept element: ``[units]``."""
+    kept = torch.zeros(units + 1, dtype=torch.bool, device=mask.device)
+    kept[numbers[mask]] = True
+    return kept[:units]
+
+
+def _best_last(ranked: Tensor) -> Tensor:
+    """The best unit, the last of equal ones, above every unit of every layer; -inf stays dropped."""
+    best = len(ranked) - 1 - ranked.flip(0).argmax()
+    return torch.where(
+        (torch.arange(len(ranked), device=ranked.device) == best) & (ranked != -torch.inf), torch.inf, ranked
+    )

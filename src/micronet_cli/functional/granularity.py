@@ -1,0 +1,162 @@
+"""What is dropped or kept as one: single elements, blocks, N of M, filters.
+
+A granularity numbers the units of a weight. The importance of a unit is the mean of its elements', dropped ones being
+0, so that units of different sizes can be compared (of filters and |w|: the l1 norm of Li et al., arXiv 1608.08710,
+divided by the filter's size).
+"""
+
+import math
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+
+class Granularity(ABC):
+    """The units of a weight ``[C_out, C_in/groups, ...]``."""
+
+    @property
+    def max_sparsity(self) -> float:
+        """The most that a rule may ask for."""
+        return 1.0
+
+    @property
+    def input_multiple(self) -> int:
+        """What has to divide a weight's input dimension."""
+        return 1
+
+    @abstractmethod
+    def count(self, shape: torch.Size) -> int:
+        """Number of units of which sparsity is a fraction."""
+
+    @abstractmethod
+    def units(self, importance: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
+        """Importance ``[units]``, and the unit number of every element, of the weight's shape.
+
+        An element with the number ``len(units)`` is in none, and is kept as it is.
+        """
+
+
+@dataclass(frozen=True)
+class Element(Granularity):
+    """Single elements (unstructured)."""
+
+    def count(self, shape: torch.Size) -> int:
+        """Number of elements."""
+        return shape.numel()
+
+    def units(self, importance: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
+        """Every element its own."""
+        return importance.flatten(), torch.arange(mask.numel(), device=mask.device).view(mask.shape)
+
+
+@dataclass(frozen=True)
+class Block(Granularity):
+    """Blocks over the first dimensions, as the block mask of the score charges them.
+
+    Attributes:
+        shape: sizes over [C_out, C_in, ...]; dimensions that it does not name are blocked by 1. Edge blocks are
+            smaller.
+
+    >>> values, numbers = Block([2, 2]).units(torch.ones(2, 3), torch.ones(2, 3, dtype=torch.bool))
+    >>> values.tolist(), numbers.tolist()
+    ([1.0, 1.0], [[0, 0, 1], [0, 0, 1]])
+    """
+
+    shape: Sequence[int]
+
+    def __post_init__(self) -> None:
+        if not self.shape or not all(isinstance(size, int) and size > 0 for size in self.shape):
+            raise ValueError(f"shape={list(self.shape)}: positive sizes as [4, 4] are wanted")
+
+    def sizes(self, shape: torch.Size) -> list[int]:
+        """A size for every dimension."""
+        return [*self.shape, *(1 for _ in shape[len(self.shape) :])][: len(shape)]
+
+    def count(self, shape: torch.Size) -> int:
+        """Number of blocks."""
+        return math.prod(-(-d // size) for d, size in zip(shape, self.sizes(shape), strict=True))
+
+    def units(self, importance: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
+        """A block each."""
+        sums, elements = self._sums(importance * mask), self._sums(torch.ones_like(importance))
+        numbers = torch.zeros((), dtype=torch.long, device=mask.device)
+        for dim, (length, size) in enumerate(zip(mask.shape, self.sizes(mask.shape), strict=True)):
+            position = torch.arange(length, device=mask.device) // size
+            along = [1] * mask.dim()
+            along[dim] = length
+            numbers = numbers * -(-length // size) + position.view(along)
+        return sums / elements, numbers.expand(mask.shape)
+
+    def _sums(self, values: Tensor) -> Tensor:
+        sizes = self.sizes(values.shape)
+        padding = [p for d, size in zip(values.shape, sizes, strict=True) for p in (-d % size, 0)]
+        padded = F.pad(values, padding[::-1])
+        split = [part for d, size in zip(padded.shape, sizes, strict=True) for part in (d // size, size)]
+        return padded.reshape(split).sum(tuple(range(1, 2 * values.dim(), 2))).flatten()
+
+
+@dataclass(frozen=True)
+class Filter(Granularity):
+    """Whole output channels (rows of a linear layer)."""
+
+    def count(self, shape: torch.Size) -> int:
+        """Number of output channels."""
+        return shape[0]
+
+    def units(self, importance: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
+        """An output channel each."""
+        numbers = torch.arange(len(mask), device=mask.device).view(-1, *(1 for _ in mask.shape[1:]))
+        return (importance * mask).flatten(1).mean(1), numbers.expand(mask.shape)
+
+
+@dataclass(frozen=True)
+class NM(Granularity):
+    """At least N kept of every M neighbours along the input dimension (Mishra et al., arXiv 2104.08378, section 3).
+
+    The N most important of each group are never dropped; sparsity stays a fraction of the elements, and at 1 - N/M
+    every group holds exactly N.
+
+    Attributes:
+        n: kept of each group, in [1, m).
+        m: elements of a group.
+
+    >>> values, numbers = NM(2, 4).units(torch.tensor([[3.0, 1.0, 2.0, 4.0]]), torch.ones(1, 4, dtype=torch.bool))
+    >>> values.tolist(), numbers.tolist()  # 2 stands for none
+    ([1.0, 2.0], [[2, 0, 1, 2]])
+    """
+
+    n: int = 2
+    m: int = 4
+
+    def __post_init__(self) -> None:
+        if not 1 <= self.n < self.m:
+            raise ValueError(f"n={self.n}: 1 <= n < m is wanted, m is {self.m}")
+
+    @property
+    def max_sparsity(self) -> float:
+        """1 - N/M."""
+        return 1 - self.n / self.m
+
+    @property
+    def input_multiple(self) -> int:
+        """M: groups fill the input dimension."""
+        return self.m
+
+    def count(self, shape: torch.Size) -> int:
+        """Number of elements."""
+        return shape.numel()
+
+    def units(self, importance: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
+        """The M - N least important elements of each group; what is dropped comes first among them."""
+        along = importance.masked_fill(~mask, -torch.inf).movedim(1, -1)
+        groups = along.reshape(-1, self.m)
+        spare = self.m - self.n
+        order = groups.argsort(dim=1, stable=True)
+        rank = order.argsort(dim=1)
+        first = torch.arange(len(groups), device=mask.device)[:, None] * spare
+        numbers = torch.where(rank < spare, first + rank, len(groups) * spare)
+        return groups.gather(1, order)[:, :spare].flatten(), numbers.reshape(along.shape).movedim(-1, 1)
