@@ -1,14 +1,18 @@
-"""Pruning = importance x schedule x layer rules."""
+"""Pruning = importance x schedule x layer rules x granularity."""
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from typing import Literal
 
 import torch
 from torch import Tensor, nn
+from torch.utils.hooks import RemovableHandle
 
 from micronet_cli.compression.effective_weight import attach_mask, effective_weight, original_weight
+from micronet_cli.compression.gradient_scores import SCORES, accumulate, attach_buffer, averaged, buffer_of
 from micronet_cli.compression.targets import LayerRule, match_layers
-from micronet_cli.functional.pruning import magnitude, shrink_mask
+from micronet_cli.functional.granularity import Element, Granularity
+from micronet_cli.functional.pruning import Accumulated, magnitude, shrink_masks
 from micronet_cli.functional.schedules import AGP
 
 
@@ -31,48 +35,72 @@ class Pruner:
     Attributes:
         rules: rule name -> layers and their final sparsity.
         schedule: progress in [0, 1] -> fraction of the way from ``initial_sparsity`` to the final one.
-        importance: weight -> importance of the same shape, larger = keep.
+        importance: masked weight -> importance of the same shape, larger = keep; or a criterion that gradients feed,
+            which drops nothing before it has seen one.
         initial_sparsity: sparsity at the schedule's beginning, in [0, 1); never more than a rule's final one.
+        scope: ``layer``: each has its own sparsity. ``global``: one threshold over all ruled layers; together they drop
+            as many units as their own sparsities ask for.
+        granularity: what is dropped as one; sparsity is a fraction of these units.
     """
 
     rules: Mapping[str, SparsityRule]
     schedule: Callable[[float], float] = field(default_factory=AGP)
-    importance: Callable[[Tensor], Tensor] = magnitude
+    importance: Callable[[Tensor], Tensor] | Accumulated = magnitude
     initial_sparsity: float = 0.0
+    scope: Literal["layer", "global"] = "layer"
+    granularity: Granularity = field(default_factory=Element)
 
     def __post_init__(self) -> None:
         if not 0 <= self.initial_sparsity < 1:
             raise ValueError(f"initial_sparsity={self.initial_sparsity}: a fraction of zeros in [0, 1) is wanted")
+        if self.scope not in ("layer", "global"):
+            raise ValueError(f"scope={self.scope}: layer or global is wanted")
+        if not isinstance(self.granularity, Granularity):
+            raise ValueError(f"granularity={self.granularity}: one of micronet_cli.functional.granularity is wanted")
+        if isinstance(self.importance, type):
+            raise ValueError(f"importance={self.importance.__name__}: a class is wanted as importance._target_")
+        most = self.granularity.max_sparsity
+        for name, rule in self.rules.items():
+            if rule.sparsity and rule.sparsity > most:
+                raise ValueError(
+                    f"rules.{name}.sparsity={rule.sparsity}: at most {most} is wanted of {self.granularity}"
+                )
         self._targets: list[tuple[nn.Module, float]] = []
         self._reached: float | None = None
+        self._listening: list[RemovableHandle] | None = None
 
     def attach(self, model: nn.Module) -> None:
         """Give every ruled layer a mask (an inherited one goes on); structure only.
 
         Raises:
-            ValueError: a rule is left with no layer.
+            ValueError: a rule is left with no layer, or a layer does not have the granularity's units.
         """
-        self._targets, self._reached = [], None
-        for name, (_, rule) in match_layers(model, self.rules, "prune").items():
-            if rule.sparsity:
-                layer = model.get_submodule(name)
-                attach_mask(layer)
-                self._targets.append((layer, rule.sparsity))
+        self._targets, self._reached, self._listening = [], None, None
+        for name, (rule_name, rule) in match_layers(model, self.rules, "prune").items():
+            if not rule.sparsity:
+                continue
+            layer = model.get_submodule(name)
+            inputs, multiple = original_weight(layer).shape[1], self.granularity.input_multiple
+            if inputs % multiple:
+                raise ValueError(
+                    f"prune.rules.{rule_name}: {name} has an input dimension of {inputs}, a multiple of {multiple} is "
+                    f"wanted of {self.granularity}; a later rule with sparsity=null leaves it alone"
+                )
+            attach_mask(layer)
+            if isinstance(self.importance, Accumulated):
+                attach_buffer(layer, SCORES)
+            self._targets.append((layer, rule.sparsity))
 
     @torch.no_grad()
     def update(self, step: int, total_steps: int) -> bool:
         """Shrink the masks to what the schedule asks at ``step`` of ``total_steps``; True when at the final target."""
         fraction = self.schedule(step / total_steps)
-        if fraction != self._reached:
-            for layer, final in self._targets:
-                weight = effective_weight(layer)
-                assert weight is not None
-                assert weight.mask is not None
-                start = min(self.initial_sparsity, final)
-                sparsity = start + (final - start) * fraction
-                weight.mask.copy_(shrink_mask(self.importance(original_weight(layer)), weight.mask, sparsity))
+        if fraction != self._reached and (step == total_steps or self._has_scores()):
+            self._shrink(fraction)
             self._reached = fraction
-        return fraction >= 1
+        settled = fraction >= 1 and self._reached == fraction
+        self._listen(not settled)
+        return settled
 
     def table(self, model: nn.Module) -> dict[str, dict[str, object]]:
         """Layer -> its rule and target, as the run's table shows them."""
@@ -80,3 +108,51 @@ class Pruner:
             layer: {"prune_rule": name, "target_sparsity": rule.sparsity or 0.0}
             for layer, (name, rule) in match_layers(model, self.rules, "prune").items()
         }
+
+    def _shrink(self, fraction: float) -> None:
+        masks = [_mask(layer) for layer, _ in self._targets]
+        sparsities = []
+        for _, final in self._targets:
+            start = min(self.initial_sparsity, final)
+            sparsities.append(start + (final - start) * fraction)
+        importances = [self._importance(number, layer) for number, (layer, _) in enumerate(self._targets)]
+        groups = [list(range(len(masks)))] if self.scope == "global" and masks else [[i] for i in range(len(masks))]
+        for group in groups:
+            found = shrink_masks(
+                [importances[i] for i in group], [masks[i] for i in group], [sparsities[i] for i in group],
+                self.granularity,
+            )  # fmt: skip
+            for i, mask in zip(group, found, strict=True):
+                masks[i].copy_(mask)
+
+    def _importance(self, number: int, layer: nn.Module) -> Tensor:
+        if isinstance(self.importance, Accumulated):
+            return averaged(layer, SCORES)
+        of_layer = getattr(self.importance, "of_layer", None)
+        criterion = of_layer(number) if of_layer else self.importance
+        return criterion(original_weight(layer) * _mask(layer))
+
+    def _has_scores(self) -> bool:
+        """Whether there is something to rank by: gradients come with the first step."""
+        if not isinstance(self.importance, Accumulated):
+            return True
+        return any(bool(buffer_of(layer, SCORES).any()) for layer, _ in self._targets)
+
+    def _listen(self, wanted: bool) -> None:
+        """Let gradients feed the criterion, from the first update until the target is reached."""
+        if not isinstance(self.importance, Accumulated) or wanted == (self._listening is not None):
+            return
+        if wanted:
+            handles = [accumulate(layer, self.importance) for layer, _ in self._targets]
+            self._listening = [handle for handle in handles if handle is not None]
+        else:
+            for handle in self._listening or []:
+                handle.remove()
+            self._listening = None
+
+
+def _mask(layer: nn.Module) -> Tensor:
+    weight = effective_weight(layer)
+    assert weight is not None
+    assert weight.mask is not None
+    return weight.mask
