@@ -15,7 +15,9 @@ OPTIONS = [
     for path in sorted(group.rglob("*.yaml"))
 ]
 NEEDED = {
-    "soft_targets": ("distill.teacher.model=resnet56", "distill.teacher.weights=any"),
+    **dict.fromkeys(
+        ("soft_targets", "decoupled", "hints"), ("distill.teacher.model=resnet56", "distill.teacher.weights=any")
+    ),
     "webdataset": ("data.root=any",),
     "hf": ("data.dataset=hfds/any",),
 }

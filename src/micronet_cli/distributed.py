@@ -116,6 +116,14 @@ def data_parallel(model: nn.Module) -> nn.Module:
         return DistributedDataParallel(model, broadcast_buffers=False)
 
 
+def average_gradients(parameters: list[nn.Parameter]) -> None:
+    """Average gradients over the processes."""
+    for parameter in parameters:
+        if dist.is_initialized() and parameter.grad is not None:
+            dist.all_reduce(parameter.grad)
+            parameter.grad.div_(world_size())
+
+
 def average_batch_norm(model: nn.Module) -> None:
     """Average BatchNorm's running statistics over the processes, each of which has seen its part of every batch."""
     if not dist.is_initialized():

@@ -17,6 +17,8 @@ from micronet_cli.functional.schedules import AGP
 from micronet_cli.models import cifar_resnet  # noqa: F401
 from micronet_cli.models.model import InputSpec
 from micronet_cli.runs import Run
+from micronet_cli.training.distill import SoftTargets, Teacher
+from micronet_cli.training.hints import Hint, HintLoss
 from micronet_cli.training.meter import Meter
 from micronet_cli.training.objectives import CrossEntropy, Distillation
 from micronet_cli.training.optim import Optim
@@ -152,8 +154,9 @@ def test_distillation_gradient_differs_from_cross_entropys(tmp_path):
         return student.linear.weight.grad.clone()
 
     hard = gradient(CrossEntropy())
-    mixed = gradient(Distillation(teacher, spec, spec, alpha=0.3, temperature=2.0))
-    only_hard = gradient(Distillation(teacher, spec, spec, alpha=1.0, temperature=2.0))
+    soft = SoftTargets(Teacher("resnet8")).logit_loss
+    mixed = gradient(Distillation(teacher, spec, spec, soft, alpha=0.3))
+    only_hard = gradient(Distillation(teacher, spec, spec, soft, alpha=1.0))
     assert torch.allclose(only_hard, hard)
     # The 2019 entry's gradient was 0.3 of cross-entropy's and nothing else.
     assert not torch.allclose(mixed, 0.3 * hard, atol=1e-3)
@@ -163,7 +166,7 @@ def test_distillation_gradient_differs_from_cross_entropys(tmp_path):
 def test_teacher_sees_its_own_normalisation():
     seen = []
 
-    class Teacher(nn.Module):
+    class Normal(nn.Module):
         def __init__(self):
             super().__init__()
             self.p = nn.Parameter(torch.zeros(()))
@@ -174,7 +177,8 @@ def test_teacher_sees_its_own_normalisation():
 
     raw = torch.rand(2, 3, 4, 4)
     ours, theirs = (InputSpec((3, 4, 4), (m,) * 3, (s,) * 3) for m, s in ((0.5, 0.25), (0.4, 0.2)))
-    Distillation(Teacher(), theirs, ours, 0.5, 1.0)(Teacher(), (raw - 0.5) / 0.25, torch.tensor([0, 1]))
+    soft = SoftTargets(Teacher("resnet8")).logit_loss
+    Distillation(Normal(), theirs, ours, soft, 0.5)(Normal(), (raw - 0.5) / 0.25, torch.tensor([0, 1]))
     assert torch.allclose(seen[0], (raw - 0.4) / 0.2, atol=1e-6)
 
 
@@ -218,3 +222,39 @@ def test_cosine_schedule_ends_near_zero():
     assert optimizer.param_groups[0]["lr"] == pytest.approx(0.5)
     scheduler.step_update(99)
     assert optimizer.param_groups[0]["lr"] < 0.001
+
+
+def test_hints_train_a_regressor_where_channels_differ_and_resume_it(tmp_path):
+    torch.manual_seed(1)
+    teacher = timm.create_model("resnet8").eval()
+    spec = InputSpec((3, 8, 8), (0.5,) * 3, (0.5,) * 3)
+    soft = SoftTargets(Teacher("resnet8")).logit_loss
+
+    def make(resume=False, epochs=1):
+        fitted = fit(tmp_path, Trainer(epochs=epochs), resume=resume)
+        torch.manual_seed(2)
+        images = torch.zeros(2, 3, 8, 8)
+        pairs = {"same": Hint("layer1", "layer1"), "other": Hint("layer1", "layer2")}
+        hints = HintLoss(fitted.model, teacher, pairs, (images, images))
+        assert list(hints.regressors) == ["other"]
+        objective = Distillation(teacher, spec, spec, soft, 0.3, hints=hints, hint_weight=1.0)
+        return fit_with(fitted, objective), hints.regressors["other"]
+
+    def fit_with(fitted, objective):
+        optim = Optim("momentum", lr=0.05)
+        return Fit(fitted.settings, optim, fitted.network, objective, [], fitted.train, fitted.val, fitted.run_dir)
+
+    first, regressor = make()
+    before = regressor.weight.clone()
+    first.run()
+    trained = regressor.weight.clone()
+    assert not torch.equal(before, trained)
+    second, regressor = make(resume=True)
+    second.restore()
+    assert torch.equal(regressor.weight, trained)
+
+
+def test_hint_of_an_unknown_layer_names_near_misses():
+    model = timm.create_model("resnet8")
+    with pytest.raises(UserError, match=r"distill\.hints\.\*\.student='layer9': no such layer; there are layer"):
+        HintLoss(model, model, {"x": Hint("layer9", "layer1")}, (torch.zeros(2, 3, 8, 8),) * 2)

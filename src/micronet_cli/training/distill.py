@@ -1,14 +1,18 @@
 """The ``distill`` config group: which teacher, and how much of it."""
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import torch
+from torch import Tensor
 
 from micronet_cli import checkpoint
 from micronet_cli.checkpoint import Network
 from micronet_cli.errors import UserError
+from micronet_cli.functional.distillation import decoupled_loss, soft_target_loss
 from micronet_cli.models.model import InputSpec, Model
+from micronet_cli.training.hints import Hint, HintLoss
 from micronet_cli.training.objectives import Distillation
 
 
@@ -58,11 +62,15 @@ class SoftTargets:
     Attributes:
         alpha: weight of cross-entropy, in [0, 1]; the rest is the teacher's.
         temperature: T > 0.
+        hints: name -> pair of layers whose features should agree (FitNets, arXiv 1412.6550).
+        hint_weight: weight of their loss.
     """
 
     teacher: Teacher
     alpha: float = 0.3
     temperature: float = 2.0
+    hints: Mapping[str, Hint] = field(default_factory=dict)
+    hint_weight: float = 1.0
 
     def __post_init__(self) -> None:
         if not 0 <= self.alpha <= 1:
@@ -70,8 +78,38 @@ class SoftTargets:
         if self.temperature <= 0:
             raise ValueError(f"temperature={self.temperature}: more than 0 is wanted")
 
+    def logit_loss(self, student: Tensor, teacher: Tensor, labels: Tensor) -> Tensor:
+        """What the teacher's logits ask of the student's."""
+        return soft_target_loss(student, teacher, self.temperature)
+
     def objective(self, network: Network, device: torch.device, label_smoothing: float) -> Distillation:
         """The objective for a student on ``device``."""
         teacher, spec = self.teacher.build(len(network.classes))
         teacher = teacher.to(device, memory_format=torch.channels_last)
-        return Distillation(teacher, spec, network.spec, self.alpha, self.temperature, label_smoothing)
+        hints = None
+        if self.hints:
+            images = torch.zeros(2, *network.spec.size, device=device)
+            hints = HintLoss(network.model, teacher, self.hints, (images, images))
+        return Distillation(
+            teacher, spec, network.spec, self.logit_loss, self.alpha, label_smoothing, hints, self.hint_weight
+        )
+
+
+@dataclass(frozen=True)
+class Decoupled(SoftTargets):
+    """Decoupled distillation (Zhao et al., arXiv 2203.08679): the label's part and the other classes' part by weight.
+
+    Attributes:
+        target: weight of the divergence between {label, all else}.
+        non_target: weight of the divergence among the other classes.
+    """
+
+    alpha: float = 0.5
+    temperature: float = 4.0
+    target: float = 1.0
+    non_target: float = 8.0
+
+    def logit_loss(self, student: Tensor, teacher: Tensor, labels: Tensor) -> Tensor:
+        """What the teacher's logits ask of the student's; mixed labels count as their likeliest class."""
+        hard = labels if labels.dim() == 1 else labels.argmax(1)
+        return decoupled_loss(student, teacher, hard, self.temperature, self.target, self.non_target)

@@ -1,5 +1,6 @@
 """Objectives: ``(model, images, labels) -> (loss, logits)``."""
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -7,7 +8,6 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from micronet_cli.functional.distillation import soft_target_loss
 from micronet_cli.models.model import InputSpec
 
 
@@ -31,43 +31,54 @@ class CrossEntropy:
         return F.cross_entropy(logits, labels, label_smoothing=self.label_smoothing), logits
 
 
-@dataclass
-class Distillation:
-    """alpha * CE + (1 - alpha) * T^2 * KL(teacher || student) (Hinton et al., arXiv 1503.02531).
+class Distillation(nn.Module):
+    """alpha * cross-entropy + (1 - alpha) * what the teacher's logits ask + hint_weight * what its features ask.
 
-    Attributes:
-        teacher: a network in evaluation mode; no gradient reaches it.
+    Args:
+        teacher: a network; it is put into evaluation mode and no gradient reaches it.
         teacher_spec, student_spec: the inputs they want; the student's batch is re-normalised where they differ.
+        logit_loss: (student logits, teacher logits, labels) -> loss.
         alpha: weight of cross-entropy, in [0, 1].
-        temperature: T > 0.
         label_smoothing: of the cross-entropy, in [0, 1).
+        hints: loss of features; its parameters are trained along.
+        hint_weight: its weight.
     """
 
-    teacher: nn.Module
-    teacher_spec: InputSpec
-    student_spec: InputSpec
-    alpha: float
-    temperature: float
-    label_smoothing: float = 0.0
-
-    def __post_init__(self) -> None:
-        self.teacher.eval().requires_grad_(False)
-        parameter = next(self.teacher.parameters())
-        ours, theirs = (
-            [parameter.new_tensor(v).view(1, -1, 1, 1) for v in (spec.mean, spec.std)]
-            for spec in (self.student_spec, self.teacher_spec)
+    def __init__(
+        self,
+        teacher: nn.Module,
+        teacher_spec: InputSpec,
+        student_spec: InputSpec,
+        logit_loss: Callable[[Tensor, Tensor, Tensor], Tensor],
+        alpha: float,
+        label_smoothing: float = 0.0,
+        hints: nn.Module | None = None,
+        hint_weight: float = 0.0,
+    ) -> None:
+        super().__init__()
+        self.logit_loss, self.alpha, self.label_smoothing = logit_loss, alpha, label_smoothing
+        self.hints, self.hint_weight = hints, hint_weight
+        self._teacher = (teacher.eval().requires_grad_(False),)  # a tuple: no part of this module's state
+        device = next(teacher.parameters()).device
+        (mean, std), (their_mean, their_std) = (
+            [torch.tensor(v, device=device).view(1, -1, 1, 1) for v in (spec.mean, spec.std)]
+            for spec in (student_spec, teacher_spec)
         )
-        self._scale = ours[1] / theirs[1]
-        self._shift = (ours[0] - theirs[0]) / theirs[1]
-        same = self.student_spec.mean == self.teacher_spec.mean and self.student_spec.std == self.teacher_spec.std
-        self._renormalise = not same
+        self._scale, self._shift = std / their_std, (mean - their_mean) / their_std
+        self._renormalise = (student_spec.mean, student_spec.std) != (teacher_spec.mean, teacher_spec.std)
 
-    def __call__(self, model: nn.Module, images: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
+    @torch.no_grad()
+    def teach(self, images: Tensor) -> Tensor:
+        """The teacher's logits for a batch as the student gets it."""
+        return self._teacher[0](images * self._scale + self._shift if self._renormalise else images)
+
+    def forward(self, model: nn.Module, images: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
         """Loss and the student's logits."""
-        with torch.no_grad():
-            wanted = images * self._scale + self._shift if self._renormalise else images
-            teacher_logits = self.teacher(wanted)
+        teacher_logits = self.teach(images)
         logits = model(images)
         hard = F.cross_entropy(logits, labels, label_smoothing=self.label_smoothing)
-        soft = soft_target_loss(logits.float(), teacher_logits.float(), self.temperature)
-        return self.alpha * hard + (1 - self.alpha) * soft, logits
+        soft = self.logit_loss(logits.float(), teacher_logits.float(), labels)
+        loss = self.alpha * hard + (1 - self.alpha) * soft
+        if self.hints is not None:
+            loss = loss + self.hint_weight * self.hints()
+        return loss, logits

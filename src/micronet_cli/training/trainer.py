@@ -74,6 +74,9 @@ class Fit:
         self.total = min(trainer.epochs * self.steps_per_epoch, trainer.max_steps or sys.maxsize)
         self.epochs = -(-self.total // self.steps_per_epoch)
         self.optimizer = optim.optimizer(self.model)
+        self.own = list(objective.parameters()) if isinstance(objective, nn.Module) else []
+        if self.own:
+            self.optimizer.add_param_group({"params": self.own})
         self.scheduler = optim.scheduler(self.optimizer, self.epochs, self.steps_per_epoch)
         self.scaler = torch.amp.GradScaler(train.device.type, enabled=trainer.amp == "fp16")
         self.ema = ModelEmaV3(self.model, trainer.ema_decay) if trainer.ema_decay else None
@@ -155,6 +158,7 @@ class Fit:
         self.accumulated = (self.accumulated + 1) % settings.accumulate_steps
         if self.accumulated:
             return
+        distributed.average_gradients(self.own)  # the model's are averaged in its backward pass
         if settings.clip_grad_norm:
             self.scaler.unscale_(self.optimizer)
             nn.utils.clip_grad_norm_(self.model.parameters(), settings.clip_grad_norm)
@@ -225,6 +229,7 @@ class Fit:
                 "best": self.best,
                 "model": self.model.state_dict(),
                 "ema": self.ema.module.state_dict() if self.ema else None,
+                "objective": [parameter.detach() for parameter in self.own],
                 "optimizer": self.optimizer.state_dict(),
                 "scaler": self.scaler.state_dict(),
                 "rng": rng,
@@ -246,6 +251,8 @@ class Fit:
             self.model.load_state_dict(state["model"])
             if self.ema:
                 self.ema.module.load_state_dict(state["ema"])
+            for parameter, saved in zip(self.own, state["objective"], strict=True):
+                parameter.data.copy_(saved)
             self.optimizer.load_state_dict(state["optimizer"])
         except (RuntimeError, ValueError, AttributeError, TypeError) as error:
             raise UserError(
