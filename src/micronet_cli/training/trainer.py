@@ -27,6 +27,7 @@ from micronet_cli.training.objectives import Objective
 from micronet_cli.training.optim import Optim
 from micronet_cli.training.profile import StepProfiler
 from micronet_cli.training.settings import Trainer
+from micronet_cli.training.state import restore_state, state_of
 
 log = logging.getLogger(__name__)
 
@@ -220,20 +221,8 @@ class Fit:
 
     def save_state(self) -> None:
         """Write everything that decides the next step; raise Interrupted where a signal asked to stop."""
-        rng = distributed.gather((torch.get_rng_state(), [s.cpu() for s in torch.cuda.get_rng_state_all()]))
-        asked = self.somebody(self.stop.asked)
+        state, asked = state_of(self), self.somebody(self.stop.asked)
         if distributed.rank() == 0:
-            state = {
-                "total": self.total,
-                "step": self.step,
-                "best": self.best,
-                "model": self.model.state_dict(),
-                "ema": self.ema.module.state_dict() if self.ema else None,
-                "objective": [parameter.detach() for parameter in self.own],
-                "optimizer": self.optimizer.state_dict(),
-                "scaler": self.scaler.state_dict(),
-                "rng": rng,
-            }
             checkpoint.save_state(self.run_dir.state, state)
         if asked:
             raise Interrupted(f"stopped at step {self.step} of {self.total}")
@@ -248,24 +237,12 @@ class Fit:
         if state["total"] != self.total:
             log.warning("the run was %d steps long and is %d now: schedules shift", state["total"], self.total)
         try:
-            self.model.load_state_dict(state["model"])
-            if self.ema:
-                self.ema.module.load_state_dict(state["ema"])
-            for parameter, saved in zip(self.own, state["objective"], strict=True):
-                parameter.data.copy_(saved)
-            self.optimizer.load_state_dict(state["optimizer"])
+            restore_state(self, state)
         except (RuntimeError, ValueError, AttributeError, TypeError) as error:
             raise UserError(
                 f"resume=true: the state in {str(self.run_dir.state)!r} is of another network or optimiser "
                 f"({str(error).splitlines()[0]}); use the run's own config, or leave resume out to start afresh"
             ) from None
-        self.scaler.load_state_dict(state["scaler"])
-        if len(state["rng"]) == distributed.world_size():
-            cpu, cuda = state["rng"][distributed.rank()]
-            torch.set_rng_state(cpu)
-            if len(cuda) == torch.cuda.device_count():
-                torch.cuda.set_rng_state_all(cuda)
-        self.step, self.best = state["step"], state["best"]
         self.run_dir.rewind_history(lambda line: line["step"] <= self.step)
         log.info("resumed at step %d of %d", self.step, self.total)
 
