@@ -62,9 +62,20 @@ def original_weight(layer: nn.Module) -> Tensor:
     return cast(Tensor, layer.parametrizations["weight"].original)
 
 
+def check_zero(quantizer: WeightFakeQuantize | None) -> None:
+    """Raises ValueError where ``quantizer`` has no level for a mask's zeros."""
+    if quantizer is not None and not quantizer.has_zero:
+        raise ValueError(f"a masked layer wants a level for 0, which {type(quantizer).__name__} lacks; ternary has one")
+
+
 def attach_mask(layer: nn.Module) -> EffectiveWeight:
-    """The layer's parametrization with a mask, all kept where there was none."""
+    """The layer's parametrization with a mask, all kept where there was none.
+
+    Raises:
+        ValueError: the layer's quantiser has no level for a mask's zeros.
+    """
     weight = attach_effective_weight(layer)
+    check_zero(weight.fake_quantize)
     if weight.mask is None:
         weight.mask = torch.ones_like(original_weight(layer), dtype=torch.bool)
     return weight

@@ -1,12 +1,34 @@
 """Fake-quantiser modules: what the network computes with, and what the scorer and the packer read."""
 
 import math
+from typing import Literal
 
 import torch
 from torch import Tensor, nn
 
 from micronet_cli.distributed import range_over_ranks
-from micronet_cli.functional.quantization import channel_range, fake_quantize, quant_max, range_linear
+from micronet_cli.functional.calibration import Range, min_max
+from micronet_cli.functional.quantization import (
+    channel_range,
+    fake_quantize,
+    quant_max,
+    range_linear,
+    range_symmetric,
+    tensor_range,
+)
+
+Granularity = Literal["per_channel", "per_tensor"]
+
+
+def check_levels(name: str, bits: float, least: int, what: str) -> None:
+    """Raises ValueError unless ``bits`` give ``least`` levels."""
+    if quant_max(bits) + 1 < least:
+        raise ValueError(f"{name}={bits}: {what} wants {least} levels at least")
+
+
+def reduced_dims(weight: Tensor, granularity: Granularity) -> tuple[int, ...] | None:
+    """Dimensions that share a range; None: all."""
+    return None if granularity == "per_tensor" else tuple(range(1, weight.dim()))
 
 
 class FakeQuantize(nn.Module):
@@ -40,46 +62,68 @@ class FakeQuantize(nn.Module):
 
 
 class WeightFakeQuantize(FakeQuantize):
-    """Range-linear, asymmetric, one range per output channel, taken anew from the weight itself at every call."""
+    """Range-linear, the range taken anew from the weight itself at every call.
+
+    Attributes:
+        granularity: a range for each output channel, or one for the tensor.
+        symmetric: integers -n .. n around 0 and no stored zero point; else the range's own ends.
+        has_zero: whether 0 is among the levels, so that a mask's zeros survive.
+    """
+
+    has_zero = True
+
+    def __init__(self, bits: float, granularity: Granularity = "per_channel", symmetric: bool = False) -> None:
+        super().__init__(bits)
+        self.granularity, self.symmetric = granularity, symmetric
 
     def qparams(self, weight: Tensor) -> tuple[Tensor, Tensor]:
-        """Scale and zero point: ``[C_out, ...] -> 2 x [C_out, 1, ...]``."""
-        return range_linear(*channel_range(weight.detach()), self.bits)
+        """Scale and zero point: ``[C_out, ...] -> 2 x [C_out, 1, ...]``, or 0-dim."""
+        find = channel_range if self.granularity == "per_channel" else tensor_range
+        return (range_symmetric if self.symmetric else range_linear)(*find(weight.detach()), self.bits)
 
     def forward(self, weight: Tensor) -> Tensor:
         """Shape unchanged; zeros stay exactly zero; gradient 1."""
         scale, zero_point = self.qparams(weight)
-        return fake_quantize(weight, scale, zero_point, quant_max(self.bits), clip_gradient=False)
+        largest = quant_max(self.bits)
+        return fake_quantize(weight, scale, zero_point, largest - largest % 2 * self.symmetric, clip_gradient=False)
+
+    def ranges(self, shape: torch.Size) -> int:
+        """Number of ranges that a tensor of this shape has."""
+        return shape[0] if self.granularity == "per_channel" else 1
 
     def qparams_bits(self, shape: torch.Size) -> int:
-        """A 32-bit scale and a zero point at the code's bits for every output channel."""
-        return shape[0] * (32 + self.code_bits)
+        """A 32-bit scale and, if asymmetric, a zero point at the code's bits for every range."""
+        return self.ranges(shape) * (32 + (0 if self.symmetric else self.code_bits))
 
 
 class ActivationFakeQuantize(FakeQuantize):
-    """Range-linear, asymmetric, per tensor, over a range tracked while training.
+    """Range-linear, per tensor, over a range tracked while training.
 
-    The range is an exponential moving average of each batch's minimum and maximum with bias correction (Kingma and Ba,
+    The range is an exponential moving average of each batch's range with bias correction (Kingma and Ba,
     arXiv 1412.6980, section 3): after t batches the weight of the newest one is (1 - d) / (1 - d^t).
 
     Attributes:
         low, high: the corrected averages, 0-dim.
         seen: 1 - d^t, 0 before the first batch.
+        symmetric: a range symmetric to 0 where data are signed, from 0 where they are not; else the data's own.
+        estimate: batch -> its range.
+        frozen: the range stays as it is, while training too.
     """
 
     low: Tensor
     high: Tensor
     seen: Tensor
 
-    def __init__(self, bits: float, decay: float = 0.99) -> None:
+    def __init__(self, bits: float, decay: float = 0.99, symmetric: bool = False, estimate: Range = min_max) -> None:
         super().__init__(bits)
-        self.decay = decay
+        self.decay, self.symmetric, self.estimate = decay, symmetric, estimate
+        self.frozen = False
         for name in ("low", "high", "seen"):
             self.register_buffer(name, torch.zeros(()))
 
     def observe(self, x: Tensor) -> None:
         """Take the range of ``x`` into the average."""
-        low, high = range_over_ranks(*torch.aminmax(x.detach()))
+        low, high = range_over_ranks(*self.estimate(x.detach(), self.bits))
         self.seen.lerp_(torch.ones_like(self.seen), 1 - self.decay)
         rate = (1 - self.decay) / self.seen
         self.low.lerp_(low.to(self.low.dtype), rate)
@@ -87,11 +131,13 @@ class ActivationFakeQuantize(FakeQuantize):
 
     def qparams(self) -> tuple[Tensor, Tensor]:
         """Scale and zero point, 0-dim."""
+        if self.symmetric:
+            return range_symmetric(self.low, self.high, self.bits, unsigned=True)
         return range_linear(self.low, self.high, self.bits)
 
     def forward(self, x: Tensor) -> Tensor:
         """Shape and type unchanged; tracks the range in training mode."""
-        if self.training:
+        if self.training and not self.frozen:
             self.observe(x)
         scale, zero_point = self.qparams()
         return fake_quantize(x.to(scale.dtype), scale, zero_point, quant_max(self.bits)).to(x.dtype)

@@ -1,19 +1,24 @@
-"""Quantisation-aware training: which layers get which bits."""
+"""Quantisation-aware training: which layers get which bits, and by which schemes."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 
+import torch
 from torch import nn
 
-from micronet_cli.compression.effective_weight import attach_effective_weight
+from micronet_cli.compression.activation_quantizers import TrackedRange
+from micronet_cli.compression.effective_weight import attach_effective_weight, check_zero, original_weight
 from micronet_cli.compression.fake_quantize import (
     ActivationFakeQuantize,
     WeightFakeQuantize,
     attach_input_fake_quantize,
 )
 from micronet_cli.compression.targets import LayerRule, match_layers
+from micronet_cli.compression.weight_quantizers import RangeLinear
 
 MAX_BITS = 16
+WeightScheme = Callable[..., WeightFakeQuantize]
+ActivationScheme = Callable[..., ActivationFakeQuantize]
 
 
 @dataclass(frozen=True)
@@ -21,10 +26,15 @@ class BitsRule(LayerRule):
     """Bits of the matched layers' weights and inputs in [1, 16], maybe fractional.
 
     ``inherit`` (the default) takes the quantiser's own value, null leaves the tensor in float.
+
+    Attributes:
+        weight, activation: schemes of these layers, null: the quantiser's own.
     """
 
     weight_bits: float | str | None = "inherit"
     activation_bits: float | str | None = "inherit"
+    weight: WeightScheme | None = None
+    activation: ActivationScheme | None = None
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -39,27 +49,81 @@ def check_bits(name: str, bits: float | str | None) -> None:
         raise ValueError(f"{name}={bits}: bits in [1, {MAX_BITS}] or null (float) are wanted")
 
 
+@dataclass(frozen=True)
+class Target:
+    """What one layer gets; bits None for float."""
+
+    rule: str
+    weight_bits: float | None
+    activation_bits: float | None
+    weight: WeightScheme
+    activation: ActivationScheme
+
+
 @dataclass
 class Quantizer:
-    """Range-linear fake quantisation of weights (per channel) and of layer inputs (per tensor).
+    """Fake quantisation of weights and of layer inputs.
 
     Attributes:
-        rules: rule name -> layers, with bits of their own where they differ.
+        rules: rule name -> layers, with bits and schemes of their own where they differ.
         weight_bits: bits of weights, null: float.
         activation_bits: bits of the input of every matched layer, null: float.
-        ema_decay: decay of the activation range's moving average, in [0, 1).
+        ema_decay: decay of the activation range's moving average, in [0, 1); for ``activation: null``.
+        weight: a scheme of ``weight_quantizers``, as ``_target_`` with options or as a dotted path; null: range-linear,
+            asymmetric, per channel.
+        activation: a scheme of ``activation_quantizers``; null: range-linear over a moving average.
+        freeze_at: progress in [0, 1] from which tracked activation ranges stay as they are; null: never.
     """
 
     rules: Mapping[str, BitsRule] = field(default_factory=dict)
     weight_bits: float | None = 4
     activation_bits: float | None = 4
     ema_decay: float = 0.99
+    weight: WeightScheme | None = None
+    activation: ActivationScheme | None = None
+    freeze_at: float | None = None
 
     def __post_init__(self) -> None:
         check_bits("weight_bits", self.weight_bits)
         check_bits("activation_bits", self.activation_bits)
         if not 0 <= self.ema_decay < 1:
             raise ValueError(f"ema_decay={self.ema_decay}: a decay in [0, 1) is wanted")
+        if not 0 <= (self.freeze_at or 0) <= 1:
+            raise ValueError(f"freeze_at={self.freeze_at}: progress in [0, 1] is wanted")
+        self._activations: list[ActivationFakeQuantize] = []
+        for name, rule in self.rules.items():
+            target = self.target(name, rule)
+            try:
+                make_modules(target, torch.ones(1, 1))
+            except ValueError as error:
+                raise ValueError(f"rules.{name}.{error}") from None
+
+    def target(self, name: str, rule: BitsRule) -> Target:
+        """A rule with what it inherits."""
+
+        def own(bits: float | str | None, default: float | None) -> float | None:
+            return default if isinstance(bits, str) else bits
+
+        def scheme(*choices: Callable | None) -> Callable:
+            found = next(choice for choice in choices if choice is not None)
+            return found() if isinstance(found, type) else found
+
+        return Target(
+            name,
+            own(rule.weight_bits, self.weight_bits),
+            own(rule.activation_bits, self.activation_bits),
+            scheme(rule.weight, self.weight, RangeLinear),
+            scheme(rule.activation, self.activation, TrackedRange(self.ema_decay)),
+        )
+
+    def targets(self, model: nn.Module) -> dict[str, Target]:
+        """Layer -> what it gets.
+
+        Raises:
+            ValueError: a rule is left with no layer.
+        """
+        found = match_layers(model, self.rules, "quantize")
+        return {layer: self.target(name, rule) for layer, (name, rule) in found.items()}
 
     def resolve(self, model: nn.Module) -> dict[str, tuple[str, float | None, float | None]]:
         """Layer -> (rule name, weight bits, activation bits), bits None for float.
@@ -67,25 +131,35 @@ class Quantizer:
         Raises:
             ValueError: a rule is left with no layer.
         """
-
-        def own(bits: float | str | None, default: float | None) -> float | None:
-            return default if isinstance(bits, str) else bits
-
-        return {
-            layer: (name, own(rule.weight_bits, self.weight_bits), own(rule.activation_bits, self.activation_bits))
-            for layer, (name, rule) in match_layers(model, self.rules, "quantize").items()
-        }
+        return {name: (t.rule, t.weight_bits, t.activation_bits) for name, t in self.targets(model).items()}
 
     def attach(self, model: nn.Module) -> None:
-        """Give every ruled layer its quantisers, in place of inherited ones; structure only."""
-        for name, (_, weight_bits, activation_bits) in self.resolve(model).items():
+        """Give every ruled layer its quantisers, in place of inherited ones.
+
+        Learned steps of weights start from the weights as they are; a checkpoint's values take their place on loading.
+
+        Raises:
+            ValueError: a rule is left with no layer, or a masked layer would get weights without 0.
+        """
+        self._activations = []
+        for name, target in self.targets(model).items():
             layer = model.get_submodule(name)
-            attach_effective_weight(layer).fake_quantize = WeightFakeQuantize(weight_bits) if weight_bits else None
-            activation = ActivationFakeQuantize(activation_bits, self.ema_decay) if activation_bits else None
+            effective = attach_effective_weight(layer)
+            weight = original_weight(layer).detach()
+            masked = weight if effective.mask is None else weight * effective.mask
+            quantizer, activation = make_modules(target, masked)
+            if effective.mask is not None:
+                check_zero(quantizer)
+            effective.fake_quantize = quantizer
             attach_input_fake_quantize(layer, activation)
+            if activation is not None:
+                self._activations.append(activation.to(weight.device))
 
     def update(self, step: int, total_steps: int) -> bool:
-        """Nothing moves: the bits are the final ones from the first step on."""
+        """Freeze the ranges when due; the bits are the final ones from the first step on."""
+        frozen = self.freeze_at is not None and step >= self.freeze_at * total_steps
+        for activation in self._activations:
+            activation.frozen = frozen
         return True
 
     def table(self, model: nn.Module) -> dict[str, dict[str, object]]:
@@ -94,3 +168,13 @@ class Quantizer:
             layer: {"quantize_rule": name, "weight_bits": weight_bits, "activation_bits": activation_bits}
             for layer, (name, weight_bits, activation_bits) in self.resolve(model).items()
         }
+
+
+def make_modules(
+    target: Target, weight: torch.Tensor
+) -> tuple[WeightFakeQuantize | None, ActivationFakeQuantize | None]:
+    """The quantisers of a layer with this weight."""
+    return (
+        target.weight(target.weight_bits, weight) if target.weight_bits else None,
+        target.activation(target.activation_bits) if target.activation_bits else None,
+    )

@@ -9,6 +9,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from micronet_cli.functional.cache_blocks import blocks, blocks_pay, dense
+
 
 def quant_max(bits: float) -> int:
     """Largest code of a ``bits``-bit quantiser with codes ``0 .. quant_max``; fractional bits give odd level counts.
@@ -19,10 +21,27 @@ def quant_max(bits: float) -> int:
     return math.floor(2**bits - 1)
 
 
+def signed_min(largest: int) -> int:
+    """Smallest integer of a signed quantiser with ``largest + 1`` levels: Q_N = 2^(b-1) for whole bits.
+
+    >>> signed_min(15), signed_min(4)
+    (-8, -2)
+    """
+    return -((largest + 1) // 2)
+
+
 def channel_range(weight: Tensor) -> tuple[Tensor, Tensor]:
     """Smallest and largest value per output channel: ``[C_out, ...] -> 2 x [C_out, 1, ...]``."""
     dims = tuple(range(1, weight.dim()))
     return torch.aminmax(weight, dim=None) if not dims else (weight.amin(dims, True), weight.amax(dims, True))
+
+
+def tensor_range(x: Tensor) -> tuple[Tensor, Tensor]:
+    """Smallest and largest value, 0-dim each; channels_last is read as it lies in memory, without a copy."""
+    if x.dim() == 4 and not x.is_contiguous():
+        x = x.permute(0, 2, 3, 1)
+    low, high = torch.aminmax(x)
+    return low, high
 
 
 def range_linear(low: Tensor, high: Tensor, bits: float) -> tuple[Tensor, Tensor]:
@@ -39,9 +58,30 @@ def range_linear(low: Tensor, high: Tensor, bits: float) -> tuple[Tensor, Tensor
     return scale, torch.round(scale * low).clamp(min=-quant_max(bits))
 
 
+def range_symmetric(low: Tensor, high: Tensor, bits: float, unsigned: bool = False) -> tuple[Tensor, Tensor]:
+    """Scale and zero point of the symmetric quantiser over ``[-m, m]``, m = max(|low|, |high|).
+
+    With L levels the integers are ``-n .. n``, n = (L - 1) // 2 (Jacob et al., arXiv 1712.05877, section 3, "narrow
+    range"): ``scale = n / m``, ``zero_point = -n``. With ``unsigned``, data without negative values
+    (``low >= 0``) get all of ``0 .. L - 1``: ``scale = (L - 1) / high``, zero point 0.
+    """
+    largest = quant_max(bits)
+    half = torch.full_like(low, largest // 2)
+    if unsigned:
+        half = torch.where(low < 0, half, float(largest))
+    magnitude = torch.maximum(-low, high)
+    scale = torch.where(magnitude > 0, half / magnitude.clamp_min(torch.finfo(low.dtype).tiny), 1.0)
+    return scale, torch.where(low < 0, -half, 0.0) if unsigned else -half
+
+
 def codes(x: Tensor, scale: Tensor, zero_point: Tensor, largest: int) -> Tensor:
     """Integer codes in ``[0, largest]`` of ``x``, in the float type of ``x``."""
     return torch.round(x * scale - zero_point).clamp_(0, largest)
+
+
+def clip_bounds(scale: Any, zero_point: Any, largest: int) -> tuple[Any, Any]:
+    """Values between which a code is not clamped: half a step beyond the smallest and the largest level."""
+    return (zero_point - 0.5) / scale, (largest + zero_point + 0.5) / scale
 
 
 class _FakeQuantize(torch.autograd.Function):
@@ -56,9 +96,37 @@ class _FakeQuantize(torch.autograd.Function):
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None, None, None, None]:
         if ctx.largest is not None:
             x, scale, zero_point = ctx.saved_tensors
-            low, high = (zero_point - 0.5) / scale, (ctx.largest + zero_point + 0.5) / scale
-            grad = grad * ((x >= low) & (x <= high))
+            low, high = clip_bounds(scale, zero_point, ctx.largest)
+            grad = torch.where((x >= low) & (x <= high), grad, 0.0)
         return grad, None, None, None, None
+
+
+class _FakeQuantizeInBlocks(torch.autograd.Function):
+    """The same numbers for one range a tensor, in the processor's cache."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, scale: float, zero_point: float, largest: int) -> Tensor:
+        x = dense(x)
+        ctx.save_for_backward(x)
+        ctx.bounds = clip_bounds(scale, zero_point, largest)
+        return quantize_blocks(x, scale, zero_point, largest)
+
+    @staticmethod
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None, None, None]:
+        (x,) = ctx.saved_tensors
+        return torch.ops.aten.hardtanh_backward(grad, x, *ctx.bounds), None, None, None
+
+
+def quantize_blocks(x: Tensor, scale: float, zero_point: float, largest: int) -> Tensor:
+    """``x`` (dense in memory) rounded to its quantised values, a block after the other."""
+    out = torch.empty_like(x)
+    for source, part in blocks(x, out):
+        torch.mul(source, scale, out=part)
+        if zero_point:
+            part.sub_(zero_point).round_().clamp_(0, largest).add_(zero_point).div_(scale)
+        else:
+            part.round_().clamp_(0, largest).div_(scale)
+    return out
 
 
 def fake_quantize(x: Tensor, scale: Tensor, zero_point: Tensor, largest: int, clip_gradient: bool = True) -> Tensor:
@@ -66,4 +134,59 @@ def fake_quantize(x: Tensor, scale: Tensor, zero_point: Tensor, largest: int, cl
 
     The gradient is 1; with ``clip_gradient`` it is 0 where the code was clamped.
     """
+    if clip_gradient and scale.dim() == 0 and blocks_pay(x):
+        return _FakeQuantizeInBlocks.apply(x, scale.item(), zero_point.item(), largest)
     return _FakeQuantize.apply(x, scale, zero_point, largest, clip_gradient)
+
+
+class _StraightThrough(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, value: Tensor) -> Tensor:
+        return value.clone()
+
+    @staticmethod
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None]:
+        return grad, None
+
+
+def _channel_mean(values: Tensor, used: Tensor) -> Tensor:
+    """Mean of the ``used`` values per output channel, 0 where there are none: ``[C_out, 1, ...]``."""
+    dims = tuple(range(1, values.dim()))
+    return (values * used).sum(dims, keepdim=True) / used.sum(dims, keepdim=True).clamp_min(1)
+
+
+def binary(weight: Tensor) -> Tensor:
+    """``sign(w) mean|w|`` per output channel (XNOR-Net, arXiv 1603.05279, equation 6), sign(0) = 1; gradient 1.
+
+    >>> binary(torch.tensor([[-1.0, 3.0]])).tolist()
+    [[-2.0, 2.0]]
+    """
+    values = weight.detach()
+    magnitude = _channel_mean(values.abs(), torch.ones_like(values, dtype=torch.bool))
+    return _StraightThrough.apply(weight, torch.where(values < 0, -magnitude, magnitude))
+
+
+def ternary(weight: Tensor) -> Tensor:
+    """-a, 0 or a per output channel (Ternary Weight Networks, arXiv 1605.04711, equations 5 and 6); gradient 1.
+
+    0 where |w| <= d = 0.7 mean|w|; a is the mean magnitude of the others. The mean is over non-zeros, since zeros of a
+    mask say nothing of the spread.
+
+    >>> ternary(torch.tensor([[-1.0, 0.25, 3.0, 0.0]])).tolist()
+    [[-2.0, 0.0, 2.0, 0.0]]
+    """
+    values = weight.detach()
+    magnitude = values.abs()
+    used = magnitude > 0.7 * _channel_mean(magnitude, magnitude > 0)
+    return _StraightThrough.apply(weight, values.sign() * used * _channel_mean(magnitude, used))
+
+
+def dorefa(weight: Tensor) -> Tensor:
+    """DoReFa-Net's weight before rounding: ``max|w| tanh(w) / max|tanh(w)|`` (arXiv 1606.06160, equation 9).
+
+    The paper's weights end in [-1, 1] and on 2^k levels without 0. Here they keep the trained network's ``max|w|``,
+    and are to be rounded to the 2n + 1 integers -n .. n, so that 0 stays 0. The gradient goes through tanh.
+    """
+    bent = torch.tanh(weight)
+    largest = bent.detach().abs().amax()
+    return bent * torch.where(largest > 0, weight.detach().abs().amax() / largest, 1.0)

@@ -1,0 +1,200 @@
+"""Weight schemes: range-linear, LSQ, LSQ+, DoReFa, binary and ternary.
+
+A scheme is what ``quantize.weight`` names: a frozen dataclass whose call ``(bits, weight)`` makes the layer's module.
+"""
+
+import math
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from micronet_cli.compression.fake_quantize import (
+    Granularity,
+    WeightFakeQuantize,
+    check_levels,
+    reduced_dims,
+)
+from micronet_cli.functional.learned_step import learned_step, lsq_plus_step, lsq_step
+from micronet_cli.functional.quantization import binary, dorefa, fake_quantize, quant_max, signed_min, ternary
+
+
+@dataclass(frozen=True)
+class RangeLinear:
+    """The weight's own range, in equal steps.
+
+    Attributes:
+        granularity: a range for each output channel, or one for the tensor.
+        symmetric: integers -n .. n, without a stored zero point (Jacob et al., arXiv 1712.05877).
+    """
+
+    granularity: Granularity = "per_channel"
+    symmetric: bool = False
+
+    def __call__(self, bits: float, weight: Tensor) -> WeightFakeQuantize:
+        """The module of one layer."""
+        if self.symmetric:
+            check_levels("weight_bits", bits, 3, "a symmetric range")
+        return WeightFakeQuantize(bits, self.granularity, self.symmetric)
+
+
+class LearnedStepWeight(WeightFakeQuantize):
+    """Signed weights times a learned step (Esser et al., LSQ, arXiv 1902.08153).
+
+    Attributes:
+        step: the parameter, [C_out] or 0-dim. A network may take it through 0; its magnitude is used.
+    """
+
+    def __init__(self, bits: float, weight: Tensor, granularity: Granularity, plus: bool) -> None:
+        super().__init__(bits, granularity)
+        self.zero_code = -signed_min(quant_max(bits))
+        dims = reduced_dims(weight, granularity)
+        values = weight.detach().float()
+        found = lsq_plus_step(values, quant_max(bits), dims) if plus else lsq_step(values, self.largest_integer, dims)
+        self.step = nn.Parameter(found.flatten() if dims else found.reshape(()))
+
+    @property
+    def largest_integer(self) -> int:
+        """Q_P."""
+        return quant_max(self.bits) - self.zero_code
+
+    def size(self, weight: Tensor) -> Tensor:
+        """The step as it is used: > 0, [C_out, 1, ...] or 0-dim."""
+        step = self.step.abs().clamp_min(torch.finfo(self.step.dtype).eps)
+        return step.view(-1, *(1,) * (weight.dim() - 1)) if step.dim() else step
+
+    def qparams(self, weight: Tensor) -> tuple[Tensor, Tensor]:
+        """Scale (1 / step) and zero point."""
+        scale = self.size(weight).detach().reciprocal()
+        return scale, torch.full_like(scale, -self.zero_code)
+
+    def forward(self, weight: Tensor) -> Tensor:
+        """Shape unchanged; zeros stay exactly zero."""
+        step = self.size(weight)
+        elements = weight.numel() // step.numel()
+        scale = 1 / math.sqrt(elements * self.largest_integer)
+        return learned_step(weight, step, torch.full_like(step, -self.zero_code), quant_max(self.bits), scale)
+
+    def qparams_bits(self, shape: torch.Size) -> int:
+        """A 32-bit step a channel or tensor."""
+        return 32 * self.ranges(shape)
+
+
+@dataclass(frozen=True)
+class LSQ:
+    """Learned step size quantisation (arXiv 1902.08153); one step a tensor is the paper's granularity."""
+
+    granularity: Granularity = "per_channel"
+
+    def __call__(self, bits: float, weight: Tensor) -> LearnedStepWeight:
+        """The module of one layer; the step starts at 2 <|w|> / sqrt(Q_P)."""
+        check_levels("weight_bits", bits, 3, "LSQ")
+        return LearnedStepWeight(bits, weight, self.granularity, plus=False)
+
+
+@dataclass(frozen=True)
+class LSQPlus:
+    """LSQ+ of weights (arXiv 2004.09576): LSQ that starts at the reach of three standard deviations."""
+
+    granularity: Granularity = "per_channel"
+
+    def __call__(self, bits: float, weight: Tensor) -> LearnedStepWeight:
+        """The module of one layer."""
+        check_levels("weight_bits", bits, 3, "LSQ+")
+        return LearnedStepWeight(bits, weight, self.granularity, plus=True)
+
+
+class DoReFaWeight(WeightFakeQuantize):
+    """Weights through tanh, then uniform (Zhou et al., arXiv 1606.06160, equation 9); see ``functional.dorefa``."""
+
+    def __init__(self, bits: float) -> None:
+        super().__init__(bits, "per_tensor")
+        self.half = quant_max(bits) // 2
+
+    def qparams(self, weight: Tensor) -> tuple[Tensor, Tensor]:
+        """Scale and zero point of the effective weight: integers -n .. n times max |w| / n."""
+        magnitude = weight.detach().abs().amax()
+        scale = torch.where(magnitude > 0, self.half / magnitude, 1.0)
+        return scale, torch.full_like(scale, -self.half)
+
+    def forward(self, weight: Tensor) -> Tensor:
+        """Shape unchanged; zeros stay exactly zero."""
+        scale, zero_point = self.qparams(weight)
+        return fake_quantize(dorefa(weight), scale, zero_point, 2 * self.half, clip_gradient=False)
+
+    def qparams_bits(self, shape: torch.Size) -> int:
+        """A 32-bit scale."""
+        return 32
+
+
+@dataclass(frozen=True)
+class DoReFa:
+    """DoReFa-Net's weights (arXiv 1606.06160)."""
+
+    def __call__(self, bits: float, weight: Tensor) -> DoReFaWeight:
+        """The module of one layer."""
+        check_levels("weight_bits", bits, 3, "DoReFa")
+        return DoReFaWeight(bits)
+
+
+class BinaryWeight(WeightFakeQuantize):
+    """Sign times mean magnitude of the channel (Rastegari et al., XNOR-Net, arXiv 1603.05279, equation 6)."""
+
+    has_zero = False
+
+    def __init__(self) -> None:
+        super().__init__(1)
+
+    def qparams(self, weight: Tensor) -> tuple[Tensor, Tensor]:
+        """Scale (1 / magnitude) and zero point; integers are -1 and 1."""
+        magnitude = binary(weight.detach()).abs().flatten(1).amax(1).view(-1, *(1,) * (weight.dim() - 1))
+        scale = torch.where(magnitude > 0, 1 / magnitude, 1.0)
+        return scale, torch.full_like(scale, -1)
+
+    def forward(self, weight: Tensor) -> Tensor:
+        """Shape unchanged; gradient 1."""
+        return binary(weight)
+
+    def qparams_bits(self, shape: torch.Size) -> int:
+        """A 32-bit magnitude a channel."""
+        return 32 * shape[0]
+
+
+@dataclass(frozen=True)
+class Binary:
+    """Binary weights; they hold no zero, so they do not go with masks."""
+
+    def __call__(self, bits: float, weight: Tensor) -> BinaryWeight:
+        """The module of one layer."""
+        if quant_max(bits) != 1:
+            raise ValueError(f"weight_bits={bits}: binary weights have 2 levels; 1 is wanted")
+        return BinaryWeight()
+
+
+class TernaryWeight(WeightFakeQuantize):
+    """-a, 0, a by channel (Li et al., Ternary Weight Networks, arXiv 1605.04711, equations 5 and 6)."""
+
+    def qparams(self, weight: Tensor) -> tuple[Tensor, Tensor]:
+        """Scale (1 / a) and zero point; integers are -1, 0 and 1."""
+        magnitude = ternary(weight.detach()).abs().flatten(1).amax(1).view(-1, *(1,) * (weight.dim() - 1))
+        scale = torch.where(magnitude > 0, 1 / magnitude, 1.0)
+        return scale, torch.full_like(scale, -1)
+
+    def forward(self, weight: Tensor) -> Tensor:
+        """Shape unchanged; zeros stay exactly zero; gradient 1."""
+        return ternary(weight)
+
+    def qparams_bits(self, shape: torch.Size) -> int:
+        """A 32-bit magnitude a channel."""
+        return 32 * shape[0]
+
+
+@dataclass(frozen=True)
+class Ternary:
+    """Ternary weights; 1.6 bits are three levels."""
+
+    def __call__(self, bits: float, weight: Tensor) -> TernaryWeight:
+        """The module of one layer."""
+        if quant_max(bits) != 2:
+            raise ValueError(f"weight_bits={bits}: ternary weights have 3 levels; 1.6 is wanted")
+        return TernaryWeight(bits)

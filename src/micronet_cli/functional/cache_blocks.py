@@ -1,0 +1,39 @@
+"""Element-wise work on large CPU tensors, block by block.
+
+A chain of element-wise operators reads and writes the whole tensor each; a block that stays in the processor's
+second-level cache goes through the chain before the next one is fetched.
+"""
+
+from collections.abc import Iterator
+
+import torch
+from torch import Tensor
+
+BLOCK = 1 << 17  # elements: half a MiB of floats; measured in benchmarks/step_time.py
+
+
+def blocks_pay(x: Tensor) -> bool:
+    """Whether ``x`` is a real float CPU tensor of more than a block; a compiler fuses by itself."""
+    return (
+        not torch.compiler.is_compiling()
+        and x.device.type == "cpu"
+        and x.dtype == torch.float32
+        and x.numel() > BLOCK
+        and type(x) in (Tensor, torch.nn.Parameter)
+    )
+
+
+def is_dense(x: Tensor) -> bool:
+    """Whether the elements lie in memory without gaps."""
+    return x.is_contiguous() or (x.dim() == 4 and x.is_contiguous(memory_format=torch.channels_last))
+
+
+def dense(x: Tensor) -> Tensor:
+    """``x``, or a copy without gaps."""
+    return x if is_dense(x) else x.contiguous()
+
+
+def blocks(*tensors: Tensor) -> Iterator[tuple[Tensor, ...]]:
+    """Flat blocks of tensors of one shape and layout, each dense: views that share their memory."""
+    flat = [t.as_strided((t.numel(),), (1,)) for t in tensors]
+    yield from zip(*(t.split(BLOCK) for t in flat), strict=True)

@@ -1,0 +1,54 @@
+"""Ranges of a batch of activations: what a quantiser's range starts from, or is averaged from.
+
+Every function takes the values and the bits of their quantiser and returns two 0-dim tensors.
+"""
+
+from collections.abc import Callable
+
+import torch
+from torch import Tensor
+
+from micronet_cli.functional.quantization import codes, quant_max, range_linear, tensor_range
+
+Range = Callable[[Tensor, float], tuple[Tensor, Tensor]]
+SAMPLE = 1 << 16  # values that the slower estimates look at
+TAIL = 0.001
+SHRINKS = 40
+
+
+def min_max(x: Tensor, bits: float) -> tuple[Tensor, Tensor]:
+    """Smallest and largest value.
+
+    >>> min_max(torch.tensor([1.0, -2.0, 3.0]), 4)
+    (tensor(-2.), tensor(3.))
+    """
+    return tensor_range(x)
+
+
+def percentile(x: Tensor, bits: float) -> tuple[Tensor, Tensor]:
+    """The values that 0.1 % lie beyond on each side (Wu et al., arXiv 2004.09602, section 3.2: 99.9 %)."""
+    low, high = torch.quantile(sample(x), torch.tensor([TAIL, 1 - TAIL], device=x.device)).unbind()
+    return low, high
+
+
+def mse(x: Tensor, bits: float) -> tuple[Tensor, Tensor]:
+    """The range with the smallest squared rounding error, among the full one shrunk to 1/40, 2/40 .. 40/40.
+
+    Both ends shrink together (Nagel et al., arXiv 2106.08295, section 2.3.3, equation 12). Ties go to the wider range.
+    """
+    values = sample(x)
+    low, high = tensor_range(values)
+    errors = []
+    shares = torch.arange(SHRINKS, 0, -1, device=x.device) / SHRINKS
+    for share in shares:
+        scale, zero_point = range_linear(low * share, high * share, bits)
+        rounded = (codes(values, scale, zero_point, quant_max(bits)) + zero_point) / scale
+        errors.append((rounded - values).square().mean())
+    best = shares[torch.stack(errors).argmin()]
+    return low * best, high * best
+
+
+def sample(x: Tensor) -> Tensor:
+    """At most ``SAMPLE`` values of ``x`` at equal distances, flat, float32."""
+    flat = x.detach().reshape(-1)
+    return flat[:: -(-flat.numel() // SAMPLE)].float()

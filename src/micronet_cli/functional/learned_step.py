@@ -1,0 +1,134 @@
+"""Quantisers whose step size is learned: LSQ, LSQ+ and PACT, which differ in the step's gradient alone.
+
+Integers are ``zero_point .. zero_point + largest``; a value of the output is an integer times the step.
+"""
+
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from micronet_cli.functional.cache_blocks import blocks, blocks_pay, dense
+from micronet_cli.functional.quantization import codes, quantize_blocks
+
+
+def lsq_step(x: Tensor, largest_integer: int, dims: tuple[int, ...] | None = None) -> Tensor:
+    """LSQ's first step size 2 <|x|> / sqrt(Q_P) (arXiv 1902.08153, section 2.1), over the non-zeros of ``x``.
+
+    Zeros are left out because those of a pruned weight say nothing of its spread. Without non-zeros the step is 1.
+
+    Args:
+        x: weight or activation.
+        largest_integer: Q_P.
+        dims: reduced dimensions, kept as size 1; None: all.
+
+    >>> lsq_step(torch.tensor([-3.0, 0.0, 1.0]), 4)
+    tensor(2.)
+    """
+    magnitude = x.abs()
+    total = magnitude.sum(dims, keepdim=True) if dims else magnitude.sum()
+    used = (x != 0).sum(dims, keepdim=True) if dims else (x != 0).sum()
+    return torch.where(total > 0, 2 * total / used.clamp_min(1) / largest_integer**0.5, 1.0)
+
+
+def lsq_plus_step(weight: Tensor, largest: int, dims: tuple[int, ...] | None = None) -> Tensor:
+    """LSQ+'s first step of weights max(|mean - 3 sd|, |mean + 3 sd|) / 2^(b-1) (arXiv 2004.09576, section 3.3)."""
+    deviation, mean = torch.std_mean(weight, dims, correction=0, keepdim=dims is not None)
+    reach = torch.maximum((mean - 3 * deviation).abs(), (mean + 3 * deviation).abs())
+    return torch.where(reach > 0, reach / ((largest + 1) / 2), 1.0)
+
+
+def learned_step(
+    x: Tensor,
+    step: Tensor,
+    zero_point: Tensor,
+    largest: int,
+    gradient_scale: float,
+    residual: bool = True,
+    offset: Tensor | None = None,
+) -> Tensor:
+    """``x`` rounded to integers times ``step``, with gradients for ``x`` and ``step``.
+
+    With v = x / step, Q_N <= v <= Q_P the integers and v' the rounded and clamped v:
+
+    - d out / d x = 1 where Q_N < v < Q_P, else 0 (LSQ, arXiv 1902.08153, equation 5);
+    - d out / d step = v' - v where Q_N < v < Q_P, else Q_N or Q_P (equation 3), times ``gradient_scale``
+      (section 2.2); without ``residual`` 0 where Q_N < v < Q_P (PACT, arXiv 1805.06085, equation 3, with
+      alpha = Q_P step);
+    - ``offset`` (LSQ+, arXiv 2004.09576, equations 4 and 5) has gradient 0 inside and 1 where x is clipped, and the
+      step's is counted from the offset. The offset used is the whole number ``zero_point`` of steps, so 0 stays 0.
+
+    Args:
+        x: weight or activation.
+        step: broadcast to ``x``, > 0.
+        zero_point: Q_N, a whole number in float, of the step's shape or 0-dim.
+        largest: Q_P - Q_N.
+        gradient_scale: factor of the gradients of step and offset.
+        residual: LSQ's gradient inside the range; False: PACT's.
+        offset: receives a gradient, of the step's shape; its value is not read.
+    """
+    if step.dim() == 0 and zero_point.dim() == 0 and blocks_pay(x):
+        return _LearnedStepInBlocks.apply(x, step, zero_point, largest, gradient_scale, residual, offset)
+    return _LearnedStep.apply(x, step, zero_point, largest, gradient_scale, residual, offset)
+
+
+class _LearnedStep(torch.autograd.Function):
+    @staticmethod
+    def forward(
+        ctx: Any, x: Tensor, step: Tensor, zero_point: Tensor, largest: int, scale: float, residual: bool,
+        offset: Tensor | None,
+    ) -> Tensor:  # fmt: skip
+        ctx.save_for_backward(x, step, zero_point)
+        ctx.options = largest, scale, residual, offset is not None
+        inverse = step.reciprocal()
+        return codes(x, inverse, zero_point, largest).add_(zero_point).div_(inverse)
+
+    @staticmethod
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
+        x, step, zero_point = ctx.saved_tensors
+        largest, scale, residual, has_offset = ctx.options
+        v = x / step
+        inside = (v > zero_point) & (v < zero_point + largest)
+        code = codes(x, step.reciprocal(), zero_point, largest)
+        rounded = code if has_offset else code + zero_point
+        exact = v - zero_point if has_offset else v
+        slope = torch.where(inside, rounded - exact if residual else 0.0, rounded)
+        grad_step = (grad * slope).sum_to_size(step.shape) * scale
+        grad_offset = torch.where(inside, 0.0, grad).sum_to_size(step.shape) * scale if has_offset else None
+        return torch.where(inside, grad, 0.0), grad_step, None, None, None, None, grad_offset
+
+
+class _LearnedStepInBlocks(torch.autograd.Function):
+    """The same numbers for one step a tensor, in the processor's cache; sums over the tensor become dot products."""
+
+    @staticmethod
+    def forward(
+        ctx: Any, x: Tensor, step: Tensor, zero_point: Tensor, largest: int, scale: float, residual: bool,
+        offset: Tensor | None,
+    ) -> Tensor:  # fmt: skip
+        x = dense(x)
+        size, first = step.item(), zero_point.item()
+        out = quantize_blocks(x, step.reciprocal().item(), first, largest)
+        ctx.save_for_backward(x, out)
+        ctx.step, ctx.options = step, (size, first, largest, scale, residual, offset is not None)
+        return out
+
+    @staticmethod
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
+        x, out = ctx.saved_tensors
+        size, first, largest, scale, residual, has_offset = ctx.options
+        if grad.stride() != x.stride():
+            grad = torch.empty_like(x).copy_(grad)
+        grad_x = torch.empty_like(x)
+        rounded = exact = outside = 0.0
+        clip = torch.ops.aten.hardtanh_backward.grad_input
+        for g, source, value, part in blocks(grad, x, out, grad_x):
+            clip(g, source, first * size, (first + largest) * size, grad_input=part)
+            rounded += torch.dot(g, value).item()
+            exact += torch.dot(part, source if residual else value).item()
+            if has_offset:
+                outside += (g.sum() - part.sum()).item()
+        grad_step = (rounded - exact) / size - first * outside
+        result = [grad_step * scale, outside * scale if has_offset else None]
+        step_, offset_ = (None if value is None else torch.full_like(ctx.step, value) for value in result)
+        return grad_x, step_, None, None, None, None, offset_
