@@ -1,7 +1,17 @@
 import pytest
 import torch
 
-from micronet_cli.functional.pruning import Movement, Random, Taylor, lamp, magnitude, shrink_mask, shrink_masks
+from micronet_cli.functional.granularity import Filter
+from micronet_cli.functional.pruning import (
+    Movement,
+    Random,
+    Taylor,
+    lamp,
+    magnitude,
+    regrow_mask,
+    shrink_mask,
+    shrink_masks,
+)
 
 
 def ones(n):
@@ -135,3 +145,39 @@ def test_global_dropped_stay_dropped():
     )
     assert one.tolist() == [True, False, False]
     assert two.tolist() == [False, True, True]
+
+
+def test_regrow_golden():
+    mask = torch.tensor([True, True, True, True, False, False])
+    importance = torch.tensor([4.0, 1.0, 2.0, 3.0, 0.0, 0.0])
+    # 1 and 2 go; the largest gradients of what is not kept are at 4 and, itself just dropped, at 1
+    gradient = torch.tensor([9.0, -5.0, 0.5, 9.0, 6.0, 1.0])
+    assert regrow_mask(importance, gradient, mask, 0.5).tolist() == [True, True, False, True, True, False]
+
+
+def test_regrow_ties_and_zero_gradients_go_by_index():
+    mask = torch.tensor([True, True, False, False])
+    assert regrow_mask(torch.ones(4), torch.zeros(4), mask, 0.5).tolist() == [False, True, False, True]
+
+
+@pytest.mark.parametrize(("mask", "fraction"), [([True], 1.0), ([False], 1.0), ([True, False], 0.0)])
+def test_regrow_with_nothing_to_exchange(mask, fraction):
+    mask = torch.tensor(mask)
+    assert torch.equal(regrow_mask(torch.ones(len(mask)), torch.ones(len(mask)), mask, fraction), mask)
+
+
+def test_regrow_of_filters():
+    mask = torch.tensor([[True, True], [True, True], [False, False]])
+    importance = torch.tensor([[5.0, 5.0], [1.0, 1.0], [0.0, 0.0]])
+    gradient = torch.tensor([[0.0, 0.0], [1.0, 0.0], [0.0, 2.0]])
+    grown = regrow_mask(importance, gradient, mask, 0.5, Filter())
+    assert grown.tolist() == [[True, True], [False, False], [True, True]]
+
+
+@pytest.mark.parametrize("fraction", [0.1, 0.33, 0.9, 1.0])
+def test_regrow_keeps_the_sparsity(fraction):
+    torch.manual_seed(0)
+    mask = torch.rand(7, 11) > 0.6
+    grown = regrow_mask(torch.rand(7, 11), torch.randn(7, 11), mask, fraction)
+    assert int(grown.sum()) == int(mask.sum())
+    assert not torch.equal(grown, mask)

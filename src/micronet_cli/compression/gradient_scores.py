@@ -3,6 +3,8 @@
 They are buffers of the layer's ``EffectiveWeight``, so that a resumed run goes on with them and copies stay apart.
 """
 
+from functools import partial
+
 import torch
 from torch import Tensor, nn
 from torch.utils.hooks import RemovableHandle
@@ -12,6 +14,7 @@ from micronet_cli.distributed import sum_over_ranks, world_size
 from micronet_cli.functional.pruning import Accumulated
 
 SCORES = "pruning_scores"
+DENSE = "dense_gradient"
 
 
 def attach_buffer(layer: nn.Module, name: str) -> None:
@@ -50,6 +53,22 @@ def accumulate(layer: nn.Module, criterion: Accumulated) -> RemovableHandle | No
         scores.copy_(criterion.add(scores, masked, gradient.nan_to_num(0.0, 0.0, 0.0)))
 
     return original.register_hook(add)
+
+
+def watch_dense_gradient(layer: nn.Module) -> RemovableHandle:
+    """Add the gradient with respect to ``layer.weight``, zeros included, to the layer's ``DENSE`` buffer."""
+    return _parametrization(layer).register_forward_hook(_watch)
+
+
+def _watch(module: nn.Module, inputs: tuple, output: Tensor) -> None:
+    """Forward hook (a function, so that copies stay apart)."""
+    if module.training and output.requires_grad:
+        output.register_hook(partial(_add_dense, module))
+
+
+@torch.no_grad()
+def _add_dense(module: nn.Module, gradient: Tensor) -> None:
+    module.get_buffer(DENSE).add_(gradient.nan_to_num(0.0, 0.0, 0.0))
 
 
 def _parametrization(layer: nn.Module) -> EffectiveWeight:

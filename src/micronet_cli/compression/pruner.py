@@ -9,9 +9,10 @@ from torch import Tensor, nn
 from torch.utils.hooks import RemovableHandle
 
 from micronet_cli.compression.effective_weight import attach_mask, effective_weight, original_weight
-from micronet_cli.compression.gradient_scores import SCORES, accumulate, attach_buffer, averaged, buffer_of
+from micronet_cli.compression.gradient_scores import DENSE, SCORES, accumulate, attach_buffer, averaged, buffer_of
+from micronet_cli.compression.regrow import Exchange, Regrow
 from micronet_cli.compression.targets import LayerRule, match_layers
-from micronet_cli.functional.granularity import Element, Granularity
+from micronet_cli.functional.granularity import NM, Element, Granularity
 from micronet_cli.functional.pruning import Accumulated, magnitude, shrink_masks
 from micronet_cli.functional.schedules import AGP
 
@@ -41,6 +42,7 @@ class Pruner:
         scope: ``layer``: each has its own sparsity. ``global``: one threshold over all ruled layers; together they drop
             as many units as their own sparsities ask for.
         granularity: what is dropped as one; sparsity is a fraction of these units.
+        regrow: exchange some of the kept units, layer by layer, for better ones; null: masks only shrink.
     """
 
     rules: Mapping[str, SparsityRule]
@@ -49,6 +51,7 @@ class Pruner:
     initial_sparsity: float = 0.0
     scope: Literal["layer", "global"] = "layer"
     granularity: Granularity = field(default_factory=Element)
+    regrow: Regrow | None = None
 
     def __post_init__(self) -> None:
         if not 0 <= self.initial_sparsity < 1:
@@ -65,9 +68,14 @@ class Pruner:
                 raise ValueError(
                     f"rules.{name}.sparsity={rule.sparsity}: at most {most} is wanted of {self.granularity}"
                 )
+        if self.regrow is not None and (isinstance(self.granularity, NM) or isinstance(self.importance, Accumulated)):
+            raise ValueError(
+                f"regrow={self.regrow}: an importance of the weights, and units other than N:M, are wanted"
+            )
         self._targets: list[tuple[nn.Module, float]] = []
         self._reached: float | None = None
         self._listening: list[RemovableHandle] | None = None
+        self._exchange: Exchange | None = None
 
     def attach(self, model: nn.Module) -> None:
         """Give every ruled layer a mask (an inherited one goes on); structure only.
@@ -76,6 +84,7 @@ class Pruner:
             ValueError: a rule is left with no layer, or a layer does not have the granularity's units.
         """
         self._targets, self._reached, self._listening = [], None, None
+        self._exchange = None if self.regrow is None else Exchange(self.regrow, self.granularity)
         for name, (rule_name, rule) in match_layers(model, self.rules, "prune").items():
             if not rule.sparsity:
                 continue
@@ -89,6 +98,8 @@ class Pruner:
             attach_mask(layer)
             if isinstance(self.importance, Accumulated):
                 attach_buffer(layer, SCORES)
+            if self.regrow is not None:
+                attach_buffer(layer, DENSE)
             self._targets.append((layer, rule.sparsity))
 
     @torch.no_grad()
@@ -98,6 +109,8 @@ class Pruner:
         if fraction != self._reached and (step == total_steps or self._has_scores()):
             self._shrink(fraction)
             self._reached = fraction
+        if self._exchange is not None:
+            self._exchange.update([layer for layer, _ in self._targets], self._importance, step, total_steps)
         settled = fraction >= 1 and self._reached == fraction
         self._listen(not settled)
         return settled

@@ -154,6 +154,38 @@ def shrink_masks(
     ]
 
 
+def regrow_mask(
+    importance: Tensor, gradient: Tensor, mask: Tensor, fraction: float, granularity: Granularity = ELEMENT
+) -> Tensor:
+    """RigL: the least important kept units go, as many come back where |gradient| is largest (arXiv 1911.11134).
+
+    Section 3 there: k = round(fraction * kept); drop TopK(-importance, k) of the kept, grow TopK(|g|, k) of all that
+    are not kept after that. Sparsity stays as it is.
+
+    Args:
+        importance: any shape, larger = keep.
+        gradient: with respect to the masked weight, at its zeros too.
+        mask: bool, True = kept.
+        fraction: of the kept units, in [0, 1].
+        granularity: what counts as a unit; one whose units do not depend on the importance.
+
+    Ties go by index: the earlier one is dropped, the later one grown.
+
+    >>> kept = torch.tensor([True, True, False, False])
+    >>> regrow_mask(torch.tensor([1.0, 2.0, 0.0, 0.0]), torch.tensor([0.0, 0.0, 3.0, -4.0]), kept, 0.5).tolist()
+    [False, True, False, True]
+    """
+    values, numbers = granularity.units(importance, mask)
+    kept = kept_units(numbers, mask, len(values))
+    count = round(int(kept.sum()) * fraction)
+    left = kept.clone()
+    left[values.masked_fill(~kept, torch.inf).argsort(stable=True)[:count]] = False
+    promise, _ = granularity.units(gradient.abs(), torch.ones_like(mask))
+    grown = torch.zeros_like(kept)
+    grown[promise.masked_fill(left, -torch.inf).argsort(stable=True)[len(kept) - count :]] = True
+    return (mask & left[numbers]) | grown[numbers]
+
+
 def kept_units(numbers: Tensor, mask: Tensor, units: int) -> Tensor:
     """Whether a unit has a kept element: ``[units]``."""
     kept = torch.zeros(units + 1, dtype=torch.bool, device=mask.device)
