@@ -67,6 +67,12 @@ def test_rules_are_bound_to_their_dataclass(composed):
     assert check_config(config)["prune"].rules["stem"].sparsity == 0.3
 
 
+@pytest.mark.parametrize("match", ["{stem}", "(?!{stem}$).*", r"layer[12]\.\d{1,2}\..*", "'layer1.*'"])
+def test_any_regular_expression_can_be_typed(composed, match):
+    config = inherited(composed("stage=prune", f"prune.rules.mine.match={match}", "prune.rules.mine.sparsity=0.3"))
+    assert check_config(config)["prune"].rules["mine"].match == match.strip("'")
+
+
 def test_rule_without_match_is_named(composed):
     with pytest.raises(UserError, match=r"prune\.rules\.extra\.match: missing"):
         check_config(inherited(composed("stage=prune", "prune.rules.extra.sparsity=0.3")))

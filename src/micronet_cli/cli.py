@@ -117,10 +117,16 @@ def take_config_dir(arguments: list[str]) -> tuple[list[str], Path | None]:
 def free_key(argument: str) -> str:
     """``key=value`` as ``++key=value``: rules can be added, and unknown keys reach the config check, which knows more.
 
-    >>> free_key("prune.rules.stem.match=conv1"), free_key("stage=prune"), free_key("hydra.run.dir=x"), free_key("-m")
-    ('++prune.rules.stem.match=conv1', 'stage=prune', 'hydra.run.dir=x', '-m')
+    A rule's regular expression is quoted, for Hydra reads brackets and commas as its own.
+
+    >>> free_key("trainer.epochs=3"), free_key("stage=prune"), free_key("hydra.run.dir=x"), free_key("-m")
+    ('++trainer.epochs=3', 'stage=prune', 'hydra.run.dir=x', '-m')
+    >>> free_key("prune.rules.stem.match={stem}|fc")
+    "++prune.rules.stem.match='{stem}|fc'"
     """
-    key, equals, _ = argument.partition("=")
+    key, equals, value = argument.partition("=")
+    if key.endswith(".match") and value[:1] not in ("'", '"'):
+        argument = f"{key}='{value}'"
     if not equals or key[:1] in ("-", "+", "~") or "/" in key or key.split(".")[0] == "hydra":
         return argument
     return argument if key.split("@")[0] in group_names() else f"++{argument}"
