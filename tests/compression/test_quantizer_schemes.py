@@ -279,3 +279,19 @@ def test_bfloat16_activations_keep_their_type(name):
         model.train()(torch.randn(4, 3, 8, 8)).float().square().mean().backward()
     x = torch.randn(3, 5, dtype=torch.bfloat16)
     assert model[2].input_fake_quantize(x).dtype == torch.bfloat16
+
+
+@pytest.mark.parametrize("name", ["w4a4", "lsq", "lsq_plus"])
+def test_a_training_step_compiles_without_graph_breaks(name):
+    torch._dynamo.reset()
+    model, _ = quantized(name, activation=nn.SiLU)
+    traced = copy.deepcopy(model)
+    compiled = torch.compile(traced, backend="aot_eager", fullgraph=True)
+    for step in range(2):
+        images = torch.randn(4, 3, 8, 8, generator=torch.Generator().manual_seed(step))
+        model.train()(images).square().mean().backward()
+        traced.train()
+        compiled(images).square().mean().backward()
+    for plain, other in zip(model.parameters(), traced.parameters(), strict=True):
+        assert torch.allclose(plain.grad, other.grad, rtol=1e-4, atol=1e-6)
+    torch._dynamo.reset()

@@ -44,7 +44,7 @@ def mse(x: Tensor, bits: float) -> tuple[Tensor, Tensor]:
         scale, zero_point = range_linear(low * share, high * share, bits)
         rounded = (codes(values, scale, zero_point, quant_max(bits)) + zero_point) / scale
         errors.append((rounded - values).square().mean())
-    best = shares[torch.stack(errors).argmin()]
+    best = torch.take(shares, torch.stack(errors).argmin())  # indexing would wait for a GPU
     return low * best, high * best
 
 
