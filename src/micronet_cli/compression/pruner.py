@@ -29,6 +29,14 @@ class SparsityRule(LayerRule):
             raise ValueError(f"sparsity={self.sparsity}: a fraction of zeros in [0, 1) is wanted")
 
 
+def sparsity_table(model: nn.Module, rules: Mapping[str, SparsityRule]) -> dict[str, dict[str, object]]:
+    """Layer -> its rule and target, as the run's table shows them."""
+    return {
+        layer: {"prune_rule": name, "target_sparsity": rule.sparsity or 0.0}
+        for layer, (name, rule) in match_layers(model, rules, "prune").items()
+    }
+
+
 @dataclass
 class Pruner:
     """Masks that shrink along a schedule.
@@ -117,10 +125,7 @@ class Pruner:
 
     def table(self, model: nn.Module) -> dict[str, dict[str, object]]:
         """Layer -> its rule and target, as the run's table shows them."""
-        return {
-            layer: {"prune_rule": name, "target_sparsity": rule.sparsity or 0.0}
-            for layer, (name, rule) in match_layers(model, self.rules, "prune").items()
-        }
+        return sparsity_table(model, self.rules)
 
     def _shrink(self, fraction: float) -> None:
         masks = [_mask(layer) for layer, _ in self._targets]

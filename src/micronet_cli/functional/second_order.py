@@ -1,0 +1,92 @@
+"""Optimal Brain Compression: which weights of a layer go, and how the others make up for them.
+
+Frantar and Alistarh, arXiv 2208.11580. A layer's weight is ``[rows, d]``, each row a sum of d products with the inputs
+X ``[n, d]``; the error ``|X w - X w'|^2`` has the Hessian ``H = 2 X^T X`` for every row.
+"""
+
+import torch
+from torch import Tensor
+
+# Elements of the inverse Hessians that are worked on at once.
+CHUNK_ELEMENTS = 2**24
+
+
+def damped(hessian: Tensor, dampening: float) -> Tensor:
+    """H + dampening * mean(diag H) * I in float64, positive definite; the identity where H is all zero.
+
+    >>> damped(torch.tensor([[2.0, 0.0], [0.0, 0.0]]), 0.5).tolist(), damped(torch.zeros(1, 1), 0.1).tolist()
+    ([[2.5, 0.0], [0.0, 0.5]], [[1.0]])
+    """
+    hessian = hessian.double()
+    mean = hessian.diagonal().mean()
+    return hessian + torch.eye(len(hessian), dtype=hessian.dtype, device=hessian.device) * (
+        mean * dampening if mean > 0 else 1.0
+    )
+
+
+def obs_importance(weight: Tensor, hessian: Tensor, mask: Tensor) -> Tensor:
+    """The error that an element's removal adds when each row is emptied greedily (section 4, algorithm 1).
+
+    Each step removes p = argmin w_p^2 / [H^-1]_pp, updates w -= H^-1[:, p] w_p / [H^-1]_pp and takes p out of H^-1 by
+    H^-1 -= H^-1[:, p] H^-1[p, :] / [H^-1]_pp. The running maximum along a row makes "the k smallest of all rows" the
+    set that a greedy choice among all rows finds.
+
+    Args:
+        weight: ``[rows, d]``.
+        hessian: ``[d, d]``, positive definite.
+        mask: bool ``[rows, d]``, True = kept; what it dropped is out from the beginning.
+
+    Returns:
+        float32 ``[rows, d]``, larger = keep.
+
+    >>> obs_importance(torch.tensor([[1.0, 3.0]]), torch.eye(2), torch.ones(1, 2, dtype=torch.bool)).tolist()
+    [[1.0, 9.0]]
+    """
+    inverse = torch.linalg.inv(hessian.double())
+    rows = max(1, CHUNK_ELEMENTS // inverse.numel())
+    # What was dropped before costs nothing, and so goes first.
+    return torch.cat([_emptied(part, inverse) for part in (weight * mask).float().split(rows)])
+
+
+def obs_update(weight: Tensor, hessian: Tensor, mask: Tensor) -> Tensor:
+    """The kept weights that come nearest to the output of ``weight``: H_KK w'_K = (H w)_K for each row's kept set K.
+
+    The closed form of all of a row's updates together (equation 6: w' = w - H^-1[:, P] [H^-1]_PP^-1 w_P).
+
+    Args:
+        weight: ``[rows, d]``.
+        hessian: ``[d, d]``, positive definite.
+        mask: bool ``[rows, d]``, True = kept.
+
+    >>> hessian = torch.tensor([[2.0, 1.0], [1.0, 2.0]])
+    >>> obs_update(torch.tensor([[1.0, 2.0]]), hessian, torch.tensor([[False, True]])).tolist()
+    [[0.0, 2.5]]
+    """
+    hessian = hessian.double()
+    wanted = weight.double() @ hessian
+    identity = torch.eye(len(hessian), dtype=hessian.dtype, device=hessian.device)
+    found = []
+    for kept, right in zip(mask, wanted, strict=True):
+        both = kept[:, None] & kept
+        found.append(torch.linalg.solve(torch.where(both, hessian, identity * ~both), right * kept))
+    return (torch.stack(found) * mask).to(weight.dtype)
+
+
+def _emptied(weight: Tensor, inverse: Tensor) -> Tensor:
+    rows, size = weight.shape
+    inverses = inverse.float().repeat(rows, 1, 1)
+    every = torch.arange(rows, device=weight.device)
+    left = torch.ones_like(weight, dtype=torch.bool)
+    importance, highest = torch.zeros_like(weight), torch.zeros(rows, device=weight.device)
+    for _ in range(size):
+        diagonal = inverses.diagonal(dim1=1, dim2=2).clamp(min=torch.finfo(torch.float32).tiny)
+        cost = (weight.square() / diagonal).masked_fill(~left, torch.inf)
+        index = cost.argmin(1)
+        highest = torch.maximum(highest, cost[every, index])
+        importance[every, index] = highest
+        left[every, index] = False
+        column, pivot = inverses[every, :, index], diagonal[every, index]
+        weight = (weight - (weight[every, index] / pivot)[:, None] * column) * left
+        scaled = column / pivot.sqrt()[:, None]
+        inverses.baddbmm_(scaled[:, :, None], scaled[:, None, :], alpha=-1)
+    return importance
