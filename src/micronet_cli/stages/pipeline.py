@@ -91,6 +91,8 @@ def run(job: Job) -> dict[str, Any]:
         for file in (Run(where, resume=True).best, Run(where, resume=True).last):
             if job.run.writes and file.is_file():
                 write_bytes(directory / "checkpoints" / file.name, file.read_bytes())
+        if (layers := where / "layers.csv").is_file():
+            job.run.write_text(layers.name, layers.read_text())
     job.run.write_csv("summary.csv", rows)
     log.info("\n%s\n\nrun: %s", text_table(rows), directory)
     return metrics | {"stage": "pipeline"}
