@@ -27,6 +27,7 @@ class Trainer:
         accumulate_steps: batches an optimiser step.
         log_interval_steps: optimiser steps between lines in the log and in history.jsonl.
         freeze_bn_at: progress in [0, 1] from which BatchNorm's statistics stay as they are; null: never.
+        reestimate_bn_batches: take the best network's BatchNorm statistics anew from so many batches; null: do not.
         profile: write a torch profiler trace of a few steps to profile.json and name the top costs.
         checkpoint_minutes: resume state is written at every epoch's end, and after so many minutes within one.
     """
@@ -44,6 +45,7 @@ class Trainer:
     log_interval_steps: int = 20
     checkpoint_minutes: float = 10.0
     freeze_bn_at: float | None = None
+    reestimate_bn_batches: int | None = None
     profile: bool = False
 
     def __post_init__(self) -> None:

@@ -6,6 +6,7 @@ import sys
 import time
 from collections.abc import Sequence
 from contextlib import nullcontext
+from itertools import islice
 from typing import Any, Protocol
 
 import torch
@@ -19,6 +20,7 @@ from micronet_cli.checkpoint import Network
 from micronet_cli.data.loader import Loader
 from micronet_cli.errors import Interrupted, UserError
 from micronet_cli.runs import Run
+from micronet_cli.training.batch_norm import freeze_batch_norm, reestimate_batch_norm
 from micronet_cli.training.diagnose import first_non_finite
 from micronet_cli.training.evaluate import autocast, evaluate
 from micronet_cli.training.interrupt import StopRequest
@@ -115,7 +117,15 @@ class Fit:
             self.reported.load_state_dict(checkpoint.load(str(self.run_dir.best)).model.state_dict())
         distributed.broadcast_model(self.reported)
         self.network.model = self.reported
-        return self.best
+        return self.reestimated() if self.settings.reestimate_bn_batches else self.best
+
+    def reestimated(self) -> dict[str, Any]:
+        """Take the best network's BatchNorm statistics anew; its val metrics then."""
+        batches = islice(self.train.batches(self.epochs), self.settings.reestimate_bn_batches)
+        reestimate_batch_norm(self.reported, (images for images, _ in batches))
+        metrics = evaluate(self.reported, self.val, self.settings.amp)
+        log.info("BatchNorm statistics taken anew: val top-1 %.2f %%", metrics["top1"])
+        return (self.best or {}) | {"val_top1": metrics["top1"], "val_loss": metrics["loss"]}
 
     def train_epoch(self, bar: tqdm) -> dict[str, float]:
         """The rest of the current epoch; the figures of its last interval."""
@@ -262,10 +272,3 @@ def copy_masks(source: nn.Module, target: nn.Module) -> None:
     for name, buffer in target.named_buffers():
         if name in masks:
             buffer.copy_(masks[name])
-
-
-def freeze_batch_norm(model: nn.Module) -> None:
-    """Let BatchNorm use its running statistics and leave them as they are."""
-    for module in model.modules():
-        if isinstance(module, nn.modules.batchnorm._BatchNorm):
-            module.eval()
