@@ -11,6 +11,7 @@ from micronet_cli.functional.pruning import (
     regrow_mask,
     shrink_mask,
     shrink_masks,
+    smallest,
 )
 
 
@@ -181,3 +182,12 @@ def test_regrow_keeps_the_sparsity(fraction):
     grown = regrow_mask(torch.rand(7, 11), torch.randn(7, 11), mask, fraction)
     assert int(grown.sum()) == int(mask.sum())
     assert not torch.equal(grown, mask)
+
+
+@pytest.mark.parametrize("count", [0, 1, 7, 30, 63, 64, 65])
+def test_smallest_is_what_a_stable_sort_says(count):
+    values = torch.randint(0, 5, (64,), generator=torch.Generator().manual_seed(0)).float()
+    values[values == 0] = -torch.inf
+    wanted = torch.zeros(64, dtype=torch.bool)
+    wanted[values.argsort(stable=True)[:count]] = True
+    assert torch.equal(smallest(values, count), wanted)

@@ -145,13 +145,9 @@ def shrink_masks(
         ranked = [_best_last(values) for values in ranked]
     dropped = round(sum(granularity.count(m.shape) * s for m, s in zip(masks, sparsities, strict=True)))
     together = torch.cat(ranked)
-    keep = together != -torch.inf
-    keep[together.argsort(stable=True)[:dropped]] = False
+    keep = (together != -torch.inf) & ~smallest(together, dropped)
     parts = keep.split([len(values) for values in ranked])
-    return [
-        mask & torch.cat([part, part.new_ones(1)])[numbers]
-        for mask, part, (_, numbers) in zip(masks, parts, found, strict=True)
-    ]
+    return [mask & _spread(part, numbers) for mask, part, (_, numbers) in zip(masks, parts, found, strict=True)]
 
 
 def regrow_mask(
@@ -178,19 +174,40 @@ def regrow_mask(
     values, numbers = granularity.units(importance, mask)
     kept = kept_units(numbers, mask, len(values))
     count = round(int(kept.sum()) * fraction)
-    left = kept.clone()
-    left[values.masked_fill(~kept, torch.inf).argsort(stable=True)[:count]] = False
+    left = kept & ~smallest(values.masked_fill(~kept, torch.inf), count)
     promise, _ = granularity.units(gradient.abs(), torch.ones_like(mask))
-    grown = torch.zeros_like(kept)
-    grown[promise.masked_fill(left, -torch.inf).argsort(stable=True)[len(kept) - count :]] = True
-    return (mask & left[numbers]) | grown[numbers]
+    grown = ~smallest(promise.masked_fill(left, -torch.inf), len(kept) - count)
+    return (mask & _spread(left, numbers)) | _spread(grown, numbers)
+
+
+def smallest(values: Tensor, count: int) -> Tensor:
+    """Where the ``count`` smallest of ``values`` ``[n]`` are; of equal ones the earlier count as smaller. Bool ``[n]``.
+
+    >>> smallest(torch.tensor([2.0, 1.0, 2.0, 3.0]), 2).tolist()
+    [True, True, False, False]
+    """
+    if count <= 0:
+        return torch.zeros_like(values, dtype=torch.bool)
+    # A selection: several times faster than sorting.
+    threshold = values.kthvalue(min(count, len(values))).values
+    below, equal = values < threshold, values == threshold
+    return below | (equal & (equal.cumsum(0) <= count - below.sum()))
 
 
 def kept_units(numbers: Tensor, mask: Tensor, units: int) -> Tensor:
     """Whether a unit has a kept element: ``[units]``."""
+    if units == mask.numel():  # single elements, numbered in order
+        return mask.flatten()
     kept = torch.zeros(units + 1, dtype=torch.bool, device=mask.device)
     kept[numbers[mask]] = True
     return kept[:units]
+
+
+def _spread(kept: Tensor, numbers: Tensor) -> Tensor:
+    """From units to elements; elements in no unit are kept."""
+    if len(kept) == numbers.numel():
+        return kept.view(numbers.shape)
+    return torch.cat([kept, kept.new_ones(1)])[numbers]
 
 
 def _best_last(ranked: Tensor) -> Tensor:
