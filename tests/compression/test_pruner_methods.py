@@ -156,6 +156,14 @@ def test_gradient_criterion_drops_nothing_before_the_first_gradient():
     assert not masks(model)[1].flatten()[weakest]
 
 
+def test_without_any_gradient_the_magnitude_stands_in():
+    model, pruner = network(), make(importance=Movement())
+    pruner.attach(model)
+    assert pruner.update(1, 1)
+    weight, mask = original_weight(model[4]).detach().abs(), masks(model)[1]
+    assert weight[mask].min() >= weight[~mask].max()
+
+
 def test_gradient_hooks_go_when_the_target_is_reached():
     model, pruner = network(), make(OneShot(0.5), importance=Taylor())
     pruner.attach(model)

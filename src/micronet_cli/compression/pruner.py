@@ -145,7 +145,8 @@ class Pruner:
 
     def _importance(self, number: int, layer: nn.Module) -> Tensor:
         if isinstance(self.importance, Accumulated):
-            return averaged(layer, SCORES)
+            # Without any gradient (an untrained what-if) the magnitude stands in.
+            return averaged(layer, SCORES) if self._has_scores() else magnitude(original_weight(layer) * _mask(layer))
         of_layer = getattr(self.importance, "of_layer", None)
         criterion = of_layer(number) if of_layer else self.importance
         return criterion(original_weight(layer) * _mask(layer))

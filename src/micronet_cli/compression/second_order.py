@@ -13,7 +13,7 @@ from micronet_cli.compression.gradient_scores import averaged
 from micronet_cli.compression.pruner import SparsityRule, sparsity_table
 from micronet_cli.compression.targets import match_layers
 from micronet_cli.errors import UserError
-from micronet_cli.functional.pruning import shrink_mask
+from micronet_cli.functional.pruning import magnitude, shrink_mask
 from micronet_cli.functional.second_order import damped, obs_importance, obs_update
 
 HESSIAN = "hessian"
@@ -116,22 +116,20 @@ class SecondOrderPruner:
         assert parts.mask is not None
         if int((~parts.mask).sum()) >= round(parts.mask.numel() * sparsity):
             return
-        hessians = averaged(layer, HESSIAN)
-        if watched and not hessians.any():
-            raise UserError(f"prune: no input of {name} was seen; it wants trainer.compile=false")
-        original = original_weight(layer)
-        weights = (original * parts.mask).flatten(1).chunk(len(hessians))
-        masks = parts.mask.flatten(1).chunk(len(hessians))
+        hessians, original = averaged(layer, HESSIAN), original_weight(layer)
+        weight, mask = (original * parts.mask).flatten(1), parts.mask.flatten(1)
+        if not hessians.any():  # an untrained what-if
+            if watched:
+                raise UserError(f"prune: no input of {name} was seen; it wants trainer.compile=false")
+            parts.mask.copy_(shrink_mask(magnitude(weight), mask, sparsity).view(original.shape))
+            return
         fixed = [damped(hessian, self.dampening) for hessian in hessians]
-        groups = list(zip(weights, fixed, masks, strict=True))
-        importance = torch.cat([obs_importance(weight, hessian, mask) for weight, hessian, mask in groups])
-        shrunk = shrink_mask(importance, parts.mask.flatten(1), sparsity)
-        updated = [
-            obs_update(weight, hessian, mask)
-            for (weight, hessian, _), mask in zip(groups, shrunk.chunk(len(hessians)), strict=True)
-        ]
-        original.copy_(torch.cat(updated).view(original.shape))
-        parts.mask.copy_(shrunk.view(parts.mask.shape))
+        rows = len(weight) // len(fixed)
+        groups = zip(weight.split(rows), fixed, mask.split(rows), strict=True)
+        shrunk = shrink_mask(torch.cat([obs_importance(*group) for group in groups]), mask, sparsity)
+        groups = zip(weight.split(rows), fixed, shrunk.split(rows), strict=True)
+        original.copy_(torch.cat([obs_update(*group) for group in groups]).view(original.shape))
+        parts.mask.copy_(shrunk.view(original.shape))
 
 
 def gather_inputs(layer: nn.Module, inputs: tuple) -> None:
