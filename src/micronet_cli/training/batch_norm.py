@@ -22,7 +22,11 @@ def freeze_batch_norm(model: nn.Module) -> None:
 
 @torch.no_grad()
 def reestimate_batch_norm(model: nn.Module, batches: Iterable[Tensor]) -> None:
-    """Replace running statistics by their means over ``batches`` (images ``[N, C, H, W]``), the rest in evaluation mode.
+    """Replace running statistics by their means over ``batches``, the rest in evaluation mode.
+
+    Args:
+        model: any network.
+        batches: images ``[N, C, H, W]``.
 
     What moved after the statistics were tracked (a mask, a range, an average of weights) no longer fits them.
     """
