@@ -295,3 +295,29 @@ def test_a_training_step_compiles_without_graph_breaks(name):
     for plain, other in zip(model.parameters(), traced.parameters(), strict=True):
         assert torch.allclose(plain.grad, other.grad, rtol=1e-4, atol=1e-6)
     torch._dynamo.reset()
+
+
+@pytest.mark.parametrize("bits", [8, 10, 12])
+@pytest.mark.parametrize("activation", [nn.ReLU, nn.SiLU])
+def test_accumulators_cannot_overflow(bits, activation):
+    model, _ = quantized("w4a4", activation=activation)
+    rules = {"all": BitsRule("(?!0$).*")}
+    Quantizer(rules, accumulator_bits=bits).attach(model)
+    train(model, steps=5, lr=0.1)
+    for name, layer in compressible_layers(model).items():
+        if name == "0":
+            continue
+        scale, _ = effective_weight(layer).fake_quantize.qparams(original_weight(layer))
+        integers = (layer.weight * scale).round().flatten(1)
+        _, first = layer.input_fake_quantize.qparams()
+        worst = torch.stack([integers.clamp(min=0) * (first + 15) + integers.clamp(max=0) * first,
+                             integers.clamp(min=0) * first + integers.clamp(max=0) * (first + 15)])  # fmt: skip
+        assert worst.sum(-1).abs().max() <= 2 ** (bits - 1) - 1
+        assert integers.abs().sum() > 0
+
+
+def test_impossible_accumulators_are_refused():
+    with pytest.raises(ValueError, match="one product does not fit accumulator_bits=4"):
+        Quantizer(ALL, accumulator_bits=4)
+    with pytest.raises(ValueError, match="accumulator_bits=64"):
+        Quantizer(ALL, accumulator_bits=64)

@@ -3,6 +3,7 @@
 import pytest
 import torch
 
+from micronet_cli.functional.accumulator import accumulator_aware, l1_limit
 from micronet_cli.functional.cache_blocks import BLOCK
 from micronet_cli.functional.calibration import min_max, mse, percentile
 from micronet_cli.functional.learned_step import learned_step, lsq_plus_step, lsq_step
@@ -128,7 +129,7 @@ def test_range_of_least_error_beats_the_whole_range():
 
 def large(seed):
     torch.manual_seed(seed)
-    x = torch.randn(8, 16, 48, 48).to(memory_format=torch.channels_last)
+    x = torch.randn(8, 16, 72, 72).to(memory_format=torch.channels_last)
     assert x.numel() > 2 * BLOCK
     return x
 
@@ -179,3 +180,33 @@ def test_tensor_range_of_any_layout():
 
 def test_signed_integers():
     assert [signed_min(largest) for largest in (255, 15, 7, 4, 2)] == [-128, -8, -4, -2, -1]
+
+
+def test_golden_accumulator():
+    # Twelve bits hold 2047: 136 times the largest 4-bit input.
+    assert l1_limit(12, 16) == 136
+    # Channel 0 is 4, -2 and is moved to 2.5, -0.5; the limit of 3 lets the first be raised only. Channel 1 fits.
+    weight = torch.tensor([[8.0, -4.0, 0.0], [0.0, 5.9, 0.0], [0.0] * 3], requires_grad=True)
+    step = torch.full((3, 1), 2.0, requires_grad=True)
+    out = accumulator_aware(weight, step, 7, 3)
+    assert out.tolist() == [[6, 0, 0], [0, 6, 0], [0, 0, 0]]
+    out.sum().backward()
+    assert (weight.grad == 1).all()
+    assert step.grad[1].item() == pytest.approx(3 - 2.95)
+
+
+def test_an_accumulator_that_does_not_bind_changes_nothing():
+    torch.manual_seed(0)
+    weight, step = torch.randn(8, 20), torch.full((8, 1), 0.3)
+    assert torch.equal(accumulator_aware(weight, step, 7, 10**6), (weight / step).round().clamp(-7, 7) * step)
+
+
+def test_integer_sums_stay_within_the_limit():
+    torch.manual_seed(0)
+    weight = torch.randn(64, 16, 3, 3)
+    for limit in (1, 8, 136):
+        integers = accumulator_aware(weight, torch.full((64, 1, 1, 1), 0.125), 7, limit) / 0.125
+        sums = integers.abs().sum((1, 2, 3))
+        assert (integers == integers.round()).all()
+        assert limit - 1 <= sums.max() <= limit
+        assert integers.abs().max() <= 7

@@ -14,7 +14,7 @@ from micronet_cli.compression.fake_quantize import (
     attach_input_fake_quantize,
 )
 from micronet_cli.compression.targets import LayerRule, match_layers
-from micronet_cli.compression.weight_quantizers import RangeLinear
+from micronet_cli.compression.weight_quantizers import AccumulatorAware, RangeLinear
 
 MAX_BITS = 16
 WeightScheme = Callable[..., WeightFakeQuantize]
@@ -72,6 +72,8 @@ class Quantizer:
         weight: a scheme of ``weight_quantizers``, as ``_target_`` with options or as a dotted path; null: range-linear,
             asymmetric, per channel.
         activation: a scheme of ``activation_quantizers``; null: range-linear over a moving average.
+        accumulator_bits: width of the integer accumulator that no layer with a quantised input may overflow (A2Q);
+            takes the place of the weight scheme there. Null: any.
         freeze_at: progress in [0, 1] from which tracked activation ranges stay as they are; null: never.
     """
 
@@ -82,6 +84,7 @@ class Quantizer:
     weight: WeightScheme | None = None
     activation: ActivationScheme | None = None
     freeze_at: float | None = None
+    accumulator_bits: int | None = None
 
     def __post_init__(self) -> None:
         check_bits("weight_bits", self.weight_bits)
@@ -90,6 +93,8 @@ class Quantizer:
             raise ValueError(f"ema_decay={self.ema_decay}: a decay in [0, 1) is wanted")
         if not 0 <= (self.freeze_at or 0) <= 1:
             raise ValueError(f"freeze_at={self.freeze_at}: progress in [0, 1] is wanted")
+        if not 2 <= (self.accumulator_bits or 2) <= 32:
+            raise ValueError(f"accumulator_bits={self.accumulator_bits}: 2 to 32, or null (any), are wanted")
         self._activations: list[ActivationFakeQuantize] = []
         for name, rule in self.rules.items():
             target = self.target(name, rule)
@@ -108,11 +113,15 @@ class Quantizer:
             found = next(choice for choice in choices if choice is not None)
             return found() if isinstance(found, type) else found
 
+        input_bits = own(rule.activation_bits, self.activation_bits)
+        weight = scheme(rule.weight, self.weight, RangeLinear)
+        if self.accumulator_bits is not None and input_bits is not None:
+            weight = AccumulatorAware(self.accumulator_bits, input_bits)
         return Target(
             name,
             own(rule.weight_bits, self.weight_bits),
-            own(rule.activation_bits, self.activation_bits),
-            scheme(rule.weight, self.weight, RangeLinear),
+            input_bits,
+            weight,
             scheme(rule.activation, self.activation, TrackedRange(self.ema_decay)),
         )
 

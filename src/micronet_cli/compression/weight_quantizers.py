@@ -15,6 +15,7 @@ from micronet_cli.compression.fake_quantize import (
     check_levels,
     reduced_dims,
 )
+from micronet_cli.functional.accumulator import accumulator_aware, l1_limit, scale_gradient
 from micronet_cli.functional.learned_step import learned_step, lsq_plus_step, lsq_step
 from micronet_cli.functional.quantization import binary, dorefa, fake_quantize, quant_max, signed_min, ternary
 
@@ -102,6 +103,48 @@ class LSQPlus:
         """The module of one layer."""
         check_levels("weight_bits", bits, 3, "LSQ+")
         return LearnedStepWeight(bits, weight, self.granularity, plus=True)
+
+
+class AccumulatorAwareWeight(LearnedStepWeight):
+    """A2Q (arXiv 2308.13504): integers whose products with the input fit a chosen accumulator; see ``accumulator``.
+
+    Attributes:
+        limit: largest sum of magnitudes of a channel's integers.
+    """
+
+    def __init__(self, bits: float, weight: Tensor, limit: int) -> None:
+        super().__init__(bits, weight, "per_channel", plus=False)
+        self.zero_code = quant_max(bits) // 2
+        self.limit = limit
+
+    def forward(self, weight: Tensor) -> Tensor:
+        """Shape unchanged; zeros stay exactly zero."""
+        elements = weight.numel() // weight.shape[0]
+        step = scale_gradient(self.size(weight), 1 / math.sqrt(elements * self.zero_code))
+        return accumulator_aware(weight, step, self.zero_code, self.limit)
+
+
+@dataclass(frozen=True)
+class AccumulatorAware:
+    """What ``quantize.accumulator_bits`` puts in the place of a layer's weight scheme.
+
+    Attributes:
+        accumulator_bits: width of the signed accumulator.
+        input_bits: bits of the layer's input.
+    """
+
+    accumulator_bits: int
+    input_bits: float
+
+    def __call__(self, bits: float, weight: Tensor) -> AccumulatorAwareWeight:
+        """The module of one layer."""
+        check_levels("weight_bits", bits, 3, "accumulator_bits")
+        limit = l1_limit(self.accumulator_bits, quant_max(self.input_bits) + 1)
+        if limit < 1:
+            raise ValueError(
+                f"activation_bits={self.input_bits}: one product does not fit accumulator_bits={self.accumulator_bits}"
+            )
+        return AccumulatorAwareWeight(bits, weight, limit)
 
 
 class DoReFaWeight(WeightFakeQuantize):

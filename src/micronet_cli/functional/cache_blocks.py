@@ -9,7 +9,7 @@ from collections.abc import Iterator
 import torch
 from torch import Tensor
 
-BLOCK = 1 << 17  # elements: half a MiB of floats; measured in benchmarks/step_time.py
+BLOCK = 1 << 18  # elements: a MiB of floats, halved between two threads
 
 
 def blocks_pay(x: Tensor) -> bool:

@@ -26,7 +26,7 @@ def min_max(x: Tensor, bits: float) -> tuple[Tensor, Tensor]:
 
 
 def percentile(x: Tensor, bits: float) -> tuple[Tensor, Tensor]:
-    """The values that 0.1 % lie beyond on each side (Wu et al., arXiv 2004.09602, section 3.2: 99.9 %)."""
+    """The values that 0.1 % lie beyond on each side (Wu et al., arXiv 2004.09602: 99.9 %)."""
     low, high = torch.quantile(sample(x), torch.tensor([TAIL, 1 - TAIL], device=x.device)).unbind()
     return low, high
 
@@ -34,7 +34,7 @@ def percentile(x: Tensor, bits: float) -> tuple[Tensor, Tensor]:
 def mse(x: Tensor, bits: float) -> tuple[Tensor, Tensor]:
     """The range with the smallest squared rounding error, among the full one shrunk to 1/40, 2/40 .. 40/40.
 
-    Both ends shrink together (Nagel et al., arXiv 2106.08295, section 2.3.3, equation 12). Ties go to the wider range.
+    Both ends shrink together (Nagel et al., arXiv 2106.08295, range setting). Ties go to the wider range.
     """
     values = sample(x)
     low, high = tensor_range(values)

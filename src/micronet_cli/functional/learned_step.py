@@ -32,7 +32,7 @@ def lsq_step(x: Tensor, largest_integer: int, dims: tuple[int, ...] | None = Non
 
 
 def lsq_plus_step(weight: Tensor, largest: int, dims: tuple[int, ...] | None = None) -> Tensor:
-    """LSQ+'s first step of weights max(|mean - 3 sd|, |mean + 3 sd|) / 2^(b-1) (arXiv 2004.09576, section 3.3)."""
+    """LSQ+'s first step of weights max(|mean - 3 sd|, |mean + 3 sd|) / 2^(b-1) (arXiv 2004.09576, section 3.2)."""
     deviation, mean = torch.std_mean(weight, dims, correction=0, keepdim=dims is not None)
     reach = torch.maximum((mean - 3 * deviation).abs(), (mean + 3 * deviation).abs())
     return torch.where(reach > 0, reach / ((largest + 1) / 2), 1.0)
@@ -55,7 +55,7 @@ def learned_step(
     - d out / d step = v' - v where Q_N < v < Q_P, else Q_N or Q_P (equation 3), times ``gradient_scale``
       (section 2.2); without ``residual`` 0 where Q_N < v < Q_P (PACT, arXiv 1805.06085, equation 3, with
       alpha = Q_P step);
-    - ``offset`` (LSQ+, arXiv 2004.09576, equations 4 and 5) has gradient 0 inside and 1 where x is clipped, and the
+    - ``offset`` (LSQ+, arXiv 2004.09576, section 3.1) has gradient 0 inside and 1 where x is clipped, and the
       step's is counted from the offset. The offset used is the whole number ``zero_point`` of steps, so 0 stays 0.
 
     Args:

@@ -139,13 +139,17 @@ def fake_quantize(x: Tensor, scale: Tensor, zero_point: Tensor, largest: int, cl
     return _FakeQuantize.apply(x, scale, zero_point, largest, clip_gradient)
 
 
-class _StraightThrough(torch.autograd.Function):
+class StraightThrough(torch.autograd.Function):
+    """``(x, value) -> value`` with gradient 1 for ``x``; exactly ``value``, which ``x + (value - x)`` is not."""
+
     @staticmethod
     def forward(ctx: Any, x: Tensor, value: Tensor) -> Tensor:
+        """The value."""
         return value.clone()
 
     @staticmethod
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None]:
+        """Straight through."""
         return grad, None
 
 
@@ -163,7 +167,7 @@ def binary(weight: Tensor) -> Tensor:
     """
     values = weight.detach()
     magnitude = _channel_mean(values.abs(), torch.ones_like(values, dtype=torch.bool))
-    return _StraightThrough.apply(weight, torch.where(values < 0, -magnitude, magnitude))
+    return StraightThrough.apply(weight, torch.where(values < 0, -magnitude, magnitude))
 
 
 def ternary(weight: Tensor) -> Tensor:
@@ -178,7 +182,7 @@ def ternary(weight: Tensor) -> Tensor:
     values = weight.detach()
     magnitude = values.abs()
     used = magnitude > 0.7 * _channel_mean(magnitude, magnitude > 0)
-    return _StraightThrough.apply(weight, values.sign() * used * _channel_mean(magnitude, used))
+    return StraightThrough.apply(weight, values.sign() * used * _channel_mean(magnitude, used))
 
 
 def dorefa(weight: Tensor) -> Tensor:

@@ -1,0 +1,81 @@
+"""Weights whose dot products fit a chosen integer accumulator."""
+
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from micronet_cli.functional.quantization import StraightThrough
+
+
+def l1_limit(accumulator_bits: int, input_levels: int) -> int:
+    """Largest sum of magnitudes of integer weights that a signed accumulator takes whatever the input.
+
+    ``floor((2^(P-1) - 1) / (2^N - 1))`` for integers of the input of magnitude at most 2^N - 1 = ``input_levels - 1``,
+    wherever its zero point lies: the bound of A2Q (Colbert et al., arXiv 2308.13504, section 3).
+
+    >>> l1_limit(8, 16), l1_limit(12, 16)
+    (8, 136)
+    """
+    return (2 ** (accumulator_bits - 1) - 1) // (input_levels - 1)
+
+
+def accumulator_aware(weight: Tensor, step: Tensor, largest_integer: int, limit: int) -> Tensor:
+    """``weight`` as integers -n .. n times ``step``, each output channel's magnitudes summing to ``limit`` at most.
+
+    A channel above the limit is projected on the l1 ball of that radius (as A2Q+ initialises, Colbert et al.,
+    arXiv 2401.10432); its magnitudes are rounded down, and the largest fractions are raised (ties by index) as long as
+    the limit allows. A channel below it is rounded to nearest, half up, as far as the limit allows.
+    The gradient of projecting and rounding is 1.
+
+    Args:
+        weight: [C_out, ...].
+        step: [C_out, 1, ...], > 0.
+        largest_integer: n.
+        limit: see ``l1_limit``.
+
+    >>> weight = torch.tensor([[4.0, -2.0, 0.0], [1.9, 0.0, 0.4]])
+    >>> accumulator_aware(weight, torch.ones(2, 1), 7, 3).abs().tolist()
+    [[3.0, 0.0, 0.0], [2.0, 0.0, 0.0]]
+    """
+    clipped = (weight / step).clamp(-largest_integer, largest_integer)
+    magnitudes = clipped.detach().abs().flatten(1)
+    bound = magnitudes.sum(1, keepdim=True) > limit
+    magnitudes = project_l1(magnitudes, limit)
+    down = magnitudes.floor()
+    fraction = magnitudes - down
+    left = limit - down.sum(1, keepdim=True)
+    rank = fraction.sort(dim=1, descending=True, stable=True).indices.argsort(1)
+    integers = down + (torch.where(bound, fraction > 0, fraction >= 0.5) & (rank < left))
+    return StraightThrough.apply(clipped, integers.view_as(clipped) * clipped.detach().sign()) * step
+
+
+def project_l1(magnitudes: Tensor, radius: float) -> Tensor:
+    """Each row of non-negative numbers moved to the nearest point with a sum of ``radius`` at most.
+
+    max(m - t, 0) with the t >= 0 that makes the sum fit (Duchi et al., ICML 2008, figure 1).
+
+    >>> project_l1(torch.tensor([[4.0, 2.0, 0.0], [1.0, 1.0, 1.0]]), 3).tolist()
+    [[2.5, 0.5, 0.0], [1.0, 1.0, 1.0]]
+    """
+    ordered = magnitudes.sort(1, descending=True).values
+    count = torch.arange(1, magnitudes.shape[1] + 1, device=magnitudes.device)
+    thresholds = (ordered.cumsum(1) - radius) / count
+    used = (ordered > thresholds).sum(1, keepdim=True).clamp(min=1)
+    return (magnitudes - thresholds.gather(1, used - 1).clamp(min=0)).clamp(min=0)
+
+
+def scale_gradient(x: Tensor, factor: float) -> Tensor:
+    """``x`` with its gradient times ``factor`` (LSQ, arXiv 1902.08153, section 2.2)."""
+    return _ScaleGradient.apply(x, factor)
+
+
+class _ScaleGradient(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, factor: float) -> Tensor:
+        ctx.factor = factor
+        return x.clone()
+
+    @staticmethod
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None]:
+        return grad * ctx.factor, None
