@@ -23,7 +23,7 @@ from torch import nn
 
 import micronet_cli.models.cifar_resnet  # noqa: F401  registers the networks
 from micronet_cli.config import build
-from micronet_cli.functional.allocator import keep_freed_memory
+from micronet_cli.training.allocator import keep_freed_memory
 
 CONF = Path(__file__).parents[1] / "conf"
 OURS = {"fp32": None, "prune": "prune/agp", "w4a4": "quantize/w4a4", "lsq": "quantize/lsq"}

@@ -14,6 +14,7 @@ from micronet_cli.compression.fake_quantize import (
     WeightFakeQuantize,
     attach_input_fake_quantize,
 )
+from micronet_cli.compression.weight_quantizers import LSQ
 from micronet_cli.scoring import rule_set, score, score_with
 from micronet_cli.scoring.trace import Trace
 
@@ -253,3 +254,18 @@ def test_a_trace_reads_new_bits_and_zeros_and_follows_new_structure():
     attach_input_fake_quantize(model[0], None)
     assert score_with(trace, rules).metrics() == fresh()
     assert fresh()["activation_bits_mean"] == 32
+
+
+def test_a_trace_notices_a_learned_step_that_moved():
+    torch.manual_seed(0)
+    layer = nn.Conv2d(8, 8, 3, bias=False)
+    attach_mask(layer)
+    attach_effective_weight(layer).fake_quantize = quantizer = LSQ()(4, layer.weight.detach())
+    trace, rules = Trace(nn.Sequential(layer), (8, 4, 4)), rule_set("official")
+    before = score_with(trace, rules).metrics()
+    with torch.no_grad():
+        for step in quantizer.parameters():
+            step.mul_(8)  # most weights round to zero now
+    after = score_with(trace, rules).metrics()
+    assert after["weight_sparsity"] > before["weight_sparsity"] + 0.3
+    assert after == score_with(nn.Sequential(layer), rules, (8, 4, 4)).metrics()

@@ -70,8 +70,12 @@ class WeightReader:
             return (cast(Tensor, self.operand)._version,)
         mask, quantizer = parts.mask, parts.fake_quantize
         original = self.layer.parametrizations["weight"].original
-        bits = None if quantizer is None else quantizer.bits
-        return (original._version, None if mask is None else (id(mask), mask._version), bits)
+        steps = () if quantizer is None else (*quantizer.parameters(), *quantizer.buffers())
+        return (
+            original._version,
+            None if mask is None else (id(mask), mask._version),
+            None if quantizer is None else (id(quantizer), quantizer.bits, *(step._version for step in steps)),
+        )
 
     @torch.no_grad()
     def _read(self, codes: bool, block: tuple[int, ...] | None) -> Found:

@@ -20,6 +20,7 @@ from micronet_cli.checkpoint import Network
 from micronet_cli.data.loader import Loader
 from micronet_cli.errors import Interrupted, UserError
 from micronet_cli.runs import Run
+from micronet_cli.training.allocator import keep_freed_memory
 from micronet_cli.training.batch_norm import freeze_batch_norm, reestimate_batch_norm
 from micronet_cli.training.diagnose import first_non_finite
 from micronet_cli.training.evaluate import autocast, evaluate
@@ -102,6 +103,8 @@ class Fit:
             UserError: the loss is not finite.
             Interrupted: SIGINT or SIGTERM came; the state is saved.
         """
+        if self.train.device.type == "cpu":
+            keep_freed_memory()
         if self.run_dir.resume and self.run_dir.state.is_file():
             self.restore()
         bar = tqdm(
