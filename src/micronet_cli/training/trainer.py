@@ -190,7 +190,7 @@ class Fit:
         settled = [compressor.update(self.step - (not ended), self.total) for compressor in self.compressors]
         if self.ema:
             copy_masks(self.model, self.ema.module)
-        for model in {self.model, self.reported}:
+        for model in dict.fromkeys((self.model, self.reported)):  # in the same order in every process
             distributed.average_batch_norm(model)
         metrics = evaluate(self.reported, self.val, self.settings.amp)
         epoch = (self.step - 1) // self.steps_per_epoch
