@@ -28,7 +28,8 @@ from torch.utils.flop_counter import FlopCounterMode
 from micronet_cli.compression.fake_quantize import ActivationFakeQuantize
 from micronet_cli.compression.pruner import Pruner, SparsityRule
 from micronet_cli.compression.quantizer import BitsRule, Quantizer
-from micronet_cli.scoring import own_shape, rule_set, score_with
+from micronet_cli.compression.targets import own_shape
+from micronet_cli.scoring import rule_set, score_with
 from micronet_cli.scoring.trace import Trace
 
 MODEL = "tf_efficientnet_b1"

@@ -1,6 +1,7 @@
 """Fake-quantiser modules: what the network computes with, and what the scorer and the packer read."""
 
 import math
+from collections.abc import Callable
 from typing import Literal
 
 import torch
@@ -152,12 +153,31 @@ def quantize_input(layer: nn.Module, inputs: tuple) -> tuple:
     return (layer.input_fake_quantize(inputs[0]), *inputs[1:])
 
 
+def quantize_output(module: nn.Module, inputs: tuple, output: Tensor) -> Tensor:
+    """Forward hook: the module's output through its own quantiser."""
+    return module.output_fake_quantize(output)
+
+
 def attach_input_fake_quantize(layer: nn.Module, quantizer: FakeQuantize | None) -> None:
     """Quantise the layer's input by ``quantizer``, in place of what was there; None takes it away."""
-    hooked = getattr(layer, "input_fake_quantize", None) is not None
-    layer.input_fake_quantize = quantizer
-    if quantizer is not None and not hooked:
-        layer.register_forward_pre_hook(quantize_input)
-    elif quantizer is None and hooked:
-        for key in [k for k, hook in layer._forward_pre_hooks.items() if hook is quantize_input]:
-            del layer._forward_pre_hooks[key]
+    _attach(layer, "input_fake_quantize", quantizer, layer._forward_pre_hooks, quantize_input)
+
+
+def attach_output_fake_quantize(module: nn.Module, quantizer: FakeQuantize | None) -> None:
+    """Quantise the module's output by ``quantizer``, in place of what was there; None takes it away."""
+    _attach(module, "output_fake_quantize", quantizer, module._forward_hooks, quantize_output)
+
+
+def _attach(
+    module: nn.Module, name: str, quantizer: FakeQuantize | None, hooks: dict[int, Callable], hook: Callable
+) -> None:
+    hooked = getattr(module, name, None) is not None
+    if quantizer is not None:
+        setattr(module, name, quantizer)
+        if not hooked:
+            register = module.register_forward_pre_hook if hook is quantize_input else module.register_forward_hook
+            register(hook)
+    elif hooked:
+        setattr(module, name, None)
+        for key in [k for k, found in hooks.items() if found is hook]:
+            del hooks[key]

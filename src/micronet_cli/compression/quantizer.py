@@ -12,8 +12,10 @@ from micronet_cli.compression.fake_quantize import (
     ActivationFakeQuantize,
     WeightFakeQuantize,
     attach_input_fake_quantize,
+    attach_output_fake_quantize,
 )
-from micronet_cli.compression.targets import LayerRule, match_layers
+from micronet_cli.compression.fold import fold_batch_norms
+from micronet_cli.compression.targets import LayerRule, match_layers, match_modules, own_shape
 from micronet_cli.compression.weight_quantizers import AccumulatorAware, RangeLinear
 
 MAX_BITS = 16
@@ -41,6 +43,24 @@ class BitsRule(LayerRule):
         for name in ("weight_bits", "activation_bits"):
             if (bits := getattr(self, name)) != "inherit":
                 check_bits(name, bits)
+
+
+@dataclass(frozen=True)
+class OutputRule(LayerRule):
+    """Bits of the matched modules' outputs: a block that feeds a residual add, what goes into a pool.
+
+    Attributes:
+        activation_bits: in [1, 16]; ``inherit`` takes the quantiser's own value, null leaves the output in float.
+        activation: scheme, null: the quantiser's own.
+    """
+
+    activation_bits: float | str | None = "inherit"
+    activation: ActivationScheme | None = None
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.activation_bits != "inherit":
+            check_bits("activation_bits", self.activation_bits)
 
 
 def check_bits(name: str, bits: float | str | None) -> None:
@@ -75,6 +95,9 @@ class Quantizer:
         accumulator_bits: width of the integer accumulator that no layer with a quantised input may overflow (A2Q);
             takes the place of the weight scheme there. Null: any.
         freeze_at: progress in [0, 1] from which tracked activation ranges stay as they are; null: never.
+        outputs: rule name -> modules of any kind whose output is quantised too, so that what follows (a residual add, a
+            pool) has operands of that width.
+        fold_batch_norm: fold BatchNorms into the layers before them first, and train without them.
     """
 
     rules: Mapping[str, BitsRule] = field(default_factory=dict)
@@ -85,6 +108,8 @@ class Quantizer:
     activation: ActivationScheme | None = None
     freeze_at: float | None = None
     accumulator_bits: int | None = None
+    outputs: Mapping[str, OutputRule] = field(default_factory=dict)
+    fold_batch_norm: bool = False
 
     def __post_init__(self) -> None:
         check_bits("weight_bits", self.weight_bits)
@@ -102,27 +127,29 @@ class Quantizer:
                 make_modules(target, torch.ones(1, 1))
             except ValueError as error:
                 raise ValueError(f"rules.{name}.{error}") from None
+        for name, output in self.outputs.items():
+            try:
+                self.output_module(output)
+            except ValueError as error:
+                raise ValueError(f"outputs.{name}.{error}") from None
+
+    def output_module(self, rule: OutputRule) -> ActivationFakeQuantize | None:
+        """The quantiser that a rule puts behind a module."""
+        bits = inherited_bits(rule.activation_bits, self.activation_bits)
+        return first_scheme(rule.activation, self.activation, TrackedRange(self.ema_decay))(bits) if bits else None
 
     def target(self, name: str, rule: BitsRule) -> Target:
         """A rule with what it inherits."""
-
-        def own(bits: float | str | None, default: float | None) -> float | None:
-            return default if isinstance(bits, str) else bits
-
-        def scheme(*choices: Callable | None) -> Callable:
-            found = next(choice for choice in choices if choice is not None)
-            return found() if isinstance(found, type) else found
-
-        input_bits = own(rule.activation_bits, self.activation_bits)
-        weight = scheme(rule.weight, self.weight, RangeLinear)
+        input_bits = inherited_bits(rule.activation_bits, self.activation_bits)
+        weight = first_scheme(rule.weight, self.weight, RangeLinear)
         if self.accumulator_bits is not None and input_bits is not None:
             weight = AccumulatorAware(self.accumulator_bits, input_bits)
         return Target(
             name,
-            own(rule.weight_bits, self.weight_bits),
+            inherited_bits(rule.weight_bits, self.weight_bits),
             input_bits,
             weight,
-            scheme(rule.activation, self.activation, TrackedRange(self.ema_decay)),
+            first_scheme(rule.activation, self.activation, TrackedRange(self.ema_decay)),
         )
 
     def targets(self, model: nn.Module) -> dict[str, Target]:
@@ -148,9 +175,15 @@ class Quantizer:
         Learned steps of weights start from the weights as they are; a checkpoint's values take their place on loading.
 
         Raises:
-            ValueError: a rule is left with no layer, or a masked layer would get weights without 0.
+            ValueError: a rule is left with no layer, a masked layer would get weights without 0, or a BatchNorm would
+                fold into weights that are quantised already.
         """
         self._activations = []
+        if self.fold_batch_norm:
+            try:
+                fold_batch_norms(model, own_shape(model))
+            except ValueError as error:
+                raise ValueError(f"quantize.fold_batch_norm=true: {error}") from None
         for name, target in self.targets(model).items():
             layer = model.get_submodule(name)
             effective = attach_effective_weight(layer)
@@ -161,8 +194,15 @@ class Quantizer:
                 check_zero(quantizer)
             effective.fake_quantize = quantizer
             attach_input_fake_quantize(layer, activation)
-            if activation is not None:
-                self._activations.append(activation.to(weight.device))
+            self._note(activation, weight.device)
+        device = next(model.parameters()).device
+        for name, (_, rule) in match_modules(model, self.outputs, "quantize.outputs").items():
+            attach_output_fake_quantize(model.get_submodule(name), activation := self.output_module(rule))
+            self._note(activation, device)
+
+    def _note(self, activation: ActivationFakeQuantize | None, device: torch.device) -> None:
+        if activation is not None:
+            self._activations.append(activation.to(device))
 
     def update(self, step: int, total_steps: int) -> bool:
         """Freeze the ranges when due; the bits are the final ones from the first step on."""
@@ -177,6 +217,17 @@ class Quantizer:
             layer: {"quantize_rule": name, "weight_bits": weight_bits, "activation_bits": activation_bits}
             for layer, (name, weight_bits, activation_bits) in self.resolve(model).items()
         }
+
+
+def inherited_bits(bits: float | str | None, default: float | None) -> float | None:
+    """A rule's bits, or the quantiser's where the rule says ``inherit``."""
+    return default if isinstance(bits, str) else bits
+
+
+def first_scheme(*choices: Callable | None) -> Callable:
+    """The first that is given; a class stands for an instance with its defaults."""
+    found = next(choice for choice in choices if choice is not None)
+    return found() if isinstance(found, type) else found
 
 
 def make_modules(

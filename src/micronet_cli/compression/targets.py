@@ -9,6 +9,7 @@ from typing import TypeVar
 from torch import nn
 
 COMPRESSIBLE = (nn.Conv1d, nn.Conv2d, nn.Conv3d, nn.Linear)
+DEFAULT_INPUT_SHAPE = (3, 224, 224)
 
 
 @dataclass(frozen=True)
@@ -43,21 +44,35 @@ def match_layers(model: nn.Module, rules: Mapping[str, Rule], group: str) -> dic
     Raises:
         ValueError: a rule is left with no layer; the message holds near misses and ``group``, its place in the config.
     """
-    layers = list(compressible_layers(model))
+    return _match(model, list(compressible_layers(model)), rules, f"{group}.rules")
+
+
+def match_modules(model: nn.Module, rules: Mapping[str, Rule], where: str) -> dict[str, tuple[str, Rule]]:
+    """The same for modules of any kind, those that compressors added left out; ``where`` is the rules' config path."""
+    added = ("parametrizations", "input_fake_quantize", "output_fake_quantize")
+    names = [name for name, _ in model.named_modules() if name and not set(added) & set(name.split("."))]
+    return _match(model, names, rules, where)
+
+
+def _match(model: nn.Module, names: list[str], rules: Mapping[str, Rule], where: str) -> dict[str, tuple[str, Rule]]:
     stem, classifier = (re.escape(name) for name in ends(model))
     chosen: dict[str, tuple[str, Rule]] = {}
     matched: dict[str, list[str]] = {}
     for rule_name, rule in rules.items():
         pattern = re.compile(rule.match.replace("{stem}", stem).replace("{classifier}", classifier))
-        matched[rule_name] = [layer for layer in layers if pattern.fullmatch(layer)]
-        chosen |= {layer: (rule_name, rule) for layer in matched[rule_name]}
+        matched[rule_name] = [name for name in names if pattern.fullmatch(name)]
+        chosen |= {name: (rule_name, rule) for name in matched[rule_name]}
     left = {rule_name for rule_name, _ in chosen.values()}
-    problems = [
-        _no_layer(f"{group}.rules.{name}", rules[name], matched[name], layers) for name in rules if name not in left
-    ]
+    problems = [_no_layer(f"{where}.{name}", rules[name], matched[name], names) for name in rules if name not in left]
     if problems:
         raise ValueError("\n".join(problems))
-    return {layer: chosen[layer] for layer in layers if layer in chosen}
+    return {name: chosen[name] for name in names if name in chosen}
+
+
+def own_shape(model: nn.Module) -> tuple[int, ...]:
+    """The input shape (channels, height, width) a network says it wants, (3, 224, 224) where it says nothing."""
+    known = getattr(model, "pretrained_cfg", None) or getattr(model, "default_cfg", None) or {}
+    return tuple(known.get("input_size") or DEFAULT_INPUT_SHAPE)
 
 
 def ends(model: nn.Module) -> tuple[str, str]:

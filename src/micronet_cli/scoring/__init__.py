@@ -70,6 +70,7 @@ def score_with(model: "nn.Module | Trace", rules: "Rules", input_shape: Sequence
     Raises:
         ValueError: an operation has no price, or an option does not fit the network.
     """
+    from micronet_cli.compression.targets import own_shape
     from micronet_cli.scoring.report import Report
     from micronet_cli.scoring.trace import Trace
 
@@ -81,9 +82,3 @@ def score_with(model: "nn.Module | Trace", rules: "Rules", input_shape: Sequence
     shared = {name: getattr(rules, name) for name in ("input_shape", "task", "bases", "weight_sparsity", "unknown")}
     other = rule_set(rules.compare, **shared)
     return replace(report, compared=Report(other, network, other.charges(network), []))
-
-
-def own_shape(model: "nn.Module") -> tuple[int, ...]:
-    """The input shape a model says it wants, (3, 224, 224) where it says nothing."""
-    known = getattr(model, "pretrained_cfg", None) or getattr(model, "default_cfg", None) or {}
-    return tuple(known.get("input_size") or DEFAULT_INPUT_SHAPE)

@@ -1,0 +1,163 @@
+"""BatchNorm folded into the layer before it (Jacob et al., arXiv 1712.05877, section 3.2)."""
+
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves
+
+from micronet_cli.compression.effective_weight import effective_weight, original_weight
+from micronet_cli.compression.fake_quantize import attach_output_fake_quantize
+from micronet_cli.compression.targets import compressible_layers
+
+BatchNorm = nn.modules.batchnorm._BatchNorm
+
+
+def batch_norm_pairs(model: nn.Module, input_shape: Sequence[int]) -> dict[str, str]:
+    """BatchNorm -> the convolution or linear layer it folds into, by name, in the executed order.
+
+    One folds where its input is a layer's output that nothing else reads, unquantised, and both are executed once. The
+    network is run on one image of zeros to see that; it is left as it was.
+
+    Args:
+        model: any network.
+        input_shape: (channels, height, width).
+    """
+    with _Execution(model) as seen:
+        parameter = next(model.parameters())
+        model(torch.zeros(1, *input_shape, device=parameter.device, dtype=parameter.dtype))
+    return {
+        norm: layer
+        for norm, made in seen.inputs.items()
+        if (layer := seen.layers.get(made))
+        and seen.calls[norm] == seen.calls[layer] == seen.reads[made] == 1
+        and len(original_weight(model.get_submodule(layer))) == model.get_submodule(norm).num_features
+    }
+
+
+def gain_and_shift(norm: nn.Module) -> tuple[Tensor, Tensor]:
+    """A BatchNorm in evaluation as ``gain * x + shift``: ``[C]`` each, float64.
+
+    gain = gamma / sqrt(var + eps), shift = beta - mean * gain.
+    """
+    assert isinstance(norm, BatchNorm)
+    assert norm.running_mean is not None
+    assert norm.running_var is not None
+    gain = (norm.running_var.double() + norm.eps).rsqrt()
+    if norm.affine:
+        gain = gain * norm.weight.detach().double()
+    shift = -norm.running_mean.double() * gain
+    return gain, shift + norm.bias.detach().double() if norm.affine else shift
+
+
+@torch.no_grad()
+def fold_batch_norms(model: nn.Module, input_shape: Sequence[int]) -> dict[str, str]:
+    """Fold every BatchNorm that can be into weight and bias of the layer before it; which went where.
+
+    The outputs in evaluation stay what they were, up to rounding; masked weights stay zero.
+
+    Raises:
+        ValueError: a layer concerned is quantised: its levels would not survive.
+    """
+    pairs = batch_norm_pairs(model, input_shape)
+    for norm_name, layer_name in pairs.items():
+        layer, norm = model.get_submodule(layer_name), model.get_submodule(norm_name)
+        weight = effective_weight(layer)
+        if weight is not None and weight.fake_quantize is not None:
+            raise ValueError(f"{layer_name} is quantised already; BatchNorms fold before that")
+        gain, shift = gain_and_shift(norm)
+        original = original_weight(layer)
+        original.mul_(gain.to(original.dtype).view(-1, *(1,) * (original.dim() - 1)))
+        old = 0.0 if layer.bias is None else layer.bias.double() * gain
+        layer.bias = nn.Parameter((old + shift).to(original.dtype))
+        remove_batch_norm(model, norm_name)
+    return pairs
+
+
+def remove_batch_norm(model: nn.Module, name: str) -> None:
+    """Put the identity, or what timm's BatchNorms do after normalising, in a BatchNorm's place."""
+    norm = model.get_submodule(name)
+    after = [module for module in (getattr(norm, key, None) for key in ("drop", "act")) if module is not None]
+    left = [module for module in after if not isinstance(module, nn.Identity)]
+    replacement = nn.Sequential(*left) if left else nn.Identity()
+    attach_output_fake_quantize(replacement, getattr(norm, "output_fake_quantize", None))
+    model.set_submodule(name, replacement.train(norm.training))
+
+
+class _Execution(TorchDispatchMode):
+    """One pass in evaluation mode: which layer made a tensor, which BatchNorm takes it, how often it is read.
+
+    Attributes:
+        layers: memory -> name of the layer whose unquantised output lives there.
+        inputs: BatchNorm -> memory of its input.
+        calls: module -> how often it was executed.
+        reads: memory -> how many operators read it.
+    """
+
+    def __init__(self, model: nn.Module) -> None:
+        super().__init__()
+        self.model = model
+        self.layers: dict[int, str] = {}
+        self.inputs: dict[str, int] = {}
+        self.calls: Counter[str] = Counter()
+        self.reads: Counter[int] = Counter()
+        self._alive: list[Tensor] = []  # memory is told apart by address: none may be freed meanwhile
+
+    def __enter__(self) -> "_Execution":
+        self._context = self._watched()
+        self._context.__enter__()
+        return super().__enter__()
+
+    def __exit__(self, *error: Any) -> None:
+        super().__exit__(*error)
+        self._context.__exit__(*error)
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: tuple = (), kwargs: dict | None = None) -> Any:
+        """Run an operator and count what it reads; a view reads nothing."""
+        if not func.is_view:
+            self.reads.update({_memory(leaf) for leaf in tree_leaves((args, kwargs)) if isinstance(leaf, Tensor)})
+        result = func(*args, **kwargs or {})
+        self._alive += [leaf for leaf in tree_leaves(result) if isinstance(leaf, Tensor)]
+        return result
+
+    @contextmanager
+    def _watched(self) -> Iterator[None]:
+        modes = {module: module.training for module in self.model.modules()}
+        layers = compressible_layers(self.model)
+        handles = [layer.register_forward_hook(self._made(name)) for name, layer in layers.items()]
+        for name, module in self.model.named_modules():
+            if isinstance(module, BatchNorm) and module.running_mean is not None:
+                handles.append(module.register_forward_pre_hook(self._taken(name)))
+        try:
+            with torch.no_grad():
+                self.model.eval()
+                yield
+        finally:
+            for handle in handles:
+                handle.remove()
+            for module, training in modes.items():
+                module.training = training
+
+    def _made(self, name: str) -> Any:
+        def hook(layer: nn.Module, inputs: tuple, output: Tensor) -> None:
+            self.calls[name] += 1
+            if getattr(layer, "output_fake_quantize", None) is None:
+                self.layers[_memory(output)] = name
+                self.reads[_memory(output)] = 0  # what the layer itself did does not count
+
+        return hook
+
+    def _taken(self, name: str) -> Any:
+        def hook(norm: nn.Module, inputs: tuple) -> None:
+            self.calls[name] += 1
+            self.inputs[name] = _memory(inputs[0])
+
+        return hook
+
+
+def _memory(tensor: Tensor) -> int:
+    return tensor.untyped_storage()._cdata
