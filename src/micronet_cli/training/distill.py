@@ -12,6 +12,7 @@ from micronet_cli.checkpoint import Network
 from micronet_cli.errors import UserError
 from micronet_cli.functional.distillation import decoupled_loss, soft_target_loss
 from micronet_cli.models.model import InputSpec, Model
+from micronet_cli.training.evaluate import Amp
 from micronet_cli.training.hints import Hint, HintLoss
 from micronet_cli.training.objectives import Distillation
 
@@ -24,13 +25,19 @@ class Teacher:
         model: any timm name; null: what the checkpoint in ``weights`` says.
         weights: weights file, or (without ``model``) a run directory or checkpoint.
         pretrained: take the weights from timm's hub.
+        amp: reduced precision of the teacher's pass by torch.amp; ``none``: the student's own.
+        cache_mb: memory for its logits of images that come again unchanged (``data.augment=none``); 0: none.
     """
 
     model: str | None = None
     weights: str | None = None
     pretrained: bool = False
+    amp: Amp = "none"
+    cache_mb: int = 0
 
     def __post_init__(self) -> None:
+        if self.cache_mb < 0:
+            raise ValueError(f"cache_mb={self.cache_mb}: 0 or more is wanted")
         if self.model is None and self.weights is None:
             raise ValueError("model=None: a teacher is wanted; give model and weights, or a run directory as weights")
         if self.model is not None:
@@ -77,6 +84,10 @@ class SoftTargets:
             raise ValueError(f"alpha={self.alpha}: a weight in [0, 1] is wanted")
         if self.temperature <= 0:
             raise ValueError(f"temperature={self.temperature}: more than 0 is wanted")
+        if self.hints and self.teacher.cache_mb:
+            raise ValueError(
+                f"teacher.cache_mb={self.teacher.cache_mb}: hints want the teacher's features; 0 is wanted"
+            )
 
     def logit_loss(self, student: Tensor, teacher: Tensor, labels: Tensor) -> Tensor:
         """What the teacher's logits ask of the student's."""
@@ -91,8 +102,9 @@ class SoftTargets:
             images = torch.zeros(2, *network.spec.size, device=device)
             hints = HintLoss(network.model, teacher, self.hints, (images, images))
         return Distillation(
-            teacher, spec, network.spec, self.logit_loss, self.alpha, label_smoothing, hints, self.hint_weight
-        )
+            teacher, spec, network.spec, self.logit_loss, self.alpha, label_smoothing, hints, self.hint_weight,
+            self.teacher.amp, self.teacher.cache_mb * 2**20,
+        )  # fmt: skip
 
 
 @dataclass(frozen=True)

@@ -1,6 +1,7 @@
 """Objectives: ``(model, images, labels) -> (loss, logits)``."""
 
 from collections.abc import Callable
+from contextlib import nullcontext
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -9,6 +10,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from micronet_cli.models.model import InputSpec
+from micronet_cli.training.evaluate import Amp, autocast
+from micronet_cli.training.logit_cache import LogitCache
 
 
 class Objective(Protocol):
@@ -42,6 +45,8 @@ class Distillation(nn.Module):
         label_smoothing: of the cross-entropy, in [0, 1).
         hints: loss of features; its parameters are trained along.
         hint_weight: its weight.
+        amp: precision of the teacher's pass; ``none``: the student's.
+        cache_bytes: memory for the teacher's logits of images that come again unchanged.
     """
 
     def __init__(
@@ -54,6 +59,8 @@ class Distillation(nn.Module):
         label_smoothing: float = 0.0,
         hints: nn.Module | None = None,
         hint_weight: float = 0.0,
+        amp: Amp = "none",
+        cache_bytes: int = 0,
     ) -> None:
         super().__init__()
         self.logit_loss, self.alpha, self.label_smoothing = logit_loss, alpha, label_smoothing
@@ -65,12 +72,18 @@ class Distillation(nn.Module):
             for spec in (student_spec, teacher_spec)
         )
         self._scale, self._shift = std / their_std, (mean - their_mean) / their_std
+        self._amp = amp
+        self._cached = LogitCache(self._teach, cache_bytes) if cache_bytes else None
         self._renormalise = (student_spec.mean, student_spec.std) != (teacher_spec.mean, teacher_spec.std)
 
     @torch.no_grad()
     def teach(self, images: Tensor) -> Tensor:
         """The teacher's logits for a batch as the student gets it."""
-        return self._teacher[0](images * self._scale + self._shift if self._renormalise else images)
+        return self._cached(images) if self._cached else self._teach(images)
+
+    def _teach(self, images: Tensor) -> Tensor:
+        with autocast(self._amp, images.device) if self._amp != "none" else nullcontext():
+            return self._teacher[0](images * self._scale + self._shift if self._renormalise else images)
 
     def forward(self, model: nn.Module, images: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
         """Loss and the student's logits."""
