@@ -38,7 +38,7 @@ RECIPES = {
     "reference": Recipe(
         "reference: AGP to 61 %, range-linear w4a4",
         prune=("prune.rules.conv.sparsity=0.613", "optim.lr=0.01"),
-        qat=("quantize=w4a4", "optim.lr=0.005"),
+        qat=("quantize=w4a4", "optim.lr=0.01"),
     ),
     "micronet": Recipe(
         "micronet: AGP to 80 %, w3a4, 8-bit stem, integer accumulators",
