@@ -34,24 +34,29 @@ class Recipe:
     score: tuple[str, ...] = ()
 
 
+TEACHER = ("distill=soft_targets", "distill.teacher.model=resnet56")
 RECIPES = {
     "reference": Recipe(
         "reference: AGP to 61 %, range-linear w4a4",
         prune=("prune.rules.conv.sparsity=0.613", "optim.lr=0.01"),
-        qat=("quantize=w4a4", "optim.lr=0.01"),
+        qat=("quantize=w4a4", "optim.lr=0.01", *TEACHER),
     ),
     "micronet": Recipe(
-        "micronet: AGP to 80 %, w3a4, 8-bit stem, integer accumulators",
-        prune=("prune.rules.conv.sparsity=0.8", "optim.lr=0.03"),
+        "micronet: AGP to 74 % with the teacher, LSQ w4a4 (last stage w3), 8-bit stem and adds, adder tree",
+        prune=("prune.rules.conv.sparsity=0.74", "prune.schedule.end=0.4", "optim.lr=0.03", *TEACHER),
         qat=(
-            "quantize=w4a4",
-            "quantize.rules.conv.weight_bits=3",
+            "quantize=lsq",
+            "quantize.rules.late.match=layer3.*",
+            "quantize.rules.late.weight_bits=3",
             "quantize.rules.stem.match={stem}",
             "quantize.rules.stem.weight_bits=8",
             "quantize.rules.stem.activation_bits=8",
+            r"quantize.outputs.adds.match=(.*\.)?bn\d|layer\d\.\d",
+            "quantize.outputs.adds.activation_bits=8",
             "optim.lr=0.01",
+            *TEACHER,
         ),
-        score=("score.accumulator=integer",),
+        score=("score.accumulator=adder_tree",),
     ),
 }
 COLUMNS = ("top1", "weight_sparsity", "weight_bits_mean", "storage_bytes", "math_ops", "micronet_score")
@@ -71,13 +76,14 @@ def run(recipe: Recipe, directory: Path, seed: int, given: argparse.Namespace) -
     """Prune, quantise and score; the final figures and the minutes of both trainings."""
     epochs = f"trainer.epochs={given.epochs}"
     data = ("data=imagefolder", f"data.train={given.train}", f"data.test={given.test}")
-    teacher = ("distill=soft_targets", "distill.teacher.model=resnet56", f"distill.teacher.weights={given.teacher}")
     start = ("model=resnet20", f"model.weights={given.student}", *data)
     common = (epochs, f"seed={seed}", *given.extra)
-    pruned = micronet(directory / "prune", "stage=prune", *start, *recipe.prune, *common)
-    quantised = micronet(
-        directory / "qat", "stage=qat", f"init_from={directory / 'prune'}", *teacher, *recipe.qat, *common
-    )
+
+    def arguments(own: tuple[str, ...]) -> tuple[str, ...]:
+        return (*own, f"distill.teacher.weights={given.teacher}", *common) if set(TEACHER) <= set(own) else own + common
+
+    pruned = micronet(directory / "prune", "stage=prune", *start, *arguments(recipe.prune))
+    quantised = micronet(directory / "qat", "stage=qat", f"init_from={directory / 'prune'}", *arguments(recipe.qat))
     scored = micronet(directory / "score", "stage=score", f"init_from={directory / 'qat'}", *recipe.score)
     minutes = (pruned["wall_seconds"] + quantised["wall_seconds"]) / 60
     return quantised | scored | {"top1": quantised["top1"], "minutes": minutes}
