@@ -5,7 +5,13 @@ import os
 from pathlib import Path
 
 import pytest
+import torch
 
+from micronet_cli import checkpoint
+from micronet_cli.compression.effective_weight import effective_weight
+from micronet_cli.compression.targets import compressible_layers
+from micronet_cli.data.datasets import ImageFolder
+from micronet_cli.paths import CONF
 from tests.conftest import metrics_of
 
 SHARED = Path(os.environ.get("MICRONET_SHARED", Path(__file__).parents[2] / "shared"))
@@ -27,6 +33,49 @@ def test_trained_resnet20_has_its_accuracy(micronet):
     )
     assert metrics_of(run)["images"] == 5000
     assert metrics_of(run)["top1"] == pytest.approx(87.7, abs=0.1)
+
+
+# Levels a channel of weights, and levels of an input, that an option of the quantize group promises.
+CLAIMS = {
+    "a2q": (15, 16), "binary": (2, 16), "dorefa": (15, 16), "lsq": (16, 16), "lsq_plus": (16, 16), "pact": (15, 16),
+    "micronet2019": (16, 16), "symmetric": (15, 16), "ternary": (3, 16), "w4a4": (16, 16), "w8a8": (256, 256),
+}  # fmt: skip
+
+
+@needs_cifar
+@pytest.mark.slow
+@pytest.mark.parametrize("option", sorted(path.stem for path in (CONF / "quantize").glob("*.yaml")))
+def test_trained_checkpoint_holds_what_its_quantiser_claims(micronet, option):
+    if option == "none":
+        assert option not in CLAIMS
+        return
+    run = micronet(
+        "stage=qat", "model=resnet20", f"model.weights={WEIGHTS}", "data=imagefolder", f"data.train={CIFAR / 'test.tar'}",
+        f"data.test={CIFAR / 'test.tar'}", f"quantize={option}", "trainer.max_steps=5",
+        *([] if option == "binary" else ["prune=one_shot"]),
+    )  # fmt: skip
+    network = checkpoint.load(str(run))
+    loader = ImageFolder(test=str(CIFAR / "test.tar")).loader("test", network.spec, torch.device("cpu"))
+    images, _ = next(loader.batches())
+    inputs = {}
+    layers = compressible_layers(network.model)
+    for name, layer in layers.items():
+        layer.register_forward_hook(lambda m, given, out, name=name: inputs.update({name: given[0]}))
+    with torch.no_grad():
+        network.model(images)
+    weight_levels, input_levels = CLAIMS[option]
+    quantised = [name for name, layer in layers.items() if effective_weight(layer) is not None]
+    assert len(quantised) == len(layers) - 1
+    for name in quantised:
+        weight, parts = layers[name].weight.detach(), effective_weight(layers[name])
+        assert 1 < max(len(channel.unique()) for channel in weight) <= weight_levels
+        if parts.mask is not None:
+            assert not weight[~parts.mask].any()
+            assert 0.64 < (weight == 0).float().mean()
+        if getattr(layers[name], "input_fake_quantize", None) is not None:
+            assert 1 < len(inputs[name].unique()) <= input_levels
+    unquantised = {name for name in quantised if len(inputs[name].unique()) > input_levels}
+    assert unquantised == ({"linear"} if option == "micronet2019" else set())
 
 
 @needs_samples
