@@ -18,7 +18,7 @@ from micronet_cli.errors import UserError, near_misses
 
 MISSING = "???"
 ALLOWED_TARGETS = ("micronet_cli.",)
-GROUPS = ("model", "data", "prune", "quantize", "distill", "optim", "trainer", "eval", "score", "logger")
+GROUPS = ("model", "data", "prune", "quantize", "ptq", "distill", "optim", "trainer", "eval", "score", "logger")
 SETTINGS: dict[str, Any] = {
     "name": str,
     "seed": int,

@@ -11,7 +11,7 @@ import torch
 
 from micronet_cli.data.augment import Augment, Augmentation
 from micronet_cli.data.loader import Loader, LoaderSettings
-from micronet_cli.data.sources import ArraySource, FileSource, Source, split_off
+from micronet_cli.data.sources import ArraySource, FileSource, Source, Subset, split_off
 from micronet_cli.errors import UserError
 from micronet_cli.models.model import InputSpec
 
@@ -83,7 +83,31 @@ class Data:
         self, split: str, spec: InputSpec, device: torch.device, seed: int = 0, classes: Sequence[str] | None = None
     ) -> Loader:
         """Batches of a split, shuffled and augmented for ``train``."""
-        training = split == "train"
+        return self._loader(self.source(split, classes), spec, split == "train", device, seed, classes)
+
+    def sample(
+        self,
+        split: str,
+        images: int,
+        spec: InputSpec,
+        device: torch.device,
+        seed: int = 0,
+        classes: Sequence[str] | None = None,
+    ) -> Loader:
+        """Batches of at most so many images of a split, drawn by ``seed``, as evaluation sees them."""
+        source = self.source(split, classes)
+        chosen = np.sort(np.random.default_rng(seed).permutation(len(source.labels))[:images])
+        return self._loader(Subset(source, chosen), spec, False, device, seed, classes)
+
+    def _loader(
+        self,
+        source: Source,
+        spec: InputSpec,
+        training: bool,
+        device: torch.device,
+        seed: int,
+        classes: Sequence[str] | None,
+    ) -> Loader:
         settings = LoaderSettings(
             batch_size=self.batch_size if training else self.eval_batch_size,
             workers=self.workers,
@@ -92,7 +116,7 @@ class Data:
             seed=seed,
             augmentation=self.augmentation,
         )
-        return Loader(self.source(split, classes), spec, settings, training, device, len(classes or self.classes))
+        return Loader(source, spec, settings, training, device, len(classes or self.classes))
 
 
 @dataclass(kw_only=True)

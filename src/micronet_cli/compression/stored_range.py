@@ -1,0 +1,67 @@
+"""Weights on a stored grid: what rounding decided survives a checkpoint."""
+
+import torch
+from torch import Tensor, nn
+
+from micronet_cli.compression.effective_weight import effective_weight, original_weight
+from micronet_cli.compression.fake_quantize import WeightFakeQuantize
+from micronet_cli.compression.targets import compressible_layers
+from micronet_cli.functional.quantization import fake_quantize, quant_max
+
+
+class StoredRange(WeightFakeQuantize):
+    """Range-linear with the scale and zero point that were found once.
+
+    A range taken anew from rounded weights would be another one as soon as an extreme weight was rounded inwards.
+
+    Attributes:
+        scale, zero_point: [C_out, 1, ...] or 0-dim, as ``range_linear`` has them.
+    """
+
+    scale: Tensor
+    zero_point: Tensor
+
+    def __init__(self, tracked: WeightFakeQuantize, weight: Tensor) -> None:
+        super().__init__(tracked.bits, tracked.granularity, tracked.symmetric)
+        for name, value in zip(("scale", "zero_point"), tracked.qparams(weight), strict=True):
+            self.register_buffer(name, value.clone())
+
+    @property
+    def largest(self) -> int:
+        """Largest code."""
+        largest = quant_max(self.bits)
+        return largest - largest % 2 * self.symmetric
+
+    def qparams(self, weight: Tensor) -> tuple[Tensor, Tensor]:
+        """Scale and zero point, whatever the weight."""
+        return self.scale, self.zero_point
+
+    def forward(self, weight: Tensor) -> Tensor:
+        """Shape unchanged; zeros stay exactly zero; gradient 1."""
+        return fake_quantize(weight, self.scale, self.zero_point, self.largest, clip_gradient=False)
+
+
+class StoredRanges:
+    """Every range-linear weight of a network on a stored grid: part of a network's history, after its quantiser."""
+
+    @torch.no_grad()
+    def attach(self, model: nn.Module) -> None:
+        """Take the ranges of the weights as they are; a checkpoint's take their place on loading.
+
+        Raises:
+            ValueError: a layer's weight scheme is another one.
+        """
+        for name, layer in compressible_layers(model).items():
+            parts = effective_weight(layer)
+            if parts is None or parts.fake_quantize is None or isinstance(parts.fake_quantize, StoredRange):
+                continue
+            if type(parts.fake_quantize) is not WeightFakeQuantize:
+                scheme = type(parts.fake_quantize).__name__
+                raise ValueError(
+                    f"quantize.weight: {name} has {scheme}; range-linear weights are wanted, as of "
+                    "quantize=w4a4, w8a8, symmetric or micronet2019"
+                )
+            weight = original_weight(layer)
+            parts.fake_quantize = StoredRange(
+                parts.fake_quantize, weight if parts.mask is None else weight * parts.mask
+            )

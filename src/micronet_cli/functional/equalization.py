@@ -1,0 +1,52 @@
+"""Cross-layer equalisation and bias correction (Nagel et al., Data-Free Quantization, arXiv 1906.04721)."""
+
+import torch
+from torch import Tensor
+
+
+def equalization_scales(produced: Tensor, consumed: Tensor) -> Tensor:
+    """s_i = sqrt(r1_i r2_i) / r2_i (equation 11): ``2 x [C] -> [C]``.
+
+    Channel i between two layers is divided by s_i in the first layer and multiplied by it in the second, after which
+    both ranges are sqrt(r1_i r2_i). A channel that either layer does not use keeps 1.
+
+    Args:
+        produced: r1, range of the weights that make each channel, >= 0.
+        consumed: r2, range of the weights that read it, >= 0.
+
+    >>> equalization_scales(torch.tensor([8.0, 1.0, 0.0]), torch.tensor([2.0, 4.0, 5.0]))
+    tensor([2.0000, 0.5000, 1.0000])
+    """
+    used = (produced > 0) & (consumed > 0)
+    return torch.where(used, produced / torch.where(used, consumed, 1.0), 1.0).sqrt()
+
+
+def output_ranges(weight: Tensor) -> Tensor:
+    """Largest magnitude per output channel: ``[C_out, ...] -> [C_out]``."""
+    return weight.abs().flatten(1).amax(1)
+
+
+def input_ranges(weight: Tensor, groups: int = 1) -> Tensor:
+    """Largest magnitude per input channel: ``[C_out, C_in / groups, ...] -> [C_in]``.
+
+    >>> input_ranges(torch.tensor([[1.0, -3.0], [2.0, 0.5]]))
+    tensor([2., 3.])
+    """
+    return weight.abs().unflatten(0, (groups, -1)).amax(1).reshape(groups * weight.shape[1], -1).amax(1)
+
+
+def scale_inputs(weight: Tensor, scales: Tensor, groups: int = 1) -> Tensor:
+    """The weight with input channel i times ``scales[i]``: ``[C_out, C_in / groups, ...], [C_in]``, shape unchanged."""
+    per_group = scales.view(groups, 1, -1, *(1,) * (weight.dim() - 2))
+    return (weight.unflatten(0, (groups, -1)) * per_group).flatten(0, 1)
+
+
+def expected_output(weight: Tensor, mean_input: Tensor) -> Tensor:
+    """E[W x] = W E[x], without bias: ``[C_out, ...], [groups, d] -> [C_out]``, d the elements of a row of the weight.
+
+    The bias that quantisation brings in is E[W' x'] - E[W x] (equation 17); with x' = x it is (W' - W) E[x].
+
+    >>> expected_output(torch.tensor([[1.0, 2.0], [0.0, -1.0]]), torch.tensor([[3.0, 1.0]]))
+    tensor([ 5., -1.])
+    """
+    return (weight.flatten(1).unflatten(0, (len(mean_input), -1)) @ mean_input[:, :, None]).flatten()

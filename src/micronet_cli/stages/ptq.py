@@ -1,0 +1,96 @@
+"""``stage=ptq``: quantise without training, from some training images and none of their labels."""
+
+import logging
+import time
+from contextlib import nullcontext
+from typing import Any
+
+import torch
+from torch import Tensor
+from tqdm import tqdm
+from tqdm.contrib.logging import logging_redirect_tqdm
+
+from micronet_cli import distributed
+from micronet_cli.checkpoint import Network
+from micronet_cli.compression.post_training import HISTORY, PostTraining, Sweep
+from micronet_cli.errors import UserError
+from micronet_cli.stages.compress import attach_compressors, rule_table
+from micronet_cli.stages.job import Job
+from micronet_cli.stages.score import score_network
+from micronet_cli.tables import text_table
+from micronet_cli.training.evaluate import evaluate
+
+log = logging.getLogger(__name__)
+
+
+def check_job(job: Job) -> None:
+    """Fail before the heavy work.
+
+    Raises:
+        UserError: a part is switched off that the stage is about, pruning is switched on, or several processes.
+    """
+    for group in ("ptq", "quantize"):
+        if job.parts[group] is None:
+            raise UserError(f"{group}=none: stage=ptq wants an option, as in {group}=<name>")
+    if job.parts["prune"] is not None:
+        raise UserError("prune: stage=ptq does not prune; run stage=prune first and give its run as init_from")
+    if distributed.world_size() > 1:
+        raise UserError(f"trainer.devices={distributed.world_size()}: stage=ptq runs in one process")
+    job.require_splits("train", job.parts["eval"].split)
+
+
+def run(job: Job) -> dict[str, Any]:
+    """Quantise, report on test."""
+    check_job(job)
+    device, settings = job.parts["trainer"].torch_device(), job.parts["ptq"]
+    network = job.network()
+    try:
+        sweep = settings.prepare(network.model, network.spec.size)
+        quantizers = attach_compressors(job, network)
+        rules = rule_table(quantizers, network)
+        log.info("%s", text_table([{"layer": layer} | columns for layer, columns in rules.items()]))
+        batches = calibration_batches(job, network, device)
+        network.model.to(device).eval()
+        sweep.reference.to(device)
+        log.info("%d pairs of layers equalised; ranges from %d images", len(sweep.pairs), sum(map(len, batches)))
+        sweep.calibrate(network.model, batches)
+    except ValueError as error:
+        raise UserError(f"stage=ptq: {error}") from None
+    network.compressors = [*network.compressors, HISTORY]
+    if settings.adaround is not None or settings.correct_bias:
+        refine(job, settings, sweep, network, batches)
+    evaluation = job.parts["eval"]
+    metrics = evaluate(network.model, job.loader(network, evaluation.split, device), evaluation.amp)
+    metrics |= {"split": evaluation.split, "calibration_images": sum(map(len, batches))}
+    network.model.cpu()
+    report = score_network(job, network, rules)
+    job.save(network, metrics)
+    return metrics | report.metrics()
+
+
+def calibration_batches(job: Job, network: Network, device: torch.device) -> list[Tensor]:
+    """Images drawn by the seed from train, as evaluation would see them."""
+    data, settings = job.parts["data"], job.parts["ptq"]
+    loader = data.sample("train", settings.images, network.spec, device, job.config.seed, network.classes)
+    batches = [images for images, _ in loader.batches()]
+    if not batches:
+        raise UserError("data: not one image could be read")
+    return batches
+
+
+def refine(job: Job, settings: PostTraining, sweep: Sweep, network: Network, batches: list[Tensor]) -> None:
+    """Round and correct layer after layer, with the time that is left."""
+    names, left_out = sweep.layers(network.model)
+    if left_out:
+        log.warning("rounded to the nearest, not corrected: %s", ", ".join(left_out))
+    started = time.perf_counter()
+    bar = tqdm(total=len(names), desc="ptq", unit="layer", dynamic_ncols=True, disable=None)
+    with nullcontext() if bar.disable else logging_redirect_tqdm(), bar:
+        for number, line in enumerate(sweep.run(network.model, batches, job.config.seed), 1):
+            job.run.record({"kind": "layer", "step": number, **line})
+            left = (time.perf_counter() - started) / number * (len(names) - number)
+            log.info(
+                "layer %d/%d %s: error %.4f -> %.4f, %.0f s left",
+                number, len(names), line["layer"], line["error_before"], line["error"], left,
+            )  # fmt: skip
+            bar.update()
