@@ -39,7 +39,7 @@ def test_option_composes_and_binds(composed, tmp_path, group, option):
 
 
 def test_optional_groups_have_none():
-    for group in ("prune", "quantize", "distill", "logger"):
+    for group in ("prune", "quantize", "ptq", "distill", "logger"):
         assert (CONF / group / "none.yaml").is_file()
 
 

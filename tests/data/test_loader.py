@@ -176,3 +176,14 @@ def test_auto_augment_changes_images(image_folder):
     )
     assert torch.equal(plain[1], changed[1])
     assert not torch.equal(plain[0], changed[0])
+
+
+def test_a_sample_is_drawn_by_the_seed_and_not_augmented():
+    data = Digits(augment="crop_flip")
+    sample = batches(data.sample("train", 300, SPEC, CPU, seed=3))
+    assert [len(labels) for _, labels in sample] == [256, 44]
+    assert same(sample, batches(data.sample("train", 300, SPEC, CPU, seed=3)))
+    assert not same(sample, batches(data.sample("train", 300, SPEC, CPU, seed=4)))
+    whole = torch.cat([images for images, _ in batches(data.sample("train", 10**6, SPEC, CPU))])
+    assert len(whole) == 1294
+    assert all((whole == image).flatten(1).all(1).any() for image in sample[0][0][:5])

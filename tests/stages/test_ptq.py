@@ -1,0 +1,122 @@
+"""``stage=ptq`` as a user types it, on the embedded digits."""
+
+import pytest
+import torch
+
+import micronet_cli
+from micronet_cli.checkpoint import load, read_header, resolve
+from micronet_cli.compression.effective_weight import effective_weight
+from micronet_cli.compression.stored_range import StoredRange
+from micronet_cli.compression.targets import compressible_layers
+from tests.conftest import TINY, history_of, metrics_of
+
+QUICK = ("ptq.images=128", "ptq.rows=4096", "ptq.adaround.iterations=60", "ptq.adaround.batch_size=256")
+OFF = ("ptq.equalize=false", "ptq.correct_bias=false", "ptq.adaround=null")
+
+
+@pytest.fixture(scope="module")
+def chain(tmp_path_factory):
+    """train -> prune -> ptq -> qat, and the same network rounded to the nearest."""
+    from micronet_cli.cli import main
+
+    root = tmp_path_factory.mktemp("ptq")
+
+    def call(name, *arguments):
+        main([*arguments, f"hydra.run.dir={root / name}"])
+
+    call("train", "stage=train", *TINY, "trainer.epochs=4")
+    call("prune", "stage=prune", f"init_from={root / 'train'}", "prune.rules.conv.sparsity=0.5", "trainer.epochs=1")
+    bits = ("quantize=w4a4", "quantize.weight_bits=3")
+    call("ptq", "stage=ptq", f"init_from={root / 'prune'}", *bits, *QUICK)
+    call("nearest", "stage=ptq", f"init_from={root / 'prune'}", *bits, *QUICK[:1], *OFF)
+    call("qat", "stage=qat", f"init_from={root / 'ptq'}", "quantize=lsq", "trainer.max_steps=3")
+    return root
+
+
+def test_metrics_are_those_of_every_stage(chain):
+    metrics = metrics_of(chain / "ptq")
+    assert metrics["status"] == "completed"
+    assert metrics["stage"] == "ptq"
+    assert metrics["images"] == 359
+    assert metrics["calibration_images"] == 128
+    assert metrics["weight_bits_mean"] < 32
+    assert metrics["micronet_score"] < 0.5 * metrics_of(chain / "prune")["micronet_score"]
+    assert "layer1.0.conv1" in (chain / "ptq" / "layers.csv").read_text()
+
+
+def test_it_is_better_than_the_nearest_rounding(chain):
+    dense, ptq, nearest = (metrics_of(chain / name)["loss"] for name in ("prune", "ptq", "nearest"))
+    assert dense < ptq < nearest
+
+
+def test_a_line_of_history_a_layer(chain):
+    lines = history_of(chain / "ptq")
+    assert [line["layer"] for line in lines][::3] == ["layer1.0.conv1", "layer2.0.conv2", "linear"]
+    assert all(line["error"] <= line["error_before"] for line in lines)
+
+
+def test_a_loaded_network_computes_the_same(chain, micronet):
+    first, second = (micronet_cli.load(str(chain / "ptq")) for _ in range(2))
+    images = torch.randn(4, 3, 16, 16)
+    with torch.no_grad():
+        assert torch.equal(first(images), second(images))
+    run = micronet("stage=eval", f"init_from={chain / 'ptq'}")
+    for key in ("top1", "loss", "micronet_score"):
+        assert metrics_of(run)[key] == metrics_of(chain / "ptq")[key]
+
+
+def test_weights_keep_to_their_levels_and_masks_to_zero(chain):
+    pruned, model = (load(str(chain / name)).model for name in ("prune", "ptq"))
+    for name, layer in compressible_layers(model).items():
+        if name == "conv1":
+            continue
+        parts = effective_weight(layer)
+        assert isinstance(parts.fake_quantize, StoredRange)
+        assert torch.equal(parts.mask, effective_weight(pruned.get_submodule(name)).mask)
+        assert (layer.weight[~parts.mask] == 0).all()
+        assert max(channel.unique().numel() for channel in layer.weight) <= 8
+
+
+def test_rounding_decisions_survive_the_checkpoint(chain):
+    ptq, nearest = (load(str(chain / name)).model for name in ("ptq", "nearest"))
+    layer = ptq.layer2[0].conv1
+    rounded = layer.weight * effective_weight(layer).fake_quantize.scale
+    assert torch.allclose(rounded, rounded.round(), atol=1e-4)
+    original = layer.parametrizations.weight.original
+    assert torch.allclose(original, layer.weight, atol=1e-6)
+    assert not torch.equal(layer.weight, nearest.layer2[0].conv1.weight)
+
+
+def test_training_goes_on_from_it(chain):
+    header = read_header(resolve(str(chain / "qat")))
+    kinds = [compressor["_target_"].rpartition(".")[2] for compressor in header["compressors"]]
+    assert kinds == ["Pruner", "Quantizer", "StoredRanges", "Quantizer"]
+    model = load(str(chain / "qat")).model
+    assert effective_weight(model.linear).fake_quantize.step.numel() == 10
+
+
+def test_a_network_without_a_run_of_its_own(micronet):
+    run = micronet("stage=ptq", *TINY, *QUICK[:1], "ptq.adaround=null", "quantize.fold_batch_norm=true")
+    assert metrics_of(run)["status"] == "completed"
+    assert not [name for name in load(str(run)).model.state_dict() if "running_mean" in name]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (("quantize=none",), "quantize=none: stage=ptq wants an option"),
+        (("ptq=none",), "ptq=none: stage=ptq wants an option"),
+        (("prune=agp",), "run stage=prune first"),
+        (("quantize=lsq",), "layer1.0.conv1 has LearnedStepWeight; range-linear weights are wanted"),
+        (("ptq.image=3",), "ptq.image: unknown key; did you mean images"),
+        (("ptq.adaround.iterations=0",), "ptq.adaround.iterations=0: at least 1 is wanted"),
+        (("quantize.rules.conv.match=nothing",), "matches no layer"),
+    ],
+)
+def test_mistakes_are_answered(mistake, arguments, said):
+    assert said in mistake("stage=ptq", *TINY, *arguments)
+
+
+def test_a_quantised_network_is_refused(chain, mistake):
+    said = mistake("stage=ptq", f"init_from={chain / 'ptq'}")
+    assert "quantised already; a network in float is wanted" in said
