@@ -2,18 +2,18 @@
 
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
+from torch.utils.hooks import RemovableHandle
 
+from micronet_cli.compression.execution import Execution
+from micronet_cli.compression.fold import BatchNorm
 from micronet_cli.compression.targets import compressible_layers
 
-BatchNorm = nn.modules.batchnorm._BatchNorm
 POINTWISE = frozenset(
     {"relu", "leaky_relu", "hardtanh", "silu", "gelu", "sigmoid", "hardswish", "hardsigmoid", "tanh", "elu", "mish"}
 )
@@ -74,7 +74,7 @@ class _Op:
     made: int
 
 
-class _Execution(TorchDispatchMode):
+class _Execution(Execution):
     """One pass in evaluation mode: values, who made them, who reads them.
 
     Attributes:
@@ -83,8 +83,7 @@ class _Execution(TorchDispatchMode):
     """
 
     def __init__(self, model: nn.Module) -> None:
-        super().__init__()
-        self.model = model
+        super().__init__(model)
         self.calls: Counter[str] = Counter()
         self.made: dict[str, int] = {}
         self._values: dict[int, int] = {}  # id of a tensor -> its value
@@ -130,15 +129,6 @@ class _Execution(TorchDispatchMode):
             if isinstance(leaf, Tensor) and id(leaf) in self._values:
                 self._readers[self._values[id(leaf)]].append(None)
 
-    def __enter__(self) -> "_Execution":
-        self._context = self._watched()
-        self._context.__enter__()
-        return super().__enter__()
-
-    def __exit__(self, *error: Any) -> None:
-        super().__exit__(*error)
-        self._context.__exit__(*error)
-
     def __torch_dispatch__(self, func: Any, types: Any, args: tuple = (), kwargs: dict | None = None) -> Any:
         """Run an operator and note what it reads and makes; inside a layer only the whole counts."""
         kwargs = kwargs or {}
@@ -171,26 +161,14 @@ class _Execution(TorchDispatchMode):
         self._sharing[_memory(tensor)].append(id(tensor))
         return number
 
-    @contextmanager
-    def _watched(self) -> Iterator[None]:
-        modes = {module: module.training for module in self.model.modules()}
-        handles = []
+    def hooks(self) -> Iterator[RemovableHandle]:
+        """Watch layers and BatchNorms."""
         for name, layer in compressible_layers(self.model).items():
-            handles += [
-                layer.register_forward_pre_hook(self._enter(name)),
-                layer.register_forward_hook(self._leave(name)),
-            ]
+            yield layer.register_forward_pre_hook(self._enter(name))
+            yield layer.register_forward_hook(self._leave(name))
         for name, module in self.model.named_modules():
             if isinstance(module, BatchNorm) and module.running_mean is not None:
-                handles.append(module.register_forward_pre_hook(self._normalise(name)))
-        try:
-            self.model.eval()
-            yield
-        finally:
-            for handle in handles:
-                handle.remove()
-            for module, training in modes.items():
-                module.training = training
+                yield module.register_forward_pre_hook(self._normalise(name))
 
     def _enter(self, name: str) -> Any:
         def hook(layer: nn.Module, inputs: tuple) -> None:

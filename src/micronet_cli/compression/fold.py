@@ -2,15 +2,15 @@
 
 from collections import Counter
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
 from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
+from torch.utils.hooks import RemovableHandle
 
 from micronet_cli.compression.effective_weight import effective_weight, original_weight
+from micronet_cli.compression.execution import Execution
 from micronet_cli.compression.fake_quantize import attach_output_fake_quantize
 from micronet_cli.compression.targets import compressible_layers
 
@@ -88,7 +88,7 @@ def remove_batch_norm(model: nn.Module, name: str) -> None:
     model.set_submodule(name, replacement.train(norm.training))
 
 
-class _Execution(TorchDispatchMode):
+class _Execution(Execution):
     """One pass in evaluation mode: which layer made a tensor, which BatchNorm takes it, how often it is read.
 
     Attributes:
@@ -99,22 +99,12 @@ class _Execution(TorchDispatchMode):
     """
 
     def __init__(self, model: nn.Module) -> None:
-        super().__init__()
-        self.model = model
+        super().__init__(model)
         self.layers: dict[int, str] = {}
         self.inputs: dict[str, int] = {}
         self.calls: Counter[str] = Counter()
         self.reads: Counter[int] = Counter()
         self._alive: list[Tensor] = []  # memory is told apart by address: none may be freed meanwhile
-
-    def __enter__(self) -> "_Execution":
-        self._context = self._watched()
-        self._context.__enter__()
-        return super().__enter__()
-
-    def __exit__(self, *error: Any) -> None:
-        super().__exit__(*error)
-        self._context.__exit__(*error)
 
     def __torch_dispatch__(self, func: Any, types: Any, args: tuple = (), kwargs: dict | None = None) -> Any:
         """Run an operator and count what it reads; a view reads nothing."""
@@ -124,23 +114,13 @@ class _Execution(TorchDispatchMode):
         self._alive += [leaf for leaf in tree_leaves(result) if isinstance(leaf, Tensor)]
         return result
 
-    @contextmanager
-    def _watched(self) -> Iterator[None]:
-        modes = {module: module.training for module in self.model.modules()}
-        layers = compressible_layers(self.model)
-        handles = [layer.register_forward_hook(self._made(name)) for name, layer in layers.items()]
+    def hooks(self) -> Iterator[RemovableHandle]:
+        """Watch layers and BatchNorms."""
+        for name, layer in compressible_layers(self.model).items():
+            yield layer.register_forward_hook(self._made(name))
         for name, module in self.model.named_modules():
             if isinstance(module, BatchNorm) and module.running_mean is not None:
-                handles.append(module.register_forward_pre_hook(self._taken(name)))
-        try:
-            with torch.no_grad():
-                self.model.eval()
-                yield
-        finally:
-            for handle in handles:
-                handle.remove()
-            for module, training in modes.items():
-                module.training = training
+                yield module.register_forward_pre_hook(self._taken(name))
 
     def _made(self, name: str) -> Any:
         def hook(layer: nn.Module, inputs: tuple, output: Tensor) -> None:
