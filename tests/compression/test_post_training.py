@@ -80,12 +80,11 @@ def test_rounded_weights_keep_to_the_grid_and_masks_to_zero(masked, bits, symmet
 
 
 def test_learned_rounding_is_not_the_nearest_and_lowers_the_error():
-    model, _, lines = quantized(**OFF | {"adaround": QUICK})
+    model, _, lines = quantized(**OFF | {"adaround": AdaRound(iterations=500, batch_size=256)})
     plain, _, _ = quantized(**OFF)
     assert not torch.equal(model[2].weight, plain[2].weight)
     assert torch.equal(effective_weight(model[0]).fake_quantize.scale, effective_weight(plain[0]).fake_quantize.scale)
-    assert all(line["error"] <= line["error_before"] for line in lines)
-    assert sum(line["error"] < 0.9 * line["error_before"] for line in lines) >= 3
+    assert all(line["error"] < line["error_before"] for line in lines)
 
 
 def test_each_part_brings_the_output_nearer():
