@@ -5,14 +5,14 @@ BIN := $(VENV)/bin
 INSTALLED := $(VENV)/.installed
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test test-full lint format bench clean
+.PHONY: help setup demo test test-full lint format bench docs clean
 
 help: ## This list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "  %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 $(INSTALLED): pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(VENV)
-	$(BIN)/python -m pip install --compile --constraint constraints.txt --editable ".[sweep,log,data,dev]"
+	$(BIN)/python -m pip install --compile --constraint constraints.txt --editable ".[sweep,log,data,export,structured,search,report,docs,dev]"
 	$(BIN)/python -m compileall -q src
 	touch $@
 
@@ -40,6 +40,9 @@ bench: $(INSTALLED) ## The benchmarks that need no data
 	$(BIN)/python benchmarks/step_time.py
 	$(BIN)/python benchmarks/loader.py
 	$(BIN)/python benchmarks/scoring.py
+
+docs: $(INSTALLED) ## The documentation site, in site/
+	$(BIN)/mkdocs build --strict
 
 clean: ## Remove the environment and what tools left behind
 	rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache dist site
