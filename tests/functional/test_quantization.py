@@ -50,3 +50,16 @@ def test_gradient_of_weights_is_the_identity():
     scale, zero_point = range_linear(torch.tensor(-1.0), torch.tensor(2.0), 2)
     fake_quantize(x, scale, zero_point, 3, clip_gradient=False).sum().backward()
     assert x.grad.tolist() == [1, 1, 1]
+
+
+def test_compiled_gradients_are_clipped_where_eager_ones_are():
+    scale, zero_point = range_linear(torch.tensor(-1.0), torch.tensor(2.0), 4)  # steps of 0.2: codes reach -1.1 .. 2.1
+    x = torch.tensor([-5.0, -1.11, -1.09, 0.0, 2.09, 2.11, 5.0])
+
+    def gradient(function):
+        given = x.clone().requires_grad_()
+        (function(given, scale, zero_point, 15) * torch.arange(1.0, 8.0)).sum().backward()
+        return given.grad.tolist()
+
+    assert gradient(fake_quantize) == [0, 0, 3, 4, 5, 0, 0]
+    assert gradient(torch.compile(fake_quantize, backend="aot_eager")) == [0, 0, 3, 4, 5, 0, 0]

@@ -84,6 +84,14 @@ def clip_bounds(scale: Any, zero_point: Any, largest: int) -> tuple[Any, Any]:
     return (zero_point - 0.5) / scale, (largest + zero_point + 0.5) / scale
 
 
+def clipped_gradient(grad: Tensor, x: Tensor, low: Tensor, high: Tensor) -> Tensor:
+    """``grad`` where ``low <= x <= high``, else 0."""
+    if torch.compiler.is_compiling():
+        # A compiler would save the mask in the place of x; its CPU code for masks is not vectorised.
+        return grad * (1 - (torch.relu(x - high) + torch.relu(low - x)).sign())
+    return torch.where((x >= low) & (x <= high), grad, 0.0)
+
+
 class _FakeQuantize(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, x: Tensor, scale: Tensor, zero_point: Tensor, largest: int, clip_gradient: bool) -> Tensor:
@@ -96,8 +104,7 @@ class _FakeQuantize(torch.autograd.Function):
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None, None, None, None]:
         if ctx.largest is not None:
             x, scale, zero_point = ctx.saved_tensors
-            low, high = clip_bounds(scale, zero_point, ctx.largest)
-            grad = torch.where((x >= low) & (x <= high), grad, 0.0)
+            grad = clipped_gradient(grad, x, *clip_bounds(scale, zero_point, ctx.largest))
         return grad, None, None, None, None
 
 
