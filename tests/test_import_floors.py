@@ -17,6 +17,9 @@ ALLOWED = {
     "tables": set(),
     "loggers": {"errors"},
     "runs": {"loggers"},
+    "overrides": {"paths"},
+    "outcomes": {"errors", "runs", "tables"},
+    "sweeps": {"errors", "outcomes", "runs"},
     "search_path": {"errors"},
     "config": {"errors"},
     "compression": {"distributed", "functional", "errors"},
@@ -29,10 +32,10 @@ ALLOWED = {
         "checkpoint", "compression", "config", "data", "distributed", "errors", "models", "paths", "runs", "scoring",
         "tables", "training",
     },
-    "cli": {"errors", "paths", "search_path", "stages"},
+    "cli": {"errors", "outcomes", "overrides", "paths", "search_path", "stages", "sweeps"},
     "__init__": {"checkpoint"},
 }  # fmt: skip
-SEES_CFG = {"cli", "config", "search_path", "stages"}
+SEES_CFG = {"cli", "config", "search_path", "stages", "sweeps"}
 
 
 def modules():

@@ -6,7 +6,8 @@ import sys
 from pathlib import Path
 from typing import Any, NoReturn
 
-from micronet_cli.errors import Interrupted, UserError, near_misses
+from micronet_cli.errors import Interrupted, JobsFailed, UserError, near_misses
+from micronet_cli.overrides import free_key, group_names
 from micronet_cli.paths import CONF
 
 MAX_LINES = 15
@@ -60,6 +61,7 @@ def run_hydra(arguments: list[str]) -> None:
     from hydra.core.global_hydra import GlobalHydra
 
     from micronet_cli.search_path import register
+    from micronet_cli.sweeps import reported
 
     arguments, user = take_config_dir(arguments)
     register(user)
@@ -72,7 +74,8 @@ def run_hydra(arguments: list[str]) -> None:
     terminated = signal.signal(signal.SIGTERM, _interrupt)
     GlobalHydra.instance().clear()
     try:
-        hydra.main(version_base="1.3", config_path=str(CONF), config_name="config")(task)()
+        with reported():
+            hydra.main(version_base="1.3", config_path=str(CONF), config_name="config")(task)()
     finally:
         sys.argv = saved
         signal.signal(signal.SIGTERM, terminated)
@@ -85,18 +88,26 @@ def _interrupt(*_: Any) -> None:
 def task(config: Any) -> float | None:
     """One job; a sweep's objective is top1."""
     from hydra.core.hydra_config import HydraConfig
-    from hydra.types import RunMode
 
-    from micronet_cli.stages.job import execute
+    from micronet_cli.outcomes import Outcome
+    from micronet_cli.stages.job import execute, execute_missing
+    from micronet_cli.sweeps import Sweep
 
     hydra_config = HydraConfig.get()
+    directory = Path(hydra_config.runtime.output_dir)
     overrides = [override.lstrip("+") for override in hydra_config.overrides.task]
+    if (sweep := Sweep.current) is not None and "RANK" not in os.environ:
+
+        def work(again: bool) -> dict[str, Any]:
+            config.resume = config.resume or again
+            return execute_missing(config, directory, overrides)
+
+        told = [override for override in overrides if not override.startswith("resume=")]
+        return sweep.run(Outcome(hydra_config.job.num, told, str(directory)), work)
     try:
-        return execute(config, Path(hydra_config.runtime.output_dir), overrides).get("top1")
+        return execute(config, directory, overrides).get("top1")
     except (UserError, Interrupted) as error:
-        if hydra_config.mode != RunMode.MULTIRUN:
-            answer(error, config.debug)
-        raise  # a sweep's other jobs go on
+        answer(error, config.debug)  # before Hydra adds its own words
 
 
 def take_config_dir(arguments: list[str]) -> tuple[list[str], Path | None]:
@@ -112,29 +123,6 @@ def take_config_dir(arguments: list[str]) -> tuple[list[str], Path | None]:
             value = directory if equals else "".join(arguments[place + 1 : place + 2])
             return arguments[:place] + arguments[place + taken :], Path(value).expanduser()
     return arguments, None
-
-
-def free_key(argument: str) -> str:
-    """``key=value`` as ``++key=value``: rules can be added, and unknown keys reach the config check, which knows more.
-
-    A rule's regular expression is quoted, for Hydra reads brackets and commas as its own.
-
-    >>> free_key("trainer.epochs=3"), free_key("stage=prune"), free_key("hydra.run.dir=x"), free_key("-m")
-    ('++trainer.epochs=3', 'stage=prune', 'hydra.run.dir=x', '-m')
-    >>> free_key("prune.rules.stem.match={stem}|fc")
-    "++prune.rules.stem.match='{stem}|fc'"
-    """
-    key, equals, value = argument.partition("=")
-    if key.endswith(".match") and value[:1] not in ("'", '"'):
-        argument = f"{key}='{value}'"
-    if not equals or key[:1] in ("-", "+", "~") or "/" in key or key.split(".")[0] == "hydra":
-        return argument
-    return argument if key.split("@")[0] in group_names() else f"++{argument}"
-
-
-def group_names() -> list[str]:
-    """Config groups, by the packaged directories."""
-    return sorted(path.name for path in CONF.iterdir() if path.is_dir())
 
 
 def usage() -> str:
@@ -165,14 +153,16 @@ def explain(error: Exception) -> str:
 
 def answer(error: BaseException, debug: bool) -> NoReturn:
     """Say what an expected end of a run is, and exit."""
+    if isinstance(error, JobsFailed):
+        fail(str(error), debug, error.heading, error.exit_code)
     if isinstance(error, UserError):
         fail(str(error), debug)
     print(f"micronet: {str(error) or 'interrupted'}", file=sys.stderr)
     raise SystemExit(130) from None
 
 
-def fail(message: str, debug: bool) -> NoReturn:
-    """Print a user's mistake and exit with 2; ``debug`` shows the traceback as well."""
+def fail(message: str, debug: bool, heading: str | None = None, exit_code: int = 2) -> NoReturn:
+    """Print what went wrong, a line each below ``heading``, and exit; ``debug`` shows the traceback as well."""
     if debug:
         import traceback
 
@@ -180,9 +170,11 @@ def fail(message: str, debug: bool) -> NoReturn:
     lines = list(dict.fromkeys(message.splitlines()))
     if len(lines) > MAX_LINES - 2:
         lines = [*lines[: MAX_LINES - 3], f"and {len(lines) - MAX_LINES + 3} more"]
-    one = len(lines) == 1
-    print(f"micronet: {lines[0]}" if one else "\n  ".join(["micronet: mistakes:", *lines]), file=sys.stderr)
-    raise SystemExit(2) from None
+    if heading is None and len(lines) == 1:
+        print(f"micronet: {lines[0]}", file=sys.stderr)
+    else:
+        print("\n  ".join([f"micronet: {heading or 'mistakes:'}", *lines]), file=sys.stderr)
+    raise SystemExit(exit_code) from None
 
 
 if __name__ == "__main__":

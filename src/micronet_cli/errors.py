@@ -14,5 +14,18 @@ def near_misses(name: str, known: Iterable[str]) -> str:
     return f"; did you mean {' or '.join(near)}?" if near else ""
 
 
+class JobsFailed(UserError):
+    """Some of many jobs failed, while the others went on to their end.
+
+    Attributes:
+        heading: how many.
+        exit_code: 2 where all of them were a user's mistakes, else 1.
+    """
+
+    def __init__(self, heading: str, lines: list[str], exit_code: int) -> None:
+        super().__init__("\n".join(lines))
+        self.heading, self.exit_code = heading, exit_code
+
+
 class Interrupted(Exception):
     """SIGINT or SIGTERM came, and what was trained is saved; exit code 130."""

@@ -12,8 +12,8 @@ from typing import Any
 from micronet_cli.loggers import Tracker
 
 OWN = (
-    "metrics.json", "history.jsonl", "layers.csv", "summary.csv", "score.png", "profile.json", "tensorboard",
-    "checkpoints", "resume", "config.yaml",
+    "metrics.json", "history.jsonl", "layers.csv", "summary.csv", "summary.json", "score.png", "profile.json",
+    "study.db", "tensorboard", "checkpoints", "resume", "config.yaml", "traceback.txt",
 )  # fmt: skip
 
 

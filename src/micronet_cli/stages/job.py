@@ -108,6 +108,29 @@ def execute(config: DictConfig, directory: Path, overrides: list[str] | None = N
         return _run_stage(stage, config, parts, distributed.from_rank_zero(directory), overrides or [])
 
 
+def execute_missing(config: DictConfig, directory: Path, overrides: list[str] | None = None) -> dict[str, Any]:
+    """As ``execute``; with ``resume`` a completed run of the same config stays, and one of another config is set aside.
+
+    For the jobs of a sweep, whose numbers may mean something else the second time.
+
+    Raises:
+        UserError, Interrupted: as ``execute``.
+    """
+    config = inherited(config)
+    if config.resume:
+        recorded = directory / "config.yaml"
+        config.resume = recorded.is_file() and _settings(OmegaConf.load(recorded)) == _settings(config)
+        if config.resume and (metrics := Run(directory, resume=True).metrics()).get("status") == "completed":
+            log.info("already there: %s", summary(metrics, directory))
+            return metrics
+    return execute(config, directory, overrides)
+
+
+def _settings(config: Any) -> dict[str, Any]:
+    """What a run's results depend on."""
+    return {key: value for key, value in to_plain(config).items() if key not in ("resume", "debug")}
+
+
 def _run_stage(
     stage: ModuleType, config: DictConfig, parts: Any, directory: Path, overrides: list[str]
 ) -> dict[str, Any]:
