@@ -17,7 +17,8 @@ ALLOWED = {
     "tables": set(),
     "loggers": {"errors"},
     "runs": {"loggers"},
-    "overrides": {"paths"},
+    "overrides": {"errors", "paths"},
+    "search": {"errors"},
     "outcomes": {"errors", "runs", "tables"},
     "sweeps": {"errors", "outcomes", "runs"},
     "search_path": {"errors"},
@@ -29,13 +30,13 @@ ALLOWED = {
     "training": {"checkpoint", "data", "distributed", "errors", "functional", "models", "runs"},
     "scoring": {"compression", "errors", "functional", "tables"},
     "stages": {
-        "checkpoint", "compression", "config", "data", "distributed", "errors", "models", "paths", "runs", "scoring",
-        "tables", "training",
+        "checkpoint", "compression", "config", "data", "distributed", "errors", "models", "outcomes", "overrides",
+        "paths", "runs", "scoring", "search", "tables", "training",
     },
     "cli": {"errors", "outcomes", "overrides", "paths", "search_path", "stages", "sweeps"},
     "__init__": {"checkpoint"},
 }  # fmt: skip
-SEES_CFG = {"cli", "config", "search_path", "stages", "sweeps"}
+SEES_CFG = {"cli", "config", "overrides", "search_path", "stages", "sweeps"}
 
 
 def modules():

@@ -6,8 +6,8 @@ import sys
 from pathlib import Path
 from typing import Any, NoReturn
 
-from micronet_cli.errors import Interrupted, JobsFailed, UserError, near_misses
-from micronet_cli.overrides import free_key, group_names
+from micronet_cli.errors import Interrupted, JobsFailed, UserError
+from micronet_cli.overrides import explain, free_key, group_names
 from micronet_cli.paths import CONF
 
 MAX_LINES = 15
@@ -133,22 +133,6 @@ def usage() -> str:
         options = sorted(path.relative_to(root).with_suffix("").as_posix() for path in root.rglob("*.yaml"))
         lines.append(f"  {group:<11}{'  '.join(options)}")
     return USAGE.format(groups="\n".join(lines))
-
-
-def explain(error: Exception) -> str:
-    """Hydra's message in a line or two, with near misses."""
-    from hydra.errors import MissingConfigException
-
-    chain: list[BaseException] = [error]
-    while (cause := chain[-1].__cause__ or chain[-1].__context__) is not None and cause not in chain:
-        chain.append(cause)
-    for link in chain:
-        if isinstance(link, MissingConfigException) and link.missing_cfg_file:
-            group, _, option = link.missing_cfg_file.rpartition("/")
-            options = list(link.options or [])
-            listed = f" (there are {', '.join(options)})" if options else ""
-            return f"{group or 'config'}={option}: no such option{near_misses(option, options)}{listed}"
-    return "\n".join(line for line in str(error).splitlines() if line.strip())
 
 
 def answer(error: BaseException, debug: bool) -> NoReturn:

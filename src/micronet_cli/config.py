@@ -18,7 +18,9 @@ from micronet_cli.errors import UserError, near_misses
 
 MISSING = "???"
 ALLOWED_TARGETS = ("micronet_cli.",)
-GROUPS = ("model", "data", "prune", "quantize", "ptq", "distill", "optim", "trainer", "eval", "score", "logger")
+GROUPS = (
+    "model", "data", "prune", "quantize", "ptq", "distill", "optim", "trainer", "eval", "score", "logger", "search",
+)  # fmt: skip
 SETTINGS: dict[str, Any] = {
     "name": str,
     "seed": int,

@@ -99,14 +99,14 @@ def varied(outcomes: Sequence[Outcome]) -> list[str]:
     return [" ".join(text for text in o.overrides if text not in shared) for o in outcomes]
 
 
-def table(outcomes: Sequence[Outcome]) -> str:
-    """Jobs and figures for the terminal."""
-    rows = []
+def table(outcomes: Sequence[Outcome], numbers: Sequence[int] | None = None) -> str:
+    """Jobs and figures for the terminal: all, or those of ``numbers`` in their order."""
+    rows = {}
     for outcome, own in zip(outcomes, varied(outcomes), strict=True):
         row = outcome.row()
         figures = {key: "-" if row[key] is None else pattern.format(row[key]) for key, pattern in SHOWN.items()}
-        rows.append({"job": f"{outcome.number} {own}".rstrip(), "status": outcome.status} | figures)
-    return text_table(rows)
+        rows[outcome.number] = {"job": f"{outcome.number} {own}".rstrip(), "status": outcome.status} | figures
+    return text_table([rows[number] for number in (rows if numbers is None else numbers)])
 
 
 def raise_for_failed(outcomes: Sequence[Outcome], kind: str) -> None:

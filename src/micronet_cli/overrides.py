@@ -1,5 +1,9 @@
-"""``key=value`` as Hydra wants it, from what a user types."""
+"""What a user types, as Hydra wants it; what Hydra complains of, as a user wants it."""
 
+import re
+from typing import Any
+
+from micronet_cli.errors import near_misses
 from micronet_cli.paths import CONF
 
 
@@ -24,3 +28,35 @@ def free_key(argument: str) -> str:
     if not equals or key[:1] in ("-", "+", "~") or "/" in key or key.split(".")[0] == "hydra":
         return argument
     return argument if key.split("@")[0] in group_names() else f"++{argument}"
+
+
+def as_override(key: str, value: Any) -> str:
+    r"""``key=value`` for a plain value.
+
+    >>> as_override("a", None), as_override("a", True), as_override("a", 1e-05), as_override("a", "w4a4")
+    ('a=null', 'a=true', 'a=1e-05', 'a=w4a4')
+    >>> as_override("a", "it's, two")
+    "a='it\\'s, two'"
+    """
+    if value is None or isinstance(value, bool):
+        return f"{key}={str(value).lower() if value is not None else 'null'}"
+    if isinstance(value, str) and not re.fullmatch(r"[A-Za-z_/][\w./-]*", value):
+        escaped = value.replace("'", "\\'")
+        return f"{key}='{escaped}'"
+    return f"{key}={value}"
+
+
+def explain(error: Exception) -> str:
+    """Hydra's message in a line or two, with near misses."""
+    from hydra.errors import MissingConfigException
+
+    chain: list[BaseException] = [error]
+    while (cause := chain[-1].__cause__ or chain[-1].__context__) is not None and cause not in chain:
+        chain.append(cause)
+    for link in chain:
+        if isinstance(link, MissingConfigException) and link.missing_cfg_file:
+            group, _, option = link.missing_cfg_file.rpartition("/")
+            options = list(link.options or [])
+            listed = f" (there are {', '.join(options)})" if options else ""
+            return f"{group or 'config'}={option}: no such option{near_misses(option, options)}{listed}"
+    return "\n".join(line for line in str(error).splitlines() if line.strip())

@@ -91,10 +91,11 @@ def execute(config: DictConfig, directory: Path, overrides: list[str] | None = N
             that died.
         Interrupted: SIGINT or SIGTERM.
     """
-    stage = _stage_module(config)
+    stage = stage_module(config)
     config = inherited(config)
     parts = getattr(stage, "check", check_config)(config)
-    if config.trainer.devices > 1 and not distributed.started_by_launcher():
+    alone = distributed.started_by_launcher() or getattr(stage, "ONE_PROCESS", False)
+    if config.trainer.devices > 1 and not alone:
         # The processes check for themselves again; here a mistake is answered before any is started.
         return distributed.launch(
             config.trainer.devices,
@@ -214,7 +215,12 @@ def inherited(config: DictConfig) -> DictConfig:
     return config
 
 
-def _stage_module(config: DictConfig) -> ModuleType:
+def stage_module(config: DictConfig) -> ModuleType:
+    """The module of ``config``'s stage.
+
+    Raises:
+        UserError: there is none, or it is outside the allowed packages.
+    """
     module = config.stage.module
     if not module.startswith(ALLOWED_TARGETS):
         raise UserError(f"stage.module={module!r} is not allowed; it has to begin with {' or '.join(ALLOWED_TARGETS)}")

@@ -1,0 +1,113 @@
+"""``stage=search``: trials of another stage, each a run in a numbered directory; the Pareto front of their figures."""
+
+import logging
+from collections.abc import Mapping
+from dataclasses import asdict
+from typing import Any
+
+import hydra
+from hydra.core.hydra_config import HydraConfig
+from hydra.errors import HydraException
+from omegaconf import DictConfig
+from omegaconf.errors import OmegaConfBaseException
+
+from micronet_cli import distributed
+from micronet_cli.config import build, check_config
+from micronet_cli.errors import UserError
+from micronet_cli.outcomes import Outcome, raise_for_failed, table, write_summary
+from micronet_cli.overrides import as_override, explain, free_key
+from micronet_cli.search import Plain, Proposal, Search, Study, load_optuna
+from micronet_cli.stages.job import Job, execute_missing, inherited, stage_module
+
+log = logging.getLogger(__name__)
+ONE_PROCESS = True  # its trials may take several
+
+
+def check(config: DictConfig) -> dict[str, Any]:
+    """Check the search, and the configs of its trials at both ends of every setting.
+
+    Raises:
+        UserError: a line a mistake.
+    """
+    load_optuna()
+    if distributed.started_by_launcher():
+        raise UserError("stage=search: torchrun cannot start it; trainer.devices=N gives each trial N processes")
+    search = build(config.search, "search")
+    if search is None:
+        raise UserError("search=none: stage=search wants search=default or a search of your own")
+    problems: dict[str, None] = {}
+    for end in (0, 1):
+        try:
+            own = inherited(trial_config(search, {key: values.ends[end] for key, values in search.dimensions.items()}))
+            getattr(stage_module(own), "check", check_config)(own)
+        except UserError as error:
+            problems |= dict.fromkeys(str(error).splitlines())
+    if problems:
+        raise UserError("\n".join(problems))
+    return {"search": search}
+
+
+def trial_config(search: Search, settings: Mapping[str, Plain]) -> DictConfig:
+    """What the command line composes for ``search.stage`` and ``settings``, with all else as it was typed.
+
+    Raises:
+        UserError: no such stage or option.
+    """
+    own = [free_key(as_override(key, value)) for key, value in settings.items()]
+    taken = {"stage", "search", *settings}
+    told = [o for o in HydraConfig.get().overrides.task if _key(o) not in taken and not _key(o).startswith("search.")]
+    try:
+        config = hydra.compose(HydraConfig.get().job.config_name, [f"stage={search.stage}", *told, *own])
+    except (HydraException, OmegaConfBaseException) as error:
+        raise UserError(f"search: {explain(error)}") from None
+    config.search = None
+    return config
+
+
+def _key(override: str) -> str:
+    return override.lstrip("+~").partition("=")[0]
+
+
+def run(job: Job) -> dict[str, Any]:
+    """Ask, run, tell, until there have been enough trials.
+
+    Raises:
+        JobsFailed: a trial did.
+    """
+    study = Study(job.parts["search"], job.run.directory / "study.db", job.config.seed)
+    while (proposal := study.next()) is not None:
+        _try(job, study, proposal)
+        summarise(job, study)
+    outcomes, front = summarise(job, study)
+    log.info("\n%s\n\nPareto front:\n%s", table(outcomes), table(outcomes, front))
+    log.info("\nsearch: %s; summary: %s", job.run.directory, job.run.directory / "summary.csv")
+    raise_for_failed(outcomes, "trial")
+    return {"trials": len(outcomes), "pareto": front}
+
+
+def _try(job: Job, study: Study, proposal: Proposal) -> None:
+    search, directory = job.parts["search"], job.run.directory / str(proposal.number)
+    overrides = [f"stage={search.stage}", *(as_override(key, value) for key, value in proposal.settings.items())]
+    outcome = Outcome(proposal.number, overrides, directory.name)
+
+    def work() -> dict[str, Any]:
+        config = trial_config(search, proposal.settings)
+        config.resume = True  # what an attempt that was cut short left; a fresh search begins in an empty directory
+        metrics = execute_missing(config, directory, overrides)
+        search.values(metrics)
+        return metrics
+
+    log.info("trial %d: %s", proposal.number, " ".join(overrides))
+    outcome.attempt(work, directory)
+    if outcome.status == "failed":
+        log.error("trial %d failed: %s", proposal.number, outcome.reason)
+    study.tell(proposal, search.values(outcome.metrics) if outcome.status == "completed" else None, asdict(outcome))
+
+
+def summarise(job: Job, study: Study) -> tuple[list[Outcome], list[int]]:
+    """Write the summary; the trials that ended, and the numbers of those on the Pareto front."""
+    outcomes, front = [Outcome(**note) for note in study.notes()], study.front()
+    extra = [key for key in study.search.directions if key not in ("top1", "micronet_score")]
+    rows = [o.row() | {key: o.metrics.get(key) for key in extra} | {"pareto": o.number in front} for o in outcomes]
+    write_summary(job.run.directory, rows)
+    return outcomes, front
