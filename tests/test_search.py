@@ -45,12 +45,12 @@ def summary_of(run):
 def test_space_takes_choices_and_ranges_dotted_or_nested():
     space = {
         "prune": {"rules.conv.sparsity": {"low": 0.5, "high": 0.9}},
-        "quantize.weight_bits": [2, 4, None],
+        "bits": [2, 4, None],
         "x": None,
     }
     assert dict(dimensions(space)) == {
         "prune.rules.conv.sparsity": Range(0.5, 0.9),
-        "quantize.weight_bits": Choices((2, 4, None)),
+        "bits": Choices((2, 4, None)),
     }
 
 
@@ -75,33 +75,33 @@ def test_what_is_no_search_is_refused(wrong, wanted):
 
 def test_ranges_of_whole_numbers_stay_whole(tmp_path):
     space = {"a": {"low": 2, "high": 8, "step": 2}, "b": {"low": 1e-4, "high": 1e-1, "log": True}}
-    asked = [proposal for _, proposal in _ask(Study(search(space=space), tmp_path / "study.db", 0), 6)]
+    study = Study(search(space=space), tmp_path / "study.db", 0)
+    asked = [study.next().settings for _ in range(4)]
     assert all(settings["a"] in (2, 4, 6, 8) for settings in asked)
     assert all(1e-4 <= settings["b"] <= 1e-1 for settings in asked)
-    assert len({settings["b"] for settings in asked}) == 6
+    assert len({settings["b"] for settings in asked}) == 4
 
 
-def _ask(study, count):
-    for _ in range(count):
-        proposal = study.next()
-        study.tell(proposal, [0.0, 0.0], {"number": proposal.number})
-        yield proposal.number, proposal.settings
-
-
-@pytest.mark.parametrize("sampler", ["TPESampler", "NSGAIISampler", "QMCSampler", "RandomSampler"])
+@pytest.mark.parametrize(
+    "sampler",
+    [
+        "TPESampler",
+        *(pytest.param(f"{name}Sampler", marks=pytest.mark.slow) for name in ("NSGAII", "NSGAIII", "QMC", "Random")),
+    ],
+)
 def test_a_study_gone_on_with_proposes_the_same(tmp_path, sampler):
-    own = search(14, sampler=sampler)
+    own = search(12, sampler=sampler)
     whole = go_on(Study(own, tmp_path / "whole.db", 3))
-    cut = go_on(Study(own, tmp_path / "cut.db", 3), 11)
+    cut = go_on(Study(own, tmp_path / "cut.db", 3), 10)
     Study(own, tmp_path / "cut.db", 3).next()  # and killed there
     rest = go_on(Study(own, tmp_path / "cut.db", 3))
     assert cut + rest == whole
-    assert [number for number, _ in whole] == list(range(14))
+    assert [number for number, _ in whole] == list(range(12))
     assert go_on(Study(own, tmp_path / "whole.db", 3)) == []
 
 
 def test_seed_decides(tmp_path):
-    first, again, other = (go_on(Study(search(3), tmp_path / f"{i}.db", seed)) for i, seed in enumerate((1, 1, 2)))
+    first, again, other = (go_on(Study(search(2), tmp_path / f"{i}.db", seed)) for i, seed in enumerate((1, 1, 2)))
     assert first == again != other
 
 
@@ -116,7 +116,7 @@ def test_failed_trials_come_again_and_more_can_be_asked_for(tmp_path):
 
 
 def test_front_holds_what_nothing_beats(tmp_path):
-    study = Study(search(12), tmp_path / "study.db", 0)
+    study = Study(search(6), tmp_path / "study.db", 0)
     asked = dict(go_on(study))
     front = study.front()
     x = [number for number, settings in asked.items() if settings["b"] == "x"]
@@ -205,11 +205,11 @@ def test_search_that_was_stopped_goes_on(tmp_path, how):
     ]  # fmt: skip
     process = subprocess.Popen([sys.executable, "-m", "micronet_cli.cli", *arguments], env={**os.environ})
     try:
-        until = time.monotonic() + 120
+        until = time.monotonic() + 300
         while not (tmp_path / "1" / "resume").is_dir() and process.poll() is None and time.monotonic() < until:
             time.sleep(0.02)
         process.send_signal(how)
-        assert process.wait(60) == (130 if how == signal.SIGINT else -how)
+        assert process.wait(300) == (130 if how == signal.SIGINT else -how)
     finally:
         process.kill()
     rows = summary_of(tmp_path)
