@@ -175,7 +175,7 @@ def test_two_trials(micronet):
 @pytest.mark.slow
 def test_failed_trial_is_reported_and_a_second_go_runs_only_it(micronet, capsys, tmp_path):
     data = tmp_path / "data"
-    arguments = (*SEARCH, "search.trials=4", "search.space.prune.rules=null", "search.sampler=RandomSampler", "seed=4")
+    arguments = (*SEARCH, "search.trials=4", "search.space.prune.rules=null", "search.sampler=RandomSampler", "seed=6")
     arguments += (f"search.space.init_from=[null,'{data}',null]",)
     with pytest.raises(SystemExit) as caught:
         micronet(*arguments, directory=tmp_path / "search")
