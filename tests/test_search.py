@@ -206,7 +206,11 @@ def test_search_that_was_stopped_goes_on(tmp_path, how):
     process = subprocess.Popen([sys.executable, "-m", "micronet_cli.cli", *arguments], env={**os.environ})
     try:
         until = time.monotonic() + 300
-        while not (tmp_path / "1" / "resume").is_dir() and process.poll() is None and time.monotonic() < until:
+        while (
+            not (tmp_path / "1" / "resume" / "state.pt").is_file()
+            and process.poll() is None
+            and time.monotonic() < until
+        ):
             time.sleep(0.02)
         process.send_signal(how)
         assert process.wait(300) == (130 if how == signal.SIGINT else -how)
