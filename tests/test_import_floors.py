@@ -29,6 +29,7 @@ ALLOWED = {
     "checkpoint": {"config", "errors", "models", "runs"},
     "training": {"checkpoint", "data", "distributed", "errors", "functional", "models", "runs"},
     "scoring": {"compression", "errors", "functional", "tables"},
+    "artifact": {"checkpoint", "compression", "errors", "functional", "models", "runs"},
     "stages": {
         "checkpoint", "compression", "config", "data", "distributed", "errors", "models", "outcomes", "overrides",
         "paths", "runs", "scoring", "search", "tables", "training",

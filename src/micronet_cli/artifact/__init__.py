@@ -1,0 +1,1 @@
+"""What leaves the project: packed files, their runtime, ONNX."""

@@ -1,0 +1,165 @@
+"""A network as ONNX: integer codes and QuantizeLinear / DequantizeLinear pairs (opset 21 or later).
+
+BatchNorm is folded without touching a code: its gain goes into the scale of each output channel, its shift into the
+bias (Jacob et al., arXiv 1712.05877, section 3.2). Where a gain is negative the codes are mirrored, so that scales stay
+positive.
+"""
+
+import copy
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnx
+import onnxruntime
+import torch
+from torch import Tensor, nn
+
+from micronet_cli.artifact.onnx_graph import hold_biases, pack_codes, split_clips, strip
+from micronet_cli.artifact.onnx_operators import TRANSLATIONS, QuantizedActivation, QuantizedWeight, quiet
+from micronet_cli.checkpoint import Network
+from micronet_cli.compression.effective_weight import effective_weight, original_weight
+from micronet_cli.compression.fake_quantize import ActivationFakeQuantize
+from micronet_cli.compression.fold import batch_norm_pairs, gain_and_shift, remove_batch_norm
+from micronet_cli.compression.targets import compressible_layers
+from micronet_cli.errors import UserError
+from micronet_cli.functional.quantization import quant_max
+from micronet_cli.runs import write_bytes
+
+INPUT, OUTPUT = "images", "logits"
+OPSET = 21  # the first with 4-bit QuantizeLinear
+
+
+@torch.no_grad()
+def with_codes(network: Network) -> nn.Module:
+    """A copy for export: weights as codes, ranges as constants, BatchNorm folded where it can be."""
+    model = copy.deepcopy(network.model).cpu().float().eval()
+    pairs = batch_norm_pairs(model, network.spec.size)
+    coded = {name: code for name, layer in compressible_layers(model).items() if (code := _freeze(layer))}
+    for norm_name, layer_name in pairs.items():
+        layer = model.get_submodule(layer_name)
+        gain, shift = gain_and_shift(model.get_submodule(norm_name))
+        if layer_name in coded:
+            coded[layer_name].multiply(gain)
+        else:
+            original_weight(layer).mul_(gain.view(-1, *(1,) * (layer.weight.dim() - 1)))
+        bias = shift if layer.bias is None else layer.bias.double() * gain + shift
+        layer.bias = nn.Parameter(bias.float())
+        remove_batch_norm(model, norm_name)
+    for code in coded.values():
+        code.rescale_zeros()
+    for name, module in list(model.named_modules()):
+        if isinstance(module, ActivationFakeQuantize):
+            model.set_submodule(name, QuantizedActivation(module))
+    return model
+
+
+def _freeze(layer: nn.Module) -> QuantizedWeight | None:
+    """Make the effective weight the layer's own, as codes where it is quantised."""
+    effective = effective_weight(layer)
+    if effective is None:
+        return None
+    # The parametrized class is shared with the network that was copied: what it does is replaced, it itself stays.
+    chain, quantizer, weight = layer.parametrizations["weight"], effective.fake_quantize, layer.weight.clone()
+    code = None
+    if quantizer is not None:
+        masked = chain.original if effective.mask is None else chain.original * effective.mask
+        code = QuantizedWeight(weight, *quantizer.qparams(masked), quant_max(quantizer.bits))
+    chain.original.copy_(weight)
+    chain[0] = code or nn.Identity()
+    return code
+
+
+def to_proto(model: nn.Module, input_shape: Sequence[int], opset: int) -> onnx.ModelProto:
+    """What torch's exporter makes of a model of ``with_codes``, for any number of images.
+
+    Raises:
+        UserError: the exporter cannot follow the network.
+    """
+    try:
+        with quiet():
+            program = torch.onnx.export(
+                model, (torch.zeros(2, *input_shape),), dynamo=True, external_data=False, opset_version=opset,
+                verbose=False, input_names=[INPUT], output_names=[OUTPUT],
+                dynamic_shapes=({0: torch.export.Dim("batch")},), custom_translation_table=TRANSLATIONS,
+            )  # fmt: skip
+    except torch.onnx.errors.OnnxExporterError as error:
+        reason = str(error.__cause__ or error).strip().splitlines()[0]
+        raise UserError(f"ONNX: torch's exporter cannot follow this network ({reason})") from None
+    proto = program.model_proto
+    strip(proto.graph)
+    return proto
+
+
+def export_onnx(network: Network, path: Path, opset: int = OPSET) -> dict[str, Any]:
+    """Write ``network`` as one ONNX file, atomically; input ``images [N, C, H, W]``, output ``logits [N, classes]``.
+
+    Weights are integer codes of the narrowest type that holds them (INT4 to UINT16) and a DequantizeLinear with a scale
+    for each output channel; every activation quantiser is a QuantizeLinear / DequantizeLinear pair.
+
+    Args:
+        network: the network as it was trained.
+        path: the file.
+        opset: 21 at least.
+
+    Returns:
+        ``bytes`` of the file, ``opset``, number of ``quantized_weights`` and ``quantized_activations``.
+
+    Raises:
+        ValueError: an older opset.
+        UserError: the exporter cannot follow the network.
+    """
+    if opset < OPSET:
+        raise ValueError(f"opset={opset}: {OPSET} at least is wanted, 4-bit types begin there")
+    model = with_codes(network)
+    proto = to_proto(model, network.spec.size, opset)
+    pack_codes(proto.graph)
+    hold_biases(proto.graph)
+    split_clips(proto.graph)
+    onnx.checker.check_model(proto, full_check=True)
+    content = proto.SerializeToString()
+    write_bytes(path, content)
+    modules = list(model.modules())
+    return {
+        "bytes": len(content),
+        "opset": opset,
+        "quantized_weights": sum(isinstance(module, QuantizedWeight) for module in modules),
+        "quantized_activations": sum(isinstance(module, QuantizedActivation) for module in modules),
+    }
+
+
+def session(path: Path, threads: int = 1, fused: bool = True) -> onnxruntime.InferenceSession:
+    """A session on the CPU; without ``fused`` every QuantizeLinear and DequantizeLinear is computed as it stands."""
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = threads
+    options.log_severity_level = 3
+    if not fused:
+        options.add_session_config_entry("session.disable_quant_qdq", "1")
+    return onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
+
+
+@torch.no_grad()
+def check_onnx(path: Path, model: nn.Module, images: Tensor, fused: bool = False, batch: int = 64) -> dict[str, float]:
+    """How far the file's logits are from the model's.
+
+    Args:
+        path: what ``export_onnx`` wrote.
+        model: what it was made of.
+        images: ``[N, C, H, W]``, as the network wants them.
+        fused: with onnxruntime's integer kernels, which round and may saturate on their own (int8 products on CPUs
+            with AVX2 and without VNNI); else the graph as it stands.
+        batch: images at a time.
+
+    Returns:
+        ``max_abs_deviation`` of the logits, ``max_abs_logit`` beside it, and ``equal_predictions``, a share in [0, 1].
+    """
+    run = session(path, torch.get_num_threads(), fused)
+    model = model.eval()
+    found = np.concatenate([run.run(None, {INPUT: part.numpy()})[0] for part in images.split(batch)])
+    wanted = torch.cat([model(part) for part in images.split(batch)]).numpy()
+    return {
+        "max_abs_deviation": float(np.abs(found - wanted).max()),
+        "max_abs_logit": float(np.abs(wanted).max()),
+        "equal_predictions": float((found.argmax(1) == wanted.argmax(1)).mean()),
+    }

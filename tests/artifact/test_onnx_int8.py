@@ -1,0 +1,57 @@
+"""8-bit files for integer kernels: what stays float, which codes stay."""
+
+import numpy as np
+import onnx
+import pytest
+import torch
+from onnx import helper, numpy_helper
+
+from micronet_cli.artifact.onnx import check_onnx
+from micronet_cli.artifact.onnx_int8 import export_int8, float_nodes, pool_means
+from micronet_cli.checkpoint import Network
+from micronet_cli.compression.quantizer import Quantizer
+from tests.artifact.test_onnx import ALL, SPEC, settle, small
+
+
+@pytest.mark.parametrize(("keepdims", "kinds"), [(1, ["GlobalAveragePool"]), (0, ["GlobalAveragePool", "Flatten"])])
+def test_means_over_height_and_width_become_pooling(keepdims, kinds):
+    axes = numpy_helper.from_array(np.array([-1, -2]), "axes")
+    node = helper.make_node("ReduceMean", ["x", "axes"], ["y"], "mean", keepdims=keepdims)
+    graph = helper.make_graph([node], "mean", [], [], [axes])
+    pool_means(graph)
+    assert [node.op_type for node in graph.node] == kinds
+    assert (graph.node[0].input[0], graph.node[-1].output[0]) == ("x", "y")
+
+
+def test_other_means_stay():
+    axes = numpy_helper.from_array(np.array([1]), "axes")
+    graph = helper.make_graph([helper.make_node("ReduceMean", ["x", "axes"], ["y"])], "mean", [], [], [axes])
+    pool_means(graph)
+    assert [node.op_type for node in graph.node] == ["ReduceMean"]
+
+
+def test_narrow_beginning_stays_float():
+    weights = [numpy_helper.from_array(np.zeros((c, 1, 1, 1), np.float32), f"w{c}") for c in (8, 64)]
+    nodes = [helper.make_node("Conv", ["x", "w8"], ["a"], "first"), helper.make_node("Relu", ["a"], ["b"], "relu")]
+    nodes.append(helper.make_node("Conv", ["b", "w64"], ["c"], "second"))
+    graph = helper.make_graph(nodes, "convs", [], [], weights)
+    assert float_nodes(graph, 64) == ["first", "relu"]
+    assert float_nodes(graph, 65) == float_nodes(graph, 0) == []
+
+
+def test_trained_codes_stay_and_the_rest_is_calibrated(tmp_path):
+    model = small()
+    Quantizer(ALL, 4, 8).attach(model)
+    images = torch.randn(64, *SPEC.size)
+    network = Network(settle(model, images), {}, list("abcde"), SPEC)
+    told = export_int8(network, tmp_path / "int8.onnx", images, wide=0)
+    assert told["trained_weights"] == 3
+    assert told["float_layers"] == 0
+    assert [file.name for file in tmp_path.iterdir()] == ["int8.onnx"]
+    found = check_onnx(tmp_path / "int8.onnx", network.model, images, fused=True)
+    assert found["equal_predictions"] > 0.9
+    assert found["max_abs_deviation"] < 0.1 * found["max_abs_logit"]
+    tensors = [t for t in onnx.load(tmp_path / "int8.onnx").graph.initializer if t.data_type == onnx.TensorProto.INT8]
+    weights = [numpy_helper.to_array(t) for t in tensors if len(t.dims) > 1]
+    assert len(weights) == 3
+    assert all(np.abs(w).max() <= 15 for w in weights)  # 4-bit codes around their zero points
