@@ -9,10 +9,11 @@ from torch import Tensor, nn
 from torch.utils.hooks import RemovableHandle
 
 from micronet_cli.compression.effective_weight import attach_mask, effective_weight, original_weight
+from micronet_cli.compression.fold import batch_norm_pairs
 from micronet_cli.compression.gradient_scores import DENSE, SCORES, accumulate, attach_buffer, averaged, buffer_of
 from micronet_cli.compression.regrow import Exchange, Regrow
 from micronet_cli.compression.targets import LayerRule, match_layers
-from micronet_cli.functional.granularity import NM, Element, Granularity
+from micronet_cli.functional.granularity import NM, Element, Filter, Granularity
 from micronet_cli.functional.pruning import Accumulated, magnitude, shrink_masks
 from micronet_cli.functional.schedules import AGP
 
@@ -84,6 +85,7 @@ class Pruner:
         self._reached: float | None = None
         self._listening: list[RemovableHandle] | None = None
         self._exchange: Exchange | None = None
+        self._norms: list[tuple[nn.Module, nn.Module]] = []
 
     def attach(self, model: nn.Module) -> None:
         """Give every ruled layer a mask (an inherited one goes on); structure only.
@@ -109,6 +111,7 @@ class Pruner:
             if self.regrow is not None:
                 attach_buffer(layer, DENSE)
             self._targets.append((layer, rule.sparsity))
+        self._norms = self._batch_norms(model) if isinstance(self.granularity, Filter) else []
 
     @torch.no_grad()
     def update(self, step: int, total_steps: int) -> bool:
@@ -117,6 +120,8 @@ class Pruner:
         if fraction != self._reached and (step == total_steps or self._has_scores()):
             self._shrink(fraction)
             self._reached = fraction
+        for layer, norm in self._norms:
+            silence(norm, _mask(layer).flatten(1).any(1))
         if self._exchange is not None:
             self._exchange.update([layer for layer, _ in self._targets], self._importance, step, total_steps)
         settled = fraction >= 1 and self._reached == fraction
@@ -126,6 +131,16 @@ class Pruner:
     def table(self, model: nn.Module) -> dict[str, dict[str, object]]:
         """Layer -> its rule and target, as the run's table shows them."""
         return sparsity_table(model, self.rules)
+
+    def _batch_norms(self, model: nn.Module) -> list[tuple[nn.Module, nn.Module]]:
+        """Pruned layers with the BatchNorms that normalise them."""
+        shape = (getattr(model, "pretrained_cfg", None) or {}).get("input_size")
+        if shape is None:
+            return []
+        pruned = {layer for layer, _ in self._targets}
+        pairs = batch_norm_pairs(model, shape)
+        named = [(model.get_submodule(layer), model.get_submodule(norm)) for norm, layer in pairs.items()]
+        return [(layer, norm) for layer, norm in named if layer in pruned]
 
     def _shrink(self, fraction: float) -> None:
         masks = [_mask(layer) for layer, _ in self._targets]
@@ -168,6 +183,19 @@ class Pruner:
             for handle in self._listening or []:
                 handle.remove()
             self._listening = None
+
+
+@torch.no_grad()
+def silence(norm: nn.Module, kept: Tensor) -> None:
+    """Scale and shift 0 for the channels that are not ``kept`` (bool ``[C]``).
+
+    A dropped filter leaves BatchNorm's shift behind, a constant that the next layer would have to go on adding up.
+    Zeroed before every step, while training can still make up for it, the channel is exactly zero and can be taken
+    out without changing anything, which zero padding prevents for a constant.
+    """
+    for tensor in (norm.weight, norm.bias):
+        if tensor is not None:
+            tensor.mul_(kept)
 
 
 def _mask(layer: nn.Module) -> Tensor:

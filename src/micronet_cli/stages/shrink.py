@@ -1,0 +1,46 @@
+"""``stage=shrink``: the same network without the channels that it computes for nothing."""
+
+import logging
+from dataclasses import asdict
+from typing import Any
+
+from micronet_cli.compression.dead_channels import find_dead_channels
+from micronet_cli.errors import UserError
+from micronet_cli.stages.job import Job
+from micronet_cli.stages.score import score_network
+from micronet_cli.training.evaluate import evaluate
+
+log = logging.getLogger(__name__)
+
+
+def run(job: Job) -> dict[str, Any]:
+    """Find dead channels, take them out, evaluate where there is data, save and score.
+
+    Raises:
+        UserError: torch-pruning is missing.
+    """
+    network = job.network()
+    before = sum(parameter.numel() for parameter in network.model.parameters())
+    try:
+        removal = find_dead_channels(network.model, network.spec.size)
+    except ImportError:
+        raise UserError("stage=shrink: wants torch-pruning; install the extra `structured`") from None
+    if removal.outputs:
+        removal.attach(network.model)
+        target = f"{type(removal).__module__}.{type(removal).__qualname__}"
+        network.compressors = [*network.compressors, {"_target_": target, **asdict(removal)}]
+    else:
+        log.info(
+            "Nothing to remove: every channel is needed, or a rounding of its readers depends on it. Whole filters go "
+            "with prune=filter, before they are quantised."
+        )
+    after = sum(parameter.numel() for parameter in network.model.parameters())
+    log.info("%d of %d parameters went; channels of %d layers", before - after, before, len(removal.outputs))
+    metrics: dict[str, Any] = {"removed_params": before - after, "params": after}
+    evaluation = job.parts["eval"]
+    if not job.parts["data"].problems((evaluation.split,)):
+        device = job.parts["trainer"].torch_device()
+        metrics |= evaluate(network.model.to(device), job.loader(network, evaluation.split, device), evaluation.amp)
+        network.model.cpu()
+    job.save(network, metrics)
+    return metrics | score_network(job, network, removal.table(network.model)).metrics()
