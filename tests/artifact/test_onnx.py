@@ -200,6 +200,18 @@ def test_schemes_export(tmp_path, scheme):
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize("scheme", ["w8a8", "symmetric"])
+def test_outputs_in_integers_too(tmp_path, scheme):
+    model = small()
+    for module in (model[1], model[4], model[5], model[6]):
+        attach_output_fake_quantize(module, ActivationFakeQuantize(8))
+    network, path, images, _ = exported(model, tmp_path, copy.deepcopy(SCHEMES[scheme]))
+    for fused in (False, True):
+        found = check_onnx(path, network.model, images, fused)
+        assert found["max_abs_deviation"] < 0.05 * found["max_abs_logit"]
+
+
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["resnet8", "mobilenetv2_035", "vit_tiny_patch16_224"])
 def test_architectures_export(tmp_path, name):
     model = Model(name).build(5)

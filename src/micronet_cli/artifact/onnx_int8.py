@@ -109,6 +109,9 @@ def pool_means(graph: onnx.GraphProto) -> None:
         graph.node.remove(node)
         for part in reversed(parts):
             graph.node.insert(at, part)
+    used = {name for node in graph.node for name in node.input}
+    for tensor in [tensor for tensor in graph.initializer if tensor.name not in used]:
+        graph.initializer.remove(tensor)
 
 
 def float_nodes(graph: onnx.GraphProto, wide: int) -> list[str]:
