@@ -73,6 +73,18 @@ def test_replayed_on_a_fresh_network_the_weights_load():
     check_equal(model, fresh, 32)
 
 
+def test_channels_stay_in_multiples():
+    model = filter_pruned("resnet8")
+    removal = find_dead_channels(model, (3, 32, 32), multiple=8)
+    # 5 of 16, 10 of 32 and 19 of 64 are dead; 16, 24 and 48 stay.
+    assert {layer: len(gone) for layer, gone in removal.outputs.items() if "conv" in layer} == {
+        "layer2.0.conv1": 8,
+        "layer3.0.conv1": 16,
+    }
+    removal.attach(smaller := copy.deepcopy(model))
+    check_equal(model, smaller, 32)
+
+
 def test_nothing_is_found_in_a_dense_network():
     removal = find_dead_channels(Model("resnet8").build(10), (3, 32, 32))
     assert (removal.outputs, removal.inputs) == ({}, {})

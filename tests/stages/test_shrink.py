@@ -34,3 +34,7 @@ def test_a_network_without_dead_channels_says_so(micronet, capsys):
     assert "Nothing to remove" in capsys.readouterr().out
     assert metrics_of(run)["removed_params"] == 0
     assert metrics_of(run)["top1"] == metrics_of(dense)["top1"]
+
+
+def test_a_multiple_that_is_none_is_a_mistake(mistake):
+    assert "stage.multiple=0: a whole number from 1 up is wanted" in mistake("stage=shrink", *TINY, "stage.multiple=0")

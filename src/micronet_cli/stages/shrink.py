@@ -17,12 +17,15 @@ def run(job: Job) -> dict[str, Any]:
     """Find dead channels, take them out, evaluate where there is data, save and score.
 
     Raises:
-        UserError: torch-pruning is missing.
+        UserError: torch-pruning is missing, or a multiple that is none.
     """
+    multiple = job.config.stage.multiple
+    if not isinstance(multiple, int) or multiple < 1:
+        raise UserError(f"stage.multiple={multiple}: a whole number from 1 up is wanted")
     network = job.network()
     before = sum(parameter.numel() for parameter in network.model.parameters())
     try:
-        removal = find_dead_channels(network.model, network.spec.size)
+        removal = find_dead_channels(network.model, network.spec.size, multiple)
     except ImportError:
         raise UserError("stage=shrink: wants torch-pruning; install the extra `structured`") from None
     if removal.outputs:
