@@ -112,6 +112,13 @@ def test_layers_csv_adds_up(trace):
     assert sum(float(r["storage_params"]) for r in rows) == pytest.approx(report.total.storage_params)
     (row,) = (r for r in rows if r["layer"] == "blocks.6.1.conv_pwl")
     assert row["bits"] == "4x4"
+    assert float(row["sparsity"]) == pytest.approx(0.6, abs=1e-4)
+    assert {r["sparsity"] for r in rows if not float(r["storage_params"])} == {""}
+
+
+def test_what_if_shows_in_every_layer(trace):
+    rows = score_with(trace, rule_set("official", weight_sparsity=0.25)).rows()
+    assert {row.sparsity for row in rows} == {0.25, None}
 
 
 def test_table_shows_blocks_headings_and_ratios(trace):

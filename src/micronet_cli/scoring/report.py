@@ -66,8 +66,10 @@ class Report:
 
     def rows(self, per: str = "layer") -> list[Row]:
         """One row a ``layer`` or a ``block``, in the order of execution."""
-        order = [op.layer for op in self.network.ops]
-        return rows(self.charges, self.base, order, per)
+        what_if = self.rules.weight_sparsity
+        network = self.network if what_if is None else self.network.with_sparsity(what_if)
+        weights = [network.stored[i] for i in network.weights]
+        return rows(self.charges, self.base, [op.layer for op in network.ops], per, weights)
 
     def parts(self) -> dict[str, Total]:
         """Sums by heading."""

@@ -4,11 +4,12 @@ import csv
 import io
 import re
 from collections import defaultdict
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING
 
 from micronet_cli.scoring.charges import MULTIPLY, Charge
+from micronet_cli.scoring.records import Stored
 from micronet_cli.scoring.rules import Base
 from micronet_cli.tables import text_table
 
@@ -71,6 +72,7 @@ class Row:
         bits: operand bits of its products (weight x input), or of what else it executes.
         score: its part of the score.
         share: that part over the whole score, in [0, 1].
+        sparsity: zeros over elements of its products' weights, in [0, 1]; None where it has none.
     """
 
     layer: str
@@ -81,6 +83,7 @@ class Row:
     bits: str = ""
     score: float = 0.0
     share: float = 0.0
+    sparsity: float | None = None
 
 
 @dataclass(frozen=True)
@@ -97,8 +100,10 @@ class Step:
         return self.there - self.here
 
 
-def rows(charges: Sequence[Charge], base: Base, order: Iterable[str], per: str) -> list[Row]:
-    """Rows ``per`` layer or block; the names in ``order`` come first."""
+def rows(
+    charges: Sequence[Charge], base: Base, order: Iterable[str], per: str, weights: Iterable[Stored] = ()
+) -> list[Row]:
+    """Rows ``per`` layer or block; the names in ``order`` come first, ``weights`` say how sparse each is."""
     if per not in ("layer", "block"):
         raise ValueError(f"per={per}: layer or block is wanted")
     name = block_of if per == "block" else str
@@ -114,12 +119,22 @@ def rows(charges: Sequence[Charge], base: Base, order: Iterable[str], per: str) 
             bits[row.layer][c.bits] = None
         elif c.bits and not row.bits:
             row.bits = c.bits
+    for layer, of_layer in _grouped(weights, name).items():
+        if layer in found:
+            found[layer].sparsity = 1 - sum(s.nonzeros for s in of_layer) / sum(s.elements for s in of_layer)
     score = Total.of(charges, base).score
     for row in found.values():
         row.bits = " ".join(bits[row.layer]) or row.bits
         row.score = row.storage_params / base.params + row.math_ops / base.ops
         row.share = row.score / score if score else 0.0
     return [row for row in found.values() if row.score]
+
+
+def _grouped(weights: Iterable[Stored], name: Callable[[str], str]) -> dict[str, list[Stored]]:
+    found: dict[str, list[Stored]] = defaultdict(list)
+    for stored in weights:
+        found[name(stored.layer)].append(stored)
+    return found
 
 
 def block_of(layer: str) -> str:
