@@ -1,0 +1,1 @@
+"""What many runs or a network's layers tell together."""

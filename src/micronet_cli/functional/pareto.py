@@ -1,0 +1,17 @@
+"""Pareto fronts."""
+
+from collections.abc import Sequence
+
+
+def pareto_front(costs: Sequence[float], values: Sequence[float]) -> list[bool]:
+    """Which points no other point beats: none is at most as costly and at least as good, and better in one of the two.
+
+    Equal points are on the front together.
+
+    >>> pareto_front([1, 2, 3, 2], [70, 80, 80, 60])
+    [True, True, False, False]
+    """
+    points = list(zip(costs, values, strict=True))
+    return [
+        not any(c <= cost and v >= value and (c, v) != (cost, value) for c, v in points) for cost, value in points
+    ]
