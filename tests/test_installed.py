@@ -58,6 +58,11 @@ def test_wheel_holds_every_config(wheel):
     assert held == {f"micronet_cli/{path.relative_to(ROOT)}" for path in (ROOT / "conf").rglob("*.yaml")}
 
 
+def test_wheel_holds_the_report_page(wheel):
+    held = {name.rpartition("/")[2] for name in zipfile.ZipFile(wheel).namelist() if "/report_page/" in name}
+    assert held == {"page.html", "style.css", "tables.js", "charts.js"}
+
+
 def test_other_environment_has_no_torch(other_environment, tmp_path):
     found = subprocess.run([other_environment, "-c", "import torch"], capture_output=True, check=False, cwd=tmp_path)
     assert b"No module named 'torch'" in found.stderr

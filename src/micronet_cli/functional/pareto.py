@@ -12,6 +12,4 @@ def pareto_front(costs: Sequence[float], values: Sequence[float]) -> list[bool]:
     [True, True, False, False]
     """
     points = list(zip(costs, values, strict=True))
-    return [
-        not any(c <= cost and v >= value and (c, v) != (cost, value) for c, v in points) for cost, value in points
-    ]
+    return [not any(c <= cost and v >= value and (c, v) != (cost, value) for c, v in points) for cost, value in points]

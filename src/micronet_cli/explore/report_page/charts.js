@@ -69,7 +69,7 @@ function drawCurves() {
     return { x: step, y: values, name: plain(clip(label(run), 44)), mode: step.length > 30 ? "lines" : "lines+markers", opacity: strong || runs.length < 5 ? 1 : .7,
       line: { width: strong ? 3.5 : 1.8, color: COLOURS[i % COLOURS.length], dash: ["solid", "dash", "dot"][Math.floor(i / COLOURS.length) % 3] }, marker: { size: strong ? 7 : 4 } };
   });
-  const legend = narrow() || runs.length > 30 ? {} : { orientation: "v", x: 1.01, y: 1, yanchor: "top", font: { size: 11 } };
+  const legend = narrow() || runs.length > 30 ? {} : { orientation: "v", x: 1.01, y: 1, yanchor: "top", font: { size: runs.length > 12 ? 9.5 : 11 } };
   plot("curves", traces, {
     xaxis: { title: { text: "step" }, rangemode: "tozero" }, yaxis: { title: { text: narrow() ? "" : plain(state.quantity) } },
     hovermode: "closest", showlegend: !narrow() && runs.length <= 30, legend,

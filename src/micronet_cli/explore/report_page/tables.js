@@ -181,12 +181,12 @@ function begin() {
   const layered = RUNS.filter(run => run.layers.length), pool = layered.length ? layered : RUNS;
   const front = pool.filter(run => run.front);
   const curved = front.filter(run => Object.keys(run.history).length); // a pipeline's last step rather than the pipeline
-  const b = order("micronet_score", 1, [curved, front, pool].find(some => some.length)), rivals = pool.filter(run => run.benchmark === b?.benchmark);
+  const b = order("micronet_score", 1, [curved, front].find(some => some.length) ?? pool), rivals = pool.filter(run => run.benchmark === b?.benchmark);
   const a = order("micronet_score", -1, rivals.filter(run => !missing(run.metrics.micronet_score)));
   for (const [id, run] of [["a", a ?? b], ["b", b]]) options(id, RUNS.map(r => [r.number, clip(label(r), 90)]), run ? String(run.number) : "");
   const benchmarks = Object.entries(Object.groupBy(RUNS.filter(run => run.benchmark), run => run.benchmark)).sort((x, y) => y[1].length - x[1].length);
   options("benchmark", benchmarks.map(([name]) => [name, name]), benchmarks[0]?.[0] ?? "");
-  $("benchmark-label").hidden = benchmarks.length < 2;
+  $("benchmark-label").hidden = !benchmarks.length;
   const quantities = [...new Set(RUNS.flatMap(run => Object.keys(run.history)))].sort();
   options("quantity", quantities.map(q => [q, q]), quantities.find(q => q === "epoch val_top1") ?? quantities[0] ?? "");
   const statuses = [...new Set(RUNS.map(run => run.metrics.status).filter(Boolean))];
