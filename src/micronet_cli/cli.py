@@ -22,6 +22,7 @@ micronet: compress image classifiers and prove it.
   micronet stage=eval  init_from=RUN
   micronet stage=score init_from=RUN           without init_from: what would this recipe score?
   micronet -m stage=prune init_from=RUN prune.rules.conv.sparsity=0.5,0.6,0.7
+  micronet stage=report runs='outputs/**'      one HTML page about many runs
 
 Groups, chosen with GROUP=OPTION; any timm name is a model:
 {groups}

@@ -1,0 +1,143 @@
+"""The documentation: the site builds from what is here alone, its Python runs, its command lines compose and bind."""
+
+import doctest
+import itertools
+import re
+import shlex
+import subprocess
+import sys
+from html.parser import HTMLParser
+from pathlib import Path
+
+import pytest
+from hydra.core.override_parser.overrides_parser import OverridesParser
+
+from micronet_cli.cli import free_key
+from micronet_cli.config import check_config
+from micronet_cli.stages.job import _stage_module, inherited
+from tests.conftest import TINY
+
+ROOT = Path(__file__).parents[1]
+PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
+CONFIGS = sorted((ROOT / "conf").rglob("*.yaml"))
+# What stands for a run's directory.
+A_RUN = re.compile(r"=(outputs/[\w/]+|<run>|RUN|PRUNED|DENSE)$")
+
+
+def code_blocks(text):
+    """(language, code) of fenced and of indented blocks."""
+    fenced = re.compile(r"^( *)```+ *(\w*)[^\n]*\n(.*?)^\1```+ *$", re.DOTALL | re.MULTILINE)
+    for found in fenced.finditer(text):
+        yield found[2], re.sub(f"(?m)^{found[1]}", "", found[3])
+    rest = fenced.sub("\n", text)
+    for found in re.finditer(r"(?:^    .*\n?)+", rest, re.MULTILINE):
+        yield "", re.sub(r"(?m)^    ", "", found[0])
+
+
+def command_lines(text):
+    """Every ``micronet ...`` line as overrides; continued lines joined, a loop's variable is its first value."""
+    loops = dict(re.findall(r"for (\w+) in (\S+)", text))
+    for line in re.sub(r"\s*\\\n\s*", " ", text).splitlines():
+        line = re.sub(r"\$(\w+)", lambda found: loops.get(found[1], found[0]), line).strip()
+        if re.match(r"micronet( |$)", line) and not re.match(r"micronet:? [a-z]+[^=]*$", line):
+            yield [word for word in shlex.split(line, comments=True)[1:] if "=" in word and word[0] != "-"]
+
+
+def commands():
+    for page in PAGES:
+        for _, code in code_blocks(page.read_text()):
+            yield from ((page, overrides) for overrides in command_lines(code))
+    for path in CONFIGS:
+        comments = "\n".join(re.findall(r"(?m)^# ?(.*)", path.read_text()))
+        yield from ((path, overrides) for overrides in command_lines(comments))
+
+
+COMMANDS = list({" ".join(found): (page, found) for page, found in commands()}.values())
+
+
+def single_jobs(overrides):
+    """The jobs of a sweep; of a single run, itself."""
+    parsed = OverridesParser.create().parse_overrides([free_key(o) for o in overrides])
+    choices = [
+        [f"{o.get_key_element()}={v}" for v in o.sweep_string_iterator()] if o.is_sweep_override() else [o.input_line]
+        for o in parsed
+    ]
+    return list(itertools.product(*choices))
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory):
+    """A run to start from, two steps old."""
+    from micronet_cli.cli import main
+
+    where = tmp_path_factory.mktemp("docs") / "outputs" / "dense"
+    main(["stage=train", *TINY, "trainer.max_steps=2", f"hydra.run.dir={where}"])
+    return where
+
+
+def test_command_line_is_read_as_a_shell_would():
+    text = "$ ls\nfor m in agp lamp; do\n  micronet -m prune=$m \\\n    a=1,2 'b=c d' 0.42  # why\ndone\nmicronet\n"
+    assert list(command_lines(text)) == [["prune=agp", "a=1,2", "b=c d"], []]
+    assert single_jobs(["a=1,2", "b=3"]) == [("++a=1", "++b=3"), ("++a=2", "++b=3")]
+
+
+def test_command_lines_are_found():
+    assert len(COMMANDS) > 40
+    assert {page.name for page, _ in COMMANDS} >= {"README.md", "tutorial.md", "pruning.md", "lamp.yaml", "report.yaml"}
+
+
+@pytest.mark.parametrize(
+    ("page", "overrides"), [pytest.param(*c, id=f"{c[0].name}-{' '.join(c[1])[:60]}") for c in COMMANDS]
+)
+def test_command_line_composes_and_binds(composed, run, monkeypatch, page, overrides):
+    monkeypatch.chdir(run.parents[1])
+    given = [A_RUN.sub(f"={run}", o) for o in overrides]
+    for job in single_jobs(given):
+        config = inherited(composed(*job))
+        getattr(_stage_module(config), "check", check_config)(config)
+
+
+@pytest.mark.parametrize("page", [page for page in PAGES if "```python" in page.read_text()], ids=lambda p: p.name)
+def test_python_blocks_run(page, run, monkeypatch):
+    """In the order of the page, in one namespace in which ``model`` is a network and RUN a run's directory."""
+    import micronet_cli
+
+    monkeypatch.chdir(run.parent)
+    names = {"model": micronet_cli.load(run), "RUN": str(run), "__name__": "__docs__"}
+    for language, code in code_blocks(page.read_text()):
+        if language != "python":
+            continue
+        if ">>>" in code:
+            test = doctest.DocTestParser().get_doctest(code, names, page.name, page.name, 0)
+            assert doctest.DocTestRunner().run(test, clear_globs=False).failed == 0
+            names = test.globs
+        else:
+            exec(compile(code, page.name, "exec"), names)
+
+
+class Loads(HTMLParser):
+    """Addresses that a page loads by itself (links that a reader may follow do not count)."""
+
+    def __init__(self, text):
+        super().__init__()
+        self.found = []
+        self.feed(text)
+
+    def handle_starttag(self, tag, attrs):
+        wanted = {"link": "href", "script": "src", "img": "src", "iframe": "src", "source": "src"}.get(tag)
+        self.found += [value for key, value in attrs if key == wanted]
+
+
+def test_site_builds_strictly_and_loads_nothing_from_elsewhere(tmp_path):
+    pytest.importorskip("material", reason="needs mkdocs-material, the extra docs")
+    command = [sys.executable, "-m", "mkdocs", "build", "--strict", "--quiet", "--site-dir", str(tmp_path / "site")]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=120, check=False)
+    assert done.returncode == 0, done.stderr + done.stdout
+    pages = {path.relative_to(tmp_path / "site").as_posix(): path for path in (tmp_path / "site").rglob("*.html")}
+    assert {"index.html", "tutorial.html", "options/prune.html", "benchmarks/scoring.html"} <= pages.keys()
+    for name, path in pages.items():
+        elsewhere = [address for address in Loads(path.read_text()).found if re.match(r"(https?:)?//", address)]
+        assert not elsewhere, name
+    options = pages["options/prune.html"].read_text()
+    assert all(path.stem in options for path in (ROOT / "conf" / "prune").glob("*.yaml"))
+    assert "Masks that shrink along a schedule" in options
