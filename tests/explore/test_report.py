@@ -139,7 +139,7 @@ def test_page_is_one_file_that_loads_nothing(runs):
     text = html(found_in(runs), "outputs/**")
     page = Page(text)
     assert page.loads == []
-    assert page.tags.count("script") == 4
+    assert page.tags.count("script") == 5
     assert "default-src 'none'" in text
     style = re.search(r"<style>(.*?)</style>", text, re.DOTALL).group(1)
     assert "@import" not in style

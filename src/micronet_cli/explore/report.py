@@ -84,11 +84,9 @@ def html(found: Found, pattern: str) -> str:
         "runs": found.runs,
         "problems": found.problems,
     }
-    page = Template((PAGE / "page.html").read_text())
-    return page.substitute(
-        style=(PAGE / "style.css").read_text(),
-        tables=(PAGE / "tables.js").read_text(),
-        charts=(PAGE / "charts.js").read_text(),
+    parts = {path.stem: path.read_text() for path in PAGE.glob("[!.]*.*")}
+    return Template(parts.pop("page")).substitute(
+        parts,
         plotly=get_plotlyjs(),
         # "<" may neither end the script element nor begin a comment in it.
         data=json.dumps(_finite(data), separators=(",", ":")).replace("<", "\\u003c"),

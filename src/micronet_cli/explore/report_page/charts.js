@@ -1,16 +1,31 @@
 "use strict";
 // What Plotly draws. Its texts know a little HTML, so everything from files goes through plain().
+const COLOURS = ["#3b7dd8", "#d9730d", "#0f9d74", "#c0399f", "#0891b2", "#d64545", "#8b5cf6", "#8a7a12"];
+const SYMBOLS = {
+  train: "circle",
+  prune: "triangle-down",
+  qat: "square",
+  ptq: "pentagon",
+  eval: "x",
+  pipeline: "star",
+  search: "cross",
+};
+
 function layout(more) {
   const axis = { gridcolor: css("--grid"), zerolinecolor: css("--line"), linecolor: css("--line"), automargin: true };
   const { xaxis, yaxis, ...rest } = more;
   return {
-    paper_bgcolor: "rgba(0,0,0,0)", plot_bgcolor: "rgba(0,0,0,0)",
+    paper_bgcolor: "rgba(0,0,0,0)",
+    plot_bgcolor: "rgba(0,0,0,0)",
     font: { color: css("--ink"), family: getComputedStyle(document.body).fontFamily, size: narrow() ? 11 : 12.5 },
     hoverlabel: { bgcolor: css("--panel"), bordercolor: css("--line"), font: { color: css("--ink") }, align: "left" },
     margin: { l: narrow() ? 44 : 60, r: 14, t: 14, b: 44 },
     legend: { orientation: "h", x: 0, y: 1.02, yanchor: "bottom", bgcolor: "rgba(0,0,0,0)", itemsizing: "constant" },
     dragmode: matchMedia("(pointer: coarse)").matches ? false : "zoom",
-    colorway: COLOURS, xaxis: { ...axis, ...xaxis }, yaxis: { ...axis, ...yaxis }, ...rest,
+    colorway: COLOURS,
+    xaxis: { ...axis, ...xaxis },
+    yaxis: { ...axis, ...yaxis },
+    ...rest,
   };
 }
 function plot(id, traces, more, said) {
@@ -22,82 +37,204 @@ function plot(id, traces, more, said) {
     box.append(element("div", said, { class: "empty" }));
     return;
   }
-  // Before printing the box still has the screen's size: style.css's heights, and what fits on A4 and Letter, landscape.
+  // Before printing the box still has the screen's size: what fits on A4 and Letter, landscape, as high as style.css says.
   const paper = { width: 940, height: box.classList.contains("tall") ? 610 : 330 };
-  const size = "print" in document.documentElement.dataset ? paper : { width: box.clientWidth, height: box.clientHeight };
+  const size =
+    "print" in document.documentElement.dataset ? paper : { width: box.clientWidth, height: box.clientHeight };
   Plotly.react(box, traces, layout({ ...more, ...size }), { displayModeBar: false, doubleClick: "reset" });
 }
 
 function drawFront() {
-  const runs = visible().filter(run => run.benchmark && run.benchmark === state.benchmark);
+  const runs = visible().filter((run) => run.benchmark && run.benchmark === state.benchmark);
   if (!runs.length) return plot("front", [], {}, "No completed run with accuracy and score is shown.");
-  const x = run => run.metrics.micronet_score, y = run => run.metrics.top1;
-  const front = runs.filter(run => run.front).sort((p, q) => x(p) - x(q) || y(p) - y(q));
-  const hover = run => `<b>${plain(clip(label(run), 70))}</b><br>top-1 ${y(run).toFixed(2)} %, score ${x(run).toPrecision(4)}<br>` +
-    `${show(run.metrics.storage_bytes, "storage_bytes")}${scaleOf("storage_bytes")[1]}, ${show(run.metrics.math_ops, "math_ops")}${scaleOf("math_ops")[1]}`;
-  const line = { x: front.map(x), y: front.map(y), mode: "lines", name: "Pareto front", line: { shape: "hv", color: css("--quiet"), width: 1.5, dash: "dot" }, hoverinfo: "skip" };
-  const same = Object.groupBy(runs, run => `${x(run)} ${y(run)}`);
-  const numbers = run => {
-    const together = same[`${x(run)} ${y(run)}`];
-    return together[0] === run && (run.front || runs.length <= 40 && !narrow()) ? together.map(r => r.number).join(", ") : "";
+  const x = (run) => run.metrics.micronet_score,
+    y = (run) => run.metrics.top1;
+  const front = runs.filter((run) => run.front).sort((p, q) => x(p) - x(q) || y(p) - y(q));
+  const hover = (run) =>
+    `<b>${plain(clip(label(run), 70))}</b><br>top-1 ${y(run).toFixed(2)} %, score ${x(run).toPrecision(4)}<br>` +
+    `${figure(run, "storage_bytes")}, ${figure(run, "math_ops")} operations`;
+  const line = {
+    x: front.map(x),
+    y: front.map(y),
+    mode: "lines",
+    name: "Pareto front",
+    line: { shape: "hv", color: css("--quiet"), width: 1.5, dash: "dot" },
+    hoverinfo: "skip",
   };
-  const stages = [...new Set(runs.map(run => run.metrics.stage))];
+  const same = Object.groupBy(runs, (run) => `${x(run)} ${y(run)}`);
+  const numbers = (run) => {
+    const together = same[`${x(run)} ${y(run)}`];
+    return together[0] === run && (run.front || (runs.length <= 40 && !narrow()))
+      ? together.map((r) => r.number).join(", ")
+      : "";
+  };
+  const stages = [...new Set(runs.map((run) => run.metrics.stage))];
   const points = stages.map((stage, i) => {
-    const of = runs.filter(run => run.metrics.stage === stage);
+    const of = runs.filter((run) => run.metrics.stage === stage);
     return {
-      x: of.map(x), y: of.map(y), name: plain(stage), mode: "markers+text", customdata: of.map(run => run.number), hovertext: of.map(hover), hoverinfo: "text",
-      text: of.map(numbers), textposition: "top center", textfont: { size: 11, color: css("--quiet") }, cliponaxis: false,
-      marker: { symbol: SYMBOLS[stage] || "diamond", size: of.map(run => run.number === Number(state.b) ? 18 : run.front ? 14 : 11), color: COLOURS[i % COLOURS.length],
-        opacity: of.map(run => run.front ? 1 : .7), line: { color: css("--panel"), width: 1 } },
+      x: of.map(x),
+      y: of.map(y),
+      name: plain(stage),
+      mode: "markers+text",
+      customdata: of.map((run) => run.number),
+      hovertext: of.map(hover),
+      hoverinfo: "text",
+      text: of.map(numbers),
+      textposition: "top center",
+      textfont: { size: 11, color: css("--quiet") },
+      cliponaxis: false,
+      marker: {
+        symbol: SYMBOLS[stage] || "diamond",
+        size: of.map((run) => (run.number === Number(state.b) ? 18 : run.front ? 14 : 11)),
+        color: COLOURS[i % COLOURS.length],
+        opacity: of.map((run) => (run.front ? 1 : 0.7)),
+        line: { color: css("--panel"), width: 1 },
+      },
     };
   });
   const wide = Math.max(...runs.map(x)) / Math.min(...runs.map(x)) > 20;
-  plot("front", [line, ...points], {
-    xaxis: { title: { text: "MicroNet score, lower is better" }, type: wide ? "log" : "linear", rangemode: wide ? "normal" : "tozero" },
-    yaxis: { title: { text: narrow() ? "" : "top-1 %" } }, hovermode: "closest",
-  }, `Top-1 against score of ${runs.length} runs, ${front.length} of them on the Pareto front; the table holds the numbers.`);
+  plot(
+    "front",
+    [line, ...points],
+    {
+      xaxis: {
+        title: { text: "MicroNet score, lower is better" },
+        type: wide ? "log" : "linear",
+        rangemode: wide ? "normal" : "tozero",
+      },
+      yaxis: { title: { text: narrow() ? "" : "top-1 %" } },
+      hovermode: "closest",
+    },
+    `Top-1 against score of ${runs.length} runs, ${front.length} of them on the Pareto front; the table holds the numbers.`,
+  );
   $("front").removeAllListeners?.("plotly_click");
-  $("front").on("plotly_click", event => event.points[0].customdata && choose(event.points[0].customdata));
+  $("front").on("plotly_click", (event) => event.points[0].customdata && choose(event.points[0].customdata));
 }
 
 function drawCurves() {
-  const runs = visible().filter(run => run.history[state.quantity]);
+  const runs = visible().filter((run) => run.history[state.quantity]);
   const chosen = Number(state.b);
   const traces = runs.map((run, i) => {
     const { step, value: values } = run.history[state.quantity];
     const strong = run.number === chosen;
-    return { x: step, y: values, name: plain(clip(label(run), 44)), mode: step.length > 30 ? "lines" : "lines+markers", opacity: strong || runs.length < 5 ? 1 : .7,
-      line: { width: strong ? 3.5 : 1.8, color: COLOURS[i % COLOURS.length], dash: ["solid", "dash", "dot"][Math.floor(i / COLOURS.length) % 3] }, marker: { size: strong ? 7 : 4 } };
+    return {
+      x: step,
+      y: values,
+      name: plain(clip(label(run), 44)),
+      mode: step.length > 30 ? "lines" : "lines+markers",
+      opacity: strong || runs.length < 5 ? 1 : 0.7,
+      line: {
+        width: strong ? 3.5 : 1.8,
+        color: COLOURS[i % COLOURS.length],
+        dash: ["solid", "dash", "dot"][Math.floor(i / COLOURS.length) % 3],
+      },
+      marker: { size: strong ? 7 : 4 },
+    };
   });
-  const legend = narrow() || runs.length > 30 ? {} : { orientation: "v", x: 1.01, y: 1, yanchor: "top", font: { size: runs.length > 12 ? 9.5 : 11 } };
-  plot("curves", traces, {
-    xaxis: { title: { text: "step" }, rangemode: "tozero" }, yaxis: { title: { text: narrow() ? "" : plain(state.quantity) } },
-    hovermode: "closest", showlegend: !narrow() && runs.length <= 30, legend,
-  }, runs.length ? `${state.quantity} by step of ${runs.length} runs.` : "No run that is shown has a history.jsonl.");
+  const legend =
+    narrow() || runs.length > 30
+      ? {}
+      : { orientation: "v", x: 1.01, y: 1, yanchor: "top", font: { size: runs.length > 12 ? 9.5 : 11 } };
+  plot(
+    "curves",
+    traces,
+    {
+      xaxis: { title: { text: "step" }, rangemode: "tozero" },
+      yaxis: { title: { text: narrow() ? "" : plain(state.quantity) } },
+      hovermode: "closest",
+      showlegend: !narrow() && runs.length <= 30,
+      legend,
+    },
+    runs.length ? `${state.quantity} by step of ${runs.length} runs.` : "No run that is shown has a history.jsonl.",
+  );
 }
 
-const PANELS = [["storage, 32-bit parameters", 1, "~s"], ["operations", 2, "~s"], ["sparsity", 3, ".2f"], ["weight bits", 4, "d"], ["input bits", 5, "d"]];
+const PANELS = [
+  ["storage, 32-bit parameters", 1, "~s"],
+  ["operations", 2, "~s"],
+  ["sparsity", 3, ".2f"],
+  ["weight bits", 4, "d"],
+  ["input bits", 5, "d"],
+];
 function drawLayers() {
-  const pair = [["A", RUNS[state.a - 1], css("--a")], ["B", RUNS[state.b - 1], css("--b")]].filter(([, run]) => run?.layers.length);
-  const names = [...new Set(pair.flatMap(([, run]) => run.layers.map(row => row[0])))];
-  const longest = Math.min(24, Math.max(0, ...names.map(name => name.length)));
+  const pair = [
+    ["A", RUNS[state.a - 1], css("--a")],
+    ["B", RUNS[state.b - 1], css("--b")],
+  ].filter(([, run]) => run?.layers.length);
+  const names = [...new Set(pair.flatMap(([, run]) => run.layers.map((row) => row[0])))];
+  const longest = Math.min(24, Math.max(0, ...names.map((name) => name.length)));
   const place = Object.fromEntries(names.map((name, i) => [name, i]));
-  const more = { barmode: "group", bargap: .25, showlegend: pair.length > 1, annotations: [], hovermode: "closest", margin: { l: narrow() ? 44 : 60, r: 14, t: narrow() ? 76 : 58, b: 24 + 6.2 * longest }, legend: { orientation: "h", x: 0, y: .995, yanchor: "top", yref: "container", itemsizing: "constant" } };
-  const traces = [], gap = .055, height = (1 - gap * (PANELS.length - 1)) / PANELS.length;
+  const more = {
+    barmode: "group",
+    bargap: 0.25,
+    showlegend: pair.length > 1,
+    annotations: [],
+    hovermode: "closest",
+    margin: { l: narrow() ? 44 : 60, r: 14, t: narrow() ? 76 : 58, b: 24 + 6.2 * longest },
+    legend: { orientation: "h", x: 0, y: 0.995, yanchor: "top", yref: "container", itemsizing: "constant" },
+  };
+  const traces = [],
+    gap = 0.055,
+    height = (1 - gap * (PANELS.length - 1)) / PANELS.length;
   const room = Math.max(1, Math.ceil(names.length / (($("layers").clientWidth - 70) / 15)));
   PANELS.forEach(([title, column, format], p) => {
-    const top = 1 - p * (height + gap), suffix = p ? String(p + 1) : "";
-    more[`yaxis${suffix}`] = { domain: [top - height, top], gridcolor: css("--grid"), zerolinecolor: css("--line"), rangemode: "tozero", nticks: 4, tickformat: format, ...(column === 3 ? { range: [0, 1] } : {}) };
-    more.annotations.push({ text: `<b>${title}</b>`, x: 0, xref: "paper", xanchor: "left", y: top, yref: "paper", yanchor: "bottom", showarrow: false, font: { size: 12 } });
+    const top = 1 - p * (height + gap),
+      suffix = p ? String(p + 1) : "";
+    more[`yaxis${suffix}`] = {
+      domain: [top - height, top],
+      gridcolor: css("--grid"),
+      zerolinecolor: css("--line"),
+      rangemode: "tozero",
+      nticks: 4,
+      tickformat: format,
+      ...(column === 3 ? { range: [0, 1] } : {}),
+    };
+    more.annotations.push({
+      text: `<b>${title}</b>`,
+      x: 0,
+      xref: "paper",
+      xanchor: "left",
+      y: top,
+      yref: "paper",
+      yanchor: "bottom",
+      showarrow: false,
+      font: { size: 12 },
+    });
     for (const [key, run, color] of pair) {
-      const rows = run.layers.filter(row => !missing(row[column]));
-      traces.push({ type: "bar", x: rows.map(row => place[row[0]]), y: rows.map(row => row[column]), yaxis: `y${suffix}`, name: plain(`${key}  ${clip(label(run), narrow() ? 34 : 60)}`), showlegend: p === 0,
-        legendgroup: key, marker: { color }, hovertext: rows.map(row => plain(row[0] || "(outside layers)")), hovertemplate: `%{hovertext}<br>${title} %{y}<extra>${key}</extra>` });
+      const rows = run.layers.filter((row) => !missing(row[column]));
+      traces.push({
+        type: "bar",
+        x: rows.map((row) => place[row[0]]),
+        y: rows.map((row) => row[column]),
+        yaxis: `y${suffix}`,
+        name: plain(`${key}  ${clip(label(run), narrow() ? 34 : 60)}`),
+        showlegend: p === 0,
+        legendgroup: key,
+        marker: { color },
+        hovertext: rows.map((row) => plain(row[0] || "(outside layers)")),
+        hovertemplate: `%{hovertext}<br>${title} %{y}<extra>${key}</extra>`,
+      });
     }
   });
-  const ticks = names.map((_, i) => i).filter(i => i % room === 0);
-  more.xaxis = { anchor: `y${PANELS.length}`, tickmode: "array", tickvals: ticks, ticktext: ticks.map(i => plain(clip(names[i] || "(outside layers)", 24))), tickangle: -90, tickfont: { size: 10 }, range: [-.6, names.length - .4], showgrid: false, zeroline: false, automargin: false };
-  plot("layers", traces, more, pair.length ? `Storage, operations, sparsity and bits of ${names.length} layers.` : "Neither run has a layers.csv.");
+  const ticks = names.map((_, i) => i).filter((i) => i % room === 0);
+  more.xaxis = {
+    anchor: `y${PANELS.length}`,
+    tickmode: "array",
+    tickvals: ticks,
+    ticktext: ticks.map((i) => plain(clip(names[i] || "(outside layers)", 24))),
+    tickangle: -90,
+    tickfont: { size: 10 },
+    range: [-0.6, names.length - 0.4],
+    showgrid: false,
+    zeroline: false,
+    automargin: false,
+  };
+  plot(
+    "layers",
+    traces,
+    more,
+    pair.length ? `Storage, operations, sparsity and bits of ${names.length} layers.` : "Neither run has a layers.csv.",
+  );
 }
 
 function drawCharts() {
@@ -106,7 +243,16 @@ function drawCharts() {
   drawLayers();
 }
 let width = innerWidth;
-new ResizeObserver(() => { if (width !== innerWidth) drawCharts(); width = innerWidth; }).observe(document.body);
+new ResizeObserver(() => {
+  if (width !== innerWidth) drawCharts();
+  width = innerWidth;
+}).observe(document.body);
 matchMedia("(prefers-color-scheme: dark)").addEventListener("change", drawCharts);
-addEventListener("beforeprint", () => { document.documentElement.dataset.print = ""; drawCharts(); });
-addEventListener("afterprint", () => { delete document.documentElement.dataset.print; drawCharts(); });
+addEventListener("beforeprint", () => {
+  document.documentElement.dataset.print = "";
+  drawCharts();
+});
+addEventListener("afterprint", () => {
+  delete document.documentElement.dataset.print;
+  drawCharts();
+});

@@ -1,0 +1,101 @@
+"use strict";
+// The runs, what is chosen, how values are written. Text from files comes to the page by textContent or plain() only.
+let errors = 0;
+const count = () => {
+  document.documentElement.dataset.errors = ++errors;
+};
+addEventListener("error", count);
+addEventListener("unhandledrejection", count);
+addEventListener("securitypolicyviolation", count);
+
+const DATA = JSON.parse(document.getElementById("data").textContent);
+const RUNS = DATA.runs;
+const $ = (id) => document.getElementById(id);
+const state = Object.fromEntries(new URLSearchParams(location.hash.slice(1)));
+// metrics.json's key -> heading, decimals, unit, bar behind the number, which end is best, scaled without unit.
+const COLUMNS = {
+  top1: ["top-1 %", 2, "", false, Math.max],
+  micronet_score: ["score", 5, "", true, Math.min],
+  storage_bytes: ["storage", 1, "B", true, Math.min],
+  math_ops: ["operations", 2, "", true, Math.min, true],
+  weight_sparsity: ["sparsity", 3, "", true],
+  weight_bits_mean: ["weight bits", 2, ""],
+  activation_bits_mean: ["input bits", 2, ""],
+  mtas_bytes: ["peak activations", 1, "B"],
+  wall_seconds: ["seconds", 0, ""],
+};
+const HEADS = { stage: "stage", status: "status" };
+const missing = (v) => v === null || v === undefined || v === "";
+const value = (run, key) => (key === "name" ? run.number : run.metrics[key]);
+const plain = (text) => String(text).replace(/&/g, "&amp;").replace(/</g, "&lt;").replace(/>/g, "&gt;");
+const css = (name) => getComputedStyle(document.documentElement).getPropertyValue(name).trim();
+const narrow = () => innerWidth < 700 && !("print" in document.documentElement.dataset);
+
+function element(tag, content, attributes = {}) {
+  const made = document.createElement(tag);
+  for (const [key, v] of Object.entries(attributes)) made.setAttribute(key, v);
+  made.append(...[content].flat().filter((part) => part !== null));
+  return made;
+}
+// Lines break after . _ and /
+const breakable = (key) => key.split(/(?<=[._\/])/).flatMap((part) => [part, element("wbr", [])]);
+function compare(a, b, sign) {
+  // what is missing comes last, whichever way the column is sorted
+  if (missing(a) || missing(b)) return missing(a) - missing(b);
+  return (
+    sign *
+    (typeof a === "number" && typeof b === "number"
+      ? a - b
+      : String(a).localeCompare(String(b), "en", { numeric: true }))
+  );
+}
+const scales = {};
+function scaleOf(key) {
+  // one unit a column, by its median
+  if (!scales[key]) {
+    const [, , unit, , , scaled] = COLUMNS[key] || [];
+    const values = RUNS.map((run) => run.metrics[key])
+      .filter((v) => v > 0)
+      .sort((x, y) => x - y);
+    const middle = unit || scaled ? values[values.length >> 1] || 0 : 0;
+    const [factor, prefix] =
+      middle >= 1e9 ? [1e-9, "G"] : middle >= 1e6 ? [1e-6, "M"] : middle >= 1e3 ? [1e-3, "k"] : [1, ""];
+    scales[key] = [factor, unit || prefix ? ` ${prefix}${unit}` : ""];
+  }
+  return scales[key];
+}
+function show(v, key) {
+  if (missing(v)) return "\u2013";
+  if (typeof v !== "number") return String(v);
+  const column = COLUMNS[key];
+  if (column)
+    return (v * scaleOf(key)[0]).toLocaleString("en", {
+      minimumFractionDigits: column[1],
+      maximumFractionDigits: column[1],
+    });
+  return v.toLocaleString("en", { maximumSignificantDigits: 6 });
+}
+const figure = (run, key) => show(run.metrics[key], key) + scaleOf(key)[1];
+function store() {
+  const set = Object.entries(state).filter(([, v]) => v !== "" && v !== undefined);
+  history.replaceState(null, "", "#" + new URLSearchParams(set));
+}
+
+// What a run was given that its neighbours were not: "sparsity=0.5 lr=0.02".
+const folderOf = (run) => run.name.split("/").slice(0, -1).join("/");
+const families = Object.groupBy(RUNS, folderOf);
+RUNS.forEach((run, i) => {
+  run.number = i + 1;
+  const family = folderOf(run) ? families[folderOf(run)] : [run];
+  run.own = run.overrides.filter((o) => family.length < 2 || !family.every((other) => other.overrides.includes(o)));
+  run.short = run.own.map((o) => o.replace(/^[^=]*\.(?=[^.=]+=)/, "")).join(" ");
+  run.words = [run.name, run.metrics.stage, run.metrics.status, ...run.overrides].join(" ").toLowerCase();
+});
+const label = (run) => `${run.number}  ${run.name}${run.short && run.short.length < 60 ? `  ${run.short}` : ""}`;
+const clip = (text, length) => (text.length > length ? `${text.slice(0, length - 1)}\u2026` : text);
+const visible = () => {
+  const words = (state.filter || "").toLowerCase().split(/\s+/);
+  return RUNS.filter(
+    (run) => words.every((word) => run.words.includes(word)) && (!state.status || run.metrics.status === state.status),
+  );
+};
