@@ -39,8 +39,7 @@ function plot(id, traces, more, said) {
   }
   // Before printing the box still has the screen's size: what fits on A4 and Letter, landscape, as high as style.css says.
   const paper = { width: 940, height: box.classList.contains("tall") ? 610 : 330 };
-  const size =
-    "print" in document.documentElement.dataset ? paper : { width: box.clientWidth, height: box.clientHeight };
+  const size = printing() ? paper : { width: box.clientWidth, height: box.clientHeight };
   Plotly.react(box, traces, layout({ ...more, ...size }), { displayModeBar: false, doubleClick: "reset" });
 }
 
@@ -250,9 +249,9 @@ new ResizeObserver(() => {
 matchMedia("(prefers-color-scheme: dark)").addEventListener("change", drawCharts);
 addEventListener("beforeprint", () => {
   document.documentElement.dataset.print = "";
-  drawCharts();
+  redraw();
 });
 addEventListener("afterprint", () => {
   delete document.documentElement.dataset.print;
-  drawCharts();
+  redraw();
 });

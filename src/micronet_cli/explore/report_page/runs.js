@@ -29,7 +29,8 @@ const missing = (v) => v === null || v === undefined || v === "";
 const value = (run, key) => (key === "name" ? run.number : run.metrics[key]);
 const plain = (text) => String(text).replace(/&/g, "&amp;").replace(/</g, "&lt;").replace(/>/g, "&gt;");
 const css = (name) => getComputedStyle(document.documentElement).getPropertyValue(name).trim();
-const narrow = () => innerWidth < 700 && !("print" in document.documentElement.dataset);
+const printing = () => "print" in document.documentElement.dataset;
+const narrow = () => innerWidth < 700 && !printing();
 
 function element(tag, content, attributes = {}) {
   const made = document.createElement(tag);

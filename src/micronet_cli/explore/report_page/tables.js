@@ -39,7 +39,7 @@ function columns() {
   const known = ["stage", "status", ...Object.keys(COLUMNS)];
   const held = (key) => RUNS.some((run) => !missing(run.metrics[key]));
   const others = [...new Set(RUNS.flatMap((run) => Object.keys(run.metrics)))].filter((key) => !known.includes(key));
-  return [...known.filter(held), ...(state.every ? others : [])];
+  return [...known.filter(held), ...(state.every && !printing() ? others : [])];
 }
 function drawTable() {
   const keys = columns(),
