@@ -99,7 +99,7 @@ def test_front_is_of_completed_runs_of_one_benchmark(runs):
 
 def test_files_of_a_run_are_read(runs):
     run = next(run for run in found_in(runs).runs if run["name"] == "pipeline/1_train")
-    assert run["config"] == {"optim.lr": 0.1, "optim.betas": "[1, 2]", "data._target_": "a.Digits", "quantize": "{}"}
+    assert run["config"] == {"optim.lr": 0.1, "optim.betas": "[1, 2]", "data._target_": "a.Digits", "quantize": None}
     assert run["layers"] == [["conv1", 10.0, 100.0, 0.5, 4, 32], ["relu", 0.0, 5.0, None, None, None]]
     assert run["history"].keys() == {"epoch val_top1", "step loss"}
     curve = run["history"]["step loss"]

@@ -141,12 +141,14 @@ def _run(found: Found, directory: Path, name: str, metrics: dict[str, Any]) -> d
 
 
 def _flat(node: Any, where: str = "") -> Iterable[tuple[str, Any]]:
-    """``{"a": {"b": 1}}`` as ``a.b``, 1."""
-    if isinstance(node, dict) and node:
+    """``{"a": {"b": 1}}`` as ``a.b``, 1; an empty group, as ``prune=none`` is, as null."""
+    if node == {}:
+        yield where, None
+    elif isinstance(node, dict):
         for key, value in node.items():
             yield from _flat(value, f"{where}.{key}" if where else str(key))
     else:
-        yield where, json.dumps(node) if isinstance(node, dict | list) else node
+        yield where, json.dumps(node) if isinstance(node, list) else node
 
 
 def _history(text: str) -> dict[str, dict[str, list[float]]]:

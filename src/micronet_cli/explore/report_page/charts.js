@@ -38,7 +38,7 @@ function plot(id, traces, more, said) {
     return;
   }
   // Before printing the box still has the screen's size: what fits on A4 and Letter, landscape, as high as style.css says.
-  const paper = { width: 940, height: box.classList.contains("tall") ? 610 : 330 };
+  const paper = { width: 940, height: { front: 330, curves: 410, layers: 610 }[id] };
   const size = printing() ? paper : { width: box.clientWidth, height: box.clientHeight };
   Plotly.react(box, traces, layout({ ...more, ...size }), { displayModeBar: false, doubleClick: "reset" });
 }
