@@ -89,6 +89,8 @@ def test_broken_files_are_listed(runs):
 
 def test_front_is_of_completed_runs_of_one_benchmark(runs):
     write_run(runs / "half", 99.0, 0.001, status="interrupted")
+    write_run(runs / "text", "99.0", 0.001)
+    write_run(runs / "nan", float("nan"), 0.001)
     other = write_run(runs / "other", 10.0, 0.5)
     (other / "config.yaml").write_text("data: {_target_: a.ImageFolder, test: /x/val.tar}\n")
     found = {run["name"]: run for run in found_in(runs).runs}

@@ -162,7 +162,7 @@ def _history(text: str) -> dict[str, dict[str, list[float]]]:
         for key in point.keys() - {"kind", "step", "epoch"}:
             if (value := _short(point[key])) is not None:
                 curve = curves[f"{point['kind']} {key}"]
-                curve["step"].append(point["step"])
+                curve["step"].append(int(point["step"]))
                 curve["value"].append(value)
     return {key: {axis: _thin(values) for axis, values in curves[key].items()} for key in sorted(curves)}
 
@@ -180,8 +180,8 @@ def _layers(text: str) -> list[list[Any]]:
 
 def _benchmark(config: Mapping[str, Any], metrics: Mapping[str, Any]) -> str | None:
     """What a run was measured on; only runs with the same can be on one front. None without accuracy or score."""
-    needed = [_number(metrics.get(key)) for key in ("top1", "micronet_score")]
-    if metrics.get("status") != "completed" or None in needed:
+    needed = [metrics.get(key) for key in ("top1", "micronet_score")]
+    if metrics.get("status") != "completed" or any(isinstance(v, str) or _number(v) is None for v in needed):
         return None
     data = str(config.get("data._target_", "data")).rpartition(".")[2]
     which = next((config[key] for key in ("data.variant", "data.test", "data.dataset") if config.get(key)), "")

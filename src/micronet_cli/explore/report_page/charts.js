@@ -91,7 +91,7 @@ function drawFront() {
       },
     };
   });
-  const wide = Math.max(...runs.map(x)) / Math.min(...runs.map(x)) > 20;
+  const wide = Math.max(...runs.map(x)) > 20 * Math.min(...runs.map(x)) && runs.every((run) => x(run) > 0);
   plot(
     "front",
     [line, ...points],
