@@ -31,10 +31,15 @@ GROUPS = {
     "data": "Images, how they are augmented and batched.",
     "prune": "Which weights go, and when.",
     "quantize": "How weights and layer inputs are quantised.",
+    "ptq": "Quantisation without training: what is done before weights are rounded, and how they are.",
     "distill": "A teacher in the loss.",
     "optim": "Optimiser and learning-rate schedule.",
     "trainer": "The training loop.",
     "eval": "What is evaluated.",
+    "export": "What a network is written as.",
+    "sensitivity": "How much each layer minds being compressed.",
+    "budget": "How a budget is spent on layers.",
+    "search": "Which settings are tried, and what for.",
     "score": "The rules that the MicroNet score is counted by.",
     "logger": "Where curves go besides `history.jsonl`.",
     "experiment": "Whole recipes, added with `+experiment=...`; they may override every group.",
@@ -71,9 +76,8 @@ def on_page_markdown(markdown: str, page: Any, config: MkDocsConfig, files: File
 def menu(pages: list[str]) -> list[dict[str, list[str]]]:
     """Sections with the pages that are there; nothing is left out."""
     named = {section: [page for page in listed if page in pages] for section, listed in MENU.items()}
-    named["Options"] = sorted(
-        (page for page in pages if page.startswith("options/")), key=lambda page: list(GROUPS).index(Path(page).stem)
-    )
+    options = [page for page in pages if page.startswith("options/")]
+    named["Options"] = sorted(options, key=lambda page: [*GROUPS, Path(page).stem].index(Path(page).stem))
     named["Benchmarks"] = sorted(page for page in pages if page.startswith("benchmarks/"))
     seen = {page for listed in named.values() for page in listed}
     named["More"] = [page for page in pages if page not in seen]
