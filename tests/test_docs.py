@@ -14,7 +14,7 @@ from hydra.core.override_parser.overrides_parser import OverridesParser
 
 from micronet_cli.cli import free_key
 from micronet_cli.config import check_config
-from micronet_cli.stages.job import _stage_module, inherited
+from micronet_cli.stages.job import inherited, stage_module
 from tests.conftest import TINY
 
 ROOT = Path(__file__).parents[1]
@@ -94,7 +94,7 @@ def test_command_line_composes_and_binds(composed, run, monkeypatch, page, overr
     given = [A_RUN.sub(f"={run}", o) for o in overrides]
     for job in single_jobs(given):
         config = inherited(composed(*job))
-        getattr(_stage_module(config), "check", check_config)(config)
+        getattr(stage_module(config), "check", check_config)(config)
 
 
 @pytest.mark.parametrize("page", [page for page in PAGES if "```python" in page.read_text()], ids=lambda p: p.name)

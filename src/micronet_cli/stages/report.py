@@ -13,6 +13,7 @@ from micronet_cli.stages.job import Job
 
 log = logging.getLogger(__name__)
 DEFAULT = "outputs/**"
+ONE_PROCESS = True  # nothing is computed
 
 
 def check(config: DictConfig) -> dict[str, Any]:
