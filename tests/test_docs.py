@@ -10,6 +10,8 @@ from html.parser import HTMLParser
 from pathlib import Path
 
 import pytest
+from hydra import compose
+from hydra.core.hydra_config import HydraConfig
 from hydra.core.override_parser.overrides_parser import OverridesParser
 
 from micronet_cli.cli import free_key
@@ -93,6 +95,9 @@ def test_command_line_composes_and_binds(composed, run, monkeypatch, page, overr
     monkeypatch.chdir(run.parents[1])
     given = [A_RUN.sub(f"={run}", o) for o in overrides]
     for job in single_jobs(given):
+        HydraConfig.instance().set_config(
+            compose("config", list(job), return_hydra_config=True)
+        )  # stage=search asks it
         config = inherited(composed(*job))
         getattr(stage_module(config), "check", check_config)(config)
 
