@@ -40,9 +40,10 @@ bench: $(INSTALLED) ## The benchmarks that need no data
 	$(BIN)/python benchmarks/step_time.py
 	$(BIN)/python benchmarks/loader.py
 	$(BIN)/python benchmarks/scoring.py
+	$(BIN)/python benchmarks/latency.py
 
 docs: $(INSTALLED) ## The documentation site, in site/
-	$(BIN)/mkdocs build --strict
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict
 
 clean: ## Remove the environment and what tools left behind
 	rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache dist site

@@ -23,7 +23,7 @@ ROOT = Path(__file__).parents[1]
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
 CONFIGS = sorted((ROOT / "conf").rglob("*.yaml"))
 # What stands for a run's directory.
-A_RUN = re.compile(r"=(outputs/[\w/]+|<run>|RUN|PRUNED|DENSE)$")
+A_RUN = re.compile(r"=(outputs/[\w/]+|<run>|RUN|PRUNED|SHRUNK|DENSE)$")
 
 
 def code_blocks(text):
