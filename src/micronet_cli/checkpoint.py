@@ -16,11 +16,12 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save as serialize
 from torch import nn
 
+from micronet_cli.artifact import runtime
 from micronet_cli.config import build
 from micronet_cli.errors import UserError
 from micronet_cli.models.model import InputSpec, Model
 from micronet_cli.models.weights import load_strict, read_weights
-from micronet_cli.runs import write_bytes
+from micronet_cli.runs import Run, write_bytes
 
 FORMAT_VERSION = 1
 VERSIONS = ("micronet-cli", "torch", "torchvision", "timm", "hydra-core", "numpy")
@@ -37,6 +38,7 @@ class Network:
         spec: the input it wants.
         compressors: configs of the compressors attached so far, in order.
         data: the ``data`` config group it was trained on.
+        packed: the packed file it was read from, None for others; such a network runs on integers and is not trained.
     """
 
     model: nn.Module
@@ -45,6 +47,7 @@ class Network:
     spec: InputSpec
     compressors: list[dict[str, Any]] = field(default_factory=list)
     data: dict[str, Any] = field(default_factory=dict)
+    packed: Path | None = None
 
 
 def versions() -> dict[str, str]:
@@ -52,31 +55,40 @@ def versions() -> dict[str, str]:
     return {name: version(name) for name in VERSIONS}
 
 
-def save(path: Path, network: Network, metrics: dict[str, Any]) -> None:
-    """Write a checkpoint atomically."""
-    header = {
-        "format_version": FORMAT_VERSION,
+def describe(network: Network, metrics: dict[str, Any]) -> dict[str, Any]:
+    """What a file's header says of a network, its compressors left out."""
+    return {
         "model": network.config | {"weights": None, "pretrained": False},
         "classes": network.classes,
         "input": asdict(network.spec),
-        "compressors": network.compressors,
         "data": network.data,
         "metrics": metrics,
         "versions": versions(),
     }
+
+
+def save(path: Path, network: Network, metrics: dict[str, Any]) -> None:
+    """Write a checkpoint atomically; of a packed network, the packed file."""
+    if network.packed is not None:
+        write_bytes(path, network.packed.read_bytes())
+        return
+    header = {"format_version": FORMAT_VERSION, "compressors": network.compressors} | describe(network, metrics)
     # Clones: safetensors refuses tensors that share memory or are not contiguous.
     state = {name: tensor.detach().cpu().contiguous().clone() for name, tensor in network.model.state_dict().items()}
     write_bytes(path, serialize(state, metadata={"micronet": json.dumps(header)}))
 
 
 def resolve(path: str, where: str = "init_from") -> Path:
-    """The checkpoint file behind a run directory (its best) or a file.
+    """The checkpoint file behind a run directory (its best, else its packed network) or a file.
 
     Raises:
         UserError: there is none.
     """
     given = Path(path).expanduser()
-    file = given / "checkpoints" / "best.safetensors" if given.is_dir() else given
+    file = given
+    if given.is_dir():
+        run = Run(given, resume=True, writes=False)
+        file = run.packed if run.packed.is_file() and not run.best.is_file() else run.best
     if not file.is_file():
         what = "a run directory without checkpoints/best.safetensors" if given.is_dir() else "no such file or directory"
         raise UserError(f"{where}={path!r}: {what}")
@@ -89,6 +101,8 @@ def read_header(file: Path, where: str = "init_from") -> dict[str, Any]:
     Raises:
         UserError: truncated, not one of ours, or of a newer format.
     """
+    if file.suffix == runtime.SUFFIX:
+        return runtime.read_header(file, where)
     try:
         with safe_open(file, "pt") as opened:
             header = json.loads((opened.metadata() or {})["micronet"])
@@ -105,12 +119,16 @@ def read_header(file: Path, where: str = "init_from") -> dict[str, Any]:
 
 
 def load(path: str, where: str = "init_from", config: dict[str, Any] | None = None) -> Network:
-    """The network of a run directory or checkpoint, in evaluation mode; ``config`` takes the place of its model config.
+    """The network of a run directory, checkpoint or packed file, in evaluation mode.
+
+    ``config`` takes the place of its model config.
 
     Raises:
         UserError: what ``resolve``, ``read_header`` and ``load_strict`` say.
     """
     file = resolve(path, where)
+    if file.suffix == runtime.SUFFIX:
+        return _load_packed(file, where, config)
     header = read_header(file, where)
     config = (config or header["model"]) | {"weights": None, "pretrained": False}
     spec: Model = build(config, "model")
@@ -125,6 +143,19 @@ def load(path: str, where: str = "init_from", config: dict[str, Any] | None = No
         spec=InputSpec.from_dict(header["input"]),
         compressors=header["compressors"],
         data=header["data"],
+    )
+
+
+def _load_packed(file: Path, where: str, config: dict[str, Any] | None) -> Network:
+    plain = {"weights": None, "pretrained": False}
+    model, header = runtime.load(file, where, None if config is None else config | plain)
+    return Network(
+        model=model,
+        config=(config or header["model"]) | plain,
+        classes=header["classes"],
+        spec=InputSpec.from_dict(header["input"]),
+        data=header["data"],
+        packed=file,
     )
 
 

@@ -14,6 +14,7 @@ from micronet_cli.loggers import Tracker
 OWN = (
     "metrics.json", "history.jsonl", "layers.csv", "summary.csv", "summary.json", "score.png", "profile.json",
     "study.db", "tensorboard", "checkpoints", "resume", "config.yaml", "traceback.txt",
+    "model.mnet", "model.onnx", "export.json",
 )  # fmt: skip
 
 
@@ -57,6 +58,11 @@ class Run:
     def last(self) -> Path:
         """The network after the newest epoch."""
         return self.directory / "checkpoints" / "last.safetensors"
+
+    @property
+    def packed(self) -> Path:
+        """The packed network."""
+        return self.directory / "model.mnet"
 
     @property
     def state(self) -> Path:

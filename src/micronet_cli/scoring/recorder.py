@@ -98,6 +98,17 @@ class Recorder(TorchDispatchMode):
         elements = result.numel()
         self.ops.append(Op("quantize", self.stack[-1], (value,), (made,), elements=elements, taken=elements))
 
+    def rescaled(self, sums: Tensor, layer: str, bias: Tensor | None) -> None:
+        """``layer`` rescaled its product ``sums``, free as a folded BatchNorm's scale is, and maybe added a bias."""
+        if bias is None:
+            return
+        self.rename_stored(bias, f"{layer}.bias", layer)
+        value, root = self.activation(sums), self.root(bias)
+        index = next(i for i, op in reversed(list(enumerate(self.ops))) if op.dot is not None and value in op.outputs)
+        op = self.ops[index]
+        assert op.dot is not None
+        self.ops[index] = replace(op, dot=replace(op.dot, bias=root))
+
     def _new_value(self, tensor: Tensor, quantizers: frozenset[str] | None) -> int:
         self._alive.append(tensor)
         key, index = storage_of(tensor), len(self.values)

@@ -12,6 +12,7 @@ from torch.nn.utils.parametrize import ParametrizationList
 
 from micronet_cli.compression.effective_weight import effective_weight
 from micronet_cli.compression.fake_quantize import ActivationFakeQuantize, FakeQuantize
+from micronet_cli.compression.integer import Rescale
 from micronet_cli.scoring.charges import Charge
 from micronet_cli.scoring.fold import fold_batch_norms
 from micronet_cli.scoring.products import Shape
@@ -153,7 +154,7 @@ def _watched(model: nn.Module, recorder: Recorder) -> Iterator[dict[str, int]]:
 
     def enter(module: nn.Module, inputs: tuple) -> None:
         recorder.stack.append(names.get(module, recorder.stack[-1]))
-        recorder.inside += isinstance(module, FakeQuantize)
+        recorder.inside += isinstance(module, FakeQuantize | Rescale)
         if isinstance(module, nn.RNNBase):
             replaced[module] = module._flat_weights
             module._flat_weights = [recorder.stand_in(weight) for weight in module._flat_weights]
@@ -164,6 +165,9 @@ def _watched(model: nn.Module, recorder: Recorder) -> Iterator[dict[str, int]]:
         if isinstance(module, FakeQuantize):
             recorder.inside -= 1
             recorder.quantized(inputs[0], output, name)
+        elif isinstance(module, Rescale):
+            recorder.inside -= 1
+            recorder.rescaled(inputs[0], name.rpartition(".")[0], module.bias and module.bias.stored)
         elif isinstance(module, nn.RNNBase):
             module._flat_weights = replaced.pop(module)
         elif isinstance(module, ParametrizationList) and isinstance(output, Tensor):

@@ -8,14 +8,18 @@ from micronet_cli.errors import UserError
 from micronet_cli.stages.job import Job
 
 COMPRESSORS = ("prune", "quantize")
+UNPACKED = "give init_from=<the run that it was exported from>"
 
 
 def attach_compressors(job: Job, network: Network) -> list[Any]:
     """Attach the config's compressors (prune, then quantise), note them in the network's history, return them.
 
     Raises:
-        UserError: a rule is left with no layer; every such rule is named.
+        UserError: a rule is left with no layer (every such rule is named), or the network is packed.
     """
+    wanted = [group for group in COMPRESSORS if job.parts[group] is not None]
+    if network.packed is not None and wanted:
+        raise UserError(f"{wanted[0]}: {str(network.packed)!r} is packed and stays as it is; {UNPACKED}")
     attached, problems = [], []
     for group in COMPRESSORS:
         if (compressor := job.parts[group]) is not None:

@@ -76,7 +76,7 @@ class Job:
     def save(self, network: checkpoint.Network, metrics: dict[str, Any]) -> None:
         """Write the network that is reported."""
         if self.run.writes:
-            checkpoint.save(self.run.best, network, metrics)
+            checkpoint.save(self.run.best if network.packed is None else self.run.packed, network, metrics)
 
     def loader(self, network: checkpoint.Network, split: str, device: torch.device) -> Loader:
         """Batches of a split as the network wants them."""

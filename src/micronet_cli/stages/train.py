@@ -5,7 +5,7 @@ from typing import Any
 
 from micronet_cli import distributed
 from micronet_cli.errors import UserError
-from micronet_cli.stages.compress import attach_compressors, rule_table
+from micronet_cli.stages.compress import UNPACKED, attach_compressors, rule_table
 from micronet_cli.stages.job import Job
 from micronet_cli.stages.score import score_network
 from micronet_cli.tables import text_table
@@ -43,6 +43,8 @@ def run(job: Job) -> dict[str, Any]:
     if batch % processes:
         raise UserError(f"data.batch_size={batch}: {processes} processes want a multiple of {processes}")
     network = job.network()
+    if network.packed is not None:
+        raise UserError(f"init_from={job.config.init_from!r}: a packed network is not trained; {UNPACKED}")
     compressors = attach_compressors(job, network)
     if rules := rule_table(compressors, network):
         log.info("%s", text_table([{"layer": layer} | columns for layer, columns in rules.items()]))

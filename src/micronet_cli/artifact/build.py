@@ -1,0 +1,120 @@
+"""The bare network that a header names: built within bounds, and only by timm's constructors."""
+
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from typing import Any
+
+import timm.layers
+import torch
+from torch import Tensor, nn
+from torch.nn.modules.module import (
+    register_module_buffer_registration_hook,
+    register_module_parameter_registration_hook,
+)
+
+from micronet_cli.artifact.entries import check, is_count
+from micronet_cli.artifact.format import Damaged
+from micronet_cli.errors import UserError
+from micronet_cli.models.model import Model
+
+MODEL = "micronet_cli.models.model.Model"
+DATA = "micronet_cli.data."
+MAX_ELEMENTS_A_BYTE = 256  # of the network over the file's size
+MAX_ARGUMENT = 1 << 16
+# Arguments of timm.create_model that read files or the network.
+FORBIDDEN = ("pretrained", "pretrained_cfg", "pretrained_cfg_overlay", "checkpoint_path", "cache_dir")
+# A layer that is rescaled is one whose output is linear in its weight: these compute just that.
+LINEAR_FORWARDS = (
+    nn.Conv1d.forward, nn.Conv2d.forward, nn.Conv3d.forward, nn.Linear.forward, timm.layers.Conv2dSame.forward,
+    timm.layers.Linear.forward,
+)  # fmt: skip
+
+
+def runs_linear(layer: nn.Module) -> bool:
+    """Whether the layer's forward is the plain product with its weight."""
+    return type(layer).forward in LINEAR_FORWARDS
+
+
+def bare_network(header: Mapping[str, Any], tensors: int | None = None, elements: int | None = None) -> nn.Module:
+    """The network of ``header["model"]`` without values: on the meta device, not yet loaded or changed.
+
+    Args:
+        header: as in a file.
+        tensors: the most parameters and buffers it may have, None: any number.
+        elements: the most elements in them.
+
+    Raises:
+        Damaged: the header names none, another kind of thing, or a larger one.
+    """
+    model = described(header)
+    with torch.device("meta"), _bounded(tensors, elements):
+        return built(model, header)
+
+
+def built(model: Model, header: Mapping[str, Any]) -> nn.Module:
+    """The network with random values, where the default device is.
+
+    Raises:
+        Damaged: timm does not take the arguments.
+    """
+    try:
+        return model.build(len(header["classes"]))
+    except Damaged:
+        raise
+    except Exception as error:  # whatever arguments from a file do to a constructor
+        raise Damaged(f"header: model: {model.name} cannot be built ({str(error)[:200]})") from None
+
+
+def described(header: Mapping[str, Any]) -> Model:
+    """The header's model, checked.
+
+    Raises:
+        Damaged: what is wrong with it.
+    """
+    config: Any = header.get("model")
+    check(isinstance(config, dict), "model: a config is wanted")
+    known = {"_target_", "name", "args", "num_classes", "weights", "pretrained"}
+    name, args, classes = config.get("name"), config.get("args"), header.get("classes")
+    check(config.get("_target_") == MODEL and set(config) <= known, f"model: only {MODEL} and its own keys are allowed")
+    check(isinstance(name, str) and ":" not in name, "model.name: a name that timm knows itself is wanted")
+    check(not config.get("weights") and not config.get("pretrained"), "model: weights are in the file itself")
+    check(args is None or isinstance(args, dict), "model.args: keys and values are wanted")
+    for key, value in (args or {}).items():
+        check(key not in FORBIDDEN and _harmless(value), f"model.args.{key:.80}: not allowed in a file")
+    check(isinstance(classes, list) and all(isinstance(c, str) for c in classes), "classes: names are wanted")
+    count = config.get("num_classes")
+    check(count is None or is_count(count), "model.num_classes: a count or null is wanted")
+    check(not classes or count in (None, len(classes)), "model.num_classes: another number than there are classes")
+    try:
+        return Model(name, num_classes=count, args=args)
+    except (UserError, ValueError) as error:
+        raise Damaged(f"header: {str(error)[:200]}") from None
+
+
+def _harmless(value: Any) -> bool:
+    """Whether a constructor's argument is a small plain value."""
+    if isinstance(value, list):
+        return len(value) <= 64 and all(_harmless(item) for item in value)
+    if isinstance(value, str):
+        return len(value) <= 64 and not set(value) & set("/\\:")
+    return value is None or (isinstance(value, bool | int | float) and abs(value) <= MAX_ARGUMENT)
+
+
+@contextmanager
+def _bounded(tensors: int | None, elements: int | None) -> Iterator[None]:
+    """Stop a constructor that registers more than this."""
+    seen = [0, 0]
+
+    def count(module: nn.Module, name: str, tensor: Tensor | None) -> None:
+        if tensor is not None:
+            seen[0] += 1
+            seen[1] += tensor.numel()
+        if (tensors is not None and seen[0] > tensors) or (elements is not None and seen[1] > elements):
+            raise Damaged("header: model: a far larger network than the file holds")
+
+    handles = [register_module_parameter_registration_hook(count), register_module_buffer_registration_hook(count)]
+    try:
+        yield
+    finally:
+        for handle in handles:
+            handle.remove()

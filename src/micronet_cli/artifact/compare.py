@@ -1,0 +1,86 @@
+"""A packed network beside the fake-quantised one it came from."""
+
+import copy
+from collections import defaultdict
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+
+import torch
+from torch import Tensor, nn
+
+from micronet_cli.compression.fake_quantize import ActivationFakeQuantize
+from micronet_cli.compression.integer import StoredRange
+
+BATCH = 2  # every quantised activation is kept meanwhile
+
+
+@dataclass
+class Comparison:
+    """What differs between two networks on the same images.
+
+    Attributes:
+        images: compared.
+        same_predictions: images with the same top-1 class.
+        codes: integer activations compared, at every quantiser that both execute.
+        differing_codes: those that are not equal.
+        differing_by_module: the modules with such.
+        logit_error: largest difference of a logit over the largest logit.
+    """
+
+    images: int = 0
+    same_predictions: int = 0
+    codes: int = 0
+    differing_codes: int = 0
+    logit_error: float = 0.0
+    differing_by_module: dict[str, int] = field(default_factory=dict)
+
+
+@torch.no_grad()
+def compare(source: nn.Module, packed: nn.Module, images: Tensor, dtype: torch.dtype) -> Comparison:
+    """Run both in ``dtype`` on ``images [N, C, H, W]``; neither is changed.
+
+    Raises:
+        ValueError: one executes quantisers that the other does not have.
+    """
+    networks = [copy.deepcopy(network).to(dtype).eval() for network in (source, packed)]
+    found = Comparison()
+    differing: defaultdict[str, int] = defaultdict(int)
+    for batch in images.split(BATCH):
+        with _watched(networks[0]) as first, _watched(networks[1]) as second:
+            logits, other = (network(batch.to(dtype)) for network in networks)
+        if first.keys() != second.keys():
+            raise ValueError(f"quantisers of one network alone: {', '.join(sorted(first.keys() ^ second.keys())[:3])}")
+        for name, codes in first.items():
+            for ours, theirs in zip(codes, second[name], strict=True):
+                found.codes += ours.numel()
+                differing[name] += int((ours != theirs).sum())
+        found.images += len(batch)
+        found.same_predictions += int((logits.argmax(1) == other.argmax(1)).sum())
+        error = float((logits - other).abs().max() / logits.abs().max().clamp_min(torch.finfo(dtype).tiny))
+        found.logit_error = max(found.logit_error, error)
+    found.differing_by_module = {name: count for name, count in differing.items() if count}
+    found.differing_codes = sum(differing.values())
+    return found
+
+
+@contextmanager
+def _watched(model: nn.Module) -> Iterator[dict[str, list[Tensor]]]:
+    """Quantiser -> its integers at every call."""
+    seen: defaultdict[str, list[Tensor]] = defaultdict(list)
+
+    def hook(name: str) -> object:
+        def note(module: ActivationFakeQuantize, inputs: tuple, output: Tensor) -> None:
+            integers = isinstance(module, StoredRange) and module.dtype is not None
+            scale, _ = module.qparams()
+            seen[name].append((output if integers else torch.round(output * scale.to(output.dtype))).to(torch.int32))
+
+        return note
+
+    quantizers = [(n, m) for n, m in model.named_modules() if isinstance(m, ActivationFakeQuantize)]
+    handles = [module.register_forward_hook(hook(name)) for name, module in quantizers]
+    try:
+        yield seen
+    finally:
+        for handle in handles:
+            handle.remove()

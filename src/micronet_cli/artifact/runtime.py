@@ -1,0 +1,276 @@
+"""A ``.mnet`` file to a network that runs on its integers."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from math import prod
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from micronet_cli.artifact.build import DATA, MAX_ELEMENTS_A_BYTE, bare_network, built, described, runs_linear
+from micronet_cli.artifact.entries import Activation, Layer, Parameter, check, is_count, parse
+from micronet_cli.artifact.format import Cursor, Damaged, read
+from micronet_cli.artifact.weights import integers_of, unpack_positions
+from micronet_cli.compression.effective_weight import attach_mask, original_weight
+from micronet_cli.compression.fake_quantize import attach_input_fake_quantize, attach_output_fake_quantize
+from micronet_cli.compression.fold import BatchNorm, remove_batch_norm
+from micronet_cli.compression.integer import (
+    Numbers,
+    StoredRange,
+    StoredWeight,
+    attach_integers,
+    attach_rescale,
+    exact_dtype,
+)
+from micronet_cli.compression.targets import compressible_layers
+from micronet_cli.errors import UserError
+from micronet_cli.functional.packing import packed_bytes, unpack_digits
+from micronet_cli.models.model import InputSpec
+
+SUFFIX = ".mnet"
+
+
+def load(path: Path, where: str, config: Mapping[str, Any] | None = None) -> tuple[nn.Module, dict[str, Any]]:
+    """The integer network of a packed file, in evaluation mode, and its header; ``config`` replaces its model config.
+
+    Raises:
+        UserError: the file is missing or damaged; ``where`` is its place in the config.
+    """
+    try:
+        content = path.read_bytes()
+        header, streams = read(content)
+        check_header(header)
+        model = unpack(header | ({"model": dict(config)} if config else {}), streams, len(content))
+    except (ValueError, OSError) as error:
+        raise UserError(f"{where}={str(path)!r}: {error}") from None
+    return model, header
+
+
+def read_header(path: Path, where: str) -> dict[str, Any]:
+    """What a packed file says of itself.
+
+    Raises:
+        UserError: as ``load``.
+    """
+    try:
+        header, _ = read(path.read_bytes())
+        check_header(header)
+    except (ValueError, OSError) as error:
+        raise UserError(f"{where}={str(path)!r}: {error}") from None
+    return header
+
+
+def check_header(header: Mapping[str, Any]) -> None:
+    """Raises Damaged unless input and data are what later code may rely on."""
+    described(header)
+    try:
+        spec = InputSpec.from_dict(header["input"])
+    except (TypeError, KeyError, AttributeError):
+        raise Damaged("header: input: not an input") from None
+    size, means = spec.size, [*_listed(spec.mean), *_listed(spec.std)]
+    check(isinstance(size, tuple) and len(size) == 3 and all(is_count(n, 1, 1 << 14) for n in size), "input.size")
+    check(all(isinstance(v, int | float) for v in means) and len(means) == 2 * size[0], "input.mean, input.std")
+    check(isinstance(spec.interpolation, str) and isinstance(spec.crop_mode, str), "input: names are wanted")
+    check(isinstance(spec.crop_pct, int | float) and 0 < spec.crop_pct <= 16, "input.crop_pct")
+    data = header.get("data")
+    check(isinstance(data, dict), "data: a config is wanted")
+    for target in _targets(data, 0):
+        check(isinstance(target, str) and target.startswith(DATA), f"data: {target!r:.80} is not allowed in a file")
+
+
+def _listed(value: Any) -> Any:
+    return value if isinstance(value, tuple) else [None]
+
+
+def _targets(node: Any, depth: int) -> list[Any]:
+    """Every ``_target_`` in a config."""
+    check(depth < 16, "data: nested too deeply")
+    if isinstance(node, list):
+        return [t for item in node for t in _targets(item, depth + 1)]
+    if not isinstance(node, dict):
+        return []
+    return [t for k, v in node.items() for t in ([v] if k == "_target_" else _targets(v, depth + 1))]
+
+
+@dataclass
+class _Streams:
+    """The streams' cursors, and how their digits are packed."""
+
+    cursors: dict[str, Cursor]
+    coded: Mapping[str, int]
+
+    def __getitem__(self, name: str) -> Cursor:
+        return self.cursors[name]
+
+    def digits(self, name: str, count: int, base: int) -> np.ndarray:
+        """The next digits of a stream."""
+        whole = name in self.coded
+        return unpack_digits(self[name].take(packed_bytes(count, base, whole)), count, base, whole)
+
+    def array(self, name: str, count: int, dtype: str) -> np.ndarray:
+        """The next numbers of a stream."""
+        return np.frombuffer(self[name].take(count * np.dtype(dtype).itemsize), dtype).copy()
+
+
+def unpack(header: Mapping[str, Any], raw: Mapping[str, bytes], file_bytes: int) -> nn.Module:
+    """The network.
+
+    Raises:
+        Damaged: header and streams do not fit each other, or a network that the header names.
+    """
+    layers = parse(Layer, header.get("layers"), "layers")
+    activations = parse(Activation, header.get("activations"), "activations")
+    parameters = parse(Parameter, header.get("parameters"), "parameters")
+    removed: Any = header.get("removed")
+    check(isinstance(removed, list) and all(isinstance(n, str) for n in removed), "removed: names are wanted")
+    tensors = 2 * (3 * len(layers) + 5 * len(removed) + 3 * len(parameters)) + 64
+    bare_network(header, tensors, MAX_ELEMENTS_A_BYTE * file_bytes)  # a bounded trial, before any memory is taken
+    model = built(described(header), header).eval()
+    streams = _Streams({name: Cursor(name, content) for name, content in raw.items()}, header["coded"])
+    fold(model, removed)
+    known = compressible_layers(model)
+    filled: set[str] = set()
+    for entry in layers:
+        check(entry.name in known, f"layer {entry.name!r:.80}: the network has none of this name")
+        filled |= _fill_layer(known[entry.name], entry, streams)
+    _fill_parameters(model, parameters, filled, streams)
+    for activation in activations:
+        _attach_range(model, activation, streams)
+    for cursor in streams.cursors.values():
+        cursor.close()
+    for name in {entry.name for entry in layers if entry.integer}:
+        _settle(name, model.get_submodule(name))
+    return model
+
+
+def fold(model: nn.Module, names: list[str]) -> None:
+    """Take away BatchNorms, as the packer did.
+
+    Raises:
+        Damaged: one is not there.
+    """
+    for name in names:
+        norm = dict(model.named_modules()).get(name)
+        check(isinstance(norm, BatchNorm), f"removed: {name!r:.80} is no BatchNorm of the network")
+        remove_batch_norm(model, name)
+
+
+def _fill_layer(layer: nn.Module, entry: Layer, streams: _Streams) -> set[str]:
+    """Read a layer's weight and rescale; the state's names that this fills."""
+    shape = tuple(layer.weight.shape)
+    check(not entry.rescaled or runs_linear(layer), f"layer {entry.name!r:.80} cannot be rescaled")
+    check(entry.scales in (0, 1, shape[0]), f"layer {entry.name!r:.80}: scales do not fit its channels")
+    check(entry.bits is None or entry.scales > 0, f"layer {entry.name!r:.80}: codes without scale")
+    cover = unpack_positions(entry.positions, shape, streams["masks"], "masks" in streams.coded)
+    count = int(cover.sum())
+    if entry.bits is None:
+        values = torch.zeros(shape)
+        values[torch.from_numpy(cover)] = torch.from_numpy(streams.array("parameters", count, "<f4"))
+        check(bool(torch.isfinite(values).all()), f"layer {entry.name!r:.80}: not finite")
+        scale, bias = _numbers(entry, shape[0], streams)
+        layer.weight.data.copy_(values)
+        if entry.masked:
+            attach_mask(layer).mask = values != 0
+    else:
+        digits = streams.digits("codes", count, entry.base)
+        ranges = 1 if entry.per_tensor else shape[0]
+        zero_codes = (
+            streams.digits("offsets", ranges, entry.levels) if entry.zero_code is None else np.array([entry.zero_code])
+        )
+        integers = torch.from_numpy(integers_of(digits, entry, cover, zero_codes)).float()
+        scale, bias = _numbers(entry, shape[0], streams)
+        granularity: Any = "per_tensor" if entry.per_tensor else "per_channel"
+        step = None if entry.integer else scale
+        quantizer = StoredWeight(entry.bits, granularity, entry.zero_code is not None, step)
+        attach_integers(layer, integers, quantizer, entry.masked)
+    names = {f"{entry.name}.weight"}
+    if entry.rescaled:
+        assert scale is not None
+        attach_rescale(layer, scale, bias)
+        names.add(f"{entry.name}.bias")
+    return names
+
+
+def _numbers(entry: Layer, channels: int, streams: _Streams) -> tuple[Numbers | None, Numbers | None]:
+    """The layer's scales and bias."""
+
+    def read(count: int, exponent: int | None) -> Numbers:
+        if exponent is None:
+            values = torch.from_numpy(streams.array("scales", count, "<f4"))
+            check(bool(torch.isfinite(values).all()), f"layer {entry.name!r:.80}: not finite")
+            return Numbers(values)
+        return Numbers(torch.from_numpy(streams.array("scales", count, "<i4")), float(np.ldexp(1.0, exponent)))
+
+    scale = read(entry.scales, entry.scale_exponent) if entry.scales else None
+    return scale, None if entry.bias_exponent is None else read(channels, entry.bias_exponent)
+
+
+def _fill_parameters(model: nn.Module, entries: list[Parameter], filled: set[str], streams: _Streams) -> None:
+    """Read every other tensor; nothing of the network's state may be left out.
+
+    Raises:
+        Damaged: names, shapes or types do not fit the network.
+    """
+    state = dict(model.state_dict(keep_vars=True))
+    for entry in entries:
+        owner, _, last = entry.name.rpartition(".")
+        where = f"parameter {entry.name!r:.80}"
+        values = torch.from_numpy(streams.array("parameters", prod(entry.shape), f"{np.dtype(entry.dtype).str}"))
+        values = values.reshape(tuple(entry.shape))
+        check(not values.is_floating_point() or bool(torch.isfinite(values).all()), f"{where}: not finite")
+        module = dict(model.named_modules()).get(owner)
+        if entry.name not in state and last == "bias" and module is not None and _may_have_bias(module):
+            check(tuple(entry.shape) == (module.weight.shape[0],), f"{where}: another shape than the network's")
+            module.bias = nn.Parameter(values)  # of a BatchNorm that was folded before training
+        else:
+            own = state.get(entry.name)
+            check(own is not None and entry.name not in filled, f"{where}: the network has none of this name")
+            assert isinstance(own, Tensor)
+            check(own.shape == values.shape and own.dtype == values.dtype, f"{where}: another shape or type")
+            own.data.copy_(values)
+        filled.add(entry.name)
+    left = [n for n in state if n not in filled and not n.endswith("num_batches_tracked") and not _own(n)]
+    check(not left, f"{len(left)} tensors of the network are missing, {', '.join(left[:3])} among them")
+
+
+def _may_have_bias(module: nn.Module) -> bool:
+    return runs_linear(module) and module.bias is None and not hasattr(module, "rescale")
+
+
+def _own(name: str) -> bool:
+    """Whether a state's name is one that reading a layer made."""
+    return ".parametrizations.weight." in f".{name}" or ".rescale." in f".{name}"
+
+
+def _attach_range(model: nn.Module, entry: Activation, streams: _Streams) -> None:
+    """Read an activation quantiser and put it in its place."""
+    where = f"activations: {entry.module!r:.80}"
+    module = dict(model.named_modules()).get(entry.module)
+    check(module is not None, f"{where}: the network has no such module")
+    assert module is not None
+    stored = int.from_bytes(streams["activations"].take(8), "little")
+    scale = float(np.uint64(stored >> 16 << 16).view(np.float64))
+    quantizer = StoredRange(entry.bits, scale, -(stored & 0xFFFF))
+    check(np.isfinite(scale) and scale > 0 and -quantizer.zero_point < quantizer.levels, f"{where}: a bad range")
+    (attach_input_fake_quantize if entry.place == "input" else attach_output_fake_quantize)(module, quantizer)
+
+
+def _settle(name: str, layer: nn.Module) -> None:
+    """Let a layer's input hand over integers, and find the type in which its sums are exact.
+
+    Raises:
+        Damaged: there is none.
+    """
+    quantizer = getattr(layer, "input_fake_quantize", None)
+    if not isinstance(quantizer, StoredRange):
+        return
+    try:
+        dtype = exact_dtype(original_weight(layer), quantizer.codes)
+    except ValueError as error:
+        raise Damaged(f"layer {name!r:.80}: {error}") from None
+    quantizer.dtype = dtype
+    layer.parametrizations["weight"][0].fake_quantize.dtype = dtype if dtype == torch.float64 else None
+    layer.rescale.factor.unit /= quantizer.scale

@@ -1,0 +1,212 @@
+"""Integers to bytes and back: mixed radix, bit masks, patterns of N:M groups, fixed point.
+
+Everything is little-endian, the least significant bit first. Readers check what they are given: a ValueError tells of
+bytes that no writer makes.
+"""
+
+import math
+from collections.abc import Iterator, Sequence
+from fractions import Fraction
+from functools import cache
+
+import numpy as np
+
+WORD_BITS = 64
+_CHUNK_WORDS = 1 << 15  # bits are unpacked to bytes on the way: so many words at a time
+
+
+@cache
+def radix_word(base: int, whole_bytes: bool = False) -> tuple[int, int]:
+    """(digits, bits) of the word in which digits ``0 .. base - 1`` are packed: base^digits <= 2^bits.
+
+    The fewest bits a digit in at most 64, and the shortest such word. With ``whole_bytes`` as many digits as a word of
+    8 bits (16 where the base needs them) holds, for a coder that looks at bytes.
+
+    >>> radix_word(5), radix_word(4), radix_word(15), radix_word(1)
+    ((3, 7), (1, 2), (11, 43), (1, 0))
+    >>> radix_word(15, whole_bytes=True), radix_word(1000, whole_bytes=True)
+    ((2, 8), (1, 16))
+    """
+    if base < 2:
+        return 1, 0
+    if whole_bytes:
+        bits = 8 * math.ceil((base - 1).bit_length() / 8)
+        return _digits(base, bits), bits
+    widths = [(_digits(base, bits), bits) for bits in range((base - 1).bit_length(), WORD_BITS + 1)]
+    return min(widths, key=lambda word: (Fraction(word[1], word[0]), word[1]))
+
+
+def _digits(base: int, bits: int) -> int:
+    """How many digits ``bits`` bits hold; in integers, since logarithms round."""
+    digits = 0
+    while base ** (digits + 1) <= 1 << bits:
+        digits += 1
+    return digits
+
+
+def packed_bytes(count: int, base: int, whole_bytes: bool = False) -> int:
+    """Bytes of ``count`` digits.
+
+    >>> packed_bytes(3, 5), packed_bytes(4, 5), packed_bytes(1000, 1)
+    (1, 2, 0)
+    """
+    digits, bits = radix_word(base, whole_bytes)
+    return -(-(-(-count // digits) * bits) // 8)
+
+
+def pack_digits(values: np.ndarray, base: int, whole_bytes: bool = False) -> bytes:
+    """Digits ``0 .. base - 1`` to bytes; the first digit of a word is its lowest.
+
+    1 + 5 * 2 + 25 * 4 = 111, in seven bits:
+
+    >>> pack_digits(np.array([1, 2, 4]), 5).hex()
+    '6f'
+    """
+    digits, bits = radix_word(base, whole_bytes)
+    if not bits:
+        return b""
+    padded = np.pad(values.astype(np.uint64).ravel(), (0, -values.size % digits)).reshape(-1, digits)
+    words = np.zeros(len(padded), np.uint64)
+    for column in padded.T[::-1]:
+        words = words * np.uint64(base) + column
+    octets = words.astype("<u8").view(np.uint8).reshape(-1, 8)
+    if bits % 8 == 0:
+        return octets[:, : bits // 8].tobytes()
+    parts = (octets[chunk] for chunk in _chunks(len(words)))
+    return b"".join(np.packbits(np.unpackbits(p, 1, bits, "little"), bitorder="little").tobytes() for p in parts)
+
+
+def unpack_digits(content: bytes, count: int, base: int, whole_bytes: bool = False) -> np.ndarray:
+    """What ``pack_digits`` packed: int64 ``[count]``.
+
+    Raises:
+        ValueError: another length than ``packed_bytes``, or bits that no digits give.
+    """
+    digits, bits = radix_word(base, whole_bytes)
+    if len(content) != packed_bytes(count, base, whole_bytes):
+        raise ValueError(f"{len(content)} bytes do not hold {count} digits of base {base}")
+    if not bits:
+        return np.zeros(count, np.int64)
+    words = _words(np.frombuffer(content, np.uint8), -(-count // digits), bits)
+    out = np.empty((len(words), digits), np.int64)
+    for column in out.T:
+        words, column[:] = np.divmod(words, np.uint64(base))
+    flat = out.ravel()
+    if words.any() or flat[count:].any():
+        raise ValueError(f"bits beyond the last of {count} digits of base {base}")
+    return flat[:count]
+
+
+def _words(octets: np.ndarray, count: int, bits: int) -> np.ndarray:
+    """``count`` words of ``bits`` bits each, uint64."""
+    words = np.zeros((count, 8), np.uint8)
+    if bits % 8 == 0:
+        words[:, : bits // 8] = octets.reshape(count, bits // 8)
+        return words.view("<u8").ravel()
+    spare = len(octets) * 8 - count * bits
+    if spare and octets[-1] >> (8 - spare):
+        raise ValueError("bits beyond the last word")
+    for chunk in _chunks(count):
+        size = min(chunk.stop, count) - chunk.start
+        first = chunk.start * bits // 8
+        found = np.unpackbits(octets[first : first + -(-size * bits // 8)], count=size * bits, bitorder="little")
+        whole = np.pad(found.reshape(size, bits), ((0, 0), (0, WORD_BITS - bits)))
+        words[chunk] = np.packbits(whole, 1, "little")
+    return words.view("<u8").ravel()
+
+
+def _chunks(count: int) -> Iterator[slice]:
+    """Slices of a multiple of 8 words, so that each begins on a byte."""
+    return (slice(first, first + _CHUNK_WORDS) for first in range(0, count, _CHUNK_WORDS))
+
+
+def pack_mask(mask: np.ndarray) -> bytes:
+    """One bit an element, in C order.
+
+    >>> pack_mask(np.array([[True, False], [True, True]])).hex()
+    '0d'
+    """
+    return np.packbits(mask.ravel(), bitorder="little").tobytes()
+
+
+def unpack_mask(content: bytes, shape: Sequence[int]) -> np.ndarray:
+    """What ``pack_mask`` packed.
+
+    Raises:
+        ValueError: another length, or a bit beyond the last element.
+    """
+    count = math.prod(shape)
+    if len(content) != -(-count // 8):
+        raise ValueError(f"{len(content)} bytes do not hold a mask of {count} elements")
+    bits = np.unpackbits(np.frombuffer(content, np.uint8), bitorder="little")
+    if bits[count:].any():
+        raise ValueError(f"bits beyond the last of {count} elements")
+    return bits[:count].astype(bool).reshape(tuple(shape))
+
+
+def used_blocks(mask: np.ndarray, sizes: Sequence[int]) -> np.ndarray:
+    """Which blocks of ``sizes`` hold a True: bool, one element a block. Edge blocks are smaller.
+
+    >>> used_blocks(np.array([[True, False, False], [False, False, False]]), (2, 2)).tolist()
+    [[True, False]]
+    """
+    for axis, size in enumerate(sizes):
+        if size > 1:
+            mask = np.logical_or.reduceat(mask, np.arange(0, mask.shape[axis], size), axis)
+    return mask
+
+
+def expand_blocks(used: np.ndarray, sizes: Sequence[int], shape: Sequence[int]) -> np.ndarray:
+    """The elements of the used blocks: bool of ``shape``."""
+    for axis, (size, length) in enumerate(zip(sizes, shape, strict=True)):
+        if size > 1:
+            used = used.repeat(size, axis).take(np.arange(length), axis)
+    return used
+
+
+@cache
+def patterns(n: int, m: int) -> tuple[np.ndarray, np.ndarray]:
+    """All bool rows of length m with n True, ``[C(m, n), m]``, and row number by bits, -1 for others, ``[2^m]``.
+
+    >>> patterns(1, 2)[0].tolist(), patterns(1, 2)[1].tolist()
+    ([[True, False], [False, True]], [-1, 0, 1, -1])
+    """
+    rows = (np.arange(2**m)[:, None] >> np.arange(m) & 1).astype(bool)
+    chosen = rows.sum(1) == n
+    number = np.where(chosen, np.cumsum(chosen) - 1, -1)
+    return rows[chosen], number
+
+
+def group_rows(mask: np.ndarray, m: int) -> np.ndarray:
+    """Groups of m neighbours along the input dimension (axis 1): ``[groups, m]``, a copy."""
+    return np.moveaxis(mask, 1, -1).reshape(-1, m)
+
+
+def ungroup_rows(rows: np.ndarray, shape: Sequence[int]) -> np.ndarray:
+    """Back to ``shape``."""
+    last = (shape[0], *shape[2:], shape[1])
+    return np.moveaxis(rows.reshape(last), -1, 1)
+
+
+def filled_up(rows: np.ndarray, n: int) -> np.ndarray:
+    """Rows with exactly n True: False ones become True from the left where there are fewer.
+
+    >>> filled_up(np.array([[False, False, True]]), 2).tolist()
+    [[True, False, True]]
+    """
+    missing = n - rows.sum(1, keepdims=True)
+    return rows | (~rows & (np.cumsum(~rows, 1) <= missing))
+
+
+def to_fixed(values: np.ndarray) -> tuple[np.ndarray, int]:
+    """Numbers as int32 times 2^exponent, the exponent such that the largest one fits: error below 2^-31 of it.
+
+    >>> to_fixed(np.array([1.0, -0.75, 0.0]))
+    (array([1073741824, -805306368,          0], dtype=int32), -30)
+    """
+    exponent = int(np.frexp(np.abs(values).max(initial=0.0))[1]) - 31
+    scaled = np.rint(np.ldexp(values, -exponent))
+    if np.abs(scaled).max(initial=0.0) >= 2**31:
+        exponent += 1
+        scaled = np.rint(np.ldexp(values, -exponent))
+    return scaled.astype(np.int32), exponent

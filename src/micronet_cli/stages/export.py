@@ -1,0 +1,109 @@
+"""``stage=export``: the packed network, loaded again and compared before it counts."""
+
+import logging
+from dataclasses import asdict, replace
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from micronet_cli import checkpoint
+from micronet_cli.artifact.compare import Comparison, compare
+from micronet_cli.artifact.pack import pack
+from micronet_cli.artifact.report import certificate, layer_bytes, stream_bytes
+from micronet_cli.checkpoint import Network
+from micronet_cli.errors import UserError
+from micronet_cli.runs import write_bytes
+from micronet_cli.stages.compress import UNPACKED
+from micronet_cli.stages.job import Job
+from micronet_cli.stages.score import score_network
+
+log = logging.getLogger(__name__)
+# Stored scales have 32 bits, so a code may fall on the other side of a tie; more than this is a fault.
+MOST_DIFFERING_CODES = 1e-4
+
+
+def run(job: Job) -> dict[str, Any]:
+    """Write model.mnet and export.json.
+
+    Raises:
+        UserError: the network cannot be packed, or what was packed computes something else.
+    """
+    options = job.parts["export"]
+    network = job.network(with_data=False)
+    if network.packed is not None:
+        raise UserError(f"init_from={job.config.init_from!r}: is packed already; {UNPACKED}")
+    score = score_network(job, network).metrics()
+    header = checkpoint.describe(network, _reported(job, score)) | {"licence": options.licence}
+    try:
+        content = pack(network.model, header, options.entropy)
+    except ValueError as error:
+        raise UserError(f"export: {error}") from None
+    path = job.run.packed
+    if job.run.writes:
+        write_bytes(path, content)
+        try:
+            report = _checked(job, network, path)
+        except UserError:
+            path.unlink()
+            raise
+        claimed = score["storage_bytes"]
+        job.run.write_json("export.json", {"file_bytes": len(content), "claimed_bytes": claimed} | report)
+        log.info("%s: %d bytes, %.0f claimed", path, len(content), claimed)
+    return score | {"file_bytes": len(content), "images": None}
+
+
+def _reported(job: Job, score: dict[str, Any]) -> dict[str, Any]:
+    """The metrics that the checkpoint holds, and the score."""
+    if not job.config.init_from:
+        return score
+    return checkpoint.read_header(checkpoint.resolve(job.config.init_from))["metrics"] | score
+
+
+def _checked(job: Job, network: Network, path: Path) -> dict[str, Any]:
+    """Load the file, compare it with the checkpoint, and say what is in it.
+
+    Raises:
+        UserError: the two differ.
+    """
+    loaded = checkpoint.load(str(path), "export")
+    images, what = _images(job, network)
+    found: dict[str, Comparison] = {}
+    for dtype in (torch.float64, torch.float32):
+        name = str(dtype).removeprefix("torch.")
+        try:
+            found[name] = compare(network.model, loaded.model, images, dtype)
+        except ValueError as error:
+            raise UserError(f"export: {error}") from None
+    exact = found["float64"]
+    if exact.same_predictions < exact.images or exact.differing_codes > MOST_DIFFERING_CODES * exact.codes:
+        where = max(exact.differing_by_module, key=exact.differing_by_module.__getitem__, default="the logits")
+        raise UserError(
+            f"export: the packed network differs from its checkpoint: {exact.differing_codes} of {exact.codes} "
+            f"activations, most at {where}; {exact.images - exact.same_predictions} of {exact.images} predictions"
+        )
+    log.info(
+        "the same predictions on %d %s images; differing activations: %d of %d in float64, %d in float32",
+        exact.images, what, exact.differing_codes, exact.codes, found["float32"].differing_codes,
+    )  # fmt: skip
+    return {
+        "streams": stream_bytes(path.read_bytes()),
+        "compared_images": what,
+        "comparison": {name: asdict(comparison) for name, comparison in found.items()},
+        "layers": layer_bytes(path.read_bytes(), loaded.model),
+        "certificate": certificate(loaded.model),
+    }
+
+
+def _images(job: Job, network: Network) -> tuple[Tensor, str]:
+    """A few inputs, and what they are: test images where the data are there."""
+    count, size = job.parts["export"].images, network.spec.size
+    data = job.parts["data"]
+    if data is not None and not data.problems(("test",)):
+        few = replace(data, eval_batch_size=count, cache_mb=0, workers=0)  # nothing but these is decoded
+        loader = few.loader("test", network.spec, torch.device("cpu"), job.config.seed, network.classes)
+        images = next(iter(loader.batches()))[0]
+        if len(images) == count and tuple(images.shape[1:]) == tuple(size):
+            return images, "test"
+    return torch.randn(count, *size, generator=torch.Generator().manual_seed(job.config.seed)), "random"
