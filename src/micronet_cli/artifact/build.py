@@ -1,7 +1,8 @@
-"""The bare network that a header names: built within bounds, and only by timm's constructors."""
+"""The header's network, input and data: checked, and built within bounds, only by timm's constructors."""
 
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from math import isfinite
 from typing import Any
 
 import timm.layers
@@ -15,7 +16,7 @@ from torch.nn.modules.module import (
 from micronet_cli.artifact.entries import check, is_count
 from micronet_cli.artifact.format import Damaged
 from micronet_cli.errors import UserError
-from micronet_cli.models.model import Model
+from micronet_cli.models.model import InputSpec, Model
 
 MODEL = "micronet_cli.models.model.Model"
 DATA = "micronet_cli.data."
@@ -98,6 +99,41 @@ def _harmless(value: Any) -> bool:
     if isinstance(value, str):
         return len(value) <= 64 and not set(value) & set("/\\:")
     return value is None or (isinstance(value, bool | int | float) and abs(value) <= MAX_ARGUMENT)
+
+
+def check_header(header: Mapping[str, Any]) -> None:
+    """Raises Damaged unless input and data are what later code may rely on."""
+    described(header)
+    try:
+        spec = InputSpec.from_dict(header["input"])
+    except (TypeError, KeyError, AttributeError):
+        raise Damaged("header: input: not an input") from None
+    size, means = spec.size, [*_listed(spec.mean), *_listed(spec.std)]
+    check(isinstance(size, tuple) and len(size) == 3 and all(is_count(n, 1, 1 << 14) for n in size), "input.size")
+    check(
+        all(isinstance(v, int | float) and isfinite(v) for v in means) and len(means) == 2 * size[0],
+        "input.mean, input.std",
+    )
+    check(isinstance(spec.interpolation, str) and isinstance(spec.crop_mode, str), "input: names are wanted")
+    check(isinstance(spec.crop_pct, int | float) and 0 < spec.crop_pct <= 16, "input.crop_pct")
+    data = header.get("data")
+    check(isinstance(data, dict), "data: a config is wanted")
+    for target in _targets(data, 0):
+        check(isinstance(target, str) and target.startswith(DATA), f"data: {target!r:.80} is not allowed in a file")
+
+
+def _listed(value: Any) -> Any:
+    return value if isinstance(value, tuple) else [None]
+
+
+def _targets(node: Any, depth: int) -> list[Any]:
+    """Every ``_target_`` in a config."""
+    check(depth < 16, "data: nested too deeply")
+    if isinstance(node, list):
+        return [t for item in node for t in _targets(item, depth + 1)]
+    if not isinstance(node, dict):
+        return []
+    return [t for k, v in node.items() for t in ([v] if k == "_target_" else _targets(v, depth + 1))]
 
 
 @contextmanager

@@ -5,6 +5,7 @@ from dataclasses import asdict, dataclass, fields
 from typing import Any
 
 from micronet_cli.artifact.format import Damaged
+from micronet_cli.functional.quantization import quant_max
 
 MAX_DIMS = 8
 GROUP_SIZES = (2, 4, 8, 16)
@@ -12,7 +13,7 @@ PLACES = ("input", "output")
 DTYPES = ("float32", "int64", "bool")
 MAX_LEVELS = 1 << 16
 MAX_BITS = 16
-EXPONENTS = range(-1100, 1025)
+EXPONENTS = range(-1074, 128)
 
 
 def check(condition: bool, message: str) -> None:
@@ -72,6 +73,7 @@ class Layer:
         check(isinstance(self.positions, list | tuple) and self._positions_fit(), f"{where}: unknown positions")
         check(self.bits is None or is_bits(self.bits), f"{where}: bits: a number in [1, {MAX_BITS}] is wanted")
         check(is_count(self.levels, 2, MAX_LEVELS), f"{where}: levels: 2 to {MAX_LEVELS} are wanted")
+        check(self.bits is None or self.base <= quant_max(self.bits) + 1, f"{where}: more levels than its bits give")
         zero_code = self.zero_code
         check(zero_code is None or is_count(zero_code, 0, self.levels - 1), f"{where}: zero_code beyond the levels")
         check(is_count(self.scales), f"{where}: scales: a count is wanted")

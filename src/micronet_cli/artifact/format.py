@@ -20,8 +20,7 @@ STREAMS = ("activations", "codes", "header", "masks", "offsets", "parameters", "
 DIGEST_BYTES = 32
 # Streams that the entropy coder may take: the others are noise to it.
 CODED = ("codes", "masks", "offsets")
-MAX_HEADER_BYTES = 1 << 24
-MAX_EXPANSION = 64  # raw bytes of a coded stream over the file's
+MAX_EXPANSION = 64  # raw bytes of a compressed stream over the file's
 BLOCK_BYTES = 1 << 14
 
 
@@ -64,7 +63,7 @@ def read(content: bytes) -> tuple[dict[str, Any], dict[str, bytes]]:
     if set(tensors) != set(STREAMS) or len(found) != len(STREAMS):
         raise Damaged("not a packed network: other streams than " + ", ".join(STREAMS))
     streams = {name: bytes(info["data"]) for name, info in tensors.items()}
-    header = read_json(inflate(streams.pop("header"), None, MAX_HEADER_BYTES))
+    header = read_json(inflate(streams.pop("header"), None, MAX_EXPANSION * len(content)))
     del streams["sha256"]
     coded = header.get("coded")
     if not isinstance(coded, dict) or not set(coded) <= set(CODED):

@@ -123,6 +123,8 @@ def _pack(model: nn.Module, header: Mapping[str, Any], entropy: bool, plain: boo
     for norm_name in norms.values():
         remove_batch_norm(live, norm_name)
     activations = _activations(live, packer)
+    kept = _batch_norms(live, packer)
+    consumed |= {f"{name}.{key}" for name in kept for key in ("weight", "bias", "running_mean", "running_var")}
     parameters = _parameters(live, packer, consumed)
     removed = [
         n for n, m in bare.named_modules() if isinstance(m, BatchNorm) and not isinstance(_at(live, n), BatchNorm)
@@ -130,6 +132,7 @@ def _pack(model: nn.Module, header: Mapping[str, Any], entropy: bool, plain: boo
     full = dict(header) | {
         "removed": removed,
         "layers": [entry.to_json() for entry in packer.layers],
+        "batch_norms": kept,
         "activations": [list(asdict(entry).values()) for entry in activations],
         "parameters": [[p.name, list(p.shape), *([p.dtype] if p.dtype != "float32" else [])] for p in parameters],
     }
@@ -225,6 +228,17 @@ def _stored_names(layer: nn.Module, entry: Layer) -> list[str]:
     """Names of the tensors that an entry stands for, relative to the layer."""
     own = [key for key in layer.state_dict() if key == "weight" or key.startswith("parametrizations.weight.")]
     return [*own, "bias"] if entry.rescaled else own
+
+
+def _batch_norms(live: nn.Module, packer: _Packer) -> list[str]:
+    """Store every BatchNorm that did not fold as a gain and a shift a channel."""
+    kept = [n for n, m in live.named_modules() if isinstance(m, BatchNorm) and m.running_mean is not None]
+    for name in kept:
+        numbers = torch.cat(gain_and_shift(live.get_submodule(name)))
+        if not torch.isfinite(numbers).all():
+            raise ValueError(f"{name}: its gain or shift is not finite")
+        packer.streams["scales"].append(numbers.numpy().astype("<f4").tobytes())
+    return kept
 
 
 def _activations(live: nn.Module, packer: _Packer) -> list[Activation]:

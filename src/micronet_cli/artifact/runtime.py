@@ -10,8 +10,8 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from micronet_cli.artifact.build import DATA, MAX_ELEMENTS_A_BYTE, bare_network, built, described, runs_linear
-from micronet_cli.artifact.entries import Activation, Layer, Parameter, check, is_count, parse
+from micronet_cli.artifact.build import MAX_ELEMENTS_A_BYTE, bare_network, built, check_header, described, runs_linear
+from micronet_cli.artifact.entries import Activation, Layer, Parameter, check, parse
 from micronet_cli.artifact.format import Cursor, Damaged, read
 from micronet_cli.artifact.weights import integers_of, unpack_positions
 from micronet_cli.compression.effective_weight import attach_mask, original_weight
@@ -28,7 +28,6 @@ from micronet_cli.compression.integer import (
 from micronet_cli.compression.targets import compressible_layers
 from micronet_cli.errors import UserError
 from micronet_cli.functional.packing import packed_bytes, unpack_digits
-from micronet_cli.models.model import InputSpec
 
 SUFFIX = ".mnet"
 
@@ -63,38 +62,6 @@ def read_header(path: Path, where: str) -> dict[str, Any]:
     return header
 
 
-def check_header(header: Mapping[str, Any]) -> None:
-    """Raises Damaged unless input and data are what later code may rely on."""
-    described(header)
-    try:
-        spec = InputSpec.from_dict(header["input"])
-    except (TypeError, KeyError, AttributeError):
-        raise Damaged("header: input: not an input") from None
-    size, means = spec.size, [*_listed(spec.mean), *_listed(spec.std)]
-    check(isinstance(size, tuple) and len(size) == 3 and all(is_count(n, 1, 1 << 14) for n in size), "input.size")
-    check(all(isinstance(v, int | float) for v in means) and len(means) == 2 * size[0], "input.mean, input.std")
-    check(isinstance(spec.interpolation, str) and isinstance(spec.crop_mode, str), "input: names are wanted")
-    check(isinstance(spec.crop_pct, int | float) and 0 < spec.crop_pct <= 16, "input.crop_pct")
-    data = header.get("data")
-    check(isinstance(data, dict), "data: a config is wanted")
-    for target in _targets(data, 0):
-        check(isinstance(target, str) and target.startswith(DATA), f"data: {target!r:.80} is not allowed in a file")
-
-
-def _listed(value: Any) -> Any:
-    return value if isinstance(value, tuple) else [None]
-
-
-def _targets(node: Any, depth: int) -> list[Any]:
-    """Every ``_target_`` in a config."""
-    check(depth < 16, "data: nested too deeply")
-    if isinstance(node, list):
-        return [t for item in node for t in _targets(item, depth + 1)]
-    if not isinstance(node, dict):
-        return []
-    return [t for k, v in node.items() for t in ([v] if k == "_target_" else _targets(v, depth + 1))]
-
-
 @dataclass
 class _Streams:
     """The streams' cursors, and how their digits are packed."""
@@ -126,35 +93,38 @@ def unpack(header: Mapping[str, Any], raw: Mapping[str, bytes], file_bytes: int)
     parameters = parse(Parameter, header.get("parameters"), "parameters")
     removed: Any = header.get("removed")
     check(isinstance(removed, list) and all(isinstance(n, str) for n in removed), "removed: names are wanted")
-    tensors = 2 * (3 * len(layers) + 5 * len(removed) + 3 * len(parameters)) + 64
+    check(isinstance(header.get("batch_norms"), list), "batch_norms: names are wanted")
+    tensors = 5 * len(header["batch_norms"]) + 2 * (3 * len(layers) + 5 * len(removed) + 3 * len(parameters)) + 64
     bare_network(header, tensors, MAX_ELEMENTS_A_BYTE * file_bytes)  # a bounded trial, before any memory is taken
     model = built(described(header), header).eval()
     streams = _Streams({name: Cursor(name, content) for name, content in raw.items()}, header["coded"])
-    fold(model, removed)
-    known = compressible_layers(model)
+    _fold(model, removed)
+    known, modules = compressible_layers(model), dict(model.named_modules())
     filled: set[str] = set()
     for entry in layers:
         check(entry.name in known, f"layer {entry.name!r:.80}: the network has none of this name")
         filled |= _fill_layer(known[entry.name], entry, streams)
-    _fill_parameters(model, parameters, filled, streams)
+    filled |= _fill_batch_norms(modules, header.get("batch_norms"), streams)
+    _fill_parameters(model, modules, parameters, filled, streams)
     for activation in activations:
-        _attach_range(model, activation, streams)
+        _attach_range(modules, activation, streams)
     for cursor in streams.cursors.values():
         cursor.close()
     for name in {entry.name for entry in layers if entry.integer}:
-        _settle(name, model.get_submodule(name))
+        _settle(name, known[name])
     return model
 
 
-def fold(model: nn.Module, names: list[str]) -> None:
+def _fold(model: nn.Module, names: list[str]) -> None:
     """Take away BatchNorms, as the packer did.
 
     Raises:
         Damaged: one is not there.
     """
+    modules = dict(model.named_modules())
+    check(len(set(names)) == len(names), "removed: a name comes twice")
     for name in names:
-        norm = dict(model.named_modules()).get(name)
-        check(isinstance(norm, BatchNorm), f"removed: {name!r:.80} is no BatchNorm of the network")
+        check(isinstance(modules.get(name), BatchNorm), f"removed: {name!r:.80} is no BatchNorm of the network")
         remove_batch_norm(model, name)
 
 
@@ -208,7 +178,27 @@ def _numbers(entry: Layer, channels: int, streams: _Streams) -> tuple[Numbers | 
     return scale, None if entry.bias_exponent is None else read(channels, entry.bias_exponent)
 
 
-def _fill_parameters(model: nn.Module, entries: list[Parameter], filled: set[str], streams: _Streams) -> None:
+def _fill_batch_norms(modules: Mapping[str, nn.Module], names: Any, streams: _Streams) -> set[str]:
+    """Read the gain and shift of BatchNorms that stay; the state's names that this fills."""
+    check(isinstance(names, list) and all(isinstance(n, str) for n in names), "batch_norms: names are wanted")
+    for name in names:
+        norm = modules.get(name)
+        check(isinstance(norm, BatchNorm) and norm.running_mean is not None, f"batch_norms: {name!r:.80} is none")
+        assert isinstance(norm, BatchNorm)
+        gain, shift = torch.from_numpy(streams.array("scales", 2 * norm.num_features, "<f4")).chunk(2)
+        check(bool(torch.isfinite(torch.cat([gain, shift])).all()), f"batch_norms: {name!r:.80} is not finite")
+        norm.weight, norm.bias, norm.eps = nn.Parameter(gain), nn.Parameter(shift), 0.0
+        norm.reset_running_stats()  # mean 0 and variance 1
+    return {f"{name}.{key}" for name in names for key in ("weight", "bias", "running_mean", "running_var")}
+
+
+def _fill_parameters(
+    model: nn.Module,
+    modules: Mapping[str, nn.Module],
+    entries: list[Parameter],
+    filled: set[str],
+    streams: _Streams,
+) -> None:
     """Read every other tensor; nothing of the network's state may be left out.
 
     Raises:
@@ -221,7 +211,7 @@ def _fill_parameters(model: nn.Module, entries: list[Parameter], filled: set[str
         values = torch.from_numpy(streams.array("parameters", prod(entry.shape), f"{np.dtype(entry.dtype).str}"))
         values = values.reshape(tuple(entry.shape))
         check(not values.is_floating_point() or bool(torch.isfinite(values).all()), f"{where}: not finite")
-        module = dict(model.named_modules()).get(owner)
+        module = modules.get(owner)
         if entry.name not in state and last == "bias" and module is not None and _may_have_bias(module):
             check(tuple(entry.shape) == (module.weight.shape[0],), f"{where}: another shape than the network's")
             module.bias = nn.Parameter(values)  # of a BatchNorm that was folded before training
@@ -245,10 +235,10 @@ def _own(name: str) -> bool:
     return ".parametrizations.weight." in f".{name}" or ".rescale." in f".{name}"
 
 
-def _attach_range(model: nn.Module, entry: Activation, streams: _Streams) -> None:
+def _attach_range(modules: Mapping[str, nn.Module], entry: Activation, streams: _Streams) -> None:
     """Read an activation quantiser and put it in its place."""
     where = f"activations: {entry.module!r:.80}"
-    module = dict(model.named_modules()).get(entry.module)
+    module = modules.get(entry.module)
     check(module is not None, f"{where}: the network has no such module")
     assert module is not None
     stored = int.from_bytes(streams["activations"].take(8), "little")

@@ -1,0 +1,225 @@
+"""The packed network beside the one it came from: codes, predictions, score, size, accumulators."""
+
+import copy
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+from micronet_cli.artifact.compare import compare
+from micronet_cli.artifact.format import read
+from micronet_cli.artifact.pack import pack
+from micronet_cli.artifact.runtime import load
+from micronet_cli.compression import activation_quantizers as inputs
+from micronet_cli.compression import weight_quantizers as weights
+from micronet_cli.compression.effective_weight import attach_effective_weight, original_weight
+from micronet_cli.compression.fold import BatchNorm
+from micronet_cli.compression.integer import certified_widths, integer_input
+from micronet_cli.compression.quantizer import OutputRule
+from micronet_cli.functional.counting import signed_width
+from micronet_cli.functional.granularity import NM, Block, Filter
+from micronet_cli.scoring import rule_set, score_with
+from tests.artifact.networks import header, network, packed
+
+W4A4 = {"weight_bits": 4, "activation_bits": 4}
+SCHEMES = {
+    "w4a4": W4A4,
+    "w8a8": {"weight_bits": 8, "activation_bits": 8},
+    "five levels": {"weight_bits": 2.5, "activation_bits": 4},
+    "weights only": {"weight_bits": 3, "activation_bits": None},
+    "inputs only": {"weight_bits": None, "activation_bits": 4},
+    "16 bits": {"weight_bits": 16, "activation_bits": 2},
+    "symmetric": W4A4
+    | {"weight": weights.RangeLinear(symmetric=True), "activation": inputs.TrackedRange(symmetric=True)},
+    "per tensor": W4A4 | {"weight": weights.RangeLinear("per_tensor")},
+    "lsq": W4A4 | {"weight": weights.LSQ("per_tensor"), "activation": inputs.LSQ()},
+    "lsq+": W4A4 | {"weight": weights.LSQPlus(), "activation": inputs.LSQPlus()},
+    "dorefa, pact": W4A4 | {"weight": weights.DoReFa(), "activation": inputs.PACT()},
+    "binary": {"sparsity": None, "weight_bits": 1, "activation_bits": 4, "weight": weights.Binary()},
+    "ternary": {"weight_bits": 1.6, "activation_bits": 4, "weight": weights.Ternary()},
+    "a2q": W4A4 | {"accumulator_bits": 12},
+    "outputs": W4A4 | {"outputs": {"block": OutputRule(r"layer\d\.0|layer1.0.bn2")}},
+    "folded before": W4A4 | {"fold_batch_norm": True, "sparsity": None},
+    "float": {},
+    "dense float": {"sparsity": None},
+    "2:4": W4A4 | {"granularity": NM(2, 4), "sparsity": 0.5},
+    "blocks": W4A4 | {"granularity": Block([4, 4])},
+    "filters": W4A4 | {"granularity": Filter()},
+}
+
+
+def assert_same(model, loaded, side, images=4):
+    pictures = torch.randn(images, 3, side, side, generator=torch.Generator().manual_seed(1))
+    exact = compare(model, loaded, pictures, torch.float64)
+    assert exact.differing_codes == 0
+    assert exact.same_predictions == images
+    assert exact.logit_error < 1e-6
+    single = compare(model, loaded, pictures, torch.float32)
+    assert single.differing_codes <= 1e-3 * single.codes
+    for accumulator in ("fp32", "integer"):
+        rules = rule_set("official", accumulator=accumulator)
+        before, after = (score_with(m, rules, (3, side, side)).metrics() for m in (model, loaded))
+        assert before == after
+    return before["storage_bytes"]
+
+
+@pytest.mark.parametrize("scheme", SCHEMES)
+def test_packed_network_is_the_same_and_no_larger_than_claimed(tmp_path, scheme):
+    model = network(**SCHEMES[scheme])
+    loaded = packed(tmp_path / "n.mnet", model)
+    claimed = assert_same(model, loaded, 16)
+    assert (tmp_path / "n.mnet").stat().st_size <= 1.02 * claimed + 8192
+    again = packed(tmp_path / "e.mnet", model, entropy=True)
+    with torch.no_grad():
+        images = torch.randn(2, 3, 16, 16)
+        assert torch.equal(loaded(images), again(images))
+
+
+def test_structured_zeros_take_the_form_made_for_them(tmp_path):
+    forms = {}
+    for scheme in ("w4a4", "2:4", "blocks", "filters", "binary"):
+        content = pack(network(**SCHEMES[scheme]), header(network(), "resnet8", 16))
+        forms[scheme] = {
+            tuple(layer["positions"]) if "positions" in layer else () for layer in read(content)[0]["layers"]
+        }
+    assert ("mask",) in forms["w4a4"]
+    assert ("groups", 2, 4) in forms["2:4"]
+    assert ("blocks", 4, 4, 1, 1) in forms["blocks"]
+    assert any(form[:2] == ("blocks", 1) for form in forms["filters"])
+    assert forms["binary"] == {()}  # dense
+
+
+def test_entropy_coder_takes_eight_percent_off_a_sparse_network():
+    model = network("resnet20", **W4A4)
+    plain, coded = (len(pack(model, header(model, "resnet20", 16), entropy)) for entropy in (False, True))
+    assert coded <= 0.92 * plain
+
+
+@pytest.mark.parametrize(
+    ("name", "side"), [("test_vit", 160), ("test_convnext", 32), ("test_efficientnet", 32), ("test_resnet", 32)]
+)
+def test_other_architectures(tmp_path, name, side):
+    model = network(name, side, **W4A4)
+    assert_same(model, packed(tmp_path / "n.mnet", model, name, side), side, images=1)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("name", "side"),
+    [
+        ("vit_tiny_patch16_224", 224), ("resnet18", 64), ("tf_efficientnet_b0", 64), ("mobilenetv2_100", 64),
+        ("rexnet_100", 64), ("convnext_atto", 64), ("densenet121", 64), ("resnetv2_50x1_bit", 64),
+        ("swin_tiny_patch4_window7_224", 224), ("beit_base_patch16_224", 224),
+    ],
+)  # fmt: skip
+def test_full_size_architectures(tmp_path, name, side):
+    model = network(name, side, **W4A4)
+    loaded = packed(tmp_path / "n.mnet", model, name, side)
+    claimed = assert_same(model, loaded, side, images=1)
+    assert (tmp_path / "n.mnet").stat().st_size <= 1.02 * claimed + 8192
+
+
+def test_channel_whose_batch_norm_has_gain_zero(tmp_path):
+    model = network(**W4A4)
+    with torch.no_grad():
+        model.layer1[0].bn1.weight[:3] = 0
+    loaded = packed(tmp_path / "n.mnet", model)
+    assert_same(model, loaded, 16)
+    assert not [m for m in loaded.modules() if isinstance(m, BatchNorm)]
+
+
+def test_layers_compute_with_integers(tmp_path):
+    loaded = packed(tmp_path / "n.mnet", network(**W4A4))
+    seen = {}
+    for name, layer in loaded.named_modules():
+        if integer_input(layer) is not None:
+            layer.rescale.register_forward_pre_hook(lambda m, args, name=name: seen.__setitem__(name, args[0]))
+            assert (layer.weight == layer.weight.round()).all()
+            assert layer.weight.abs().max() <= 15
+    with torch.no_grad():
+        loaded(torch.randn(2, 3, 16, 16))
+    assert len(seen) == 7
+    assert all(torch.equal(sums, sums.round()) for sums in seen.values())
+
+
+def test_sums_beyond_float32_run_in_float64(tmp_path):
+    model = network(weight_bits=16, activation_bits=16, sparsity=None)
+    loaded = packed(tmp_path / "n.mnet", model)
+    used = {integer_input(layer).dtype for layer in loaded.modules() if integer_input(layer) is not None}
+    assert used == {torch.float64}
+    with torch.no_grad():
+        assert loaded(torch.randn(2, 3, 16, 16)).dtype == torch.float32
+    assert_same(model, loaded, 16)
+
+
+def worst_inputs(row, low, high):
+    """Inputs that make the sum of products with ``row`` smallest and largest."""
+    return np.where(row > 0, low, high), np.where(row > 0, high, low)
+
+
+def test_no_accumulator_exceeds_its_certified_width_and_one_bit_less_would_overflow(tmp_path):
+    loaded = packed(tmp_path / "n.mnet", network(**W4A4))
+    widths = certified_widths(loaded)
+    assert len(widths) == 7
+    rng = np.random.default_rng(0)
+    for name, certified in widths.items():
+        layer = loaded.get_submodule(name)
+        rows = original_weight(layer).detach().flatten(1).numpy().astype(np.int64)
+        low, high = integer_input(layer).codes
+        for row, width in zip(rows, certified, strict=True):
+            sums = [int(row @ x) for x in worst_inputs(row, min(low, 0), max(high, 0))]
+            limits = -(2 ** (width - 1)), 2 ** (width - 1) - 1
+            assert limits[0] <= sums[0] <= sums[1] <= limits[1]
+            if width > 1:
+                assert sums[0] < limits[0] // 2 or sums[1] > limits[1] // 2
+            order = rng.permutation(len(row))  # partial sums in any order
+            for inputs_ in (*worst_inputs(row, low, high), rng.integers(low, high + 1, len(row))):
+                partial = np.cumsum(row[order] * inputs_[order])
+                assert signed_width(min(partial.min(), 0), max(partial.max(), 0)) <= width
+
+
+def test_worst_case_input_through_the_network_is_exact(tmp_path):
+    """The layer itself, on the integers that make its sums largest."""
+    loaded = packed(tmp_path / "n.mnet", network(**W4A4))
+    layer = loaded.layer2[0].conv2
+    low, high = integer_input(layer).codes
+    weight = original_weight(layer).detach()
+    integers = torch.where(weight[:1] > 0, high, low).float()
+    sums = nn.functional.conv2d(integers, weight)[0, :, 0, 0]
+    exact = (weight[:, :].long() * integers.long()).flatten(1).sum(1)
+    assert torch.equal(sums.long(), exact)
+    assert signed_width(0.0, float(exact[0])) == certified_widths(loaded)["layer2.0.conv2"][0]
+
+
+def test_codes_that_do_not_give_the_weight_are_refused():
+    model = network(**W4A4)
+    quantizer = attach_effective_weight(model.layer1[0].conv1).fake_quantize
+    quantizer.forward = lambda weight: weight * 1.01
+    with pytest.raises(ValueError, match=r"layer1\.0\.conv1.*codes do not give the effective weight"):
+        pack(model, header(model, "resnet8", 16))
+
+
+def test_network_that_is_not_finite_is_refused():
+    model = network(**W4A4)
+    with torch.no_grad():
+        model.bn1.bias[0] = torch.nan
+    with pytest.raises(ValueError, match="not finite"):
+        pack(model, header(model, "resnet8", 16))
+
+
+def test_packing_leaves_the_network_as_it_was():
+    model = network(**W4A4)
+    before = copy.deepcopy(model.state_dict())
+    pack(model, header(model, "resnet8", 16))
+    after = model.state_dict()
+    assert before.keys() == after.keys()
+    assert all(torch.equal(before[name], after[name]) for name in before)
+    assert not any(hook for module in model.modules() for hook in module._forward_hooks.values())
+
+
+def test_nearly_empty_network_is_not_taken_for_an_attack(tmp_path):
+    model = network("resnet56", sparsity=0.9999, granularity=Filter(), **W4A4)
+    loaded = packed(tmp_path / "n.mnet", model, "resnet56", entropy=True)
+    assert load(tmp_path / "n.mnet", "path")[0] is not None
+    assert_same(model, loaded, 16, images=1)
