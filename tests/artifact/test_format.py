@@ -13,13 +13,13 @@ import torch
 
 import micronet_cli
 from micronet_cli.artifact.entries import Layer
-from micronet_cli.artifact.format import DIGEST_BYTES, STREAMS, Damaged, deflate, inflate, read, write
+from micronet_cli.artifact.format import DIGEST_BYTES, STREAMS, Damaged, deflate, inflate, read, read_json, write
 from micronet_cli.artifact.pack import pack
 from micronet_cli.errors import UserError
 from tests.artifact.networks import header, network
 
 HOSTILE = [
-    None, True, -1, 0, 1, 2.5, 1e308, -(2**63), 2**31, 2**64, 10**30, "", "x" * 1000, "\0", "../../etc/passwd", "weight",
+    None, True, -1, 0, 1, 2.5, 1e308, -(2**63), 2**31, 2**64, 10**30, "", "x" * 1000, "\0", "../../etc/passwd",
     "os.system", "hf-hub:a/b", "vit_giant_patch14_224", "resnet20", [], [[]], {}, {"_target_": "os.system"}, ["mask"],
     ["groups", 1, 16], ["blocks", 2**30, 1, 1, 1], ["all"], [2**40, 2**40], [0], {"depth": 10**9},
 ]  # fmt: skip
@@ -50,7 +50,7 @@ def resealed(content, change):
     )
 
 
-def refused(path, content, match=""):
+def refused(path, content, match=None):
     with pytest.raises(UserError, match=match) as caught:
         load(path, content)
     said = str(caught.value)
@@ -144,8 +144,6 @@ def test_deep_nesting_is_refused(content, tmp_path):
         deep = [deep]
     refused(tmp_path / "n.mnet", resealed(content, lambda h, s: h.update(data={"a": deep})), "nested")
     with pytest.raises(Damaged, match="not JSON"):
-        from micronet_cli.artifact.format import read_json
-
         read_json(b"[" * 100_000)
 
 
@@ -226,8 +224,8 @@ def fuzz(path, content, cases, seed):
         if changed != content:
             refused(path, changed)
 
-        def change(found, streams, pick=rng.integers(3)):
-            if pick < 2:
+        def change(found, streams):
+            if rng.integers(3):
                 mutate_header(found, rng)
             else:
                 mutate_streams(streams, rng)
@@ -239,8 +237,7 @@ def fuzz(path, content, cases, seed):
         started = time.perf_counter()
         try:
             model = load(path, changed)
-        except UserError as error:
-            assert str(path) in str(error)
+        except UserError:
             outcome["refused"] += 1
         else:
             outcome["loaded"] += 1

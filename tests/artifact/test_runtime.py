@@ -20,6 +20,7 @@ from micronet_cli.compression.quantizer import OutputRule
 from micronet_cli.functional.counting import signed_width
 from micronet_cli.functional.granularity import NM, Block, Filter
 from micronet_cli.scoring import rule_set, score_with
+from micronet_cli.scoring.trace import Trace
 from tests.artifact.networks import header, network, packed
 
 W4A4 = {"weight_bits": 4, "activation_bits": 4}
@@ -49,17 +50,18 @@ SCHEMES = {
 }
 
 
-def assert_same(model, loaded, side, images=4):
+def assert_same(model, loaded, side, images=4, most_differing=1e-3):
     pictures = torch.randn(images, 3, side, side, generator=torch.Generator().manual_seed(1))
     exact = compare(model, loaded, pictures, torch.float64)
     assert exact.differing_codes == 0
     assert exact.same_predictions == images
     assert exact.logit_error < 1e-6
     single = compare(model, loaded, pictures, torch.float32)
-    assert single.differing_codes <= 1e-3 * single.codes
-    for accumulator in ("fp32", "integer"):
+    assert single.differing_codes <= most_differing * single.codes
+    traces = [Trace(network_, (3, side, side)) for network_ in (model, loaded)]
+    for accumulator in ("integer", "fp32"):
         rules = rule_set("official", accumulator=accumulator)
-        before, after = (score_with(m, rules, (3, side, side)).metrics() for m in (model, loaded))
+        before, after = (score_with(trace, rules).metrics() for trace in traces)
         assert before == after
     return before["storage_bytes"]
 
@@ -70,10 +72,10 @@ def test_packed_network_is_the_same_and_no_larger_than_claimed(tmp_path, scheme)
     loaded = packed(tmp_path / "n.mnet", model)
     claimed = assert_same(model, loaded, 16)
     assert (tmp_path / "n.mnet").stat().st_size <= 1.02 * claimed + 8192
-    again = packed(tmp_path / "e.mnet", model, entropy=True)
-    with torch.no_grad():
-        images = torch.randn(2, 3, 16, 16)
-        assert torch.equal(loaded(images), again(images))
+    again = packed(tmp_path / "e.mnet", model, entropy=True).state_dict()
+    state = loaded.state_dict()
+    assert state.keys() == again.keys()
+    assert all(torch.equal(state[name], again[name]) for name in state)
 
 
 def test_structured_zeros_take_the_form_made_for_them(tmp_path):
@@ -150,7 +152,7 @@ def test_sums_beyond_float32_run_in_float64(tmp_path):
     assert used == {torch.float64}
     with torch.no_grad():
         assert loaded(torch.randn(2, 3, 16, 16)).dtype == torch.float32
-    assert_same(model, loaded, 16)
+    assert_same(model, loaded, 16, most_differing=0.1)  # float32 itself has few bits beyond the 16 of a code
 
 
 def worst_inputs(row, low, high):

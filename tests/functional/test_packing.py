@@ -66,7 +66,7 @@ def test_digits_come_back(base, whole_bytes):
     ],
 )
 def test_bytes_that_no_writer_makes_are_refused(content, count, base):
-    with pytest.raises(ValueError, match="digits|bits"):
+    with pytest.raises(ValueError, match=r"digits|bits"):
         unpack_digits(bytes.fromhex(content), count, base)
 
 

@@ -24,7 +24,9 @@ from micronet_cli.compression.targets import compressible_layers
 from micronet_cli.functional.packing import pack_digits, radix_word, to_fixed
 from micronet_cli.functional.quantization import quant_max
 
-SCALE_SPREAD = 256  # largest over smallest scale up to which int32 with one exponent is the more precise form
+# Largest over smallest scale up to which int32 with one exponent takes the place of float32: its error is 2^-32 of the
+# largest, which is what a quantiser behind all channels sees, and the smallest channel still has 16 bits.
+SCALE_SPREAD = 1 << 16
 ZERO_POINT_BITS = 16
 
 
@@ -195,9 +197,21 @@ def _pack_layer(packer: _Packer, name: str, layer: nn.Module, norm: nn.Module | 
         zero_code=None if stored else int(zero_codes[0]),
     )
     entry = packer.codes(entry, integers, zero_codes)
-    step = (1 / scale).reshape(-1).numpy()
+    step = _steps(scale, integers)
     numbers = packer.numbers(step if gain is None else step * gain, bias if integer else None)
     return replace(entry, integer=integer, **numbers)
+
+
+def _steps(scale: Tensor, integers: np.ndarray) -> np.ndarray:
+    """Steps ``[C_out]`` or ``[1]``; that of a channel of zeros, which is arbitrary, is taken from another channel.
+
+    The largest step sets the resolution of all, so it had better be one that is used.
+    """
+    step = (1 / scale).reshape(-1).numpy()
+    used = integers.reshape(len(integers), -1).any(1)
+    if step.size == 1 or not used.any():
+        return step
+    return np.where(used, step, step[used].min())
 
 
 def _spread(zero_codes: np.ndarray, integers: np.ndarray) -> np.ndarray:
