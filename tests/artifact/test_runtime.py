@@ -10,7 +10,6 @@ from torch import nn
 from micronet_cli.artifact.compare import compare
 from micronet_cli.artifact.format import read
 from micronet_cli.artifact.pack import pack
-from micronet_cli.artifact.runtime import load
 from micronet_cli.compression import activation_quantizers as inputs
 from micronet_cli.compression import weight_quantizers as weights
 from micronet_cli.compression.effective_weight import attach_effective_weight, original_weight
@@ -220,8 +219,13 @@ def test_packing_leaves_the_network_as_it_was():
     assert not any(hook for module in model.modules() for hook in module._forward_hooks.values())
 
 
-def test_nearly_empty_network_is_not_taken_for_an_attack(tmp_path):
-    model = network("resnet56", sparsity=0.9999, granularity=Filter(), **W4A4)
-    loaded = packed(tmp_path / "n.mnet", model, "resnet56", entropy=True)
-    assert load(tmp_path / "n.mnet", "path")[0] is not None
+def test_network_with_too_few_bytes_for_its_size_is_stored_in_a_larger_form(tmp_path, monkeypatch):
+    model = network(**SCHEMES["filters"])
+    small = pack(model, header(model, "resnet8", 16), entropy=True)
+    for module in ("pack", "runtime"):
+        monkeypatch.setattr(f"micronet_cli.artifact.{module}.MAX_ELEMENTS_A_BYTE", 77_000 / len(small))
+    loaded = packed(tmp_path / "n.mnet", model, entropy=True)
+    found, _ = read((tmp_path / "n.mnet").read_bytes())
+    assert {tuple(layer["positions"]) for layer in found["layers"]} == {("mask",)}
+    assert not found["coded"]
     assert_same(model, loaded, 16, images=1)

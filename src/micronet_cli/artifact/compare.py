@@ -22,6 +22,8 @@ class Comparison:
     Attributes:
         images: compared.
         same_predictions: images with the same top-1 class.
+        same_codes: images with the same integers at every quantiser.
+        unexplained: images with the same integers and another top-1 class: a fault.
         codes: integer activations compared, at every quantiser that both execute.
         differing_codes: those that are not equal.
         differing_by_module: the modules with such.
@@ -30,6 +32,8 @@ class Comparison:
 
     images: int = 0
     same_predictions: int = 0
+    same_codes: int = 0
+    unexplained: int = 0
     codes: int = 0
     differing_codes: int = 0
     logit_error: float = 0.0
@@ -51,12 +55,17 @@ def compare(source: nn.Module, packed: nn.Module, images: Tensor, dtype: torch.d
             logits, other = (network(batch.to(dtype)) for network in networks)
         if first.keys() != second.keys():
             raise ValueError(f"quantisers of one network alone: {', '.join(sorted(first.keys() ^ second.keys())[:3])}")
+        changed = torch.zeros(len(batch), dtype=torch.bool)
         for name, codes in first.items():
             for ours, theirs in zip(codes, second[name], strict=True):
                 found.codes += ours.numel()
-                differing[name] += int((ours != theirs).sum())
+                differing[name] += int((different := ours != theirs).sum())
+                changed |= different.reshape(len(batch), -1).any(1)
+        same = logits.argmax(1) == other.argmax(1)
         found.images += len(batch)
-        found.same_predictions += int((logits.argmax(1) == other.argmax(1)).sum())
+        found.same_predictions += int(same.sum())
+        found.same_codes += int((~changed).sum())
+        found.unexplained += int((~same & ~changed).sum())
         error = float((logits - other).abs().max() / logits.abs().max().clamp_min(torch.finfo(dtype).tiny))
         found.logit_error = max(found.logit_error, error)
     found.differing_by_module = {name: count for name, count in differing.items() if count}

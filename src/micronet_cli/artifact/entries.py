@@ -149,6 +149,6 @@ def parse(kind: Any, rows: Any, what: str) -> list[Any]:
             found.append(kind(**row) if isinstance(row, dict) else kind(*row))
         except TypeError:
             raise Damaged(f"header: {what}: an entry has other fields than {kind.__name__}") from None
-    names = [getattr(entry, "name", None) or (entry.module, entry.place) for entry in found] if found else []
+    names = [(entry.module, entry.place) if kind is Activation else entry.name for entry in found]
     check(len(set(names)) == len(names), f"{what}: a name comes twice")
     return found

@@ -182,6 +182,7 @@ def _pack_layer(packer: _Packer, name: str, layer: nn.Module, norm: nn.Module | 
         if norm is None and not entry.masked and 32 * int((weight == 0).sum()) <= weight.numel():
             return None
         entry = packer.floats(entry, weight.numpy())
+        gain = None if gain is None else _of_used_channels(gain, weight)
         return replace(entry, **packer.numbers(gain, bias if norm is not None else None))
     original = original_weight(layer).detach()
     scale, zero_point = quantizer.qparams(
@@ -197,21 +198,21 @@ def _pack_layer(packer: _Packer, name: str, layer: nn.Module, norm: nn.Module | 
         zero_code=None if stored else int(zero_codes[0]),
     )
     entry = packer.codes(entry, integers, zero_codes)
-    step = _steps(scale, integers)
-    numbers = packer.numbers(step if gain is None else step * gain, bias if integer else None)
+    step = (1 / scale).reshape(-1).numpy()
+    factor = _of_used_channels(step if gain is None else step * gain, weight)
+    numbers = packer.numbers(factor, bias if integer else None)
     return replace(entry, integer=integer, **numbers)
 
 
-def _steps(scale: Tensor, integers: np.ndarray) -> np.ndarray:
-    """Steps ``[C_out]`` or ``[1]``; that of a channel of zeros, which is arbitrary, is taken from another channel.
+def _of_used_channels(scale: np.ndarray, weight: Tensor) -> np.ndarray:
+    """Scales ``[C_out]`` or ``[1]``; that of a channel of zeros, which is arbitrary, is taken from another channel.
 
-    The largest step sets the resolution of all, so it had better be one that is used.
+    The largest one sets the resolution of all, so it had better be one that is used.
     """
-    step = (1 / scale).reshape(-1).numpy()
-    used = integers.reshape(len(integers), -1).any(1)
-    if step.size == 1 or not used.any():
-        return step
-    return np.where(used, step, step[used].min())
+    used = weight.flatten(1).any(1).numpy()
+    if scale.size == 1 or not used.any():
+        return scale
+    return np.where(used, scale, np.abs(scale[used]).min())
 
 
 def _spread(zero_codes: np.ndarray, integers: np.ndarray) -> np.ndarray:

@@ -77,15 +77,16 @@ def _checked(job: Job, network: Network, path: Path) -> dict[str, Any]:
         except ValueError as error:
             raise UserError(f"export: {error}") from None
     exact = found["float64"]
-    if exact.same_predictions < exact.images or exact.differing_codes > MOST_DIFFERING_CODES * exact.codes:
+    if exact.unexplained or exact.differing_codes > MOST_DIFFERING_CODES * exact.codes:
         where = max(exact.differing_by_module, key=exact.differing_by_module.__getitem__, default="the logits")
         raise UserError(
             f"export: the packed network differs from its checkpoint: {exact.differing_codes} of {exact.codes} "
             f"activations, most at {where}; {exact.images - exact.same_predictions} of {exact.images} predictions"
         )
     log.info(
-        "the same predictions on %d %s images; differing activations: %d of %d in float64, %d in float32",
-        exact.images, what, exact.differing_codes, exact.codes, found["float32"].differing_codes,
+        "the same predictions on %d of %d %s images; differing activations: %d of %d in float64, %d in float32",
+        exact.same_predictions, exact.images, what, exact.differing_codes, exact.codes,
+        found["float32"].differing_codes,
     )  # fmt: skip
     return {
         "streams": stream_bytes(path.read_bytes()),
