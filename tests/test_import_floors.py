@@ -32,8 +32,8 @@ ALLOWED = {
     "scoring": {"compression", "errors", "functional", "tables"},
     "artifact": {"checkpoint", "compression", "errors", "functional", "models", "runs"},
     "stages": {
-        "artifact", "checkpoint", "compression", "config", "data", "distributed", "errors", "explore", "models", "outcomes",
-        "overrides", "paths", "runs", "scoring", "search", "tables", "training",
+        "artifact", "checkpoint", "compression", "config", "data", "distributed", "errors", "explore", "models",
+        "outcomes", "overrides", "paths", "runs", "scoring", "search", "tables", "training",
     },
     "cli": {"errors", "outcomes", "overrides", "paths", "search_path", "stages", "sweeps"},
     "__init__": {"checkpoint"},

@@ -19,7 +19,8 @@ from micronet_cli.errors import UserError, near_misses
 MISSING = "???"
 ALLOWED_TARGETS = ("micronet_cli.",)
 GROUPS = (
-    "model", "data", "prune", "quantize", "ptq", "distill", "optim", "trainer", "eval", "score", "export", "logger", "search",
+    "model", "data", "prune", "quantize", "ptq", "distill", "optim", "trainer", "eval", "score", "export", "logger",
+    "search",
 )  # fmt: skip
 SETTINGS: dict[str, Any] = {
     "name": str,

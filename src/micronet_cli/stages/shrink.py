@@ -6,6 +6,7 @@ from typing import Any
 
 from micronet_cli.compression.dead_channels import find_dead_channels
 from micronet_cli.errors import UserError
+from micronet_cli.stages.compress import UNPACKED
 from micronet_cli.stages.job import Job
 from micronet_cli.stages.score import score_network
 from micronet_cli.training.evaluate import evaluate
@@ -23,6 +24,8 @@ def run(job: Job) -> dict[str, Any]:
     if not isinstance(multiple, int) or multiple < 1:
         raise UserError(f"stage.multiple={multiple}: a whole number from 1 up is wanted")
     network = job.network()
+    if network.packed is not None:
+        raise UserError(f"init_from={job.config.init_from!r}: a packed network is not shrunk; {UNPACKED}")
     before = sum(parameter.numel() for parameter in network.model.parameters())
     try:
         removal = find_dead_channels(network.model, network.spec.size, multiple)
