@@ -31,6 +31,8 @@ def test_exported_network_is_evaluated_and_scored_like_its_checkpoint(quantised,
     assert report["compared_images"] == "test"
     assert report["certificate"]["layer1.0.conv1"]["max_bits"] <= 16
     assert set(report["layers"]) == {"conv1", "linear", *report["certificate"]}
+    assert report["onnx"]["model.onnx"]["bytes"] == (run / "model.onnx").stat().st_size
+    assert report["onnx"]["model.onnx"]["equal_predictions"] >= 0.75  # of 8 images, one may lie on a tie
     evaluated = micronet("stage=eval", f"init_from={run / 'model.mnet'}")
     assert metrics_of(evaluated)["images"] == 359
     assert metrics_of(evaluated)["top1"] == pytest.approx(trained["top1"], abs=0.3)
@@ -44,7 +46,7 @@ def test_exported_network_is_evaluated_and_scored_like_its_checkpoint(quantised,
 
 
 def test_packed_network_is_not_trained_nor_packed_again(quantised, micronet, mistake):
-    run = micronet("stage=export", f"init_from={quantised}", "export.entropy=false", "export.images=1")
+    run = micronet("stage=export", f"init_from={quantised}", "export.onnx=false", "export.entropy=false")
     file = run / "model.mnet"
     assert "packed" in mistake("stage=qat", f"init_from={file}", "quantize=w8a8")
     assert "packed" in mistake("stage=train", f"init_from={file}")
@@ -53,7 +55,7 @@ def test_packed_network_is_not_trained_nor_packed_again(quantised, micronet, mis
 
 
 def test_damaged_file_is_a_users_mistake(quantised, micronet, mistake, tmp_path):
-    run = micronet("stage=export", f"init_from={quantised}", "export.images=1")
+    run = micronet("stage=export", f"init_from={quantised}", "export.onnx=false", "export.images=1")
     damaged = tmp_path / "damaged.mnet"
     damaged.write_bytes((run / "model.mnet").read_bytes()[:-100])
     assert "truncated or damaged" in mistake("stage=eval", f"init_from={damaged}")
@@ -66,7 +68,7 @@ def test_network_that_packs_into_something_else_is_no_success(quantised, mistake
 
     right = module.gain_and_shift
     monkeypatch.setattr(module, "gain_and_shift", lambda norm: (2 * right(norm)[0], right(norm)[1]))
-    said = mistake("stage=export", f"init_from={quantised}", "export.images=2")
+    said = mistake("stage=export", f"init_from={quantised}", "export.onnx=false", "export.images=2")
     assert "differs from its checkpoint" in said
     assert not list(tmp_path.rglob("model.mnet"))
 
@@ -80,7 +82,7 @@ def test_real_network_predicts_the_same_on_the_test_images(micronet):
     data = ("data=imagefolder", f"data.train={CIFAR / 'train.tar'}", f"data.test={CIFAR / 'test.tar'}")
     start = ("model=resnet20", f"model.weights={WEIGHTS}", *data, "trainer.max_steps=20")
     trained = micronet("stage=qat", *start, "prune=agp", "prune.rules.conv.sparsity=0.6", "quantize=w4a4")
-    run = micronet("stage=export", f"init_from={trained}", "export.images=5000")
+    run = micronet("stage=export", f"init_from={trained}", "export.onnx=false", "export.images=5000")
     exact = json.loads((run / "export.json").read_text())["comparison"]["float64"]
     assert exact["images"] == 5000
     assert exact["unexplained"] == 0

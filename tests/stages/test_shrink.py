@@ -23,9 +23,12 @@ def test_shrunk_network_is_smaller_and_answers_the_same(micronet, pruned):
     assert after["micronet_score"] <= before["micronet_score"]
     again = metrics_of(micronet("stage=eval", f"init_from={run}"))
     assert (again["top1"], again["micronet_score"]) == (after["top1"], after["micronet_score"])
-    trained = metrics_of(micronet("stage=qat", f"init_from={run}", "trainer.max_steps=2"))
-    assert trained["status"] == "completed"
-    assert trained["weight_bits_mean"] < 32
+    quantised = micronet("stage=qat", f"init_from={run}", "trainer.max_steps=2")
+    assert metrics_of(quantised)["status"] == "completed"
+    assert metrics_of(quantised)["weight_bits_mean"] < 32
+    packed = micronet("stage=export", f"init_from={quantised}", "export.onnx=false")
+    scored = metrics_of(micronet("stage=score", f"init_from={packed}"))
+    assert scored["micronet_score"] == metrics_of(quantised)["micronet_score"]
 
 
 def test_a_network_without_dead_channels_says_so(micronet, capsys):

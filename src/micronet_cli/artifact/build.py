@@ -15,6 +15,9 @@ from torch.nn.modules.module import (
 
 from micronet_cli.artifact.entries import check, is_count
 from micronet_cli.artifact.format import Damaged
+from micronet_cli.compression.fold import BatchNorm
+from micronet_cli.compression.removal import Removal
+from micronet_cli.compression.targets import compressible_layers
 from micronet_cli.errors import UserError
 from micronet_cli.models.model import InputSpec, Model
 
@@ -59,11 +62,37 @@ def built(model: Model, header: Mapping[str, Any]) -> nn.Module:
         Damaged: timm does not take the arguments.
     """
     try:
-        return model.build(len(header["classes"]))
+        network = model.build(len(header["classes"]))
     except Damaged:
         raise
     except Exception as error:  # whatever arguments from a file do to a constructor
         raise Damaged(f"header: model: {model.name} cannot be built ({str(error)[:200]})") from None
+    _take_out(network, header.get("channels", []))
+    return network
+
+
+def _take_out(model: nn.Module, removals: Any) -> None:
+    """Take out the channels that the packed network did without.
+
+    Raises:
+        Damaged: the network has no such layer, or the layer no such channels.
+    """
+    check(isinstance(removals, list), "channels: a list is wanted")
+    for removal in removals:
+        known = isinstance(removal, dict) and set(removal) == {"outputs", "inputs"}
+        check(
+            known and all(isinstance(part, dict) for part in removal.values()), "channels: other fields than a removal"
+        )
+        layers = set(compressible_layers(model)) | {n for n, m in model.named_modules() if isinstance(m, BatchNorm)}
+        for layer, gone in [pair for part in removal.values() for pair in part.items()]:
+            check(layer in layers, f"channels: {layer!r:.80} is no layer of the network")
+            check(
+                isinstance(gone, list) and all(map(is_count, gone)), f"channels: {layer!r:.80}: not numbers of channels"
+            )
+        try:
+            Removal(**removal).attach(model)
+        except (ValueError, AttributeError, TypeError) as error:
+            raise Damaged(f"header: channels: {str(error)[:200]}") from None
 
 
 def described(header: Mapping[str, Any]) -> Model:

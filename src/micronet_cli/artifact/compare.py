@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from micronet_cli.compression.fake_quantize import ActivationFakeQuantize
-from micronet_cli.compression.integer import StoredRange
+from micronet_cli.compression.integer import FixedRange
 
 BATCH = 2  # every quantised activation is kept meanwhile
 
@@ -80,7 +80,7 @@ def _watched(model: nn.Module) -> Iterator[dict[str, list[Tensor]]]:
 
     def hook(name: str) -> object:
         def note(module: ActivationFakeQuantize, inputs: tuple, output: Tensor) -> None:
-            integers = isinstance(module, StoredRange) and module.dtype is not None
+            integers = isinstance(module, FixedRange) and module.dtype is not None
             scale, _ = module.qparams()
             seen[name].append((output if integers else torch.round(output * scale.to(output.dtype))).to(torch.int32))
 

@@ -18,8 +18,8 @@ from micronet_cli.compression.effective_weight import attach_mask, original_weig
 from micronet_cli.compression.fake_quantize import attach_input_fake_quantize, attach_output_fake_quantize
 from micronet_cli.compression.fold import BatchNorm, remove_batch_norm
 from micronet_cli.compression.integer import (
+    FixedRange,
     Numbers,
-    StoredRange,
     StoredWeight,
     attach_integers,
     attach_rescale,
@@ -243,7 +243,7 @@ def _attach_range(modules: Mapping[str, nn.Module], entry: Activation, streams: 
     assert module is not None
     stored = int.from_bytes(streams["activations"].take(8), "little")
     scale = float(np.uint64(stored >> 16 << 16).view(np.float64))
-    quantizer = StoredRange(entry.bits, scale, -(stored & 0xFFFF))
+    quantizer = FixedRange(entry.bits, scale, -(stored & 0xFFFF))
     check(np.isfinite(scale) and scale > 0 and -quantizer.zero_point < quantizer.levels, f"{where}: a bad range")
     (attach_input_fake_quantize if entry.place == "input" else attach_output_fake_quantize)(module, quantizer)
 
@@ -255,7 +255,7 @@ def _settle(name: str, layer: nn.Module) -> None:
         Damaged: there is none.
     """
     quantizer = getattr(layer, "input_fake_quantize", None)
-    if not isinstance(quantizer, StoredRange):
+    if not isinstance(quantizer, FixedRange):
         return
     try:
         dtype = exact_dtype(original_weight(layer), quantizer.codes)

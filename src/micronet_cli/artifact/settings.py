@@ -10,10 +10,14 @@ class Export:
     Attributes:
         entropy: entropy-code weights and masks.
         licence: of the weights; goes into the file.
+        onnx: write model.onnx beside it.
+        int8: write model.int8.onnx too, with ranges from the compared images.
         images: how many are compared with the checkpoint, at least 1.
     """
 
     entropy: bool = True
+    onnx: bool = True
+    int8: bool = False
     licence: str | None = None
     images: int = 8
 

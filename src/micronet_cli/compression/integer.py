@@ -47,7 +47,7 @@ class StoredWeight(WeightFakeQuantize):
         return weight if self.dtype is None else weight.to(self.dtype)
 
 
-class StoredRange(ActivationFakeQuantize):
+class FixedRange(ActivationFakeQuantize):
     """Range-linear over a fixed range.
 
     Attributes:
@@ -143,10 +143,10 @@ def attach_integers(layer: nn.Module, integers: Tensor, quantizer: StoredWeight,
     weight.mask = integers != 0 if masked else None
 
 
-def integer_input(layer: nn.Module) -> StoredRange | None:
+def integer_input(layer: nn.Module) -> FixedRange | None:
     """The quantiser that hands integers to an integer layer, None for any other layer."""
     quantizer = getattr(layer, "input_fake_quantize", None)
-    return quantizer if isinstance(quantizer, StoredRange) and quantizer.dtype is not None else None
+    return quantizer if isinstance(quantizer, FixedRange) and quantizer.dtype is not None else None
 
 
 def signed_sums(integers: Tensor) -> tuple[np.ndarray, np.ndarray]:

@@ -1,4 +1,4 @@
-"""``stage=export``: the packed network, loaded again and compared before it counts."""
+"""``stage=export``: the packed network and its ONNX files, read again and compared before they count."""
 
 import logging
 from dataclasses import asdict, replace
@@ -13,6 +13,7 @@ from micronet_cli.artifact.compare import Comparison, compare
 from micronet_cli.artifact.pack import pack
 from micronet_cli.artifact.report import certificate, layer_bytes, stream_bytes
 from micronet_cli.checkpoint import Network
+from micronet_cli.compression.removal import Removal
 from micronet_cli.errors import UserError
 from micronet_cli.runs import write_bytes
 from micronet_cli.stages.compress import UNPACKED
@@ -25,7 +26,7 @@ MOST_DIFFERING_CODES = 1e-4
 
 
 def run(job: Job) -> dict[str, Any]:
-    """Write model.mnet and export.json.
+    """Write model.mnet, export.json and, where they are wanted, ONNX files.
 
     Raises:
         UserError: the network cannot be packed, or what was packed computes something else.
@@ -35,19 +36,27 @@ def run(job: Job) -> dict[str, Any]:
     if network.packed is not None:
         raise UserError(f"init_from={job.config.init_from!r}: is packed already; {UNPACKED}")
     score = score_network(job, network).metrics()
-    header = checkpoint.describe(network, _reported(job, score)) | {"licence": options.licence}
+    channels = [
+        {key: config[key] for key in ("outputs", "inputs")}
+        for config in network.compressors
+        if config["_target_"] == f"{Removal.__module__}.{Removal.__qualname__}"
+    ]
+    header = checkpoint.describe(network, _reported(job, score)) | {"licence": options.licence, "channels": channels}
     try:
         content = pack(network.model, header, options.entropy)
     except ValueError as error:
         raise UserError(f"export: {error}") from None
     path = job.run.packed
     if job.run.writes:
+        images, what = _images(job, network)
         write_bytes(path, content)
         try:
-            report = _checked(job, network, path)
+            report = {"compared_images": what} | _checked(network, path, images, what)
         except UserError:
             path.unlink()
             raise
+        if options.onnx or options.int8:
+            report["onnx"] = _onnx(job, network, images)
         claimed = score["storage_bytes"]
         job.run.write_json("export.json", {"file_bytes": len(content), "claimed_bytes": claimed} | report)
         log.info("%s: %d bytes, %.0f claimed", path, len(content), claimed)
@@ -61,14 +70,42 @@ def _reported(job: Job, score: dict[str, Any]) -> dict[str, Any]:
     return checkpoint.read_header(checkpoint.resolve(job.config.init_from))["metrics"] | score
 
 
-def _checked(job: Job, network: Network, path: Path) -> dict[str, Any]:
+def _onnx(job: Job, network: Network, images: Tensor) -> dict[str, Any]:
+    """Write the ONNX files and run them; what was written, and how far the logits are from the network's.
+
+    Raises:
+        UserError: the extra is not installed.
+    """
+    try:
+        from micronet_cli.artifact.onnx import check_onnx, export_onnx
+        from micronet_cli.artifact.onnx_int8 import export_int8
+    except ImportError as error:
+        raise UserError(
+            f"export.onnx=true: {error.name} is not installed; install the extra `export`, or give export.onnx=false"
+        ) from None
+    options, directory = job.parts["export"], job.run.directory
+    found: dict[str, Any] = {}
+    if options.onnx:
+        found["model.onnx"] = export_onnx(network, directory / "model.onnx")
+    if options.int8:
+        found["model.int8.onnx"] = export_int8(network, directory / "model.int8.onnx", images)
+    for name, written in found.items():
+        written |= check_onnx(directory / name, network.model, images, fused=True)
+        log.info(
+            "%s: %d bytes; largest deviation of a logit %.2g of %.2g, %.1f %% of the predictions equal",
+            name, written["bytes"], written["max_abs_deviation"], written["max_abs_logit"],
+            100 * written["equal_predictions"],
+        )  # fmt: skip
+    return found
+
+
+def _checked(network: Network, path: Path, images: Tensor, what: str) -> dict[str, Any]:
     """Load the file, compare it with the checkpoint, and say what is in it.
 
     Raises:
         UserError: the two differ.
     """
     loaded = checkpoint.load(str(path), "export")
-    images, what = _images(job, network)
     found: dict[str, Comparison] = {}
     for dtype in (torch.float64, torch.float32):
         name = str(dtype).removeprefix("torch.")
@@ -90,7 +127,6 @@ def _checked(job: Job, network: Network, path: Path) -> dict[str, Any]:
     )  # fmt: skip
     return {
         "streams": stream_bytes(path.read_bytes()),
-        "compared_images": what,
         "comparison": {name: asdict(comparison) for name, comparison in found.items()},
         "layers": layer_bytes(path.read_bytes(), loaded.model),
         "certificate": certificate(loaded.model),
