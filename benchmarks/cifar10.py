@@ -42,7 +42,7 @@ RECIPES = {
     "reference": Recipe(
         "reference: AGP to 61 %, range-linear w4a4",
         prune=("prune.rules.conv.sparsity=0.613", "optim.lr=0.01"),
-        qat=("quantize=w4a4", "optim.lr=0.01", *TEACHER),
+        qat=("quantize=w4a4", "optim.lr=0.03", *TEACHER),
     ),
     "micronet": Recipe(
         "micronet: AGP to 74 % with the teacher, w3a5 (first stage w4a5), stem w4a8, 8-bit adds, adder tree",
@@ -58,7 +58,7 @@ RECIPES = {
             "quantize.rules.stem.activation_bits=8",
             r"quantize.outputs.adds.match=(.*\.)?bn\d|layer\d\.\d",
             "quantize.outputs.adds.activation_bits=8",
-            "optim.lr=0.01",
+            "optim.lr=0.03",
             *TEACHER,
         ),
         score=("score.accumulator=adder_tree",),
