@@ -28,9 +28,9 @@ ALLOWED = {
     "data": {"distributed", "errors", "models"},
     "checkpoint": {"artifact", "config", "errors", "models", "runs"},
     "training": {"checkpoint", "data", "distributed", "errors", "functional", "models", "runs"},
-    "explore": {"errors", "functional"},
     "scoring": {"compression", "errors", "functional", "tables"},
     "artifact": {"checkpoint", "compression", "errors", "functional", "models", "runs"},
+    "explore": {"compression", "distributed", "errors", "functional", "scoring"},
     "stages": {
         "artifact", "checkpoint", "compression", "config", "data", "distributed", "errors", "explore", "models",
         "outcomes", "overrides", "paths", "runs", "scoring", "search", "tables", "training",

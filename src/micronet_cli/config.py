@@ -20,7 +20,7 @@ MISSING = "???"
 ALLOWED_TARGETS = ("micronet_cli.",)
 GROUPS = (
     "model", "data", "prune", "quantize", "ptq", "distill", "optim", "trainer", "eval", "score", "export", "logger",
-    "search",
+    "search", "sensitivity", "budget",
 )  # fmt: skip
 SETTINGS: dict[str, Any] = {
     "name": str,

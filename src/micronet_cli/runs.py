@@ -13,8 +13,8 @@ from micronet_cli.loggers import Tracker
 
 OWN = (
     "metrics.json", "history.jsonl", "layers.csv", "summary.csv", "summary.json", "score.png", "profile.json",
-    "study.db", "tensorboard", "checkpoints", "resume", "config.yaml", "traceback.txt",
-    "model.mnet", "model.onnx", "model.int8.onnx", "export.json",
+    "study.db", "tensorboard", "checkpoints", "resume", "config.yaml", "traceback.txt", "model.mnet", "model.onnx",
+    "model.int8.onnx", "export.json", "sensitivity.csv", "sensitivity.png", "rules",
 )  # fmt: skip
 
 

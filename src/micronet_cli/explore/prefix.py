@@ -1,0 +1,146 @@
+"""Run a network again from one layer on: what comes before the layer is remembered, not computed.
+
+Every module that had returned before the layer was called gives back what it gave then. The rest is executed as it
+is, so any network runs: what lies between modules (a residual addition) is the network's own code.
+"""
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.utils._pytree import tree_leaves, tree_map
+
+
+@dataclass(slots=True)
+class _Call:
+    """One call of a module: when it began and ended (in module calls), and what it gave."""
+
+    start: int
+    end: int
+    output: Any
+
+
+class Prefix:
+    """A network in evaluation mode that remembers its modules' outputs.
+
+    In-place operations are allowed: an output that is written to later is remembered as a copy, and a module that
+    writes to its input is always executed.
+
+    Attributes:
+        bytes_per_image: memory that the remembered outputs take.
+    """
+
+    def __init__(self, model: nn.Module, example: Tensor) -> None:
+        """Watch one run on ``example``, images ``[N, C, H, W]``, of which one is enough."""
+        self._model = model
+        self._names = {module: name for name, module in model.named_modules()}
+        self._shared = _layers_with_shared_weights(model)
+        self._calls: dict[tuple[nn.Module, int], _Call] = {}
+        self._overwritten: set[tuple[nn.Module, int]] = set()
+        self._writes: set[nn.Module] = set()
+        self._clock = 0
+        versions: list[tuple[tuple[nn.Module, int], Tensor, int]] = []
+        self._run(example[:1], lambda *call: self._watch(versions, *call))
+        self._overwritten = {key for key, tensor, version in versions if tensor._version != version}
+        kept = {t.untyped_storage()._cdata: t.untyped_storage().nbytes() for _, t, _ in versions}
+        self.bytes_per_image = sum(kept.values())
+
+    def record(self, images: Tensor) -> Tensor:
+        """The logits of ``images`` ``[N, C, H, W]``; what ``replay`` goes by from now on."""
+        self._calls.clear()
+        return self._run(images, self._record)
+
+    def replay(self, images: Tensor, layer: nn.Module) -> Tensor:
+        """The logits of the recorded images with ``layer`` changed, nothing before it computed again.
+
+        A layer that is never called as a module, or whose weight others have too, has the whole network run.
+        """
+        first = None if layer in self._shared else self._calls.get((layer, 0))
+        if first is None:
+            return self._run(images, _execute)
+        return self._run(images, lambda *call: self._reuse(first.start, *call))
+
+    @property
+    def order(self) -> list[str]:
+        """Names of the modules called, in the order of their first call."""
+        firsts = {self._names[module]: call.start for (module, number), call in self._calls.items() if not number}
+        return sorted(firsts, key=firsts.__getitem__)
+
+    @torch.no_grad()
+    def _run(self, images: Tensor, step: Callable) -> Tensor:
+        self._clock = 0
+        with _intercepted(self._names, step):
+            return self._model(images)
+
+    def _watch(self, versions: list, key: tuple[nn.Module, int], forward: Callable, inputs: tuple, named: dict) -> Any:
+        """Note which outputs are written to later, and who writes to an input."""
+        given = [(t, t._version) for t in _tensors((inputs, named))]
+        output = forward(*inputs, **named)
+        if any(t._version != version for t, version in given):
+            self._writes.add(key[0])
+        versions += [(key, t, t._version) for t in _tensors(output)]
+        return output
+
+    def _record(self, key: tuple[nn.Module, int], forward: Callable, inputs: tuple, named: dict) -> Any:
+        start, self._clock = self._clock, self._clock + 1
+        output = forward(*inputs, **named)
+        kept = _copy(output) if key in self._overwritten else output
+        self._calls[key] = _Call(start, self._clock, kept)
+        self._clock += 1
+        return output
+
+    def _reuse(self, before: int, key: tuple[nn.Module, int], forward: Callable, inputs: tuple, named: dict) -> Any:
+        call = self._calls.get(key)
+        if call is None or call.end > before or key[0] in self._writes:
+            return forward(*inputs, **named)
+        return _copy(call.output) if key in self._overwritten else call.output
+
+
+def _execute(key: tuple[nn.Module, int], forward: Callable, inputs: tuple, named: dict) -> Any:
+    return forward(*inputs, **named)
+
+
+@contextmanager
+def _intercepted(modules: dict[nn.Module, str], step: Callable) -> Iterator[None]:
+    """Let ``step(key, forward, inputs, keywords)`` stand for every module's forward; key: (module, number of call)."""
+    counts: dict[nn.Module, int] = {}
+
+    def stand_in(module: nn.Module, forward: Callable) -> Callable:
+        def call(*inputs: Any, **named: Any) -> Any:
+            number = counts.get(module, 0)
+            counts[module] = number + 1
+            return step((module, number), forward, inputs, named)
+
+        return call
+
+    own = {module: module.__dict__.get("forward") for module in modules}
+    for module in modules:
+        module.forward = stand_in(module, module.forward)
+    try:
+        yield
+    finally:
+        for module, forward in own.items():
+            if forward is None:
+                del module.forward
+            else:
+                module.forward = forward
+
+
+def _layers_with_shared_weights(model: nn.Module) -> set[nn.Module]:
+    """Modules with a parameter that another module has too."""
+    owners: dict[Tensor, list[nn.Module]] = {}
+    for module in model.modules():
+        for parameter in module.parameters(recurse=False):
+            owners.setdefault(parameter, []).append(module)
+    return {module for sharing in owners.values() if len(sharing) > 1 for module in sharing}
+
+
+def _tensors(tree: Any) -> list[Tensor]:
+    return [leaf for leaf in tree_leaves(tree) if isinstance(leaf, Tensor)]
+
+
+def _copy(tree: Any) -> Any:
+    return tree_map(lambda leaf: leaf.clone() if isinstance(leaf, Tensor) else leaf, tree)

@@ -1,0 +1,110 @@
+"""One layer at a time pruned or quantised, by the means that the compressors have."""
+
+import copy
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from micronet_cli.compression.effective_weight import EffectiveWeight, attach_effective_weight, original_weight
+from micronet_cli.compression.fake_quantize import (
+    ActivationFakeQuantize,
+    WeightFakeQuantize,
+    attach_input_fake_quantize,
+)
+from micronet_cli.compression.targets import compressible_layers
+from micronet_cli.functional.pruning import magnitude, shrink_mask
+
+SPARSITY, WEIGHT_BITS, ACTIVATION_BITS = KINDS = ("sparsity", "weight_bits", "activation_bits")
+
+
+@dataclass(frozen=True)
+class Point:
+    """One layer, all else as it is, at a sparsity in [0, 1), or with its weights or its inputs at so many bits."""
+
+    layer: str
+    kind: str
+    value: float
+
+
+class Trial:
+    """A copy of a network, any layer of which can be changed for a while.
+
+    Attributes:
+        model: the copy, in evaluation mode.
+        layers: every convolution and linear layer by name.
+        ranges: layer -> the quantiser that has watched its input; only layers that were called have one.
+    """
+
+    def __init__(self, model: nn.Module, importance: Callable[[Tensor], Tensor] = magnitude) -> None:
+        self.model = copy.deepcopy(model).eval()
+        self.layers = compressible_layers(self.model)
+        self.ranges: dict[str, ActivationFakeQuantize] = {}
+        self._importance = importance
+        self._effective = {name: attach_effective_weight(layer) for name, layer in self.layers.items()}
+        self._masks: dict[Point, Tensor] = {}
+
+    @torch.no_grad()
+    def watch_inputs(self, batches: Iterable[Tensor]) -> None:
+        """Track every layer's input range over ``batches`` of images ``[N, C, H, W]``, as training would."""
+        handles = []
+        for name, layer in self.layers.items():
+            quantizer = ActivationFakeQuantize(bits=8).to(original_weight(layer).device)
+
+            def observe(_: nn.Module, inputs: tuple, seen: ActivationFakeQuantize = quantizer) -> None:
+                seen.observe(inputs[0])
+
+            handles.append(layer.register_forward_pre_hook(observe))
+            self.ranges[name] = quantizer.eval()
+        for images in batches:
+            self.model(images)
+        for handle in handles:
+            handle.remove()
+        self.ranges = {name: quantizer for name, quantizer in self.ranges.items() if quantizer.seen > 0}
+
+    def points(
+        self, sparsities: Sequence[float], weight_bits: Sequence[float], activation_bits: Sequence[float]
+    ) -> list[Point]:
+        """Every point that can be tried, layer by layer."""
+        return [
+            Point(layer, kind, value)
+            for layer in self.layers
+            for kind, values in zip(KINDS, (sparsities, weight_bits, activation_bits), strict=True)
+            if kind != ACTIVATION_BITS or layer in self.ranges
+            for value in values
+        ]
+
+    @contextmanager
+    def changed(self, point: Point) -> Iterator[None]:
+        """Within the block the network computes with ``point``."""
+        layer, effective = self.layers[point.layer], self._effective[point.layer]
+        mask, quantizer = effective.mask, effective.fake_quantize
+        before = getattr(layer, "input_fake_quantize", None)
+        if point.kind == SPARSITY:
+            effective.mask = self._mask(point, effective)
+        elif point.kind == WEIGHT_BITS:
+            effective.fake_quantize = WeightFakeQuantize(point.value)
+        else:
+            attach_input_fake_quantize(layer, self.input_quantizer(point))
+        try:
+            yield
+        finally:
+            effective.mask, effective.fake_quantize = mask, quantizer
+            if point.kind == ACTIVATION_BITS:
+                attach_input_fake_quantize(layer, before)
+
+    def input_quantizer(self, point: Point) -> ActivationFakeQuantize:
+        """The watched range at the point's bits."""
+        quantizer = self.ranges[point.layer]
+        quantizer.bits = point.value
+        return quantizer
+
+    def _mask(self, point: Point, effective: EffectiveWeight) -> Tensor:
+        """The mask of a sparsity; ranked once, kept as bools."""
+        if point not in self._masks:
+            weight = original_weight(self.layers[point.layer]).detach()
+            kept = torch.ones_like(weight, dtype=torch.bool) if effective.mask is None else effective.mask
+            self._masks[point] = shrink_mask(self._importance(weight * kept), kept, point.value)
+        return self._masks[point]

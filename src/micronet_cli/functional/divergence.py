@@ -1,0 +1,33 @@
+"""How far a network's output moved: exactly, and to second order."""
+
+import torch.nn.functional as F
+from torch import Tensor
+
+
+def divergence(logits: Tensor, changed: Tensor) -> Tensor:
+    """KL(softmax(logits) || softmax(changed)) of each image: ``2 x [N, C] -> [N]``, in nats, at least 0.
+
+    >>> import torch
+    >>> divergence(torch.tensor([[0.0, 0.0]]), torch.tensor([[3.0, 3.0]])).tolist()
+    [0.0]
+    """
+    log_p, log_q = (F.log_softmax(x.float(), dim=1) for x in (logits, changed))
+    return F.kl_div(log_q, log_p, log_target=True, reduction="none").sum(1).clamp_min(0)
+
+
+def fisher_factor(logits: Tensor, signs: Tensor) -> Tensor:
+    """B v with B B^T = diag(p) - p p^T, the Hessian of the divergence in the changed logits where they are equal.
+
+    A small change d of the logits costs d^T (diag(p) - p p^T) d / 2, and the mean of (v^T B^T d)^2 over random signs v
+    is that product (Hutchinson 1990; the generalised Gauss-Newton matrix of Martens, arXiv 1412.1193, section 8).
+
+    Args:
+        logits: ``[N, C]``, p is their softmax.
+        signs: v, plus and minus ones ``[N, C]``.
+
+    Returns:
+        sqrt(p) v - p (sqrt(p) . v), ``[N, C]``.
+    """
+    p = logits.float().softmax(1)
+    root = p.sqrt() * signs
+    return root - p * root.sum(1, keepdim=True)

@@ -1,0 +1,38 @@
+"""``stage=sensitivity``: what it costs to prune or to quantise each layer alone."""
+
+import logging
+from typing import Any
+
+import numpy as np
+
+from micronet_cli.explore.figure import draw
+from micronet_cli.explore.sensitivity import table
+from micronet_cli.stages.job import Job
+from micronet_cli.tables import text_table
+from micronet_cli.training.evaluate import evaluate
+
+log = logging.getLogger(__name__)
+
+
+def run(job: Job) -> dict[str, Any]:
+    """Try every point on held-back images; the unchanged network's accuracy and a checkpoint of it."""
+    settings = job.parts["sensitivity"]
+    device = job.parts["trainer"].torch_device()
+    job.require_splits("val")
+    network = job.network()
+    network.model.to(device)
+    loader = job.loader(network, "val", device)
+    if settings.images is not None and settings.images < loader.images:
+        # At equal distances, for files come sorted by class.
+        loader.indices = loader.indices[np.linspace(0, loader.images - 1, settings.images).round().astype(int)]
+    metrics = evaluate(network.model, loader)
+    rows = settings.measure(network.model, loader.batches)
+    found = table(rows)
+    job.run.write_csv("sensitivity.csv", rows)
+    log.info("KL divergence of the output, each layer alone\n%s", text_table(found))
+    if job.run.writes:
+        caption = f"KL divergence of the output, each layer alone; {metrics['images']} images"
+        draw(found, job.run.directory / "sensitivity.png", caption)
+    network.model.cpu()
+    job.save(network, metrics)
+    return metrics | {"split": "val", "points": len(rows), "method": settings.method}

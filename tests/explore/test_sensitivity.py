@@ -1,0 +1,180 @@
+"""Sensitivities: what is measured is what evaluation would give, and the estimate follows it."""
+
+import csv
+
+import pytest
+import timm
+import torch
+from PIL import Image
+from torch import nn
+
+from micronet_cli.compression.effective_weight import effective_weight
+from micronet_cli.compression.pruner import Pruner, SparsityRule
+from micronet_cli.compression.quantizer import BitsRule, Quantizer
+from micronet_cli.compression.targets import compressible_layers
+from micronet_cli.explore.curvature import Curvature
+from micronet_cli.explore.sensitivity import Sensitivity, table
+from micronet_cli.explore.trial import Point, Trial
+from micronet_cli.functional.divergence import divergence
+from micronet_cli.models import cifar_resnet  # noqa: F401  registers resnet8
+from tests.conftest import TINY, metrics_of
+
+SMALL = ("sensitivity.sparsities=[0.9]", "sensitivity.weight_bits=[2]", "sensitivity.activation_bits=[3]")
+
+
+def network(seed=0):
+    torch.manual_seed(seed)
+    return timm.create_model("resnet8", num_classes=5).eval()
+
+
+def images(count=12, seed=1):
+    return torch.randn(count, 3, 16, 16, generator=torch.Generator().manual_seed(seed))
+
+
+def batches():
+    yield from zip(images().split(5), torch.arange(12).remainder(5).split(5), strict=True)
+
+
+@torch.no_grad()
+def whole(model, compressor, layer):
+    """Divergence and top1 of the whole network with a compressor attached."""
+    x, labels = images(), torch.arange(12).remainder(5)
+    logits = model(x)
+    compressor.attach(model)
+    compressor.update(1, 1)
+    changed = model.eval()(x)
+    return divergence(logits, changed).mean().item(), 100 * (changed.argmax(1) == labels).double().mean().item()
+
+
+def test_weights_are_changed_as_the_compressors_change_them():
+    rows = Sensitivity(sparsities=[0.7], weight_bits=[3], activation_bits=[]).measure(network(), batches)
+    assert [row["layer"] for row in rows[::2]] == list(compressible_layers(network()))
+    for row in rows:
+        rule = row["layer"].replace(".", r"\.")
+        compressor = (
+            Pruner({"one": SparsityRule(rule, 0.7)})
+            if row["kind"] == "sparsity"
+            else Quantizer({"one": BitsRule(rule)}, weight_bits=3, activation_bits=None)
+        )
+        kl, top1 = whole(network(), compressor, row["layer"])
+        assert row["divergence"] == pytest.approx(kl, rel=1e-4, abs=1e-7)
+        assert row["top1"] == pytest.approx(top1)
+
+
+def test_inputs_are_quantised_over_their_own_range():
+    model = network()
+    trial = Trial(model)
+    x = images()
+    trial.watch_inputs([x])
+    with torch.no_grad(), trial.changed(Point("conv1", "activation_bits", 2)):
+        seen = []
+        handle = trial.layers["conv1"].register_forward_hook(lambda module, inputs, output: seen.append(inputs[0]))
+        trial.model(x)
+        handle.remove()
+    assert len(seen[0].unique()) <= 4
+    assert seen[0].max() == pytest.approx(x.max().item(), rel=0.35)
+    with torch.no_grad():
+        assert torch.equal(trial.model(x), model(x))
+
+
+def test_the_network_is_left_as_it_was():
+    model = network()
+    before = {name: value.clone() for name, value in model.state_dict().items()}
+    Sensitivity().measure(model, batches)
+    Sensitivity(method="estimate").measure(model, batches)
+    assert all(torch.equal(value, before[name]) for name, value in model.state_dict().items())
+    assert effective_weight(model.conv1) is None
+    assert not [p for p in model.parameters() if p.grad is not None]
+
+
+def test_a_pruned_network_keeps_its_mask():
+    model = network()
+    pruner = Pruner({"all": SparsityRule(".*", 0.5)})
+    pruner.attach(model)
+    pruner.update(1, 1)
+    trial = Trial(model)
+    layer = trial.layers["layer1.0.conv1"]
+    kept = layer.weight != 0
+    with trial.changed(Point("layer1.0.conv1", "sparsity", 0.75)):
+        assert int((layer.weight != 0).sum()) == layer.weight.numel() // 4
+        assert not (layer.weight != 0)[~kept].any()
+    with trial.changed(Point("layer1.0.conv1", "weight_bits", 3)):
+        assert not (layer.weight != 0)[~kept].any()
+    assert torch.equal(layer.weight != 0, kept)
+
+
+def test_the_number_of_images_together_changes_nothing():
+    few, many = (Sensitivity(memory_mb=mb).measure(network(), batches) for mb in (1, 64))
+    for one, other in zip(few, many, strict=True):
+        if one["kind"] != "activation_bits":  # a range is an average over chunks
+            assert one["divergence"] == pytest.approx(other["divergence"], rel=1e-3, abs=1e-6)
+
+
+def test_estimate_is_the_divergence_of_small_changes():
+    trial = Trial(network())
+    trial.watch_inputs([images()])
+    points = trial.points([0.05], [7], [8])
+    estimated = Curvature(trial, torch.Generator().manual_seed(0), probes=64).divergences(images(), points)
+    for point, estimate in zip(points, estimated.tolist(), strict=True):
+        with torch.no_grad(), trial.changed(point):
+            exact = divergence(network()(images()).double(), trial.model(images()).double()).sum().item()
+        assert estimate == pytest.approx(exact, rel=0.3), point
+
+
+class Attention(nn.Module):
+    """Its projection is used, but never called as a module."""
+
+    def __init__(self):
+        super().__init__()
+        self.attention = nn.MultiheadAttention(4, 2, batch_first=True)
+        self.head = nn.Linear(4, 5)
+
+    def forward(self, x):
+        x = x.flatten(2).transpose(1, 2)[..., [0, 1, 2, 0]]
+        return self.head(self.attention(x, x, x)[0].mean(1))
+
+
+def test_layers_that_are_not_called_have_weights_but_no_inputs():
+    torch.manual_seed(0)
+    rows = Sensitivity([0.5], [3], [3]).measure(Attention(), batches)
+    kinds = {layer: [row["kind"] for row in rows if row["layer"] == layer] for layer in ("attention.out_proj", "head")}
+    assert kinds == {
+        "attention.out_proj": ["sparsity", "weight_bits"],
+        "head": ["sparsity", "weight_bits", "activation_bits"],
+    }
+    assert all(row["divergence"] > 0 for row in rows)
+    estimated = Sensitivity([0.5], [3], [3], method="estimate").measure(Attention(), batches)
+    assert [row["layer"] for row in estimated] == ["head"] * 3
+
+
+def test_table_has_a_row_a_layer():
+    rows = [
+        {"layer": "a", "kind": "sparsity", "value": 0.5, "divergence": 0.25},
+        {"layer": "a", "kind": "weight_bits", "value": 2, "divergence": 1.5},
+        {"layer": "b", "kind": "activation_bits", "value": 2.5, "divergence": 1e-4},
+    ]
+    assert table(rows) == [{"layer": "a", "0.5 zeros": "0.25", "w2": "1.5"}, {"layer": "b", "a2.5": "0.0001"}]
+
+
+@pytest.mark.parametrize("method", ["evaluate", "estimate"])
+def test_stage_writes_a_table_and_a_picture(micronet, capsys, method):
+    run = micronet("stage=sensitivity", *TINY, *SMALL, "sensitivity.images=20", f"sensitivity.method={method}")
+    with (run / "sensitivity.csv").open() as file:
+        rows = list(csv.DictReader(file))
+    assert len(rows) == 8 * 3
+    assert ("top1_drop" in rows[0]) == (method == "evaluate")
+    assert Image.open(run / "sensitivity.png").size[1] > 8 * 20
+    assert metrics_of(run)["images"] == 20
+    assert "layer1.0.conv1" in capsys.readouterr().out
+    again = micronet("stage=sensitivity", f"init_from={run}", *SMALL, "sensitivity.images=20")
+    assert (again / "sensitivity.csv").is_file()
+
+
+def test_mistakes_are_named(mistake):
+    assert "sensitivity.sparsities=[1.5]" in mistake("stage=sensitivity", *TINY, "sensitivity.sparsities=[1.5]")
+    assert "sensitivity.weight_bits=[0]" in mistake("stage=sensitivity", *TINY, "sensitivity.weight_bits=[0]")
+    nothing = [f"sensitivity.{kind}=[]" for kind in ("sparsities", "weight_bits", "activation_bits")]
+    assert "nothing to try" in mistake("stage=sensitivity", *TINY, *nothing)
+    assert "sensitivity.method='guess': evaluate or estimate" in mistake(
+        "stage=sensitivity", *TINY, "sensitivity.method=guess"
+    )
