@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from micronet_cli.compression.effective_weight import EffectiveWeight, attach_effective_weight, original_weight
+from micronet_cli.compression.effective_weight import attach_effective_weight, original_weight
 from micronet_cli.compression.fake_quantize import (
     ActivationFakeQuantize,
     WeightFakeQuantize,
@@ -44,7 +44,8 @@ class Trial:
         self.ranges: dict[str, ActivationFakeQuantize] = {}
         self._importance = importance
         self._effective = {name: attach_effective_weight(layer) for name, layer in self.layers.items()}
-        self._masks: dict[Point, Tensor] = {}
+        self._own_masks = {name: effective.mask for name, effective in self._effective.items()}
+        self._masks: dict[tuple[str, float], Tensor] = {}
 
     @torch.no_grad()
     def watch_inputs(self, batches: Iterable[Tensor]) -> None:
@@ -83,7 +84,7 @@ class Trial:
         mask, quantizer = effective.mask, effective.fake_quantize
         before = getattr(layer, "input_fake_quantize", None)
         if point.kind == SPARSITY:
-            effective.mask = self._mask(point, effective)
+            effective.mask = self.mask(point.layer, point.value)
         elif point.kind == WEIGHT_BITS:
             effective.fake_quantize = WeightFakeQuantize(point.value)
         else:
@@ -101,10 +102,10 @@ class Trial:
         quantizer.bits = point.value
         return quantizer
 
-    def _mask(self, point: Point, effective: EffectiveWeight) -> Tensor:
-        """The mask of a sparsity; ranked once, kept as bools."""
-        if point not in self._masks:
-            weight = original_weight(self.layers[point.layer]).detach()
-            kept = torch.ones_like(weight, dtype=torch.bool) if effective.mask is None else effective.mask
-            self._masks[point] = shrink_mask(self._importance(weight * kept), kept, point.value)
-        return self._masks[point]
+    def mask(self, layer: str, sparsity: float) -> Tensor:
+        """The mask of a sparsity, on top of one that was there; ranked once, kept as bools."""
+        if (layer, sparsity) not in self._masks:
+            weight, own = original_weight(self.layers[layer]).detach(), self._own_masks[layer]
+            kept = torch.ones_like(weight, dtype=torch.bool) if own is None else own
+            self._masks[layer, sparsity] = shrink_mask(self._importance(weight * kept), kept, sparsity)
+        return self._masks[layer, sparsity]

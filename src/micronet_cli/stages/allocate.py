@@ -1,0 +1,110 @@
+"""``stage=allocate``: every layer's sparsity and bits for a target, as rule files of ``prune=`` and ``quantize=``."""
+
+import copy
+import csv
+import logging
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from omegaconf import OmegaConf
+
+from micronet_cli.checkpoint import Network
+from micronet_cli.compression.targets import compressible_layers
+from micronet_cli.config import build, to_plain
+from micronet_cli.errors import UserError, near_misses
+from micronet_cli.explore.budgets import Budget, Rows, prune_rules, quantize_rules
+from micronet_cli.explore.prices import Option, Prices
+from micronet_cli.explore.trial import ACTIVATION_BITS, SPARSITY, WEIGHT_BITS
+from micronet_cli.scoring import score_with
+from micronet_cli.stages.compress import rule_table
+from micronet_cli.stages.job import Job
+from micronet_cli.stages.score import score_network
+from micronet_cli.tables import text_table
+
+log = logging.getLogger(__name__)
+GROUP_OF = {SPARSITY: "prune", WEIGHT_BITS: "quantize", ACTIVATION_BITS: "quantize"}
+RULES = {"prune": prune_rules, "quantize": quantize_rules}
+
+
+def run(job: Job) -> dict[str, Any]:
+    """Solve, write ``rules/{prune,quantize}/budget.yaml``, and score the network with them at their final targets.
+
+    The files are the config's prune and quantize groups with other rules: schedule, criterion and schemes are theirs.
+    """
+    budget: Budget = job.parts["budget"]
+    if budget.target is None:
+        raise UserError("budget.score=null: a target is wanted; budget.score, budget.storage_bytes or budget.math_ops")
+    rows = read_table(job, budget)
+    network = job.network(with_data=False)
+    check_layers(rows, network)
+    shape, rules = network.spec.size, job.parts["score"]
+
+    def total(options: Mapping[str, Option]) -> Mapping[str, Any]:
+        trial = copy.deepcopy(network)
+        attach(groups(job, options), trial)
+        return score_with(trial.model, rules, shape).metrics()
+
+    try:
+        options = budget.solve(rows, Prices(network.model, rules, shape), total)
+    except ValueError as error:
+        raise UserError(f"budget.{error}") from None
+    found = groups(job, options)
+    for group, config in found.items():
+        job.run.write_text(f"rules/{group}/budget.yaml", OmegaConf.to_yaml(config))
+    table = rule_table(attach(found, network), network)
+    log.info("%s", text_table([{"layer": layer} | columns for layer, columns in table.items()]))
+    report = score_network(job, network, table)
+    how = " ".join(f"{group}=budget" for group in found)
+    log.info("use them with: --config-dir %s %s", job.run.directory / "rules", how)
+    name, target = budget.target
+    return {"target": {name: target}} | report.metrics()
+
+
+def groups(job: Job, options: Mapping[str, Option]) -> dict[str, dict[str, Any]]:
+    """Config group -> the config's own with the options' rules; a group without rules is left out."""
+    made = {group: rules(options) for group, rules in RULES.items() if job.config[group]}
+    return {group: to_plain(job.config[group]) | {"rules": rules} for group, rules in made.items() if rules}
+
+
+def attach(found: Mapping[str, Mapping[str, Any]], network: Network) -> list[Any]:
+    """Build and attach the groups' compressors, at their final targets."""
+    compressors = [build(config, group) for group, config in found.items()]
+    for compressor in compressors:
+        compressor.attach(network.model)
+        compressor.update(1, 1)
+    return compressors
+
+
+def read_table(job: Job, budget: Budget) -> Rows:
+    """The rows of sensitivity.csv that the config's groups can use.
+
+    Raises:
+        UserError: no such file, or not such a table.
+    """
+    where, given = ("budget.table", budget.table) if budget.table else ("init_from", job.config.init_from)
+    path = Path(given or "").expanduser()
+    path = path / "sensitivity.csv" if path.is_dir() else path
+    if not given or path.suffix != ".csv" or not path.is_file():
+        raise UserError(
+            f"{where}={given}: no sensitivity.csv there; run stage=sensitivity first and give its directory"
+        )
+    try:
+        with path.open(newline="") as file:
+            rows = [row for row in csv.DictReader(file) if job.config[GROUP_OF[row["kind"]]]]
+        if rows and budget.loss not in rows[0]:
+            raise UserError(f"budget.loss={budget.loss}: not in {path}; sensitivity.method=evaluate writes it")
+        read = [row | {key: float(row[key]) for key in ("value", budget.loss)} for row in rows]
+    except (KeyError, TypeError, ValueError) as error:
+        raise UserError(f"{where}={str(path)!r}: not a table of stage=sensitivity, or cut short ({error})") from None
+    if not read:
+        raise UserError(f"{where}={str(path)!r}: nothing in it for prune= and quantize= as they are")
+    return read
+
+
+def check_layers(rows: Rows, network: Network) -> None:
+    """Raises UserError where the table is another network's."""
+    known = compressible_layers(network.model)
+    for row in rows:
+        if row["layer"] not in known:
+            raise UserError(f"budget.table: no layer {row['layer']!r} in the network{near_misses(row['layer'], known)}")

@@ -1,0 +1,162 @@
+"""Budgets: prices are the scorer's, the target is met, and the files are what ``prune=`` and ``quantize=`` take."""
+
+import csv
+
+import pytest
+import timm
+import torch
+
+from micronet_cli.compression.pruner import Pruner, SparsityRule
+from micronet_cli.compression.quantizer import BitsRule, Quantizer
+from micronet_cli.explore.budgets import Budget, prune_rules, quantize_rules
+from micronet_cli.explore.prices import AS_IT_IS, Option, Prices
+from micronet_cli.models import cifar_resnet  # noqa: F401  registers resnet8
+from micronet_cli.scoring import rule_set, score
+from tests.conftest import TINY, metrics_of
+
+SHAPE = (3, 16, 16)
+
+
+@pytest.fixture
+def model():
+    torch.manual_seed(0)
+    return timm.create_model("resnet8", num_classes=5).eval()
+
+
+@pytest.mark.parametrize(
+    "option", [Option(0.5, 3, 6), Option(None, 4, 4), Option(0.75), Option(None, 2, None), Option(None, None, 8)]
+)
+def test_prices_are_what_the_compressed_network_costs(model, option):
+    """One layer compressed by the compressors themselves, all others as they are."""
+    prices = Prices(model, rule_set("official"), SHAPE)
+    layer, others = "layer2.0.conv1", ["conv1", "layer1.0.conv1", "linear"]
+    expected = prices.rest([layer, *others], "score") + prices.of(layer, option, "score")
+    expected += sum(prices.of(other, AS_IT_IS, "score") for other in others)
+    if option.sparsity:
+        pruner = Pruner({"one": SparsityRule(r"layer2\.0\.conv1", option.sparsity)})
+        pruner.attach(model)
+        pruner.update(1, 1)
+    if option.weight_bits or option.activation_bits:
+        bits = BitsRule(r"layer2\.0\.conv1", option.weight_bits, option.activation_bits)
+        Quantizer({"one": bits}).attach(model)
+    assert score(model, SHAPE)["micronet_score"] == pytest.approx(expected, rel=1e-9)
+
+
+def test_prices_leave_the_network_alone(model):
+    before = score(model, SHAPE)
+    prices = Prices(model, rule_set("official"), SHAPE)
+    whole = {f: prices.rest([], f) for f in ("score", "storage_bytes", "math_ops")}
+    assert [whole["score"], whole["storage_bytes"], whole["math_ops"]] == pytest.approx(
+        [before["micronet_score"], before["storage_bytes"], before["math_ops"]]
+    )
+    prices.of("conv1", Option(0.9, 2, 3), "score")
+    assert prices.of("conv1", AS_IT_IS, "score") > prices.of("conv1", Option(0.9, 2, 3), "score")
+    assert score(model, SHAPE) == before
+
+
+class Fixed:
+    """Prices without a scorer: 10 for a layer as it is, 10 (1 - sparsity) else; 5 shared by all."""
+
+    def of(self, layer, option, figure):
+        return 10 * (1 - (option.sparsity or 0))
+
+    def rest(self, layers, figure):
+        return 5.0
+
+
+def rows(**losses):
+    return [
+        {"layer": layer, "kind": "sparsity", "value": value, "divergence": loss}
+        for layer, found in losses.items()
+        for value, loss in zip((0.5, 0.8), found, strict=True)
+    ]
+
+
+def test_the_layer_that_loses_least_is_pruned():
+    def total(options):
+        return {"storage_bytes": 5 + sum(Fixed().of(layer, o, "") for layer, o in options.items())}
+
+    table = rows(tough=(0.1, 0.2), tender=(1, 9))
+    # 25 as they are. 20.1 wants one half pruned; 12.1 the tough one at 0.8 and the tender one at 0.5.
+    half = Budget(storage_bytes=20.1).solve(table, Fixed(), total)
+    assert half == {"tough": Option(0.5), "tender": AS_IT_IS}
+    more = Budget(storage_bytes=12.1).solve(table, Fixed(), total)
+    assert more == {"tough": Option(0.8), "tender": Option(0.5)}
+    assert set(Budget(storage_bytes=100).solve(table, Fixed(), total).values()) == {AS_IT_IS}
+    with pytest.raises(ValueError, match="storage_bytes=8: at least 9 is wanted"):
+        Budget(storage_bytes=8).solve(table, Fixed(), total)
+
+
+def test_what_layers_share_is_found_by_the_scorer():
+    def total(options):  # 3 less than the sum of prices where anything is pruned
+        pruned = any(o != AS_IT_IS for o in options.values())
+        return {"storage_bytes": 5 - 3 * pruned + sum(Fixed().of(layer, o, "") for layer, o in options.items())}
+
+    # By prices alone 17.1 wants both at half (15); the scorer says that one at half costs 17.
+    found = Budget(storage_bytes=17.1).solve(rows(tough=(0.1, 0.2), tender=(1, 9)), Fixed(), total)
+    assert found["tender"] == AS_IT_IS
+    assert found["tough"] in (Option(0.5), Option(0.8))
+    assert total(found)["storage_bytes"] <= 17.1
+
+
+def test_rules_group_layers_with_the_same_option():
+    options = {"a.0": Option(0.625, 2.5, 4), "b": AS_IT_IS, "c": Option(0.625, None, 4), "d": Option(None, 2.5, 4)}
+    assert prune_rules(options) == {"s625": {"match": r"a\.0|c", "sparsity": 0.625}}
+    assert quantize_rules(options) == {
+        "a4": {"match": "c", "weight_bits": None, "activation_bits": 4},
+        "w2_5a4": {"match": r"a\.0|d", "weight_bits": 2.5, "activation_bits": 4},
+    }
+
+
+def test_a_budget_has_one_target():
+    assert Budget().target is None
+    with pytest.raises(ValueError, match=r"storage_bytes=5: budget\.score is given too"):
+        Budget(score=0.1, storage_bytes=5)
+    with pytest.raises(ValueError, match="score=-1: a positive number"):
+        Budget(score=-1)
+
+
+@pytest.fixture(scope="module")
+def measured(tmp_path_factory):
+    from micronet_cli.cli import main
+
+    run = tmp_path_factory.mktemp("sensitivity")
+    main(["stage=sensitivity", *TINY, "sensitivity.method=estimate", "sensitivity.images=32", f"hydra.run.dir={run}"])
+    return run
+
+
+def test_rule_files_reach_the_target_and_can_be_used(micronet, measured):
+    dense = metrics_of(micronet("stage=score", f"init_from={measured}"))["micronet_score"]
+    target = 0.2 * dense
+    run = micronet("stage=allocate", f"init_from={measured}", f"budget.score={target}")
+    reached = metrics_of(run)["micronet_score"]
+    assert 0.95 * target < reached <= target
+    rules = ("--config-dir", str(run / "rules"), "prune=budget", "quantize=budget")
+    used = micronet("stage=score", f"init_from={measured}", *rules)
+    assert metrics_of(used)["micronet_score"] == pytest.approx(reached)
+    with (run / "layers.csv").open() as file:
+        assert any(row.get("prune_rule") for row in csv.DictReader(file))
+    trained = micronet("stage=prune", f"init_from={measured}", *rules, "trainer.max_steps=3", "prune.schedule.end=0.9")
+    assert metrics_of(trained)["micronet_score"] == pytest.approx(reached, rel=0.02)
+
+
+def test_a_budget_of_storage_without_quantisation(micronet, measured):
+    run = micronet("stage=allocate", f"init_from={measured}", "quantize=none", "budget.storage_bytes=100000")
+    assert 95_000 < metrics_of(run)["storage_bytes"] <= 100_000
+    assert (run / "rules" / "prune" / "budget.yaml").is_file()
+    assert not (run / "rules" / "quantize").exists()
+
+
+def test_mistakes_are_named(mistake, measured, tmp_path):
+    allocate = ("stage=allocate", f"init_from={measured}")
+    assert "a target is wanted" in mistake(*allocate)
+    assert "budget.score=1e-09: at least 0.0" in mistake(*allocate, "budget.score=1e-9")
+    assert "sensitivity.method=evaluate writes it" in mistake(*allocate, "budget.score=0.001", "budget.loss=top1_drop")
+    assert "run stage=sensitivity first" in mistake("stage=allocate", *TINY, "budget.score=0.001")
+    table = tmp_path / "sensitivity.csv"
+    lines = (measured / "sensitivity.csv").read_text()
+    table.write_text(lines[:-30])
+    assert "not a table of stage=sensitivity" in mistake(*allocate, "budget.score=0.001", f"budget.table={table}")
+    table.write_text(lines.replace("layer1.0.conv1", "layer9.0.conv1"))
+    assert "no layer 'layer9.0.conv1'" in mistake(*allocate, "budget.score=0.001", f"budget.table={table}")
+    assert "nothing in it" in mistake(*allocate, "prune=none", "quantize=none", "budget.score=0.001")
