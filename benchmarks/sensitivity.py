@@ -1,10 +1,10 @@
 """Sensitivities: what reusing the network's beginning saves, and what the estimate without labels is worth.
 
-    python benchmarks/sensitivity.py --train TRAIN --weights FILE [--images 1000] [--table FILE]
+    python benchmarks/sensitivity.py --train TRAIN --weights FILE [--images 500] [--table FILE]
 
 TRAIN is an ImageFolder directory or tar, FILE weights of ``--model``. Every point of the default sensitivity config is
 evaluated three ways on images held back from TRAIN: by the whole network, from the changed layer on, and by the
-second-order estimate. Times are processor time on one thread. About five minutes for a ResNet-20.
+second-order estimate. Times are processor time on one thread. About four minutes for a ResNet-20.
 """
 
 import argparse
@@ -71,7 +71,7 @@ def main() -> None:
     parser.add_argument("--train", required=True)
     parser.add_argument("--weights", required=True)
     parser.add_argument("--model", default="resnet20")
-    parser.add_argument("--images", type=int, default=1000)
+    parser.add_argument("--images", type=int, default=500)
     parser.add_argument("--few", type=int, nargs="+", default=[64, 256], help="images of the estimate")
     parser.add_argument("--table", type=Path, default=Path("outputs/sensitivity.md"))
     given = parser.parse_args()
