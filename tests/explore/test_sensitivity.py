@@ -170,6 +170,12 @@ def test_stage_writes_a_table_and_a_picture(micronet, capsys, method):
     assert (again / "sensitivity.csv").is_file()
 
 
+def test_a_packed_network_is_refused(micronet, mistake):
+    run = micronet("stage=eval", *TINY)
+    packed = micronet("stage=export", f"init_from={run}") / "model.mnet"
+    assert "is packed and stays as it is" in mistake("stage=sensitivity", f"init_from={packed}")
+
+
 def test_mistakes_are_named(mistake):
     assert "sensitivity.sparsities=[1.5]" in mistake("stage=sensitivity", *TINY, "sensitivity.sparsities=[1.5]")
     assert "sensitivity.weight_bits=[0]" in mistake("stage=sensitivity", *TINY, "sensitivity.weight_bits=[0]")

@@ -17,7 +17,7 @@ from micronet_cli.explore.budgets import Budget, Rows, prune_rules, quantize_rul
 from micronet_cli.explore.prices import Option, Prices
 from micronet_cli.explore.trial import ACTIVATION_BITS, SPARSITY, WEIGHT_BITS
 from micronet_cli.scoring import score_with
-from micronet_cli.stages.compress import rule_table
+from micronet_cli.stages.compress import check_unpacked, rule_table
 from micronet_cli.stages.job import Job
 from micronet_cli.stages.score import score_network
 from micronet_cli.tables import text_table
@@ -37,6 +37,7 @@ def run(job: Job) -> dict[str, Any]:
         raise UserError("budget.score=null: a target is wanted; budget.score, budget.storage_bytes or budget.math_ops")
     rows = read_table(job, budget)
     network = job.network(with_data=False)
+    check_unpacked(network, "stage=allocate")
     check_layers(rows, network)
     shape, rules = network.spec.size, job.parts["score"]
 

@@ -18,8 +18,8 @@ def attach_compressors(job: Job, network: Network) -> list[Any]:
         UserError: a rule is left with no layer (every such rule is named), or the network is packed.
     """
     wanted = [group for group in COMPRESSORS if job.parts[group] is not None]
-    if network.packed is not None and wanted:
-        raise UserError(f"{wanted[0]}: {str(network.packed)!r} is packed and stays as it is; {UNPACKED}")
+    if wanted:
+        check_unpacked(network, wanted[0])
     attached, problems = [], []
     for group in COMPRESSORS:
         if (compressor := job.parts[group]) is not None:
@@ -32,6 +32,12 @@ def attach_compressors(job: Job, network: Network) -> list[Any]:
     if problems:
         raise UserError("\n".join(problems))
     return attached
+
+
+def check_unpacked(network: Network, where: str) -> None:
+    """Raises UserError where the network is packed; ``where`` wants to change it."""
+    if network.packed is not None:
+        raise UserError(f"{where}: {str(network.packed)!r} is packed and stays as it is; {UNPACKED}")
 
 
 def rule_table(compressors: list[Any], network: Network) -> dict[str, dict[str, Any]]:

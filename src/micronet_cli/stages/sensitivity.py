@@ -7,6 +7,7 @@ import numpy as np
 
 from micronet_cli.explore.figure import draw
 from micronet_cli.explore.sensitivity import table
+from micronet_cli.stages.compress import check_unpacked
 from micronet_cli.stages.job import Job
 from micronet_cli.tables import text_table
 from micronet_cli.training.evaluate import evaluate
@@ -20,6 +21,7 @@ def run(job: Job) -> dict[str, Any]:
     device = job.parts["trainer"].torch_device()
     job.require_splits("val")
     network = job.network()
+    check_unpacked(network, "stage=sensitivity")
     network.model.to(device)
     loader = job.loader(network, "val", device)
     if settings.images is not None and settings.images < loader.images:
