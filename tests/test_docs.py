@@ -4,6 +4,7 @@ import doctest
 import itertools
 import re
 import shlex
+import shutil
 import subprocess
 import sys
 from html.parser import HTMLParser
@@ -23,6 +24,7 @@ ROOT = Path(__file__).parents[1]
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
 CONFIGS = sorted((ROOT / "conf").rglob("*.yaml"))
 # What stands for a run's directory.
+AN_EXPORT = re.compile(r"=EXPORT/model\.mnet$")
 A_RUN = re.compile(r"=(outputs/[\w/]+|<run>|RUN|PRUNED|SHRUNK|DENSE)$")
 
 
@@ -69,11 +71,14 @@ def single_jobs(overrides):
 
 @pytest.fixture(scope="module")
 def run(tmp_path_factory):
-    """A run to start from, two steps old."""
+    """A run to start from, two steps old, packed as well."""
     from micronet_cli.cli import main
 
     where = tmp_path_factory.mktemp("docs") / "outputs" / "dense"
     main(["stage=train", *TINY, "trainer.max_steps=2", f"hydra.run.dir={where}"])
+    packed = tmp_path_factory.mktemp("packed")
+    main(["stage=export", f"init_from={where}", "export.onnx=false", f"hydra.run.dir={packed}"])
+    shutil.copy(packed / "model.mnet", where)
     return where
 
 
@@ -93,7 +98,7 @@ def test_command_lines_are_found():
 )
 def test_command_line_composes_and_binds(composed, run, monkeypatch, page, overrides):
     monkeypatch.chdir(run.parents[1])
-    given = [A_RUN.sub(f"={run}", o) for o in overrides]
+    given = [AN_EXPORT.sub(f"={run}/model.mnet", A_RUN.sub(f"={run}", o)) for o in overrides]
     for job in single_jobs(given):
         HydraConfig.instance().set_config(
             compose("config", list(job), return_hydra_config=True)
@@ -104,11 +109,11 @@ def test_command_line_composes_and_binds(composed, run, monkeypatch, page, overr
 
 @pytest.mark.parametrize("page", [page for page in PAGES if "```python" in page.read_text()], ids=lambda p: p.name)
 def test_python_blocks_run(page, run, monkeypatch):
-    """In the order of the page, in one namespace in which ``model`` is a network and RUN a run's directory."""
+    """In the order of the page, in one namespace in which ``model`` is a network and RUN, EXPORT a run's directory."""
     import micronet_cli
 
     monkeypatch.chdir(run.parent)
-    names = {"model": micronet_cli.load(run), "RUN": str(run), "__name__": "__docs__"}
+    names = {"model": micronet_cli.load(run), "RUN": str(run), "EXPORT": str(run), "__name__": "__docs__"}
     for language, code in code_blocks(page.read_text()):
         if language != "python":
             continue
