@@ -19,8 +19,10 @@ micronet: compress image classifiers and prove it.
   micronet stage=prune init_from=RUN prune.rules.conv.sparsity=0.7
   micronet stage=qat   init_from=RUN quantize=w4a4 distill=soft_targets \\
                        distill.teacher.model=NAME distill.teacher.weights=FILE
+  micronet stage=ptq   init_from=RUN           quantise without training and labels
   micronet stage=eval  init_from=RUN
   micronet stage=score init_from=RUN           without init_from: what would this recipe score?
+  micronet stage=export init_from=RUN          model.mnet and model.onnx, read back and compared
   micronet -m stage=prune init_from=RUN prune.rules.conv.sparsity=0.5,0.6,0.7
   micronet stage=report runs='outputs/**'      one HTML page about many runs
 
