@@ -109,6 +109,7 @@ def table(dense: dict, results: dict[str, list[dict]], given: argparse.Namespace
         "# CIFAR-10, measured",
         "",
         f"Seeds {', '.join(map(str, given.seeds))}; {given.epochs} epochs of each stage; {hardware()}.",
+        f"`python benchmarks/cifar10.py --train TRAIN --test TEST --student FILE --teacher FILE --epochs {given.epochs}`",
         "",
         "| recipe | top-1 % | sparsity | weight bits | storage bytes | operations | score | minutes |",
         "|---|---:|---:|---:|---:|---:|---:|---:|",
@@ -119,6 +120,9 @@ def table(dense: dict, results: dict[str, list[dict]], given: argparse.Namespace
         lines.append(
             f"| {RECIPES[name].title} | {' | '.join(cells)} | {cell([r['minutes'] for r in runs], '{:.1f}')} |"
         )
+    if set(results) == set(RECIPES):
+        ours, theirs = (statistics.mean(r["micronet_score"] for r in results[n]) for n in ("micronet", "reference"))
+        lines += ["", f"The score of micronet's recipe is {ours / theirs:.3f} of the reference's."]
     return "\n".join(lines) + "\n"
 
 
