@@ -109,7 +109,8 @@ def table(dense: dict, results: dict[str, list[dict]], given: argparse.Namespace
         "# CIFAR-10, measured",
         "",
         f"Seeds {', '.join(map(str, given.seeds))}; {given.epochs} epochs of each stage; {hardware()}.",
-        f"`python benchmarks/cifar10.py --train TRAIN --test TEST --student FILE --teacher FILE --epochs {given.epochs}`",
+        "`python benchmarks/cifar10.py --train TRAIN --test TEST --student FILE --teacher FILE "
+        f"--epochs {given.epochs}`",
         "",
         "| recipe | top-1 % | sparsity | weight bits | storage bytes | operations | score | minutes |",
         "|---|---:|---:|---:|---:|---:|---:|---:|",

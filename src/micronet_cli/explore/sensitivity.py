@@ -36,7 +36,6 @@ class Sensitivity:
         images: so many of those held back from training, at equal distances; null: all.
         importance: masked weight -> importance, larger = keep.
         memory_mb: MiB for remembered activations; decides how many images are computed together.
-        seed: of the estimate's random signs.
     """
 
     sparsities: list[float] = field(default_factory=lambda: [0.5, 0.75, 0.875])
@@ -46,7 +45,6 @@ class Sensitivity:
     images: int | None = 1024
     importance: Callable[[Tensor], Tensor] = magnitude
     memory_mb: int = 512
-    seed: int = 0
 
     def __post_init__(self) -> None:
         for sparsity in self.sparsities:
@@ -61,12 +59,13 @@ class Sensitivity:
             if (value := getattr(self, name)) is not None and value < 1:
                 raise ValueError(f"{name}={value}: at least 1 is wanted")
 
-    def measure(self, model: nn.Module, batches: Callable[[], Iterator[Batch]]) -> list[dict[str, Any]]:
+    def measure(self, model: nn.Module, batches: Callable[[], Iterator[Batch]], seed: int = 0) -> list[dict[str, Any]]:
         """A row for each point, in the network's order; the model is left as it was.
 
         Args:
             model: any classifier.
             batches: makes the batches, images ``[N, C, H, W]`` and labels ``[N]``, anew at every call.
+            seed: of the estimate's random signs.
 
         Returns:
             ``layer kind value divergence``: mean KL divergence of the output from the unchanged network's, in nats;
@@ -83,7 +82,7 @@ class Sensitivity:
             if left_out := sorted({point.layer for point in points} - set(trial.ranges)):
                 log.warning("not estimated, for they are not called as modules: %s", ", ".join(left_out))
             points = [point for point in points if point.layer in trial.ranges]
-            return self._estimate(trial, points, list(_chunks(batches(), size)))
+            return self._estimate(trial, points, list(_chunks(batches(), size)), seed)
         return self._evaluate(trial, prefix, points, list(_chunks(batches(), size)))
 
     def _evaluate(
@@ -108,8 +107,10 @@ class Sensitivity:
             for point, (kl, hits, nats, _) in zip(points, rows, strict=True)
         ]
 
-    def _estimate(self, trial: Trial, points: Sequence[Point], chunks: Sequence[Batch]) -> list[dict[str, Any]]:
-        curvature = Curvature(trial, torch.Generator().manual_seed(self.seed + rank()))
+    def _estimate(
+        self, trial: Trial, points: Sequence[Point], chunks: Sequence[Batch], seed: int
+    ) -> list[dict[str, Any]]:
+        curvature = Curvature(trial, torch.Generator().manual_seed(seed + rank()))
         sums = torch.zeros(len(points) + 1, dtype=torch.float64)
         for images, _ in _with_time_left(chunks, len(points)):
             sums[:-1] += curvature.divergences(images, points)

@@ -28,7 +28,7 @@ def allocate(
     Raises:
         ValueError: even the cheapest options cost more.
 
-    >>> allocate([[0, 1, 4], [0, 2, 3]], [[10, 6, 2], [10, 6, 2]], 12)
+    >>> allocate([[0, 1, 4], [0, 1, 3]], [[10, 6, 2], [10, 6, 2]], 12)
     [1, 1]
     """
     cheapest = sum(min(options) for options in costs)

@@ -28,7 +28,7 @@ def run(job: Job) -> dict[str, Any]:
         # At equal distances, for files come sorted by class.
         loader.indices = loader.indices[np.linspace(0, loader.images - 1, settings.images).round().astype(int)]
     metrics = evaluate(network.model, loader)
-    rows = settings.measure(network.model, loader.batches)
+    rows = settings.measure(network.model, loader.batches, job.config.seed)
     found = table(rows)
     job.run.write_csv("sensitivity.csv", rows)
     log.info("KL divergence of the output, each layer alone\n%s", text_table(found))
