@@ -87,7 +87,7 @@ def clip_bounds(scale: Any, zero_point: Any, largest: int) -> tuple[Any, Any]:
 def clipped_gradient(grad: Tensor, x: Tensor, low: Tensor, high: Tensor) -> Tensor:
     """``grad`` where ``low <= x <= high``, else 0."""
     if torch.compiler.is_compiling():
-        # A compiler would save the mask in the place of x; its CPU code for masks is not vectorised.
+        # A compiler would save the mask in the place of x, and its CPU code for masks is slow.
         return grad * (1 - (torch.relu(x - high) + torch.relu(low - x)).sign())
     return torch.where((x >= low) & (x <= high), grad, 0.0)
 
