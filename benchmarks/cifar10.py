@@ -40,9 +40,9 @@ PRUNE = ("data.val_fraction=0.02", "trainer.amp=bf16")
 QAT = ("distill.teacher.amp=bf16", "trainer.reestimate_bn_batches=100")
 RECIPES = {
     "reference": Recipe(
-        "reference: AGP to 61 %, range-linear w4a4",
+        "reference: AGP to 61 %, range-linear w4a4, classifier w2.5 with a float input",
         prune=("prune.rules.conv.sparsity=0.613", "optim.lr=0.01"),
-        qat=("quantize=w4a4", "optim.lr=0.03", *TEACHER),
+        qat=("quantize=micronet2019", "optim.lr=0.03", *TEACHER),
     ),
     "micronet": Recipe(
         "micronet: AGP to 74 % with the teacher, w3a5 (first stage w4a5), stem w4a8, 8-bit adds, adder tree",

@@ -22,8 +22,8 @@ from omegaconf import OmegaConf
 from torch import nn
 
 import micronet_cli.models.cifar_resnet  # noqa: F401  registers the networks
+from micronet_cli.allocator import keep_freed_memory, use_huge_pages
 from micronet_cli.config import build
-from micronet_cli.training.allocator import keep_freed_memory
 
 CONF = Path(__file__).parents[1] / "conf"
 OURS = {"fp32": None, "prune": "prune/agp", "w4a4": "quantize/w4a4", "lsq": "quantize/lsq"}
@@ -187,7 +187,7 @@ def main() -> None:
     parser.add_argument("--threads", type=int, default=None, help="CPU threads (default: torch's own choice)")
     parser.add_argument("--device", choices=("cpu", "cuda"), default="cpu")
     parser.add_argument("--compile", action="store_true", help="compiled variants too (minutes of compiling)")
-    parser.add_argument("--default-malloc", action="store_true", help="glibc's own thresholds")
+    parser.add_argument("--default-malloc", action="store_true", help="neither huge pages nor memory kept")
     parser.add_argument(
         "--clock", choices=CLOCKS, default="wall", help="processor: time of all threads, for a machine with other work"
     )
@@ -196,6 +196,7 @@ def main() -> None:
     arguments = parser.parse_args()
     warnings.filterwarnings("ignore", category=DeprecationWarning)
     if not arguments.default_malloc:
+        use_huge_pages()
         keep_freed_memory()
     if arguments.threads:
         torch.set_num_threads(arguments.threads)

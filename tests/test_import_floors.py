@@ -10,6 +10,7 @@ import micronet_cli
 ROOT = Path(micronet_cli.__file__).parent
 # room -> rooms it may import from (besides itself)
 ALLOWED = {
+    "allocator": set(),
     "functional": set(),
     "errors": set(),
     "distributed": {"errors"},
@@ -27,7 +28,7 @@ ALLOWED = {
     "models": {"errors"},
     "data": {"distributed", "errors", "models"},
     "checkpoint": {"artifact", "config", "errors", "models", "runs"},
-    "training": {"checkpoint", "data", "distributed", "errors", "functional", "models", "runs"},
+    "training": {"allocator", "checkpoint", "data", "distributed", "errors", "functional", "models", "runs"},
     "scoring": {"compression", "errors", "functional", "tables"},
     "artifact": {"checkpoint", "compression", "errors", "functional", "models", "runs"},
     "explore": {"compression", "distributed", "errors", "functional", "scoring"},
@@ -35,7 +36,7 @@ ALLOWED = {
         "artifact", "checkpoint", "compression", "config", "data", "distributed", "errors", "explore", "models",
         "outcomes", "overrides", "paths", "runs", "scoring", "search", "tables", "training",
     },
-    "cli": {"errors", "outcomes", "overrides", "paths", "search_path", "stages", "sweeps"},
+    "cli": {"allocator", "errors", "outcomes", "overrides", "paths", "search_path", "stages", "sweeps"},
     "__init__": {"checkpoint"},
 }  # fmt: skip
 SEES_CFG = {"cli", "config", "overrides", "search_path", "stages", "sweeps"}

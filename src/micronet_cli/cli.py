@@ -6,6 +6,7 @@ import sys
 from pathlib import Path
 from typing import Any, NoReturn
 
+from micronet_cli.allocator import use_huge_pages
 from micronet_cli.errors import Interrupted, JobsFailed, UserError
 from micronet_cli.overrides import explain, free_key, group_names
 from micronet_cli.paths import CONF
@@ -46,6 +47,7 @@ def main(argv: list[str] | None = None) -> None:
     if {"-h", "--help"} & set(arguments):
         print(usage(), end="")
         return
+    use_huge_pages()
     debug = "debug=true" in [a.lstrip("+").lower() for a in arguments]
     try:
         completing = {"-sc", "--shell-completion", "--shell_completion"} & set(arguments)

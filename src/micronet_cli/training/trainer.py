@@ -16,11 +16,11 @@ from tqdm import tqdm
 from tqdm.contrib.logging import logging_redirect_tqdm
 
 from micronet_cli import checkpoint, distributed
+from micronet_cli.allocator import keep_freed_memory
 from micronet_cli.checkpoint import Network
 from micronet_cli.data.loader import Loader
 from micronet_cli.errors import Interrupted, UserError
 from micronet_cli.runs import Run
-from micronet_cli.training.allocator import keep_freed_memory
 from micronet_cli.training.batch_norm import freeze_batch_norm, reestimate_batch_norm
 from micronet_cli.training.diagnose import first_non_finite
 from micronet_cli.training.evaluate import autocast, evaluate

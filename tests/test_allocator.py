@@ -1,0 +1,34 @@
+"""Memory is asked for before the first tensor, and a user's own wish is kept."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from micronet_cli.allocator import use_huge_pages
+
+NAME = "THP_MEM_ALLOC_ENABLE"
+MODE = Path("/sys/kernel/mm/transparent_hugepage/enabled")
+
+
+@pytest.mark.parametrize(("given", "kept"), [(None, "1"), ("0", "0")])
+def test_a_wish_of_the_environment_is_kept(monkeypatch, given, kept):
+    monkeypatch.setenv(NAME, "to be restored")
+    del os.environ[NAME]
+    if given:
+        os.environ[NAME] = given
+    use_huge_pages()
+    assert os.environ[NAME] == kept
+
+
+@pytest.mark.skipif(not MODE.is_file() or "[never]" in MODE.read_text(), reason="this system has no huge pages")
+def test_large_tensors_lie_in_huge_pages():
+    code = (
+        "from micronet_cli.allocator import use_huge_pages; use_huge_pages(); import torch\n"
+        "x = torch.ones(1 << 25); print(open('/proc/self/smaps_rollup').read())"
+    )
+    out = subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True).stdout
+    (kilobytes,) = [int(line.split()[1]) for line in out.splitlines() if line.startswith("AnonHugePages")]
+    assert kilobytes > 0
