@@ -9,7 +9,7 @@ from torch import nn
 from micronet_cli import checkpoint
 from micronet_cli.checkpoint import Network
 from micronet_cli.compression.effective_weight import effective_weight
-from micronet_cli.compression.pruner import Pruner, SparsityRule
+from micronet_cli.compression.pruner import Pruner, SparsityRule, silence
 from micronet_cli.compression.quantizer import BitsRule, Quantizer
 from micronet_cli.data.datasets import Digits
 from micronet_cli.errors import Interrupted, UserError
@@ -23,7 +23,7 @@ from micronet_cli.training.meter import Meter
 from micronet_cli.training.objectives import CrossEntropy, Distillation
 from micronet_cli.training.optim import Optim
 from micronet_cli.training.settings import Trainer
-from micronet_cli.training.trainer import Fit
+from micronet_cli.training.trainer import Fit, copy_zeros
 from tests.conftest import history_of
 
 CPU = torch.device("cpu")
@@ -95,6 +95,16 @@ def test_pruner_reaches_its_target_at_the_very_end(tmp_path):
     for model in (fitted.model, fitted.reported, checkpoint.load(str(tmp_path)).model):
         mask = effective_weight(model.layer3[0].conv1).mask
         assert int((~mask).sum()) == mask.numel() // 2
+
+
+def test_a_dropped_filter_is_zero_in_the_averaged_network_too():
+    norm = nn.BatchNorm2d(4)
+    nn.init.constant_(norm.bias, 2.0)
+    averaged = copy.deepcopy(norm)
+    silence(norm, torch.tensor([True, False, True, False]))
+    copy_zeros(norm, averaged)
+    assert averaged.weight.tolist() == [1, 0, 1, 0]
+    assert averaged.bias.tolist() == [2, 0, 2, 0]
 
 
 def test_best_is_chosen_among_networks_at_their_target(tmp_path):

@@ -189,7 +189,7 @@ class Fit:
         ended = self.step == self.total
         settled = [compressor.update(self.step - (not ended), self.total) for compressor in self.compressors]
         if self.ema:
-            copy_masks(self.model, self.ema.module)
+            copy_zeros(self.model, self.ema.module)
         for model in dict.fromkeys((self.model, self.reported)):  # in the same order in every process
             distributed.average_batch_norm(model)
         metrics = evaluate(self.reported, self.val, self.settings.amp)
@@ -269,9 +269,12 @@ class Fit:
         )
 
 
-def copy_masks(source: nn.Module, target: nn.Module) -> None:
-    """Bring a copy's masks up to date."""
+@torch.no_grad()
+def copy_zeros(source: nn.Module, target: nn.Module) -> None:
+    """Bring an average's masks up to date, and the parameters that a dropped filter leaves at exactly 0."""
     masks = {name: buffer for name, buffer in source.named_buffers() if buffer.dtype == torch.bool}
     for name, buffer in target.named_buffers():
         if name in masks:
             buffer.copy_(masks[name])
+    for own, averaged in zip(source.parameters(), target.parameters(), strict=True):
+        averaged.mul_(own != 0)
