@@ -14,6 +14,7 @@ import statistics
 import time
 import warnings
 from collections.abc import Callable
+from itertools import cycle
 from pathlib import Path
 from typing import Any
 
@@ -101,11 +102,13 @@ def training_step(model: nn.Module, device: str, compiled: bool) -> Callable[[],
     optimizer = torch.optim.SGD(model.parameters(), lr=0.001, momentum=0.9)
     forward = torch.compile(model) if compiled else model
     generator = torch.Generator().manual_seed(0)
-    images = torch.randn(128, 3, 32, 32, generator=generator).to(device, memory_format=torch.channels_last)
+    # Batches differ, so that ranges move as they do in training.
+    batches = torch.randn(16, 128, 3, 32, 32, generator=generator).to(device)
+    images = cycle([batch.contiguous(memory_format=torch.channels_last) for batch in batches])
     labels = torch.randint(10, (128,), generator=generator).to(device)
 
     def step() -> None:
-        loss = nn.functional.cross_entropy(forward(images), labels)
+        loss = nn.functional.cross_entropy(forward(next(images)), labels)
         loss.backward()
         optimizer.step()
         optimizer.zero_grad(set_to_none=True)

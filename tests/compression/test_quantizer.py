@@ -10,6 +10,8 @@ from micronet_cli.compression.fake_quantize import ActivationFakeQuantize
 from micronet_cli.compression.pruner import Pruner, SparsityRule
 from micronet_cli.compression.quantizer import BitsRule, Quantizer
 from micronet_cli.compression.targets import compressible_layers
+from micronet_cli.functional.cache_blocks import blocks_pay
+from micronet_cli.functional.calibration import min_max, mse
 
 ALL = {"all": BitsRule(".*")}
 
@@ -56,6 +58,24 @@ def test_golden_range_is_a_corrected_average():
     assert quantizer.high.item() == pytest.approx(3.0)
     quantizer.eval()(torch.tensor([100.0]))
     assert quantizer.high.item() == pytest.approx(3.0)
+
+
+@pytest.mark.parametrize("factor", [0.9, 3.0])
+@pytest.mark.parametrize("estimate", [min_max, mse])
+def test_gradient_of_a_batch_within_the_range_and_of_one_beyond(factor, estimate):
+    torch.manual_seed(0)
+    x = torch.rand(2, 2**18)
+    x[0, 0] = 5.0  # the range of least error leaves it out
+    quantizer = ActivationFakeQuantize(4, estimate=estimate).train()
+    for _ in range(20):
+        quantizer(x)
+    leaf = (x * factor).requires_grad_()
+    assert blocks_pay(leaf)
+    quantizer(leaf).backward(torch.full_like(x, 2.0))
+    scale, zero_point = quantizer.qparams()
+    clipped = torch.round(leaf * scale - zero_point) > 15
+    assert bool(clipped.any()) == (factor > 1 or estimate is mse)
+    assert torch.equal(leaf.grad, torch.where(clipped, 0.0, 2.0))
 
 
 def test_gradient_flows_through_to_the_weights():

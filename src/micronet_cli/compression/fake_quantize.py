@@ -8,9 +8,11 @@ import torch
 from torch import Tensor, nn
 
 from micronet_cli.distributed import range_over_ranks
+from micronet_cli.functional.cache_blocks import blocks_pay
 from micronet_cli.functional.calibration import Range, min_max
 from micronet_cli.functional.quantization import (
     channel_range,
+    clip_bounds,
     fake_quantize,
     quant_max,
     range_linear,
@@ -122,13 +124,14 @@ class ActivationFakeQuantize(FakeQuantize):
         for name in ("low", "high", "seen"):
             self.register_buffer(name, torch.zeros(()))
 
-    def observe(self, x: Tensor) -> None:
-        """Take the range of ``x`` into the average."""
+    def observe(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        """Take the range of ``x``, which is returned, into the average."""
         low, high = range_over_ranks(*self.estimate(x.detach(), self.bits))
         self.seen.lerp_(torch.ones_like(self.seen), 1 - self.decay)
         rate = (1 - self.decay) / self.seen
         self.low.lerp_(low.to(self.low.dtype), rate)
         self.high.lerp_(high.to(self.high.dtype), rate)
+        return low, high
 
     def qparams(self) -> tuple[Tensor, Tensor]:
         """Scale and zero point, 0-dim."""
@@ -138,10 +141,14 @@ class ActivationFakeQuantize(FakeQuantize):
 
     def forward(self, x: Tensor) -> Tensor:
         """Shape and type unchanged; tracks the range in training mode."""
-        if self.training and not self.frozen:
-            self.observe(x)
+        batch = self.observe(x) if self.training and not self.frozen else None
         scale, zero_point = self.qparams()
-        return fake_quantize(x.to(scale.dtype), scale, zero_point, quant_max(self.bits)).to(x.dtype)
+        largest, clips = quant_max(self.bits), True
+        if batch is not None and self.estimate is min_max and blocks_pay(x):
+            # Most batches stay within a tracked range: nothing to clip, and no pass over the tensor's gradient.
+            low, high = clip_bounds(scale, zero_point, largest)
+            clips = bool((batch[0] <= low) | (batch[1] >= high))
+        return fake_quantize(x.to(scale.dtype), scale, zero_point, largest, clips).to(x.dtype)
 
     def qparams_bits(self, shape: torch.Size) -> int:
         """One 32-bit scale and one 32-bit zero point."""

@@ -33,7 +33,11 @@ def dense(x: Tensor) -> Tensor:
     return x if is_dense(x) else x.contiguous()
 
 
+def flat(x: Tensor) -> Tensor:
+    """The elements of a dense tensor as they lie in memory: a 1-d view."""
+    return x.as_strided((x.numel(),), (1,))
+
+
 def blocks(*tensors: Tensor) -> Iterator[tuple[Tensor, ...]]:
     """Flat blocks of tensors of one shape and layout, each dense: views that share their memory."""
-    flat = [t.as_strided((t.numel(),), (1,)) for t in tensors]
-    yield from zip(*(t.split(BLOCK) for t in flat), strict=True)
+    yield from zip(*(flat(t).split(BLOCK) for t in tensors), strict=True)

@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from micronet_cli.functional.cache_blocks import blocks, blocks_pay, dense
+from micronet_cli.functional.cache_blocks import blocks_pay, dense, flat
 from micronet_cli.functional.quantization import codes, quantize_blocks
 
 
@@ -99,7 +99,7 @@ class _LearnedStep(torch.autograd.Function):
 
 
 class _LearnedStepInBlocks(torch.autograd.Function):
-    """The same numbers for one step a tensor, in the processor's cache; sums over the tensor become dot products."""
+    """The same numbers for one step a tensor; sums over the tensor become dot products."""
 
     @staticmethod
     def forward(
@@ -119,15 +119,11 @@ class _LearnedStepInBlocks(torch.autograd.Function):
         size, first, largest, scale, residual, has_offset = ctx.options
         if grad.stride() != x.stride():
             grad = torch.empty_like(x).copy_(grad)
-        grad_x = torch.empty_like(x)
-        rounded = exact = outside = 0.0
-        clip = torch.ops.aten.hardtanh_backward.grad_input
-        for g, source, value, part in blocks(grad, x, out, grad_x):
-            clip(g, source, first * size, (first + largest) * size, grad_input=part)
-            rounded += torch.dot(g, value).item()
-            exact += torch.dot(part, source if residual else value).item()
-            if has_offset:
-                outside += (g.sum() - part.sum()).item()
+        grad_x = torch.ops.aten.hardtanh_backward(grad, x, first * size, (first + largest) * size)
+        g, inner = flat(grad), flat(grad_x)
+        rounded = torch.dot(g, flat(out)).item()
+        exact = torch.dot(inner, flat(x if residual else out)).item()
+        outside = (g.sum() - inner.sum()).item() if has_offset else 0.0
         grad_step = (rounded - exact) / size - first * outside
         result = [grad_step * scale, outside * scale if has_offset else None]
         step_, offset_ = (None if value is None else torch.full_like(ctx.step, value) for value in result)

@@ -112,16 +112,19 @@ class _FakeQuantizeInBlocks(torch.autograd.Function):
     """The same numbers for one range a tensor, in the processor's cache."""
 
     @staticmethod
-    def forward(ctx: Any, x: Tensor, scale: float, zero_point: float, largest: int) -> Tensor:
+    def forward(ctx: Any, x: Tensor, scale: float, zero_point: float, largest: int, clip_gradient: bool) -> Tensor:
         x = dense(x)
-        ctx.save_for_backward(x)
-        ctx.bounds = clip_bounds(scale, zero_point, largest)
+        ctx.bounds = clip_bounds(scale, zero_point, largest) if clip_gradient else None
+        if clip_gradient:
+            ctx.save_for_backward(x)
         return quantize_blocks(x, scale, zero_point, largest)
 
     @staticmethod
-    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None, None, None]:
-        (x,) = ctx.saved_tensors
-        return torch.ops.aten.hardtanh_backward(grad, x, *ctx.bounds), None, None, None
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None, None, None, None]:
+        if ctx.bounds is not None:
+            (x,) = ctx.saved_tensors
+            grad = torch.ops.aten.hardtanh_backward(grad, x, *ctx.bounds)
+        return grad, None, None, None, None
 
 
 def quantize_blocks(x: Tensor, scale: float, zero_point: float, largest: int) -> Tensor:
@@ -141,8 +144,8 @@ def fake_quantize(x: Tensor, scale: Tensor, zero_point: Tensor, largest: int, cl
 
     The gradient is 1; with ``clip_gradient`` it is 0 where the code was clamped.
     """
-    if clip_gradient and scale.dim() == 0 and blocks_pay(x):
-        return _FakeQuantizeInBlocks.apply(x, scale.item(), zero_point.item(), largest)
+    if scale.dim() == 0 and blocks_pay(x):
+        return _FakeQuantizeInBlocks.apply(x, scale.item(), zero_point.item(), largest, clip_gradient)
     return _FakeQuantize.apply(x, scale, zero_point, largest, clip_gradient)
 
 
