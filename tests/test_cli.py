@@ -43,6 +43,7 @@ def test_completion_imports_no_torch():
         (("stage=train", "data=imagefolder"), "data.train: missing"),
         (("stage=eval", "init_from=/nowhere"), "init_from='/nowhere': no such file or directory"),
         (("stage=qat", "distill=soft_targets"), "distill.teacher.model=None: a teacher is wanted"),
+        (("stage=qat", "distill=soft_targets", "distill.teacher.model=resnet2O"), "distill.teacher.model=resnet2O: no"),
         (("stage=train", "trainer.epochs=[1"), "no viable alternative at input '[1'"),
         (("stage=train", "trainer.device=cuda:9"), "trainer.device='cuda:9': auto or cpu or cuda is wanted"),
         (("stage=train", "data=cifar10", "data.root=/nowhere"), "data.root='/nowhere': no CIFAR-10 there"),

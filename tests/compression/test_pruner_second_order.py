@@ -2,6 +2,7 @@ import copy
 
 import pytest
 import torch
+from timm.layers import Conv2dSame
 from torch import nn
 
 from micronet_cli.compression.effective_weight import effective_weight, original_weight
@@ -170,6 +171,8 @@ def test_too_large_and_unknown_layers_are_named():
     model = nn.Sequential(nn.Linear(2, 2), nn.Conv2d(2, 2, 3, padding=1, padding_mode="reflect"))
     with pytest.raises(ValueError, match="1: a linear layer or a 2-d convolution"):
         make().attach(model)
+    with pytest.raises(ValueError, match="1: a linear layer or a 2-d convolution"):  # pads by itself
+        make().attach(nn.Sequential(nn.Linear(2, 2), Conv2dSame(2, 2, 3, stride=2)))
 
 
 @pytest.mark.parametrize("options", [{"at": 0.0}, {"calibration": 0.6}, {"dampening": 0.0}, {"max_inputs": 0}])

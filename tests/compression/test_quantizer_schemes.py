@@ -218,6 +218,25 @@ def test_pact_starts_at_the_range_and_lsq_plus_at_both_ends():
     assert (plus.step.item(), plus.zero_point().item(), plus.beta.item()) == (1, -1, -1)
 
 
+@pytest.mark.parametrize("bits", [4, 8])
+def test_pact_learns_alpha_at_the_pace_of_its_gradient(bits):
+    quantizer = PACT()(bits).train()
+    top = 2**bits - 1
+    quantizer(torch.tensor([[0.0, 2.0]]))
+    alpha = quantizer.step.item() * top
+    (0.1 * quantizer(torch.tensor([[0.5, 3.0]]))).sum().backward()  # d loss / d alpha = 0.1 (equation 3)
+    quantizer.step.data -= 0.01 * quantizer.step.grad
+    assert quantizer.step.item() * top == pytest.approx(alpha - 0.01 * 0.1, abs=1e-6)
+
+
+@pytest.mark.parametrize(("first", "top"), [(0.0, 15), (-1.0, 7)])
+def test_lsq_scales_the_gradient_of_the_step_by_features_and_levels(first, top):
+    quantizer = LSQActivation()(4).train()
+    quantizer(torch.tensor([[first, 1.0, 3.0]]))
+    quantizer(torch.tensor([[0.0, 50.0, 0.0]])).sum().backward()
+    assert quantizer.step.grad.item() == pytest.approx(top / (3 * top) ** 0.5)  # section 2.2
+
+
 def test_an_empty_first_batch_leaves_a_usable_step():
     quantizer = LSQActivation()(4).train()
     assert quantizer(torch.zeros(2, 3)).tolist() == [[0, 0, 0]] * 2
@@ -257,6 +276,7 @@ def test_a_rule_has_schemes_of_its_own():
         ({"weight": RangeLinear(symmetric=True), "weight_bits": 1}, "symmetric"),
         ({"activation": PACT(), "activation_bits": 1}, "rules.all.activation_bits=1: PACT"),
         ({"freeze_at": 2}, "freeze_at=2"),
+        ({"freeze_at": 0}, "freeze_at=0"),
     ],
 )
 def test_impossible_combinations_are_refused(changes, said):

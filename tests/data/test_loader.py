@@ -6,7 +6,7 @@ import pytest
 import torch
 from PIL import Image
 
-from micronet_cli.data.augment import crop_and_flip
+from micronet_cli.data.augment import Augmentation, crop_and_flip
 from micronet_cli.data.datasets import Cifar, Digits, ImageFolder
 from micronet_cli.errors import UserError
 from micronet_cli.models.model import InputSpec
@@ -112,6 +112,28 @@ def test_labels_follow_the_networks_class_order(image_folder):
     assert sorted(set(source.labels)) == [0, 2]
     with pytest.raises(UserError, match="1 classes that the network does not know: red"):
         ImageFolder(test=str(image_folder)).source("test", ["blue"])
+
+
+def test_val_has_an_image_of_any_train(image_folder):
+    data = ImageFolder(train=str(image_folder), val_fraction=0.01)
+    assert [len(data.source(split).labels) for split in ("train", "val")] == [23, 1]
+
+
+def test_what_is_no_image_folder_is_answered(image_folder, tmp_path):
+    with pytest.raises(UserError, match="outside of class folders"):
+        ImageFolder(test=str(image_folder / "red")).source("test")
+    (tmp_path / "cut.tar").write_bytes(b"no tar")
+    with pytest.raises(UserError, match=r"data\.test=.*no images in ImageFolder layout"):
+        ImageFolder(test=str(tmp_path / "cut.tar")).source("test")
+    with pytest.raises(ValueError, match="auto_augment='trivial'"):
+        ImageFolder(test=str(image_folder), auto_augment="trivial")
+
+
+@pytest.mark.parametrize(("images", "mixed"), [(4, 4), (5, 4), (1, 1)])
+def test_an_odd_batch_is_mixed_but_for_one_image(images, mixed):
+    augmentation = Augmentation(mixup=0.5, cutmix=0.5)
+    found, labels = augmentation.batch(torch.randn(images, 3, 8, 8), torch.arange(images) % 3, 3, (0, 0))
+    assert (len(found), len(labels)) == (mixed, mixed)
 
 
 def test_held_out_val_is_not_trained_on(image_folder):

@@ -5,7 +5,7 @@ import torch
 
 from micronet_cli.functional.accumulator import accumulator_aware, l1_limit
 from micronet_cli.functional.cache_blocks import BLOCK
-from micronet_cli.functional.calibration import min_max, mse, percentile
+from micronet_cli.functional.calibration import min_max, mse, percentile, sample
 from micronet_cli.functional.learned_step import learned_step, lsq_plus_step, lsq_step
 from micronet_cli.functional.quantization import (
     _FakeQuantize,
@@ -115,6 +115,15 @@ def test_golden_ranges_of_a_batch():
     assert percentile(x, 4)[1].item() == pytest.approx(1.0, abs=0.2)
     # Four levels for 0, 1, 2, 3: every value is met, so nothing is cut.
     assert [v.item() for v in mse(torch.tensor([0.0, 1.0, 2.0, 3.0]), 2)] == [0, 3]
+
+
+@pytest.mark.parametrize("shape", [(256, 16, 32, 32), (64, 32, 64, 64), (257, 3, 97, 31)])
+def test_a_sample_meets_every_row_column_and_channel(shape):
+    for dim in (1, 2, 3):
+        view = [1, 1, 1, 1]
+        view[dim] = shape[dim]
+        met = sample(torch.arange(shape[dim]).view(view).expand(shape)).unique()
+        assert len(met) == shape[dim]
 
 
 def test_range_of_least_error_beats_the_whole_range():

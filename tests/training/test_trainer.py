@@ -11,8 +11,10 @@ from micronet_cli.checkpoint import Network
 from micronet_cli.compression.effective_weight import effective_weight
 from micronet_cli.compression.pruner import Pruner, SparsityRule, silence
 from micronet_cli.compression.quantizer import BitsRule, Quantizer
+from micronet_cli.compression.regrow import Regrow
 from micronet_cli.data.datasets import Digits
 from micronet_cli.errors import Interrupted, UserError
+from micronet_cli.functional.pruning import Taylor
 from micronet_cli.functional.schedules import AGP
 from micronet_cli.models import cifar_resnet  # noqa: F401
 from micronet_cli.models.model import InputSpec
@@ -152,6 +154,36 @@ def test_infinite_activation_names_its_layer():
     assert first_non_finite(model, torch.ones(1, 2)) == "layer 1"
 
 
+def test_overflow_of_half_precision_names_its_layer(tmp_path, monkeypatch):
+    fitted = fit(tmp_path, Trainer(max_steps=2, amp="fp16"))
+    with torch.no_grad():
+        fitted.model.layer2[0].conv1.weight.fill_(60000.0)  # finite in float32, not its products in fp16
+    with pytest.raises(UserError, match=r"first seen in layer layer2\.0\.conv1"):
+        fitted.run()
+
+
+@pytest.mark.parametrize("options", [{"importance": Taylor()}, {"regrow": Regrow()}])
+def test_scaled_gradients_are_not_ranked_by(tmp_path, options):
+    fitted = fit(tmp_path, Trainer())
+    pruner = Pruner({"all": SparsityRule(".*", 0.5)}, **options)
+    with pytest.raises(UserError, match=r"trainer\.amp=fp16"):
+        Fit(
+            Trainer(amp="fp16"), Optim(), fitted.network, CrossEntropy(), [pruner], fitted.train, fitted.val,
+            fitted.run_dir,
+        )  # fmt: skip
+
+
+@pytest.mark.parametrize("options", [{"clip_grad_norm": -1}, {"reestimate_bn_batches": 0}])
+def test_impossible_settings_are_refused(options):
+    with pytest.raises(ValueError, match="more than 0, or null, is wanted"):
+        Trainer(**options)
+
+
+def test_unknown_argument_of_an_optimiser_is_answered():
+    with pytest.raises(UserError, match=r"optim\.args=.*momentum does not take them"):
+        Optim("momentum", args={"betta": 0.9}).optimizer(nn.Linear(2, 2))
+
+
 def test_distillation_gradient_differs_from_cross_entropys(tmp_path):
     torch.manual_seed(0)
     student, teacher = timm.create_model("resnet8"), timm.create_model("resnet8")
@@ -216,7 +248,7 @@ def test_exponential_schedule_holds_then_decays():
     model = nn.Linear(2, 2)
     optim = Optim("momentum", lr=1.0, schedule="exponential", gamma=0.5, hold_epochs=2)
     optimizer = optim.optimizer(model)
-    scheduler = optim.scheduler(optimizer, epochs=5, steps_per_epoch=10)
+    scheduler = optim.scheduler(optimizer, steps=50, steps_per_epoch=10)
     rates = []
     for step in range(50):
         scheduler.step_update(step)
@@ -224,10 +256,11 @@ def test_exponential_schedule_holds_then_decays():
     assert rates == [1.0] * 20 + [0.5] * 10 + [0.25] * 10 + [0.125] * 10
 
 
-def test_cosine_schedule_ends_near_zero():
+@pytest.mark.parametrize("per_epoch", [50, 1000])  # whole epochs, and less than one
+def test_cosine_schedule_ends_near_zero(per_epoch):
     optim = Optim("momentum", lr=1.0)
     optimizer = optim.optimizer(nn.Linear(2, 2))
-    scheduler = optim.scheduler(optimizer, epochs=2, steps_per_epoch=50)
+    scheduler = optim.scheduler(optimizer, steps=100, steps_per_epoch=per_epoch)
     scheduler.step_update(50)
     assert optimizer.param_groups[0]["lr"] == pytest.approx(0.5)
     scheduler.step_update(99)
@@ -268,3 +301,5 @@ def test_hint_of_an_unknown_layer_names_near_misses():
     model = timm.create_model("resnet8")
     with pytest.raises(UserError, match=r"distill\.hints\.\*\.student='layer9': no such layer; there are layer"):
         HintLoss(model, model, {"x": Hint("layer9", "layer1")}, (torch.zeros(2, 3, 8, 8),) * 2)
+    with pytest.raises(UserError, match=r"distill\.hints\.x: outputs of as many dimensions are wanted"):
+        HintLoss(model, model, {"x": Hint("linear", "layer1")}, (torch.zeros(2, 3, 8, 8),) * 2)

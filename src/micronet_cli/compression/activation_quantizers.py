@@ -4,7 +4,6 @@ A scheme is what ``quantize.activation`` names: a frozen dataclass whose call ``
 Learned steps start from the first training batch, which also decides whether the data are signed.
 """
 
-import math
 from dataclasses import dataclass
 from typing import Any
 
@@ -103,10 +102,10 @@ class LearnedStepActivation(ActivationFakeQuantize):
         if self.training and not self.started:
             self.start(x)
         largest, zero_point, step = quant_max(self.bits), self.zero_point(), self.size()
-        scale = 1.0
-        if self.residual:
-            top = largest if self.offset() is not None else largest + signed_min(largest)
-            scale = 1 / math.sqrt(max(x.numel() // max(x.shape[0], 1), 1) * top)
+        top = largest + (zero_point if self.offset() is None else torch.zeros_like(zero_point))  # Q_P
+        features = max(x.numel() // max(x.shape[0], 1), 1)
+        # PACT learns alpha = Q_P step: the step's gradient and its change are both a Q_P-th of alpha's.
+        scale = (features * top).rsqrt() if self.residual else top**-2
         out = learned_step(x.to(step.dtype), step, zero_point, largest, scale, self.residual, self.offset())
         return out.to(x.dtype)
 
@@ -167,7 +166,7 @@ class LSQPlus:
 class PACT:
     """Parameterised clipping (Choi et al., arXiv 1805.06085): step alpha / Q_P, alpha learns from clipped values.
 
-    Signed data are clipped at both ends. The paper's decay of alpha is left to ``optim.weight_decay``.
+    Signed data are clipped at both ends. The paper's decay of alpha is not applied.
 
     Attributes:
         estimate: first batch -> range that alpha starts from.

@@ -64,7 +64,10 @@ def chains(model: nn.Module, input_shape: Sequence[int]) -> dict[str, Chain]:
 
 @dataclass(frozen=True)
 class _Op:
-    """One executed operator: its name, what made it run, arguments after the first, the value it makes."""
+    """One executed operator: its name, its BatchNorm if it is one, how to run it, what it reads and makes.
+
+    ``made`` is the number of the result.
+    """
 
     kind: str
     norm: str | None

@@ -108,7 +108,8 @@ class ActivationFakeQuantize(FakeQuantize):
     Attributes:
         low, high: the corrected averages, 0-dim.
         seen: 1 - d^t, 0 before the first batch.
-        symmetric: a range symmetric to 0 where data are signed, from 0 where they are not; else the data's own.
+        symmetric: where data are signed a range from -(n + 1) to n steps, from 0 where they are not; else the data's
+            own.
         estimate: batch -> its range.
         frozen: the range stays as it is, while training too.
     """

@@ -87,6 +87,11 @@ class Pruner:
         self._exchange: Exchange | None = None
         self._norms: list[tuple[nn.Module, nn.Module]] = []
 
+    @property
+    def reads_gradients(self) -> bool:
+        """Whether gradients of several steps are added up, so that all must have one scale."""
+        return isinstance(self.importance, Accumulated) or self.regrow is not None
+
     def attach(self, model: nn.Module) -> None:
         """Give every ruled layer a mask (an inherited one goes on); structure only.
 

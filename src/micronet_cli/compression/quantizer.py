@@ -94,7 +94,7 @@ class Quantizer:
         activation: a scheme of ``activation_quantizers``; null: range-linear over a moving average.
         accumulator_bits: width of the integer accumulator that no layer with a quantised input may overflow (A2Q);
             takes the place of the weight scheme there. Null: any.
-        freeze_at: progress in [0, 1] from which tracked activation ranges stay as they are; null: never.
+        freeze_at: progress in (0, 1] from which tracked activation ranges stay as they are; null: never.
         outputs: rule name -> modules of any kind whose output is quantised too, so that what follows (a residual add, a
             pool) has operands of that width.
         fold_batch_norm: fold BatchNorms into the layers before them first, and train without them.
@@ -116,8 +116,8 @@ class Quantizer:
         check_bits("activation_bits", self.activation_bits)
         if not 0 <= self.ema_decay < 1:
             raise ValueError(f"ema_decay={self.ema_decay}: a decay in [0, 1) is wanted")
-        if not 0 <= (self.freeze_at or 0) <= 1:
-            raise ValueError(f"freeze_at={self.freeze_at}: progress in [0, 1] is wanted")
+        if self.freeze_at is not None and not 0 < self.freeze_at <= 1:
+            raise ValueError(f"freeze_at={self.freeze_at}: progress in (0, 1] is wanted")
         if not 2 <= (self.accumulator_bits or 2) <= 32:
             raise ValueError(f"accumulator_bits={self.accumulator_bits}: 2 to 32, or null (any), are wanted")
         self._activations: list[ActivationFakeQuantize] = []

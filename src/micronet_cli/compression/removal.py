@@ -50,7 +50,7 @@ def take_out(layer: nn.Module, dim: int, gone: Sequence[int], name: str) -> None
     """Drop channels ``gone`` of a layer's weight along ``dim`` (0: outputs, 1: inputs), and of all that goes with it.
 
     Whatever has the weight's shape (masks, accumulated scores) is cut like it, and whatever has one value for each
-    output channel (bias, running statistics, learned steps) along the outputs.
+    output channel (bias, running statistics, steps and ranges) along the outputs.
     """
     shape = original_weight(layer).shape
     if not all(0 <= number < shape[dim] for number in gone):
@@ -59,7 +59,10 @@ def take_out(layer: nn.Module, dim: int, gone: Sequence[int], name: str) -> None
     for module in layer.modules():
         for tensors in (module._parameters, module._buffers):
             for key, tensor in tensors.items():
-                if tensor is not None and (tensor.shape == shape or (dim == 0 and tensor.shape == shape[:1])):
+                if tensor is None:
+                    continue
+                one_a_channel = dim == 0 and tensor.dim() and len(tensor) == tensor.numel() == shape[0]
+                if tensor.shape == shape or one_a_channel:
                     tensors[key] = _cut(tensor, dim, kept)
     for attribute in _sizes(layer, dim):
         setattr(layer, attribute, len(kept))

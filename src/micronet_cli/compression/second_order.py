@@ -10,6 +10,7 @@ from torch.utils.hooks import RemovableHandle
 
 from micronet_cli.compression.effective_weight import attach_mask, effective_weight, original_weight
 from micronet_cli.compression.gradient_scores import averaged
+from micronet_cli.compression.layer_inputs import has_rows
 from micronet_cli.compression.pruner import SparsityRule, sparsity_table
 from micronet_cli.compression.targets import match_layers
 from micronet_cli.errors import UserError
@@ -71,7 +72,7 @@ class SecondOrderPruner:
                 if inputs <= self.max_inputs
                 else f"at most prune.max_inputs={self.max_inputs} inputs, not {inputs}"
             )
-            if not isinstance(layer, nn.Linear) and not _is_plain_convolution(layer):
+            if not has_rows(layer):
                 wanted = "a linear layer or a 2-d convolution padded with zeros"
             if wanted:
                 raise ValueError(
@@ -153,7 +154,3 @@ def columns(layer: nn.Module, images: Tensor) -> Tensor:
     patches = F.unfold(images, layer.kernel_size, layer.dilation, (top, left), layer.stride)
     split = patches.unflatten(1, (layer.groups, -1))
     return split.permute(1, 0, 3, 2).flatten(1, 2)
-
-
-def _is_plain_convolution(layer: nn.Module) -> bool:
-    return isinstance(layer, nn.Conv2d) and layer.padding_mode == "zeros"

@@ -108,6 +108,8 @@ class LSQPlus:
 class AccumulatorAwareWeight(LearnedStepWeight):
     """A2Q (arXiv 2308.13504): integers whose products with the input fit a chosen accumulator; see ``accumulator``.
 
+    Integers are -n .. n.
+
     Attributes:
         limit: largest sum of magnitudes of a channel's integers.
     """
@@ -116,6 +118,11 @@ class AccumulatorAwareWeight(LearnedStepWeight):
         super().__init__(bits, weight, "per_channel", plus=False)
         self.zero_code = quant_max(bits) // 2
         self.limit = limit
+
+    @property
+    def largest_integer(self) -> int:
+        """The n of its integers."""
+        return quant_max(self.bits) // 2
 
     def forward(self, weight: Tensor) -> Tensor:
         """Shape unchanged; zeros stay exactly zero."""

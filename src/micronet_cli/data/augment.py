@@ -2,7 +2,7 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 import torch
@@ -36,10 +36,28 @@ class Augmentation:
     mixup: float = 0.0
     cutmix: float = 0.0
 
+    def __post_init__(self) -> None:
+        try:
+            create_transform(32, is_training=True, auto_augment=self.auto_augment)
+        except (AssertionError, IndexError, KeyError, ValueError):
+            raise ValueError(f"auto_augment={self.auto_augment!r}: timm knows no such policy") from None
+
     @property
     def per_image(self) -> bool:
         """Whether images change while they are decoded, so that decoded ones cannot be kept."""
         return self.kind == "imagenet" or self.auto_augment is not None
+
+    def timm(self, spec: InputSpec) -> dict[str, Any]:
+        """Arguments of timm's training transform, where images change while they are decoded."""
+        sized = self.kind == "imagenet"
+        return {
+            "interpolation": "random" if sized else spec.interpolation,
+            "auto_augment": self.auto_augment,
+            "color_jitter": self.color_jitter if sized else None,
+            "scale": (0.08, 1.0) if sized else (1.0, 1.0),
+            "ratio": (3 / 4, 4 / 3) if sized else (1.0, 1.0),
+            "hflip": 0.5 if sized else 0.0,  # crop_flip mirrors whole batches
+        }
 
     def batch(self, images: Tensor, labels: Tensor, classes: int, seed: tuple[int, ...]) -> tuple[Tensor, Tensor]:
         """Erase and mix a normalised batch; mixed labels are probabilities ``[N, classes]``."""
@@ -48,27 +66,18 @@ class Augmentation:
         with global_rng_at(*seed):
             if self.random_erasing:
                 images = RandomErasing(self.random_erasing, mode="pixel", device=images.device)(images)
-            if self.mixup or self.cutmix:
+            if (self.mixup or self.cutmix) and len(images) > 1:
                 mix = Mixup(self.mixup, self.cutmix, label_smoothing=0.0, num_classes=classes)
-                images, labels = mix(images, labels)
+                odd = len(images) % 2  # images are mixed in pairs
+                images, labels = mix(images[odd:], labels[odd:])
         return images, labels
 
 
 def image_transform(spec: InputSpec, augmentation: Augmentation | None) -> Callable:
     """PIL image -> uint8 array ``[C, H, W]``: the network's evaluation transform, or timm's training one."""
-    if augmentation is None or not augmentation.per_image:
-        training = {}
-    else:
-        sized = augmentation.kind == "imagenet"
-        training = {
-            "is_training": True,
-            "interpolation": "random" if sized else spec.interpolation,
-            "auto_augment": augmentation.auto_augment,
-            "color_jitter": augmentation.color_jitter if sized else None,
-            "scale": (0.08, 1.0) if sized else (1.0, 1.0),
-            "ratio": (3 / 4, 4 / 3) if sized else (1.0, 1.0),
-            "hflip": 0.5 if sized else 0.0,  # crop_flip mirrors whole batches
-        }
+    training: dict[str, Any] = {}
+    if augmentation is not None and augmentation.per_image:
+        training = {"is_training": True} | augmentation.timm(spec)
     return create_transform(
         spec.size,
         **{"interpolation": spec.interpolation, "crop_pct": spec.crop_pct, "crop_mode": spec.crop_mode} | training,

@@ -56,6 +56,7 @@ class Data:
             raise ValueError(f"batch_size={self.batch_size}: mixing wants an even number")
         if not 0 <= self.random_erasing <= 1:
             raise ValueError(f"random_erasing={self.random_erasing}: a probability in [0, 1] is wanted")
+        _ = self.augmentation  # checks its part
         if not 0 < self.val_fraction < 1:
             raise ValueError(f"val_fraction={self.val_fraction}: a fraction in (0, 1) is wanted")
 

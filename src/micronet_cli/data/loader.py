@@ -6,6 +6,7 @@ can be made again, and so that several processes share a batch as one would have
 
 import logging
 import os
+import tarfile
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -26,7 +27,9 @@ from micronet_cli.models.model import InputSpec
 
 log = logging.getLogger(__name__)
 
-DECODE_ERRORS = (OSError, ValueError, SyntaxError, UnidentifiedImageError, Image.DecompressionBombError)
+DECODE_ERRORS = (
+    OSError, ValueError, SyntaxError, UnidentifiedImageError, Image.DecompressionBombError, tarfile.TarError,
+)  # fmt: skip
 
 
 @dataclass(frozen=True)

@@ -3,6 +3,7 @@
 import copy
 import logging
 import os
+import tarfile
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Protocol
@@ -59,11 +60,13 @@ class FileSource:
     def __init__(self, path: str, where: str) -> None:
         try:
             self.reader = create_reader("", str(Path(path).expanduser()))
-        except (RuntimeError, AssertionError, OSError, ValueError) as error:
+        except (RuntimeError, AssertionError, OSError, ValueError, tarfile.TarError) as error:
             raise UserError(f"{where}={path!r}: no images in ImageFolder layout (<class>/<image>) ({error})") from None
         in_tar = hasattr(self.reader, "class_name_to_idx")
         index = self.reader.class_name_to_idx if in_tar else self.reader.class_to_idx
         targets = self.reader.targets if in_tar else [target for _, target in self.reader.samples]
+        if "" in index:
+            raise UserError(f"{where}={path!r}: images outside of class folders; <class>/<image> is wanted")
         self.path, self.where = path, where
         self._process = 0
         self.classes = sorted(index, key=index.__getitem__)
@@ -126,7 +129,7 @@ class Subset:
 
 
 def split_off(source: Source, fraction: float, seed: int) -> tuple[Subset, Subset]:
-    """The source in two disjoint parts: (the rest, about ``fraction`` of it), drawn by ``seed``."""
+    """The source in two disjoint parts: (the rest, about ``fraction`` of it), drawn by ``seed``; none is empty."""
     order = np.random.default_rng(seed).permutation(len(source.labels))
-    cut = round(len(order) * fraction)
+    cut = min(max(round(len(order) * fraction), 1), len(order) - 1)
     return Subset(source, np.sort(order[cut:])), Subset(source, np.sort(order[:cut]))

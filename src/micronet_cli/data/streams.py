@@ -13,7 +13,7 @@ import torch
 from timm.data import create_dataset, create_loader
 from torch import Tensor
 
-from micronet_cli.data.augment import Augmentation
+from micronet_cli.data.augment import Augment
 from micronet_cli.data.datasets import Data
 from micronet_cli.data.loader import LoaderSettings
 from micronet_cli.distributed import rank, world_size
@@ -40,6 +40,12 @@ class TimmStream(Data):
     test: str | None = None
     samples: dict[str, int] = field(default_factory=dict)
     num_classes: int
+    augment: Augment = "imagenet"
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.augment not in ("none", "imagenet"):
+            raise ValueError(f"augment={self.augment}: none or imagenet is wanted of a stream")
 
     def problems(self, splits: Sequence[str]) -> list[str]:
         """Splits that are not given."""
@@ -97,16 +103,14 @@ class StreamLoader:
             dataset, settings, training, device, classes,
         )  # fmt: skip
         self.corrupt: list[str] = []
-        augmentation = settings.augmentation if training else Augmentation()
+        changes = settings.augmentation.timm(spec) if training and settings.augmentation.per_image else None
         self.loader = create_loader(
             dataset,
             spec.size,
             settings.batch_size // world_size(),
             is_training=training,
-            no_aug=training and not augmentation.per_image,
-            auto_augment=augmentation.auto_augment,
-            color_jitter=augmentation.color_jitter,
-            interpolation="random" if training and augmentation.kind == "imagenet" else spec.interpolation,
+            no_aug=training and changes is None,
+            **(changes or {"interpolation": spec.interpolation}),
             mean=spec.mean,
             std=spec.std,
             crop_pct=spec.crop_pct,

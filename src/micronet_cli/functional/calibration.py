@@ -3,6 +3,7 @@
 Every function takes the values and the bits of their quantiser and returns two 0-dim tensors.
 """
 
+import math
 from collections.abc import Callable
 
 import torch
@@ -51,4 +52,7 @@ def mse(x: Tensor, bits: float) -> tuple[Tensor, Tensor]:
 def sample(x: Tensor) -> Tensor:
     """At most ``SAMPLE`` values of ``x`` at equal distances, flat, float32."""
     flat = x.detach().reshape(-1)
-    return flat[:: -(-flat.numel() // SAMPLE)].float()
+    stride = -(-flat.numel() // SAMPLE)
+    while math.gcd(stride, flat.numel()) > 1:  # else it meets some rows, columns or channels alone
+        stride += 1
+    return flat[::stride].float()

@@ -43,7 +43,7 @@ def learned_step(
     step: Tensor,
     zero_point: Tensor,
     largest: int,
-    gradient_scale: float,
+    gradient_scale: float | Tensor,
     residual: bool = True,
     offset: Tensor | None = None,
 ) -> Tensor:
@@ -63,30 +63,31 @@ def learned_step(
         step: broadcast to ``x``, > 0.
         zero_point: Q_N, a whole number in float, of the step's shape or 0-dim.
         largest: Q_P - Q_N.
-        gradient_scale: factor of the gradients of step and offset.
+        gradient_scale: factor of the gradients of step and offset, a number or 0-dim.
         residual: LSQ's gradient inside the range; False: PACT's.
         offset: receives a gradient, of the step's shape; its value is not read.
     """
     if step.dim() == 0 and zero_point.dim() == 0 and blocks_pay(x):
-        return _LearnedStepInBlocks.apply(x, step, zero_point, largest, gradient_scale, residual, offset)
-    return _LearnedStep.apply(x, step, zero_point, largest, gradient_scale, residual, offset)
+        return _LearnedStepInBlocks.apply(x, step, zero_point, largest, float(gradient_scale), residual, offset)
+    scale = gradient_scale if isinstance(gradient_scale, Tensor) else step.new_full((), gradient_scale)
+    return _LearnedStep.apply(x, step, zero_point, largest, scale, residual, offset)
 
 
 class _LearnedStep(torch.autograd.Function):
     @staticmethod
     def forward(
-        ctx: Any, x: Tensor, step: Tensor, zero_point: Tensor, largest: int, scale: float, residual: bool,
+        ctx: Any, x: Tensor, step: Tensor, zero_point: Tensor, largest: int, scale: Tensor, residual: bool,
         offset: Tensor | None,
     ) -> Tensor:  # fmt: skip
-        ctx.save_for_backward(x, step, zero_point)
-        ctx.options = largest, scale, residual, offset is not None
+        ctx.save_for_backward(x, step, zero_point, scale)
+        ctx.options = largest, residual, offset is not None
         inverse = step.reciprocal()
         return codes(x, inverse, zero_point, largest).add_(zero_point).div_(inverse)
 
     @staticmethod
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
-        x, step, zero_point = ctx.saved_tensors
-        largest, scale, residual, has_offset = ctx.options
+        x, step, zero_point, scale = ctx.saved_tensors
+        largest, residual, has_offset = ctx.options
         v = x / step
         inside = (v > zero_point) & (v < zero_point + largest)
         code = codes(x, step.reciprocal(), zero_point, largest)

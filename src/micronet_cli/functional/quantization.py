@@ -62,8 +62,8 @@ def range_symmetric(low: Tensor, high: Tensor, bits: float, unsigned: bool = Fal
     """Scale and zero point of the symmetric quantiser over ``[-m, m]``, m = max(|low|, |high|).
 
     With L levels the integers are ``-n .. n``, n = (L - 1) // 2 (Jacob et al., arXiv 1712.05877, section 3, "narrow
-    range"): ``scale = n / m``, ``zero_point = -n``. With ``unsigned``, data without negative values
-    (``low >= 0``) get all of ``0 .. L - 1``: ``scale = (L - 1) / high``, zero point 0.
+    range"): ``scale = n / m``, ``zero_point = -n``; whoever clamps to all L codes adds n + 1. With ``unsigned``, data
+    without negative values (``low >= 0``) get all of ``0 .. L - 1``: ``scale = (L - 1) / high``, zero point 0.
     """
     largest = quant_max(bits)
     half = torch.full_like(low, largest // 2)

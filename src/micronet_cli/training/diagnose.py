@@ -6,9 +6,14 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from micronet_cli.training.batch_norm import batch_norms
+
 
 def first_non_finite(model: nn.Module, images: Tensor) -> str:
-    """The first layer whose output is not finite, by running ``images`` once more."""
+    """The first layer whose output is not finite, by running ``images`` once more; the network is spent afterwards."""
+    model.eval()  # other processes do not take ranges along
+    for norm in batch_norms(model):
+        norm.train()
     found: list[str] = []
 
     def watch(name: str) -> Callable:

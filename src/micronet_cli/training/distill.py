@@ -41,7 +41,10 @@ class Teacher:
         if self.model is None and self.weights is None:
             raise ValueError("model=None: a teacher is wanted; give model and weights, or a run directory as weights")
         if self.model is not None:
-            Model(self.model)
+            try:
+                Model(self.model)
+            except UserError as error:
+                raise ValueError(str(error)) from None  # the config path of the teacher goes before it
 
     @property
     def trained(self) -> bool:

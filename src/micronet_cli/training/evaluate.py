@@ -64,8 +64,8 @@ def evaluate(model: nn.Module, loader: Loader, amp: Amp = "none", forward: Calla
         hits5 += hits.sum()
         images_seen += len(labels)
     model.train(was_training)
-    seconds = time.perf_counter() - started
     sums = sum_over_ranks(torch.stack([loss, hits1, hits5, loss.new_tensor(images_seen)])).tolist()
+    seconds = time.perf_counter() - started  # now that a GPU has been waited for
     images_seen = int(sums[3])
     if not images_seen:
         raise UserError("data: not one image could be read")

@@ -68,6 +68,11 @@ class HintLoss(nn.Module):
         self.regressors = nn.ModuleDict()
         for name, hint in self.hints.items():
             ours, theirs = self.of_student.caught[hint.student], self.of_teacher.caught[hint.teacher]
+            if ours.dim() != theirs.dim():
+                raise UserError(
+                    f"distill.hints.{name}: outputs of as many dimensions are wanted; {hint.student} has {ours.dim()}, "
+                    f"{hint.teacher} {theirs.dim()}"
+                )
             if ours.shape[1] != theirs.shape[1]:
                 kind = nn.Conv2d if ours.dim() == 4 else nn.Linear
                 size = {"kernel_size": 1} if ours.dim() == 4 else {}

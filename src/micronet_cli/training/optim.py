@@ -1,5 +1,6 @@
 """The ``optim`` config group: timm's optimisers and schedulers."""
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
@@ -10,7 +11,7 @@ from timm.scheduler.scheduler import Scheduler
 from torch import nn
 from torch.optim import Optimizer
 
-from micronet_cli.errors import near_misses
+from micronet_cli.errors import UserError, near_misses
 
 
 @dataclass(frozen=True)
@@ -49,26 +50,28 @@ class Optim:
             raise ValueError(f"weight_decay={self.weight_decay}: 0 or more is wanted")
 
     def optimizer(self, model: nn.Module) -> Optimizer:
-        """An optimiser of the model's parameters; biases and norms get no weight decay."""
-        return create_optimizer_v2(
-            model,
-            self.name,
-            lr=self.lr,
-            momentum=self.momentum,
-            weight_decay=self.weight_decay,
-            **(self.args or {}),
-        )
+        """An optimiser of the model's parameters; biases and norms get no weight decay.
 
-    def scheduler(self, optimizer: Optimizer, epochs: int, steps_per_epoch: int) -> Scheduler:
-        """A schedule that is a function of the optimiser step alone (``step_update``), so resuming needs no state."""
+        Raises:
+            UserError: it does not take the further arguments.
+        """
+        own = {"lr": self.lr, "momentum": self.momentum, "weight_decay": self.weight_decay}
+        try:
+            return create_optimizer_v2(model, self.name, **own, **(self.args or {}))
+        except TypeError as error:
+            raise UserError(f"optim.args={dict(self.args or {})}: {self.name} does not take them ({error})") from None
+
+    def scheduler(self, optimizer: Optimizer, steps: int, steps_per_epoch: int) -> Scheduler:
+        """A schedule over ``steps``, a function of the step alone (``step_update``), so resuming needs no state."""
+        epochs = steps / steps_per_epoch
         exponential = self.schedule == "exponential"
-        milestones = range(max(self.hold_epochs, 1), epochs) if exponential else self.milestones or ()
+        milestones = range(max(self.hold_epochs, 1), math.ceil(epochs)) if exponential else self.milestones or ()
         # timm decays one update before a milestone; half an update later is the epoch's first.
         shifted: list[Any] = [epoch + 0.5 / steps_per_epoch for epoch in milestones]
         scheduler, _ = create_scheduler_v2(
             optimizer,
             sched="multistep" if exponential else self.schedule,
-            num_epochs=epochs,
+            num_epochs=epochs,  # timm takes parts of one
             decay_epochs=self.step_epochs,
             decay_milestones=shifted,
             decay_rate=self.gamma,

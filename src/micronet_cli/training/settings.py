@@ -16,7 +16,7 @@ class Trainer:
 
     Attributes:
         epochs: passes over train.
-        max_steps: end after so many optimiser steps; schedules are squeezed into them.
+        max_steps: end after so many optimiser steps; all schedules are squeezed into them.
         devices: processes on this machine, one a GPU where there are GPUs; under torchrun its own count holds.
         device: ``auto`` takes a GPU where there is one.
         amp: forward and backward in reduced precision by torch.amp.
@@ -56,6 +56,9 @@ class Trainer:
             raise ValueError(f"max_steps={self.max_steps}: at least 1 is wanted")
         if not 0 <= (self.freeze_bn_at or 0) <= 1:
             raise ValueError(f"freeze_bn_at={self.freeze_bn_at}: progress in [0, 1] is wanted")
+        for name in ("clip_grad_norm", "reestimate_bn_batches"):
+            if (value := getattr(self, name)) is not None and value <= 0:
+                raise ValueError(f"{name}={value}: more than 0, or null, is wanted")
         for name in ("label_smoothing", "ema_decay"):
             if not 0 <= (getattr(self, name) or 0) < 1:
                 raise ValueError(f"{name}={getattr(self, name)}: a number in [0, 1) is wanted")

@@ -75,13 +75,15 @@ class Fit:
                 f"trainer.accumulate_steps={trainer.accumulate_steps}: train has only {len(train)} batches of "
                 f"data.batch_size={train.settings.batch_size}"
             )
+        if trainer.amp == "fp16" and any(getattr(c, "reads_gradients", False) for c in compressors):
+            raise UserError("trainer.amp=fp16: its loss scale would enter what prune ranks by; bf16 or none is wanted")
         self.total = min(trainer.epochs * self.steps_per_epoch, trainer.max_steps or sys.maxsize)
         self.epochs = -(-self.total // self.steps_per_epoch)
         self.optimizer = optim.optimizer(self.model)
         self.own = list(objective.parameters()) if isinstance(objective, nn.Module) else []
         if self.own:
             self.optimizer.add_param_group({"params": self.own})
-        self.scheduler = optim.scheduler(self.optimizer, self.epochs, self.steps_per_epoch)
+        self.scheduler = optim.scheduler(self.optimizer, self.total, self.steps_per_epoch)
         self.scaler = torch.amp.GradScaler(train.device.type, enabled=trainer.amp == "fp16")
         self.ema = ModelEmaV3(self.model, trainer.ema_decay) if trainer.ema_decay else None
         self.forward = distributed.data_parallel(torch.compile(self.model) if trainer.compile else self.model)
@@ -262,7 +264,8 @@ class Fit:
     def blame(self, images: Tensor, value: float) -> str:
         """The message for a loss that is not finite: the step, and the first layer whose output is not."""
         bad = [name for name, p in self.model.named_parameters() if not p.isfinite().all()]
-        culprit = f"parameter {bad[0]}" if bad else first_non_finite(self.model, images)
+        with autocast(self.settings.amp, self.train.device):
+            culprit = f"parameter {bad[0]}" if bad else first_non_finite(self.model, images)
         return (
             f"trainer: the loss is {value} at step {self.step}, first seen in {culprit}; "
             f"lower optim.lr, or set trainer.clip_grad_norm; the last checkpoint is {self.run_dir.last}"
