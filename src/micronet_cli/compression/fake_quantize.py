@@ -86,9 +86,12 @@ class WeightFakeQuantize(FakeQuantize):
 
     def forward(self, weight: Tensor) -> Tensor:
         """Shape unchanged; zeros stay exactly zero; gradient 1."""
-        scale, zero_point = self.qparams(weight)
-        largest = quant_max(self.bits)
-        return fake_quantize(weight, scale, zero_point, largest - largest % 2 * self.symmetric, clip_gradient=False)
+        return fake_quantize(weight, *self.qparams(weight), self.largest, clip_gradient=False)
+
+    @property
+    def largest(self) -> int:
+        """Largest code."""
+        return quant_max(self.bits) - quant_max(self.bits) % 2 * self.symmetric
 
     def ranges(self, shape: torch.Size) -> int:
         """Number of ranges that a tensor of this shape has."""

@@ -6,7 +6,6 @@ from torch import Tensor, nn
 from micronet_cli.compression.effective_weight import effective_weight, original_weight
 from micronet_cli.compression.fake_quantize import WeightFakeQuantize
 from micronet_cli.compression.targets import compressible_layers
-from micronet_cli.functional.quantization import fake_quantize, quant_max
 
 
 class StoredRange(WeightFakeQuantize):
@@ -26,19 +25,9 @@ class StoredRange(WeightFakeQuantize):
         for name, value in zip(("scale", "zero_point"), tracked.qparams(weight), strict=True):
             self.register_buffer(name, value.clone())
 
-    @property
-    def largest(self) -> int:
-        """Largest code."""
-        largest = quant_max(self.bits)
-        return largest - largest % 2 * self.symmetric
-
     def qparams(self, weight: Tensor) -> tuple[Tensor, Tensor]:
         """Scale and zero point, whatever the weight."""
         return self.scale, self.zero_point
-
-    def forward(self, weight: Tensor) -> Tensor:
-        """Shape unchanged; zeros stay exactly zero; gradient 1."""
-        return fake_quantize(weight, self.scale, self.zero_point, self.largest, clip_gradient=False)
 
 
 class StoredRanges:

@@ -4,6 +4,7 @@ A scheme is what ``quantize.weight`` names: a frozen dataclass whose call ``(bit
 """
 
 import math
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
@@ -187,23 +188,26 @@ class DoReFa:
         return DoReFaWeight(bits)
 
 
-class BinaryWeight(WeightFakeQuantize):
-    """Sign times mean magnitude of the channel (Rastegari et al., XNOR-Net, arXiv 1603.05279, equation 6)."""
+class MagnitudeWeight(WeightFakeQuantize):
+    """One magnitude a channel, times -1, 1 and maybe 0.
 
-    has_zero = False
+    Attributes:
+        rounded: weight -> effective weight, with gradient 1.
+    """
 
-    def __init__(self) -> None:
-        super().__init__(1)
+    def __init__(self, bits: float, rounded: Callable[[Tensor], Tensor], has_zero: bool) -> None:
+        super().__init__(bits)
+        self.rounded, self.has_zero = rounded, has_zero
 
     def qparams(self, weight: Tensor) -> tuple[Tensor, Tensor]:
-        """Scale (1 / magnitude) and zero point; integers are -1 and 1."""
-        magnitude = binary(weight.detach()).abs().flatten(1).amax(1).view(-1, *(1,) * (weight.dim() - 1))
+        """Scale (1 / magnitude) and zero point -1."""
+        magnitude = self.rounded(weight.detach()).abs().flatten(1).amax(1).view(-1, *(1,) * (weight.dim() - 1))
         scale = torch.where(magnitude > 0, 1 / magnitude, 1.0)
         return scale, torch.full_like(scale, -1)
 
     def forward(self, weight: Tensor) -> Tensor:
         """Shape unchanged; gradient 1."""
-        return binary(weight)
+        return self.rounded(weight)
 
     def qparams_bits(self, shape: torch.Size) -> int:
         """A 32-bit magnitude a channel."""
@@ -212,39 +216,24 @@ class BinaryWeight(WeightFakeQuantize):
 
 @dataclass(frozen=True)
 class Binary:
-    """Binary weights; they hold no zero, so they do not go with masks."""
+    """Sign times mean magnitude of the channel (Rastegari et al., XNOR-Net, arXiv 1603.05279, equation 6).
 
-    def __call__(self, bits: float, weight: Tensor) -> BinaryWeight:
+    They hold no zero, so they do not go with masks.
+    """
+
+    def __call__(self, bits: float, weight: Tensor) -> MagnitudeWeight:
         """The module of one layer."""
         if quant_max(bits) != 1:
             raise ValueError(f"weight_bits={bits}: binary weights have 2 levels; 1 is wanted")
-        return BinaryWeight()
-
-
-class TernaryWeight(WeightFakeQuantize):
-    """-a, 0, a by channel (Li et al., Ternary Weight Networks, arXiv 1605.04711, equations 5 and 6)."""
-
-    def qparams(self, weight: Tensor) -> tuple[Tensor, Tensor]:
-        """Scale (1 / a) and zero point; integers are -1, 0 and 1."""
-        magnitude = ternary(weight.detach()).abs().flatten(1).amax(1).view(-1, *(1,) * (weight.dim() - 1))
-        scale = torch.where(magnitude > 0, 1 / magnitude, 1.0)
-        return scale, torch.full_like(scale, -1)
-
-    def forward(self, weight: Tensor) -> Tensor:
-        """Shape unchanged; zeros stay exactly zero; gradient 1."""
-        return ternary(weight)
-
-    def qparams_bits(self, shape: torch.Size) -> int:
-        """A 32-bit magnitude a channel."""
-        return 32 * shape[0]
+        return MagnitudeWeight(bits, binary, has_zero=False)
 
 
 @dataclass(frozen=True)
 class Ternary:
-    """Ternary weights; 1.6 bits are three levels."""
+    """-a, 0, a by channel (Li et al., Ternary Weight Networks, arXiv 1605.04711, equations 5 and 6); 1.6 bits."""
 
-    def __call__(self, bits: float, weight: Tensor) -> TernaryWeight:
+    def __call__(self, bits: float, weight: Tensor) -> MagnitudeWeight:
         """The module of one layer."""
         if quant_max(bits) != 2:
             raise ValueError(f"weight_bits={bits}: ternary weights have 3 levels; 1.6 is wanted")
-        return TernaryWeight(bits)
+        return MagnitudeWeight(bits, ternary, has_zero=True)
