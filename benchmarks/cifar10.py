@@ -41,11 +41,11 @@ QAT = ("distill.teacher.amp=bf16", "trainer.reestimate_bn_batches=100")
 RECIPES = {
     "reference": Recipe(
         "reference: AGP to 61 %, range-linear w4a4, classifier w2.5 with a float input",
-        prune=("prune.rules.conv.sparsity=0.613", "optim.lr=0.01"),
+        prune=("prune.rules.conv.sparsity=0.613", "optim.lr=0.03"),
         qat=("quantize=micronet2019", "optim.lr=0.03", *TEACHER),
     ),
     "micronet": Recipe(
-        "micronet: AGP to 74 % with the teacher, w3a5 (first stage w4a5), stem w4a8, 8-bit adds, adder tree",
+        "micronet: AGP to 74 % with the teacher, w3a5 (first stage w4, stem w4a8, last w8a8), 8-bit adds, adder tree",
         prune=("prune.rules.conv.sparsity=0.74", "prune.schedule.end=0.4", "optim.lr=0.03", *TEACHER),
         qat=(
             "quantize=w4a4",
@@ -56,6 +56,9 @@ RECIPES = {
             "quantize.rules.stem.match={stem}",
             "quantize.rules.stem.weight_bits=4",
             "quantize.rules.stem.activation_bits=8",
+            "quantize.rules.last.match={classifier}",
+            "quantize.rules.last.weight_bits=8",
+            "quantize.rules.last.activation_bits=8",
             r"quantize.outputs.adds.match=(.*\.)?bn\d|layer\d\.\d",
             "quantize.outputs.adds.activation_bits=8",
             "optim.lr=0.03",
