@@ -47,7 +47,7 @@ class Step:
         settings: what it fills in where the pipeline leaves null.
     """
 
-    groups: list[Literal["prune", "quantize", "distill"]]
+    groups: list[Literal["prune", "quantize", "distill"]] = field(default_factory=list)
     settings: Mapping[str, Any] = field(default_factory=dict)
 
 
