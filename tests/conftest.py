@@ -52,9 +52,9 @@ def micronet(tmp_path):
 def mistake(micronet, capsys):
     """Arguments as typed -> what stderr says, after checking the shape that every mistake's answer has."""
 
-    def call(*arguments: str) -> str:
+    def call(*arguments: str, directory: Path | None = None) -> str:
         with pytest.raises(SystemExit) as caught:
-            micronet(*arguments)
+            micronet(*arguments, directory=directory)
         said = capsys.readouterr().err
         assert caught.value.code == 2
         assert len(said.splitlines()) <= 15

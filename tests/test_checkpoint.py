@@ -54,6 +54,17 @@ def test_save_load_gives_equal_logits(saved):
     assert not loaded.training
 
 
+def test_another_model_that_the_compressors_do_not_fit_is_answered(saved):
+    rewrite(saved[1], lambda header: header["compressors"][1]["rules"]["all"].update(match="layer9"))
+    with pytest.raises(UserError, match=r"its compressors do not fit model=resnet8 \(.*matches no layer"):
+        checkpoint.load(str(saved[1]))
+
+
+def test_directory_without_a_network_says_what_to_do(tmp_path):
+    with pytest.raises(UserError, match=r"no checkpoints/best.safetensors in it; finish the run"):
+        checkpoint.resolve(str(tmp_path))
+
+
 def test_masks_and_observers_come_back(saved):
     network, path = saved
     loaded = checkpoint.load(str(path))

@@ -8,6 +8,8 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
+from micronet_cli.cli import main, take_config_dir
+from micronet_cli.errors import UserError
 from tests.conftest import TINY, metrics_of
 
 
@@ -44,7 +46,16 @@ def test_completion_imports_no_torch():
         (("stage=eval", "init_from=/nowhere"), "init_from='/nowhere': no such file or directory"),
         (("stage=qat", "distill=soft_targets"), "distill.teacher.model=None: a teacher is wanted"),
         (("stage=qat", "distill=soft_targets", "distill.teacher.model=resnet2O"), "distill.teacher.model=resnet2O: no"),
-        (("stage=train", "trainer.epochs=[1"), "no viable alternative at input '[1'"),
+        (("stage=train", "trainer.epochs=[1"), "trainer.epochs=[1: no viable alternative at input '[1'; quote a value"),
+        (("stage=eval", "init_from=/no/lr=0.1"), "init_from='/no/lr=0.1': no such file"),
+        (("prune=null",), "prune=null: a group takes an option, as prune=none"),
+        (("stage=train", "seed=-1"), "seed=-1: 0 or more is wanted"),
+        (("stage=prune", "prune.importance=micronet_cli.functional.pruning.magnitud"), "did you mean magnitude"),
+        (("stage=prune", "prune.schedule=micronet_cli.functional.schedules.AGP"), "prune.schedule=AGP: a class is"),
+        (("stage=shrink", "stage.multipel=16"), "stage.multipel: unknown key; did you mean multiple"),
+        (("stage.steps.qat.group=[]",), "stage.steps.qat.group: unknown key; did you mean groups"),
+        (("stage.steps.qat.settings.trainer.epoch=1",), "stage.steps.qat.settings.trainer.epoch: unknown key"),
+        (("stage=score", "model=vit_tiny_patch16_224", "data.input_size=64"), "model.args.img_size=64"),
         (("stage=train", "trainer.device=cuda:9"), "trainer.device='cuda:9': auto or cpu or cuda is wanted"),
         (("stage=train", "data=cifar10", "data.root=/nowhere"), "data.root='/nowhere': no CIFAR-10 there"),
     ],
@@ -64,11 +75,18 @@ def test_rule_that_later_rules_empty_is_an_error(mistake):
     assert "prune.rules.conv: left with no layer" in said
 
 
-def test_offline_pretrained_is_answered(mistake, monkeypatch):
+@pytest.mark.parametrize(
+    ("arguments", "wanted"),
+    [
+        (("model=mobilenetv3_small_050", "model.pretrained=true"), "model.pretrained=true"),
+        (("model=hf-hub:timm/nope",), "model=hf-hub:timm/nope: it cannot be had from the hub"),
+    ],
+)
+def test_offline_hub_is_answered(mistake, monkeypatch, arguments, wanted):
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", False)  # and back after the test
     monkeypatch.setattr("huggingface_hub.constants.ENDPOINT", "http://127.0.0.1:9")
-    said = mistake("stage=eval", "model=mobilenetv3_small_050", "model.pretrained=true", "data=digits")
-    assert "model.pretrained=true" in said
+    said = mistake("stage=eval", *arguments, "data=digits")
+    assert wanted in said
     assert "model.weights=<file>" in said
 
 
@@ -102,6 +120,26 @@ def test_a_mistake_leaves_an_earlier_run_alone(micronet, mistake, tmp_path):
     with pytest.raises(SystemExit):
         micronet("stage=score", "model=nonsense", directory=run)
     assert metrics_of(run) == before
+
+
+def test_a_file_in_the_directory_s_place_is_a_mistake(mistake, tmp_path):
+    (tmp_path / "file").touch()
+    assert f"hydra.run.dir={tmp_path}/file: " in mistake("stage=score", *TINY, directory=tmp_path / "file")
+
+
+def test_config_dir_wants_a_directory():
+    with pytest.raises(UserError, match=r"--config-dir: a directory is wanted"):
+        take_config_dir(["stage=score", "--config-dir"])
+
+
+def test_overrides_may_stand_on_both_sides_of_a_flag(micronet):
+    run = micronet("stage=score", *TINY, "-m", "seed=1")
+    assert metrics_of(run / "0")["seed"] == 1
+
+
+def test_version_is_the_package_s(capsys):
+    main(["--version"])
+    assert capsys.readouterr().out.startswith("micronet ")
 
 
 def test_script_is_installed():

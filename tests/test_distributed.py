@@ -56,6 +56,17 @@ def test_two_processes_are_one(micronet, trained):
 
 
 @pytest.mark.slow
+def test_mistake_of_two_processes_is_told_once(micronet, capfd):
+    with pytest.raises(SystemExit) as caught:
+        micronet("stage=train", *COMMON[:3], "data.batch_size=3", "trainer.devices=2")
+    said = capfd.readouterr().err
+    assert caught.value.code == 2
+    assert said.count("data.batch_size=3: 2 processes want a multiple of 2") == 1
+    assert "Traceback" not in said
+    assert "resume=true" not in said
+
+
+@pytest.mark.slow
 def test_primitives():
     found = distributed.launch(2, numbers, 3.0, on_failure="")
     assert found == {"sum": True, "range": (-2.0, 2.0), "first": 0, "all": [0, 1]}
@@ -109,8 +120,8 @@ def test_killed_rank_leaves_a_resumable_run(tmp_path):
         time.sleep(0.1)
     os.kill(workers(process.pid)[1], signal.SIGKILL)
     _, said = process.communicate(timeout=120)
-    assert process.returncode == 2
-    assert "trainer.devices=2: rank 1 ended with exit code -9" in said
+    assert process.returncode == 1
+    assert "trainer.devices=2:\n  rank 1 ended with exit code -9" in said
     assert f"resume=true and hydra.run.dir={run}" in said
     before = torch.load(run / "resume" / "state.pt", weights_only=True)["step"]
     resumed = start(run, "resume=true")

@@ -90,7 +90,9 @@ def resolve(path: str, where: str = "init_from") -> Path:
         run = Run(given, resume=True, writes=False)
         file = run.packed if run.packed.is_file() and not run.best.is_file() else run.best
     if not file.is_file():
-        what = "a run directory without checkpoints/best.safetensors" if given.is_dir() else "no such file or directory"
+        what = "no such file or directory"
+        if given.is_dir():
+            what = "no checkpoints/best.safetensors in it; finish the run with resume=true, or name one job's directory"
         raise UserError(f"{where}={path!r}: {what}")
     return file
 
@@ -134,7 +136,11 @@ def load(path: str, where: str = "init_from", config: dict[str, Any] | None = No
     spec: Model = build(config, "model")
     model = replace(spec, num_classes=len(header["classes"])).build()
     for number, compressor in enumerate(header["compressors"]):
-        build(compressor, f"{where}: compressor {number}").attach(model)
+        try:
+            build(compressor, f"{where}: compressor {number}").attach(model)
+        except ValueError as error:
+            first = str(error).splitlines()[0]
+            raise UserError(f"{where}={path!r}: its compressors do not fit model={config['name']} ({first})") from None
     load_strict(model, read_weights(file, where), f"{where}={str(file)!r}")
     return Network(
         model=model.eval(),

@@ -3,6 +3,8 @@
 import os
 import signal
 import sys
+import traceback
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -12,6 +14,7 @@ from micronet_cli.overrides import explain, free_key, group_names
 from micronet_cli.paths import CONF
 
 MAX_LINES = 15
+SWITCHES = ("-m", "--multirun", "--resolve", "-r", "--run")
 USAGE = """\
 micronet: compress image classifiers and prove it.
 
@@ -47,6 +50,9 @@ def main(argv: list[str] | None = None) -> None:
     if {"-h", "--help"} & set(arguments):
         print(usage(), end="")
         return
+    if "--version" in arguments:
+        print(f"micronet {version('micronet-cli')}")
+        return
     use_huge_pages()
     debug = "debug=true" in [a.lstrip("+").lower() for a in arguments]
     try:
@@ -55,9 +61,12 @@ def main(argv: list[str] | None = None) -> None:
     except (UserError, Interrupted, KeyboardInterrupt) as error:
         answer(error, debug)
     except Exception as error:
-        if not type(error).__module__.startswith(("hydra.", "omegaconf.")):
+        if type(error).__module__.startswith(("hydra.", "omegaconf.")):
+            fail(explain(error), debug)
+        begun = task.__code__ in (frame.f_code for frame, _ in traceback.walk_tb(error.__traceback__))
+        if begun or not isinstance(error, OSError):
             raise
-        fail(explain(error), debug)
+        fail(f"hydra.run.dir={error.filename}: no directory can be there ({error.strerror})", debug)
 
 
 def run_hydra(arguments: list[str]) -> None:
@@ -69,6 +78,8 @@ def run_hydra(arguments: list[str]) -> None:
     from micronet_cli.sweeps import reported
 
     arguments, user = take_config_dir(arguments)
+    # argparse would not take overrides on both sides of a flag.
+    arguments = sorted(arguments, key=lambda argument: argument not in SWITCHES)
     register(user)
     # Hydra's own error report hides the exception type and exits with 1.
     os.environ["HYDRA_FULL_ERROR"] = "1"
@@ -120,10 +131,15 @@ def take_config_dir(arguments: list[str]) -> tuple[list[str], Path | None]:
 
     >>> take_config_dir(["stage=score", "--config-dir", "mine"])[0]
     ['stage=score']
+
+    Raises:
+        UserError: the directory is missing.
     """
     for place, argument in enumerate(arguments):
         flag, equals, directory = argument.partition("=")
         if flag in ("--config-dir", "-cd"):
+            if not equals and place + 1 == len(arguments):
+                raise UserError(f"{flag}: a directory is wanted after it")
             taken = 1 if equals else 2
             value = directory if equals else "".join(arguments[place + 1 : place + 2])
             return arguments[:place] + arguments[place + taken :], Path(value).expanduser()
@@ -136,7 +152,7 @@ def usage() -> str:
     for group in (g for g in group_names() if g != "hydra"):
         root = CONF / group
         options = sorted(path.relative_to(root).with_suffix("").as_posix() for path in root.rglob("*.yaml"))
-        lines.append(f"  {group:<11}{'  '.join(options)}")
+        lines.append(f"  {group:<13}{'  '.join(options)}")
     return USAGE.format(groups="\n".join(lines))
 
 
@@ -153,8 +169,6 @@ def answer(error: BaseException, debug: bool) -> NoReturn:
 def fail(message: str, debug: bool, heading: str | None = None, exit_code: int = 2) -> NoReturn:
     """Print what went wrong, a line each below ``heading``, and exit; ``debug`` shows the traceback as well."""
     if debug:
-        import traceback
-
         traceback.print_exc()
     lines = list(dict.fromkeys(message.splitlines()))
     if len(lines) > MAX_LINES - 2:

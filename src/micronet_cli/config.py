@@ -47,20 +47,22 @@ def locate(path: str, where: str) -> Any:
         raise UserError(f"{where}: {path!r} is not allowed; it has to begin with {' or '.join(ALLOWED_TARGETS)}")
     module, _, name = path.rpartition(".")
     try:
-        found = getattr(importlib.import_module(module), name)
-    except (ImportError, AttributeError) as error:
+        found = importlib.import_module(module)
+    except ImportError as error:
         raise UserError(f"{where}: {path!r} cannot be imported ({error})") from None
-    return found
+    if not hasattr(found, name):
+        raise UserError(f"{where}: {path!r} cannot be imported; {module} has no {name}{near_misses(name, dir(found))}")
+    return getattr(found, name)
 
 
-def build(node: Any, where: str) -> Any:
-    """The object that one config node with ``_target_`` describes; None for null or an empty node.
+def build(node: Any, where: str, kind: Any = Any) -> Any:
+    """The object that one config node describes, by its ``_target_`` or ``kind``; None for null or an empty node.
 
     Raises:
         UserError: every mistake in the node, a line each.
     """
     problems: list[str] = []
-    built = _build(to_plain(node), Any, where, problems)
+    built = _build(to_plain(node), kind, where, problems)
     if problems:
         raise UserError("\n".join(problems))
     return built
@@ -78,6 +80,8 @@ def check_config(cfg: DictConfig) -> dict[str, Any]:
     for key, kind in SETTINGS.items():
         if key in plain:
             _build(plain[key], kind, key, problems)
+    if isinstance(seed := plain.get("seed"), int) and seed < 0:
+        problems.append(f"seed={seed}: 0 or more is wanted")
     built = {group: _build_group(plain.get(group), group, problems) for group in GROUPS}
     if problems:
         raise UserError("\n".join(problems))
@@ -123,8 +127,9 @@ def _build_union(value: Any, kinds: tuple, where: str, problems: list[str]) -> A
         built = _build(value, kind, where, attempt)
         if not attempt:
             return built
-        # A mapping's own mistakes say more than "a number or null is wanted".
-        if isinstance(value, Mapping) and kind is not type(None):
+        # A mapping's or a dotted path's own mistakes say more than "a number or null is wanted".
+        dotted = isinstance(value, str) and Callable in (kind, typing.get_origin(kind))
+        if dotted or (isinstance(value, Mapping) and kind is not type(None)):
             first = first or attempt
     problems.extend(first or [f"{where}={value!r}: {' or '.join(_describe(kind) for kind in kinds)} is wanted"])
     return value

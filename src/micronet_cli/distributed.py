@@ -1,5 +1,6 @@
 """Several processes on one network: who writes, what they add up; one process is the plain case of the same calls."""
 
+import logging
 import os
 import uuid
 import warnings
@@ -12,7 +13,7 @@ import torch.distributed as dist
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
-from micronet_cli.errors import Interrupted, UserError
+from micronet_cli.errors import Interrupted, JobsFailed, UserError
 
 T = TypeVar("T")
 
@@ -139,7 +140,8 @@ def launch(processes: int, work: Callable[..., T], *arguments: Any, on_failure: 
     """Run ``work(*arguments)`` in so many processes on this machine; rank 0's result.
 
     Raises:
-        UserError: a process died; the message names its rank and ends with ``on_failure``.
+        UserError: a mistake, which the processes have answered.
+        JobsFailed: a process died; the message names its rank and ends with ``on_failure``.
         Interrupted: SIGINT or SIGTERM came; the processes had their time to save.
     """
     from torch.distributed.elastic.multiprocessing.api import SignalException
@@ -156,12 +158,14 @@ def launch(processes: int, work: Callable[..., T], *arguments: Any, on_failure: 
         max_restarts=0,
         monitor_interval=0.2,
     )
+    logging.getLogger("torch.distributed.elastic").setLevel(logging.CRITICAL)  # it would show its own stack
     try:
         return elastic_launch(config, work)(*arguments)[0]
     except ChildFailedError as error:
         died, failure = error.get_first_failure()
-        raise UserError(
-            f"trainer.devices={processes}: rank {died} ended with exit code {failure.exitcode}; {on_failure}"
-        ) from None
+        if failure.exitcode == UserError.exit_code:
+            raise UserError(f"trainer.devices={processes}: the processes ended with this mistake") from None
+        reason = f"rank {died} ended with exit code {failure.exitcode}; {on_failure}"
+        raise JobsFailed(f"trainer.devices={processes}:", [reason], exit_code=1) from None
     except SignalException:
         raise Interrupted(f"interrupted; {on_failure}") from None

@@ -7,6 +7,8 @@ from collections.abc import Iterable
 class UserError(Exception):
     """A mistake in what the user asked for: shown without a traceback, exit code 2. One line a problem."""
 
+    exit_code = 2
+
 
 def near_misses(name: str, known: Iterable[str]) -> str:
     """``; did you mean a, b?`` or nothing."""

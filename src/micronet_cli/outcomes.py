@@ -54,7 +54,7 @@ class Outcome:
             self.status, self.reason = "interrupted", str(error).partition(";")[0] or "interrupted"
             raise Interrupted(self.reason) from None
         except UserError as error:
-            self.status, self.reason, self.exit_code = "failed", "; ".join(str(error).splitlines()), 2
+            self.status, self.reason, self.exit_code = "failed", "; ".join(str(error).splitlines()), error.exit_code
         except Exception as error:
             first = str(error).strip().partition("\n")[0]
             self.status, self.reason, self.exit_code = "failed", f"{type(error).__name__}: {first}", 1

@@ -1,9 +1,10 @@
 """What a user types, as Hydra wants it; what Hydra complains of, as a user wants it."""
 
 import re
+from pathlib import Path
 from typing import Any
 
-from micronet_cli.errors import near_misses
+from micronet_cli.errors import UserError, near_misses
 from micronet_cli.paths import CONF
 
 
@@ -15,19 +16,38 @@ def group_names() -> list[str]:
 def free_key(argument: str) -> str:
     """``key=value`` as ``++key=value``: rules can be added, and unknown keys reach the config check, which knows more.
 
-    A rule's regular expression is quoted, for Hydra reads brackets and commas as its own.
+    A rule's regular expression is quoted, for Hydra reads brackets and commas as its own; and so is a path with signs
+    that Hydra's grammar has for itself.
 
     >>> free_key("trainer.epochs=3"), free_key("stage=prune"), free_key("hydra.run.dir=x"), free_key("-m")
     ('++trainer.epochs=3', 'stage=prune', 'hydra.run.dir=x', '-m')
     >>> free_key("prune.rules.stem.match={stem}|fc")
     "++prune.rules.stem.match='{stem}|fc'"
+    >>> free_key("init_from=lr=0.1"), free_key("hydra.run.dir=a (b)"), free_key("seed=1,2"), free_key("seed=range(3)")
+    ("++init_from='lr=0.1'", "hydra.run.dir='a (b)'", '++seed=1,2', '++seed=range(3)')
+
+    Raises:
+        UserError: null for a group, which takes an option.
     """
     key, equals, value = argument.partition("=")
-    if key.endswith(".match") and value[:1] not in ("'", '"'):
-        argument = f"{key}='{value}'"
-    if not equals or key[:1] in ("-", "+", "~") or "/" in key or key.split(".")[0] == "hydra":
+    if value == "null" and key.split("@")[0] in group_names():
+        raise UserError(f"{argument}: a group takes an option, as {key}=none where there is one")
+    if key[:1] in ("-", "~"):
+        return argument
+    if value.startswith("~/"):
+        value = str(Path(value).expanduser())  # a shell expands it only where a word begins
+    argument = f"{key}{equals}'{value}'" if _wants_quotes(key, value) else f"{key}{equals}{value}"
+    if not equals or key[:1] == "+" or "/" in key or key.split(".")[0] == "hydra":
         return argument
     return argument if key.split("@")[0] in group_names() else f"++{argument}"
+
+
+def _wants_quotes(key: str, value: str) -> bool:
+    if key.endswith(".match"):
+        return value[:1] not in ("'", '"')
+    # Left alone: what means something to Hydra: lists, mappings, quotes, sweeps, calls like range(3), interpolations.
+    meant = re.match(r"""[\[{]|.*[,'"$]|\w+\(.*\)$""", value)
+    return not meant and bool(re.search(r"[=~()]", value))
 
 
 def as_override(key: str, value: Any) -> str:
@@ -48,7 +68,7 @@ def as_override(key: str, value: Any) -> str:
 
 def explain(error: Exception) -> str:
     """Hydra's message in a line or two, with near misses."""
-    from hydra.errors import MissingConfigException
+    from hydra.errors import MissingConfigException, OverrideParseException
 
     chain: list[BaseException] = [error]
     while (cause := chain[-1].__cause__ or chain[-1].__context__) is not None and cause not in chain:
@@ -59,4 +79,8 @@ def explain(error: Exception) -> str:
             options = list(link.options or [])
             listed = f" (there are {', '.join(options)})" if options else ""
             return f"{group or 'config'}={option}: no such option{near_misses(option, options)}{listed}"
+        if isinstance(link, OverrideParseException):
+            argument, first = link.override.lstrip("+"), str(link).splitlines()[0]
+            key = argument.partition("=")[0]
+            return f"{argument}: {first}; quote a value with signs of Hydra's grammar, as \"{key}='...'\""
     return "\n".join(line for line in str(error).splitlines() if line.strip())

@@ -4,6 +4,7 @@ import csv
 import io
 import json
 import os
+import re
 import shutil
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -14,7 +15,7 @@ from micronet_cli.loggers import Tracker
 OWN = (
     "metrics.json", "history.jsonl", "layers.csv", "summary.csv", "summary.json", "score.png", "profile.json",
     "study.db", "tensorboard", "checkpoints", "resume", "config.yaml", "traceback.txt", "model.mnet", "model.onnx",
-    "model.int8.onnx", "export.json", "sensitivity.csv", "sensitivity.png", "rules",
+    "model.int8.onnx", "export.json", "report.html", "sensitivity.csv", "sensitivity.png", "rules",
 )  # fmt: skip
 
 
@@ -116,10 +117,17 @@ def _kept(line: str, keep: Callable[[Mapping[str, Any]], bool]) -> bool:
         return False
 
 
+def own_paths(directory: Path) -> list[Path]:
+    """What an earlier run left: its files, and numbered directories, as a pipeline's 2_prune and a search's 7."""
+    if not directory.is_dir():
+        return []
+    numbered = re.compile(r"\d+(_\D.*)?")  # a date is none
+    return [p for p in directory.iterdir() if p.name in OWN or (p.is_dir() and numbered.fullmatch(p.name))]
+
+
 def set_aside(directory: Path) -> None:
     """Move an earlier run's files to ``previous/``; what ``previous/`` held goes one level deeper."""
-    found = [path for path in directory.iterdir() if path.name in OWN or (path.name[:1].isdigit() and path.is_dir())]
-    if not found:
+    if not (found := own_paths(directory)):
         return
     previous = directory / "previous"
     parked = directory / ".previous"

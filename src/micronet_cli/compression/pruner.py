@@ -69,8 +69,9 @@ class Pruner:
             raise ValueError(f"scope={self.scope}: layer or global is wanted")
         if not isinstance(self.granularity, Granularity):
             raise ValueError(f"granularity={self.granularity}: one of micronet_cli.functional.granularity is wanted")
-        if isinstance(self.importance, type):
-            raise ValueError(f"importance={self.importance.__name__}: a class is wanted as importance._target_")
+        for name in ("importance", "schedule"):
+            if isinstance(given := getattr(self, name), type):
+                raise ValueError(f"{name}={given.__name__}: a class is wanted as {name}._target_")
         most = self.granularity.max_sparsity
         for name, rule in self.rules.items():
             if rule.sparsity and rule.sparsity > most:
@@ -110,7 +111,10 @@ class Pruner:
                     f"prune.rules.{rule_name}: {name} has an input dimension of {inputs}, a multiple of {multiple} is "
                     f"wanted of {self.granularity}; a later rule with sparsity=null leaves it alone"
                 )
-            attach_mask(layer)
+            try:
+                attach_mask(layer)
+            except ValueError as error:
+                raise ValueError(f"prune.rules.{rule_name}: {name}: {error}") from None
             if isinstance(self.importance, Accumulated):
                 attach_buffer(layer, SCORES)
             if self.regrow is not None:

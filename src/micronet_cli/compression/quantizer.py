@@ -191,7 +191,10 @@ class Quantizer:
             masked = weight if effective.mask is None else weight * effective.mask
             quantizer, activation = make_modules(target, masked)
             if effective.mask is not None:
-                check_zero(quantizer)
+                try:
+                    check_zero(quantizer)
+                except ValueError as error:
+                    raise ValueError(f"quantize.weight: {name}: {error}") from None
             effective.fake_quantize = quantizer
             attach_input_fake_quantize(layer, activation)
             self._note(activation, weight.device)

@@ -51,7 +51,8 @@ class Model:
         """
         classes = self.num_classes or num_classes
         arguments = dict(self.args or {}) | ({"num_classes": classes} if classes else {})
-        if self.pretrained and not hub_in_reach():
+        from_hub = self.pretrained or self.name.startswith(("hf-hub:", "hf_hub:"))
+        if from_hub and not hub_in_reach():
             # Its own cache may still have them; without this it would try for a minute.
             huggingface_hub.constants.HF_HUB_OFFLINE = True
         try:
@@ -59,11 +60,12 @@ class Model:
         except TypeError as error:
             raise UserError(f"model.args: {self.name} does not take them ({error})") from None
         except Exception as error:
-            if not self.pretrained:
+            if not from_hub:
                 raise
+            what = f"model.pretrained=true: the weights of {self.name}" if self.pretrained else f"model={self.name}: it"
             raise UserError(
-                f"model.pretrained=true: the weights of {self.name} cannot be had from the hub "
-                f"({type(error).__name__}); bring a file and give model.weights=<file>"
+                f"{what} cannot be had from the hub ({type(error).__name__}); "
+                "take a network that timm knows by name, and bring its weights as model.weights=<file>"
             ) from None
         if self.weights:
             where = f"model.weights={self.weights!r}"

@@ -44,6 +44,7 @@ def rule_table(compressors: list[Any], network: Network) -> dict[str, dict[str, 
     """Layer -> the rules and targets that the compressors have for it."""
     rows: dict[str, dict[str, Any]] = {}
     for compressor in compressors:
-        for layer, columns in compressor.table(network.model).items():
+        table = getattr(compressor, "table", None)
+        for layer, columns in (table(network.model) if table else {}).items():
             rows[layer] = rows.get(layer, {}) | columns
     return rows

@@ -13,9 +13,10 @@ def run(job: Job) -> dict[str, Any]:
     device = job.parts["trainer"].torch_device()
     job.require_splits(evaluation.split)
     network = job.network()
+    report = score_network(job, network)  # an operation without a price, or another image size, ends the run here
     loader = job.loader(network, evaluation.split, device)
     metrics = evaluate(network.model.to(device), loader, evaluation.amp)
     metrics |= {"split": evaluation.split, "corrupt": len(loader.corrupt)}
     network.model.cpu()
     job.save(network, metrics)
-    return metrics | score_network(job, network).metrics()
+    return metrics | report.metrics()

@@ -6,22 +6,23 @@ import logging
 import random
 import sys
 import time
+from collections.abc import Mapping
 from contextlib import nullcontext, suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from types import ModuleType
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import torch
 from omegaconf import DictConfig, OmegaConf
 
 from micronet_cli import checkpoint, distributed
-from micronet_cli.config import ALLOWED_TARGETS, check_config, to_plain
+from micronet_cli.config import ALLOWED_TARGETS, build, check_config, to_plain
 from micronet_cli.data.loader import Loader
 from micronet_cli.errors import Interrupted, UserError
 from micronet_cli.paths import CONF
-from micronet_cli.runs import Run
+from micronet_cli.runs import Run, own_paths
 
 log = logging.getLogger(__name__)
 
@@ -31,7 +32,44 @@ SUMMARY = {
     "weight_sparsity": "sparsity {:.3f}",
     "micronet_score": "score {:.5f}",
 }
+FILES = ("init_from", "model.weights", "distill.teacher.weights")
+# What saved state and kept results belong to; files among it may have moved.
+IDENTITY = ("stage.name", "model", "prune", "quantize", "distill", "optim.name")
 DEFAULT_MODEL = {"_target_": "micronet_cli.models.model.Model", "name": "resnet20"}
+
+
+@dataclass(frozen=True)
+class Step:
+    """A step of ``stage=pipeline``.
+
+    Attributes:
+        groups: the compression groups that it keeps; without any it is the dense network's.
+        settings: what it fills in where the pipeline leaves null.
+    """
+
+    groups: list[Literal["prune", "quantize", "distill"]] = field(default_factory=list)
+    settings: Mapping[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Stage:
+    """The node ``stage``.
+
+    Attributes:
+        name: what metrics.json and the default directory call it.
+        module: dotted path of a module with ``run(job)``.
+        steps: of a pipeline; null leaves one out.
+        multiple: of ``stage=shrink``, the channels that stay are a multiple of.
+    """
+
+    name: str
+    module: str
+    steps: Mapping[str, Step | None] = field(default_factory=dict)
+    multiple: int = 1
+
+    def __post_init__(self) -> None:
+        if self.multiple < 1:
+            raise ValueError(f"multiple={self.multiple}: a whole number from 1 up is wanted")
 
 
 @dataclass
@@ -65,13 +103,20 @@ class Job:
         data = to_plain(self.config.data)
         if self.config.init_from:
             network = checkpoint.load(self.config.init_from, config=to_plain(self.config.model))
+            self._check_classes(network.classes)
             network.data = data
             network.spec = checkpoint.InputSpec.of(network.model, data.get("input_size") or network.spec.size[-1])
             return network
         classes = self.parts["data"].classes if with_data else []
+        if with_data:
+            self._check_classes(classes)
         model = self.parts["model"].build(len(classes))
         spec = checkpoint.InputSpec.of(model, data.get("input_size"))
         return checkpoint.Network(model, to_plain(self.config.model), classes, spec, data=data)
+
+    def _check_classes(self, classes: list[str]) -> None:
+        if (wanted := self.parts["model"].num_classes) not in (None, len(classes)):
+            raise UserError(f"model.num_classes={wanted}: there are {len(classes)} classes; leave it null")
 
     def save(self, network: checkpoint.Network, metrics: dict[str, Any]) -> None:
         """Write the network that is reported."""
@@ -87,7 +132,7 @@ def execute(config: DictConfig, directory: Path, overrides: list[str] | None = N
     """Run ``config``'s stage in ``directory``, in as many processes as it asks for; what metrics.json holds.
 
     Raises:
-        UserError: a mistake in the config, a file or the data (nothing of an earlier run was touched), or a process
+        UserError: a mistake in the config (nothing of an earlier run was touched), a file or the data, or a process
             that died.
         Interrupted: SIGINT or SIGTERM.
     """
@@ -127,6 +172,38 @@ def execute_missing(config: DictConfig, directory: Path, overrides: list[str] | 
     return execute(config, directory, overrides)
 
 
+def check_directory(config: DictConfig, directory: Path) -> None:
+    """Before anything in ``directory`` is touched.
+
+    Raises:
+        UserError: the run reads what it would set aside, or resumes a run of another kind.
+    """
+    recorded = directory / "config.yaml"
+    if config.resume and recorded.is_file():
+        then = OmegaConf.load(recorded)
+        for key in IDENTITY:
+            if _identity(then, key) != _identity(config, key):
+                raise UserError(
+                    f"resume=true: the run in {str(directory)!r} has another {key}; use its own config, or leave "
+                    "resume out to start afresh"
+                )
+    if not config.resume:
+        aside = [path.resolve() for path in (*own_paths(directory), directory / "previous")]
+        for key in FILES:
+            given = OmegaConf.select(config, key)
+            path = Path(given or "").expanduser().resolve()
+            if given and (path == directory.resolve() or any(path.is_relative_to(own) for own in aside)):
+                raise UserError(f"{key}={given!r}: lies in this run's own directory; give another hydra.run.dir")
+
+
+def _identity(config: Any, key: str) -> Any:
+    node = to_plain(OmegaConf.select(config, key))
+    nodes = [node, node.get("teacher")] if isinstance(node, dict) else []
+    for part in filter(None, nodes):
+        part.pop("weights", None)
+    return node
+
+
 def _settings(config: Any) -> dict[str, Any]:
     """What a run's results depend on."""
     return {key: value for key, value in to_plain(config).items() if key not in ("resume", "debug")}
@@ -136,6 +213,7 @@ def _run_stage(
     stage: ModuleType, config: DictConfig, parts: Any, directory: Path, overrides: list[str]
 ) -> dict[str, Any]:
     started = time.perf_counter()
+    check_directory(config, directory)
     run = Run(directory, config.resume, writes=distributed.rank() == 0)
     distributed.wait_for_all()  # nobody reads what rank 0 is still moving
     run.write_text("config.yaml", OmegaConf.to_yaml(config, resolve=True))
@@ -187,7 +265,8 @@ def _work(config: dict[str, Any], directory: Path, overrides: list[str] | None) 
     try:
         return execute(DictConfig(config), directory, overrides)
     except (UserError, Interrupted) as error:
-        print(f"micronet: {error}", file=sys.stderr)
+        if distributed.local_rank() == 0:  # all of them make the same mistake
+            print(f"micronet: {error}", file=sys.stderr)
         raise SystemExit(130 if isinstance(error, Interrupted) else 2) from None
 
 
@@ -202,16 +281,25 @@ def inherited(config: DictConfig) -> DictConfig:
     """A copy in which ``model=auto`` and ``data=auto`` are what ``init_from`` was trained with, or the defaults.
 
     Keys given beside ``auto`` refine what is inherited.
+
+    Raises:
+        UserError: ``init_from`` is no checkpoint, or the model has weights of its own as well.
     """
     config = DictConfig(OmegaConf.to_container(config, resolve=True))
     OmegaConf.set_struct(config, False)
     defaults = {"model": DEFAULT_MODEL, "data": OmegaConf.load(CONF / "data" / "digits.yaml")}
     if config.init_from:
+        if not isinstance(config.init_from, str):
+            example = "" if OmegaConf.is_config(config.init_from) else f", as ./{config.init_from}"
+            raise UserError(f"init_from={config.init_from}: a path is wanted{example}")
         header = checkpoint.read_header(checkpoint.resolve(config.init_from))
         defaults = {key: header[key] for key in defaults}
     for group, default in defaults.items():
         if "_target_" not in config[group]:
             config[group] = OmegaConf.merge(default, config[group])
+    for key in ("weights", "pretrained"):
+        if config.init_from and config.model.get(key):
+            raise UserError(f"model.{key}={config.model[key]}: init_from brings its weights; take one of them")
     return config
 
 
@@ -219,9 +307,9 @@ def stage_module(config: DictConfig) -> ModuleType:
     """The module of ``config``'s stage.
 
     Raises:
-        UserError: there is none, or it is outside the allowed packages.
+        UserError: there is none, it is outside the allowed packages, or a key below ``stage`` is wrong.
     """
-    module = config.stage.module
+    module = build(config.stage, "stage", Stage).module
     if not module.startswith(ALLOWED_TARGETS):
         raise UserError(f"stage.module={module!r} is not allowed; it has to begin with {' or '.join(ALLOWED_TARGETS)}")
     try:

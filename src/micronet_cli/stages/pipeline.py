@@ -1,6 +1,8 @@
 """``stage=pipeline``: dense -> prune -> quantise with distillation, each step a run in a directory of its own."""
 
 import logging
+import re
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -9,6 +11,7 @@ from omegaconf import DictConfig, OmegaConf
 from micronet_cli.config import check_config, to_plain
 from micronet_cli.errors import UserError
 from micronet_cli.runs import Run, write_bytes
+from micronet_cli.stages.compress import COMPRESSORS
 from micronet_cli.stages.job import Job, execute
 from micronet_cli.tables import text_table
 
@@ -30,26 +33,37 @@ def steps(config: DictConfig, directory: Path) -> dict[str, DictConfig]:
     """Step name -> its whole config.
 
     A step keeps the compression groups it names and drops the others; its own settings fill what the pipeline leaves
-    null. A network that brings its weights is evaluated where another one is trained.
+    null. A network that brings its weights is evaluated where another one is trained. A step that is null is left out,
+    and so is one whose compressors are off.
     """
     found: dict[str, DictConfig] = {}
     trained = config.init_from or config.model.get("weights") or config.model.get("pretrained")
     previous = config.init_from
-    for number, (name, step) in enumerate(to_plain(config.stage.steps).items(), 1):
+    given = {name: {"groups": [], **step} for name, step in to_plain(config.stage.steps).items() if step is not None}
+    wanted = {name: step for name, step in given.items() if _compresses(step, config)}
+    for number, (name, step) in enumerate(wanted.items(), 1):
         dense = not step["groups"]
         stage = "eval" if dense and trained else name
         own = OmegaConf.create(to_plain(config))
         own.stage = {"name": stage, "module": f"micronet_cli.stages.{'eval' if stage == 'eval' else 'train'}"}
         own.name = name
         own.init_from = previous
+        if previous:
+            own.model.update({"weights": None, "pretrained": False})  # the first step has taken them
         for group in set(GROUPS) - set(step["groups"]):
             own[group] = None
         _fill_null(own, step.get("settings") or {})
         if own.distill and not own.distill.teacher.get("model") and not own.distill.teacher.get("weights"):
-            own.distill.teacher.weights = str(step_directory(directory, 1, next(iter(config.stage.steps))))
+            own.distill.teacher.weights = str(step_directory(directory, 1, next(iter(found)))) if found else previous
         found[name] = own
         previous = str(step_directory(directory, number, name))
     return found
+
+
+def _compresses(step: Mapping[str, Any], config: DictConfig) -> bool:
+    """Whether one of its compressors is on; true of a step that has none, as the dense one."""
+    named = [group for group in COMPRESSORS if group in step["groups"]]
+    return not named or any(config[group] for group in named)
 
 
 def step_directory(directory: Path, number: int, name: str) -> Path:
@@ -64,14 +78,22 @@ def check(config: DictConfig) -> dict[str, Any]:
         UserError: a line a mistake.
     """
     problems: dict[str, None] = {}
-    for own in steps(config, Path()).values():
+    for name, own in steps(config, Path()).items():
+        settings = config.stage.steps[name].get("settings") or OmegaConf.create()
         try:
             check_config(own)
         except UserError as error:
-            problems |= dict.fromkeys(str(error).splitlines())
+            problems |= dict.fromkeys(_placed(line, name, settings, config) for line in str(error).splitlines())
     if problems:
         raise UserError("\n".join(problems))
     return {}
+
+
+def _placed(problem: str, step: str, settings: DictConfig, config: DictConfig) -> str:
+    """With the whole path where the mistake is in a step's own settings."""
+    path = re.sub(r"[:= ].*", "", problem)
+    own = OmegaConf.select(settings, path) is not None and OmegaConf.select(config, path) is None
+    return f"stage.steps.{step}.settings.{problem}" if own else problem
 
 
 def run(job: Job) -> dict[str, Any]:
@@ -105,7 +127,7 @@ def _shown(metrics: dict[str, Any], key: str, pattern: str) -> str:
 
 def _fill_null(node: Any, defaults: dict[str, Any]) -> None:
     for key, value in defaults.items():
-        if isinstance(value, dict):
+        if isinstance(value, dict) and isinstance(node.get(key), DictConfig):
             _fill_null(node[key], value)
         elif node.get(key) is None:
             node[key] = value

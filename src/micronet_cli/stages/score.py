@@ -25,6 +25,10 @@ def score_network(job: Job, network: Network, rules: Mapping[str, Mapping[str, A
         report = score_with(network.model, job.parts["score"], network.spec.size)
     except ValueError as error:
         raise UserError(f"score: {error}") from None
+    except AssertionError as error:  # timm's, of networks for one size
+        side = network.spec.size[-1]
+        way_out = f"vision transformers take it with model.args.img_size={side}"
+        raise UserError(f"data.input_size={side}: {network.config['name']} does not ({error}); {way_out}") from None
     rows = {row.layer: asdict(row) for row in report.rows()}
     for layer, columns in (rules or {}).items():
         rows[layer] = rows.get(layer, {"layer": layer}) | dict(columns)

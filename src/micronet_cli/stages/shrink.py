@@ -18,17 +18,14 @@ def run(job: Job) -> dict[str, Any]:
     """Find dead channels, take them out, evaluate where there is data, save and score.
 
     Raises:
-        UserError: torch-pruning is missing, or a multiple that is none.
+        UserError: torch-pruning is missing, or the network is packed.
     """
-    multiple = job.config.stage.multiple
-    if not isinstance(multiple, int) or multiple < 1:
-        raise UserError(f"stage.multiple={multiple}: a whole number from 1 up is wanted")
     network = job.network()
     if network.packed is not None:
         raise UserError(f"init_from={job.config.init_from!r}: a packed network is not shrunk; {UNPACKED}")
     before = sum(parameter.numel() for parameter in network.model.parameters())
     try:
-        removal = find_dead_channels(network.model, network.spec.size, multiple)
+        removal = find_dead_channels(network.model, network.spec.size, job.config.stage.multiple)
     except ImportError:
         raise UserError("stage=shrink: wants torch-pruning; install the extra `structured`") from None
     if removal.outputs:

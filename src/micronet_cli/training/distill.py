@@ -55,6 +55,8 @@ class Teacher:
         """The teacher and the input it wants."""
         if self.model is None or (self.weights and Path(self.weights).expanduser().is_dir()):
             teacher = checkpoint.load(str(self.weights), "distill.teacher.weights")
+            if self.model not in (None, name := teacher.config["name"]):
+                raise UserError(f"distill.teacher.model={self.model}: {self.weights!r} holds {name}; give one of them")
             if len(teacher.classes) != num_classes:
                 raise UserError(
                     f"distill.teacher.weights={self.weights!r}: it has {len(teacher.classes)} classes, "

@@ -25,12 +25,12 @@ class Hint:
 
 
 class Catcher:
-    """Keeps the newest output of some layers of a network."""
+    """Keeps the newest output of some layers of a network, given by their places in the config."""
 
-    def __init__(self, model: nn.Module, names: list[str], where: str) -> None:
+    def __init__(self, model: nn.Module, names: Mapping[str, str]) -> None:
         modules = dict(model.named_modules())
         self.caught: dict[str, Tensor] = {}
-        for name in names:
+        for where, name in names.items():
             if name not in modules:
                 near = difflib.get_close_matches(name, modules, n=3, cutoff=0.4)
                 raise UserError(f"{where}={name!r}: no such layer; there are {', '.join(near or list(modules)[1:4])}")
@@ -57,9 +57,9 @@ class HintLoss(nn.Module):
     ) -> None:
         super().__init__()
         self.hints = dict(hints)
-        pairs = self.hints.values()
-        self.of_student = Catcher(student, [hint.student for hint in pairs], "distill.hints.*.student")
-        self.of_teacher = Catcher(teacher, [hint.teacher for hint in pairs], "distill.hints.*.teacher")
+        pairs = [(f"distill.hints.{name}", hint) for name, hint in self.hints.items()]
+        self.of_student = Catcher(student, {f"{where}.student": hint.student for where, hint in pairs})
+        self.of_teacher = Catcher(teacher, {f"{where}.teacher": hint.teacher for where, hint in pairs})
         was_training = student.training
         with torch.no_grad():
             student.eval()(images[0])

@@ -253,7 +253,7 @@ class Fit:
             log.warning("the run was %d steps long and is %d now: schedules shift", state["total"], self.total)
         try:
             restore_state(self, state)
-        except (RuntimeError, ValueError, AttributeError, TypeError) as error:
+        except (RuntimeError, ValueError, AttributeError, TypeError, KeyError) as error:
             raise UserError(
                 f"resume=true: the state in {str(self.run_dir.state)!r} is of another network or optimiser "
                 f"({str(error).splitlines()[0]}); use the run's own config, or leave resume out to start afresh"
