@@ -26,6 +26,8 @@ def score_network(job: Job, network: Network, rules: Mapping[str, Mapping[str, A
     except ValueError as error:
         raise UserError(f"score: {error}") from None
     except AssertionError as error:  # timm's, of networks for one size
+        if "match model" not in str(error):
+            raise
         side = network.spec.size[-1]
         way_out = f"vision transformers take it with model.args.img_size={side}"
         raise UserError(f"data.input_size={side}: {network.config['name']} does not ({error}); {way_out}") from None
