@@ -249,6 +249,9 @@ def test_operation_without_a_price_can_count_at_32_bits():
         {"input_shape": [224, 224]},
         {"paths": {"head": 1.5}},
         {"block": [0, 4]},
+        {"block": [4, "x"]},
+        {"compare": "oficial"},
+        {"compare": "collections.OrderedDict"},
     ],
 )
 def test_bad_option_is_named_with_its_value(options):
