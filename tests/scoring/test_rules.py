@@ -152,6 +152,15 @@ def test_price_of_an_activation_function(module, each):
     assert (figures["multiplications"], figures["additions"]) == (32 * each[0], 32 * each[1])
 
 
+@pytest.mark.parametrize(("bounds", "each"), [({"min": 0}, 1), ({"max": 6}, 1), ({"min": 0, "max": 6}, 2)])
+def test_clamp_multiplies_once_a_bound(bounds, each):
+    class Clamp(nn.Module):
+        def forward(self, x):
+            return x.clamp(**bounds)
+
+    assert score(Clamp(), (2, 4, 4))["multiplications"] == 32 * each
+
+
 def test_relu_costs_its_inputs_bits_and_other_functions_32():
     for module, ops in ((nn.ReLU(), 32 * 4 / 32), (nn.SiLU(), 32 * 4), (nn.AdaptiveAvgPool2d(1), 2 * 16)):
         model = nn.Sequential(ActivationFakeQuantize(4), module)
