@@ -220,6 +220,7 @@ def test_channel_shuffle_is_a_product_with_a_permutation():
         figures = score(module, (6, 4, 4))
         assert (figures["multiplications"], figures["additions"]) == (6 * 16, 0)
         assert figures["storage_params"] == (6 * 32 + 36) / 32
+        assert figures["dense_storage_bytes"] == figures["storage_bytes"]
 
 
 def test_layout_changes_are_free():

@@ -195,14 +195,15 @@ class Network:
         return replace(self, stored=stored, ops=tuple(_scaled(op, kept) for op in self.ops))
 
     def dense(self) -> "Network":
-        """The same network in float32 without a zero."""
-        stored = tuple(
-            replace(s, nonzeros=s.elements, quantizer=None, kept_blocks=None, binary=False, float_bits=FLOAT_BITS)
-            for s in self.stored
-        )
+        """The same network in float32, its weights without a zero; a permutation matrix keeps its own."""
+        stored = [
+            replace(s, quantizer=None, kept_blocks=None, binary=False, float_bits=FLOAT_BITS) for s in self.stored
+        ]
+        for i in self.weights:
+            stored[i] = replace(stored[i], nonzeros=stored[i].elements)
         values = tuple(replace(v, quantizers=None, float_bits=FLOAT_BITS) for v in self.values)
         ops = tuple(_scaled(op, 1) for op in self.ops)
-        return replace(self, stored=stored, values=values, ops=ops, quantizers={})
+        return replace(self, stored=tuple(stored), values=values, ops=ops, quantizers={})
 
 
 def _scaled(op: Op, kept: float) -> Op:
