@@ -82,6 +82,11 @@ def test_transient_activations_keep_a_residual_alive_and_ignore_views():
     assert peak(lambda m, x: m.b(m.a(x).relu_().view(1, 8, 4, 4)), (4, 4, 4), **convs) == (4 + 8) * 16 * 4
 
 
+def test_transient_activations_keep_all_that_the_network_returns():
+    convs = {"a": nn.Conv2d(4, 8, 1), "b": nn.Conv2d(8, 4, 1)}
+    assert peak(lambda m, x: (m.a(x), m.b(m.a(x))), (4, 4, 4), **convs) == (8 + 8 + 4) * 16 * 4
+
+
 def test_transient_activations_count_at_their_own_bits():
     convs = {"q": ActivationFakeQuantize(4), "p": nn.MaxPool2d(1, 1)}
     # The input (32 bits) and its codes (4 bits), then two tensors of codes.

@@ -210,6 +210,22 @@ def test_batch_norm_does_not_fold_where_the_convolution_is_read_twice():
     assert figures["additions"] == 36 * 1 + 36 + 36  # convolution, BatchNorm, sum
 
 
+def test_batch_norm_does_not_fold_where_the_network_returns_its_input_too():
+    class Both(nn.Sequential):
+        def forward(self, x):
+            y = self[0](x)
+            return y, self[1](y)
+
+    figures = score(Both(nn.Conv2d(2, 4, 1, bias=False), nn.BatchNorm2d(4)), (2, 3, 3))
+    assert figures["storage_params"] == 8 + 2 * 4
+
+
+def test_batch_norm_executed_twice_is_stored_once():
+    conv, norm = nn.Conv2d(3, 3, 1, bias=False), nn.BatchNorm2d(3)
+    assert score(nn.Sequential(conv, norm, conv, norm), (3, 4, 4))["storage_params"] == 9 + 3
+    assert score(nn.Sequential(norm, norm), (3, 4, 4))["storage_params"] == 2 * 3
+
+
 def test_channel_shuffle_is_a_product_with_a_permutation():
     class Shuffle(nn.Module):
         def forward(self, x):

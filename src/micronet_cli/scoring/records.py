@@ -146,6 +146,7 @@ class Network:
         input_shape: (channels, height, width) of the example.
         free_multiplications: those of products of parameters alone, which are done before inference.
         ends: module name -> number of operations executed when it last returned.
+        outputs: indices of the values that the network returns.
     """
 
     ops: tuple[Op, ...]
@@ -155,6 +156,7 @@ class Network:
     input_shape: tuple[int, ...]
     free_multiplications: int = 0
     ends: dict[str, int] = field(default_factory=dict)
+    outputs: tuple[int, ...] = ()
 
     @cached_property
     def value_bits(self) -> tuple[int, ...]:
