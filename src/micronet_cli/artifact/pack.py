@@ -184,10 +184,8 @@ def _pack_layer(packer: _Packer, name: str, layer: nn.Module, norm: nn.Module | 
         entry = packer.floats(entry, weight.numpy())
         gain = None if gain is None else _of_used_channels(gain, weight)
         return replace(entry, **packer.numbers(gain, bias if norm is not None else None))
-    original = original_weight(layer).detach()
-    scale, zero_point = quantizer.qparams(
-        original if effective is None or effective.mask is None else original * effective.mask
-    )
+    assert effective is not None
+    scale, zero_point = effective.qparams(original_weight(layer).detach())
     integers, zero_codes = _integers(name, weight, scale, zero_point, quantizer)
     stored = quantizer.qparams_bits(weight.shape) > 32 * quantizer.ranges(weight.shape)
     entry = replace(
