@@ -91,7 +91,7 @@ def _take_out(model: nn.Module, removals: Any) -> None:
             )
         try:
             Removal(**removal).attach(model)
-        except (ValueError, AttributeError, TypeError) as error:
+        except (ValueError, AttributeError, TypeError, LookupError, RuntimeError) as error:
             raise Damaged(f"header: channels: {str(error)[:200]}") from None
 
 
@@ -137,10 +137,12 @@ def check_header(header: Mapping[str, Any]) -> None:
         spec = InputSpec.from_dict(header["input"])
     except (TypeError, KeyError, AttributeError):
         raise Damaged("header: input: not an input") from None
-    size, means = spec.size, [*_listed(spec.mean), *_listed(spec.std)]
+    size, mean, std = spec.size, _listed(spec.mean), _listed(spec.std)
     check(isinstance(size, tuple) and len(size) == 3 and all(is_count(n, 1, 1 << 14) for n in size), "input.size")
     check(
-        all(isinstance(v, int | float) and isfinite(v) for v in means) and len(means) == 2 * size[0],
+        len(mean) == len(std) == size[0]
+        and all(isinstance(v, int | float) and abs(v) <= MAX_ARGUMENT for v in (*mean, *std))
+        and min(std) > 0,
         "input.mean, input.std",
     )
     check(isinstance(spec.interpolation, str) and isinstance(spec.crop_mode, str), "input: names are wanted")
