@@ -15,8 +15,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
+from markdown_page import write_page
 from torch import nn
 
 from micronet_cli.compression.fake_quantize import ActivationFakeQuantize
@@ -94,20 +94,14 @@ def main() -> None:
     model = Model(given.model, weights=given.weights).build(len(data.classes))
     spec, rules = InputSpec.of(model), rule_set("official")
     val, test = (data.loader(split, spec, torch.device("cpu")) for split in ("val", "test"))
-    every = val.indices
-
-    def some(images: int) -> Any:
-        val.indices = every[np.linspace(0, len(every) - 1, images).round().astype(int)]
-        return val.batches()
-
-    calibration = [images for images, _ in some(CALIBRATION_BATCHES * data.eval_batch_size)]
+    calibration = [images for images, _ in val.some(CALIBRATION_BATCHES * data.eval_batch_size).batches()]
 
     def score(compressors: Compressors) -> float:
         return float(score_with(compressed(model, compressors), rules, spec.size).metrics()["micronet_score"])
 
     target = score(uniform(given.sparsity))
     measured = Sensitivity(SPARSITIES, WEIGHT_BITS, ACTIVATION_BITS, method=given.method).measure(
-        model, lambda: some(given.images)
+        model, val.some(given.images).batches
     )
 
     def automatic(rows: list, fixed: Compressors) -> Compressors:
@@ -130,7 +124,7 @@ def main() -> None:
         "budget: sparsities, w4a4": automatic(zeros, [w4a4()]),
         "budget: sparsities and bits": automatic(measured, []),
     }
-    lines = []
+    rows = []
     for title, compressors in {"dense": [], **allocations}.items():
         network = with_ranges(compressed(model, compressors), calibration)
         metrics = score_with(network, rules, spec.size).metrics()
@@ -139,24 +133,14 @@ def main() -> None:
         anew = evaluate(with_ranges(network, calibration), test)["top1"]
         figures = (f"{metrics['micronet_score']:.6f}", f"{metrics['weight_sparsity']:.3f}")
         bits = (f"{metrics['weight_bits_mean']:.2f}", f"{metrics['activation_bits_mean']:.2f}")
-        lines.append(f"| {title} | {' | '.join((*figures, *bits))} | {as_it_was:.2f} | {anew:.2f} |")
-        print(lines[-1], flush=True)
-    text = "\n".join(
-        [
-            "# Budgets, measured",
-            "",
-            f"{given.model}, target score {target:.6f}, no fine-tuning; {len(measured)} sensitivities from "
-            f"{given.images} images ({given.method}); top-1 of {test.images} test images.",
-            "",
-            "| allocation | score | sparsity | weight bits | input bits | top-1 % | with BatchNorm statistics anew |",
-            "|---|---:|---:|---:|---:|---:|---:|",
-            *lines,
-            "",
-        ]
+        rows.append([title, *figures, *bits, f"{as_it_was:.2f}", f"{anew:.2f}"])
+        print(*rows[-1], sep=" | ", flush=True)
+    told = (
+        f"{given.model}, target score {target:.6f}, no fine-tuning; {len(measured)} sensitivities from "
+        f"{given.images} images ({given.method}); top-1 of {test.images} test images."
     )
-    given.table.parent.mkdir(parents=True, exist_ok=True)
-    given.table.write_text(text)
-    print(text)
+    columns = ["allocation", "score", "sparsity", "weight bits", "input bits", "top-1 %"]
+    write_page(given.table, "Budgets, measured", told, [*columns, "with BatchNorm statistics anew"], rows)
 
 
 if __name__ == "__main__":

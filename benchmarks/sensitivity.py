@@ -14,8 +14,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
+from markdown_page import write_page
 from scipy.stats import spearmanr
 from torch import nn
 
@@ -49,17 +49,6 @@ def whole(model: nn.Module, settings: Sensitivity, loader: Loader) -> Rows:
     return rows
 
 
-def some(loader: Loader, images: int) -> Callable:
-    """Batches of so many of the loader's images, at equal distances."""
-    indices = loader.indices[np.linspace(0, loader.images - 1, images).round().astype(int)]
-
-    def batches() -> Any:
-        loader.indices = indices
-        return loader.batches()
-
-    return batches
-
-
 def correlation(one: Rows, other: Rows, keys: tuple[str, str]) -> float:
     """Spearman's, over all points."""
     return float(spearmanr(*([row[key] for row in rows] for rows, key in zip((one, other), keys, strict=True)))[0])
@@ -78,43 +67,33 @@ def main() -> None:
     torch.set_num_threads(1)
     data = ImageFolder(train=given.train, eval_batch_size=BATCH)
     model = Model(given.model, weights=given.weights).build(len(data.classes))
-    loader = data.loader("val", InputSpec.of(model), torch.device("cpu"))
-    every = {images: some(loader, images) for images in (given.images, *given.few)}
-    every[given.images]()
+    val = data.loader("val", InputSpec.of(model), torch.device("cpu"))
+    loader = val.some(given.images)
 
     settings = Sensitivity()
     full, seconds = timed(lambda: whole(model, settings, loader))
-    exact, reused = timed(lambda: settings.measure(model, every[given.images]))
+    exact, reused = timed(lambda: settings.measure(model, loader.batches))
     same_top1 = max(abs(a["top1"] - b["top1"]) for a, b in zip(full, exact, strict=True))
     same_loss = max(abs(a["loss_increase"] - b["loss_increase"]) for a, b in zip(full, exact, strict=True))
     rows = [
-        f"| whole network, {given.images} images | {seconds:.1f} | 1 | | |",
-        f"| from the changed layer on, {given.images} images | {reused:.1f} | {seconds / reused:.2f} | 1 | "
-        f"{correlation(exact, exact, ('divergence', 'top1_drop')):.3f} |",
-    ]
-    for images in given.few:
-        estimate, took = timed(lambda: Sensitivity(method="estimate").measure(model, every[images]))  # noqa: B023
-        found = [f"{correlation(estimate, exact, ('divergence', key)):.3f}" for key in ("divergence", "top1_drop")]
-        rows.append(
-            f"| second-order estimate, {images} images, no labels | {took:.1f} | {seconds / took:.1f} | "
-            f"{' | '.join(found)} |"
-        )
-    text = "\n".join(
+        [f"whole network, {given.images} images", f"{seconds:.1f}", "1", "", ""],
         [
-            "# Sensitivities, measured",
-            "",
-            f"{given.model}, {len(exact)} points, one thread ({platform.machine()}), torch {torch.__version__}; "
-            f"largest difference of the first two: {same_top1:.1g} points of top-1, {same_loss:.1g} nats of loss.",
-            "",
-            "| | processor seconds | times faster | Spearman with the divergence | with the drop in top-1 |",
-            "|---|---:|---:|---:|---:|",
-            *rows,
-            "",
-        ]
+            f"from the changed layer on, {given.images} images", f"{reused:.1f}", f"{seconds / reused:.2f}", "1",
+            f"{correlation(exact, exact, ('divergence', 'top1_drop')):.3f}",
+        ],
+    ]  # fmt: skip
+    for images in given.few:
+        few = val.some(images)
+        estimate, took = timed(lambda: Sensitivity(method="estimate").measure(model, few.batches))  # noqa: B023
+        found = [f"{correlation(estimate, exact, ('divergence', key)):.3f}" for key in ("divergence", "top1_drop")]
+        title = f"second-order estimate, {images} images, no labels"
+        rows.append([title, f"{took:.1f}", f"{seconds / took:.1f}", *found])
+    told = (
+        f"{given.model}, {len(exact)} points, one thread ({platform.machine()}), torch {torch.__version__}; "
+        f"largest difference of the first two: {same_top1:.1g} points of top-1, {same_loss:.1g} nats of loss."
     )
-    given.table.parent.mkdir(parents=True, exist_ok=True)
-    given.table.write_text(text)
-    print(text)
+    columns = ["", "processor seconds", "times faster", "Spearman with the divergence", "with the drop in top-1"]
+    write_page(given.table, "Sensitivities, measured", told, columns, rows)
 
 
 if __name__ == "__main__":

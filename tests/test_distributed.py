@@ -10,9 +10,11 @@ from pathlib import Path
 
 import pytest
 import torch
+from torch import nn
 
 from micronet_cli import distributed
 from micronet_cli.checkpoint import load
+from micronet_cli.explore.trial import Trial
 from tests.conftest import metrics_of
 
 COMMON = (
@@ -70,6 +72,20 @@ def test_mistake_of_two_processes_is_told_once(micronet, capfd):
 def test_primitives():
     found = distributed.launch(2, numbers, 3.0, on_failure="")
     assert found == {"sum": True, "range": (-2.0, 2.0), "first": 0, "all": [0, 1]}
+
+
+def ranges_of(batches):
+    """Input ranges from another number of batches in each process."""
+    with distributed.process_group():
+        trial = Trial(nn.Sequential(nn.Flatten(), nn.Linear(4, 3)))
+        mine = [torch.full((1, 4), 1.0 + distributed.rank())] * (batches - distributed.rank())
+        count = trial.watch_inputs(mine)
+        return count, trial.ranges["1"].high.item()
+
+
+@pytest.mark.slow
+def test_processes_with_different_numbers_of_batches_agree_on_ranges():
+    assert distributed.launch(2, ranges_of, 3, on_failure="") == (3, 2.0)
 
 
 @pytest.mark.slow

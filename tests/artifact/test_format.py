@@ -125,6 +125,14 @@ CHANGES = {
     "a range elsewhere": lambda h, s: h["activations"][0].__setitem__(0, "layer9"),
     "a parameter too many": lambda h, s: h["parameters"].append(["x", [2]]),
     "a huge parameter": lambda h, s: h["parameters"].append(["conv1.weight", [1 << 40, 1 << 40]]),
+    "nothing, hugely": lambda h, s: h["parameters"].insert(0, ["x", [0, 1 << 40, 1 << 40]]),
+    "inputs of a norm": lambda h, s: h.update(channels=[{"outputs": {}, "inputs": {"bn1": [0]}}]),
+    "no channel left": lambda h, s: h.update(
+        channels=[{"outputs": {key: [*range(16)] for key in ("conv1", "bn1")}, "inputs": {}}]
+    ),
+    "a huge mean": lambda h, s: h["input"].update(mean=[10**400, 0, 0]),
+    "means of four channels": lambda h, s: h["input"].update(mean=[0] * 4, std=[1] * 2),
+    "no deviation": lambda h, s: h["input"].update(std=[1, 0, 1]),
     "a bad input": lambda h, s: h["input"].update(size=[3, 0, 16]),
     "bytes too few": lambda h, s: s.update(codes=s["codes"][:-1]),
     "bytes too many": lambda h, s: s.update(scales=s["scales"] + b"\0"),

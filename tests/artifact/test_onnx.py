@@ -118,7 +118,24 @@ def test_biases_beside_4_bit_weights_keep_their_value():
     tensors = {tensor.name: numpy_helper.to_array(tensor) for tensor in graph.initializer}
     assert [node.op_type for node in graph.node] == ["DequantizeLinear", "DequantizeLinear", "Gemm"]
     assert graph.node[2].input[2] == graph.node[1].output[0]
-    np.testing.assert_allclose(tensors["bias"] * tensors["bias.scale"], bias, rtol=1e-6)
+    np.testing.assert_allclose(tensors["bias.int32"] * tensors["bias.scale"], bias, rtol=1e-6)
+
+
+def test_equal_biases_of_two_layers_are_held_once(tmp_path):
+    torch.manual_seed(0)
+    layers = [nn.Conv2d(3, 3, 1, bias=False), nn.BatchNorm2d(3)], [nn.Conv2d(3, 3, 1, bias=False), nn.BatchNorm2d(3)]
+    model = nn.Sequential(*layers[0], nn.ReLU(), *layers[1], nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(3, 5))
+    Quantizer(ALL, 4, 4).attach(model)
+    images = torch.randn(8, *SPEC.size)
+    model.train()(images)
+    for norm in (model[1], model[4]):
+        norm.reset_running_stats()
+        nn.init.constant_(norm.bias, 0.5)
+    path = tmp_path / "model.onnx"
+    export_onnx(Network(model.eval(), {}, list("abcde"), SPEC), path)
+    assert check_onnx(path, model, images)["max_abs_deviation"] < 1e-4
+    held = [tensor for tensor in onnx.load(path).graph.initializer if tensor.data_type == TensorProto.INT32]
+    assert len(held) == 2
 
 
 @pytest.mark.parametrize(("kind", "parts"), [(TensorProto.UINT4, ["Max", "Min"]), (TensorProto.UINT8, ["Clip"])])

@@ -7,6 +7,7 @@ import pytest
 import torch
 from torch import nn
 
+from micronet_cli.artifact import build
 from micronet_cli.artifact.compare import compare
 from micronet_cli.artifact.format import read
 from micronet_cli.artifact.pack import pack
@@ -212,7 +213,9 @@ def test_network_that_is_not_finite_is_refused():
 def test_packing_leaves_the_network_as_it_was():
     model = network(**W4A4)
     before = copy.deepcopy(model.state_dict())
+    model.layer1.train()
     pack(model, header(model, "resnet8", 16))
+    assert [name for name, module in model.named_children() if module.training] == ["layer1"]
     after = model.state_dict()
     assert before.keys() == after.keys()
     assert all(torch.equal(before[name], after[name]) for name in before)
@@ -223,8 +226,8 @@ def test_network_with_too_few_bytes_for_its_size_is_stored_in_a_larger_form(tmp_
     model = network(**SCHEMES["filters"])
     small = pack(model, header(model, "resnet8", 16), entropy=True)
     elements = sum(p.numel() for p in model.parameters())
-    for module in ("pack", "runtime"):
-        monkeypatch.setattr(f"micronet_cli.artifact.{module}.MAX_ELEMENTS_A_BYTE", (elements - 1) / len(small))
+    monkeypatch.setattr(build, "FREE_ELEMENTS", 0)
+    monkeypatch.setattr(build, "MAX_ELEMENTS_A_BYTE", (elements - 1) / len(small))
     loaded = packed(tmp_path / "n.mnet", model, entropy=True)
     found, _ = read((tmp_path / "n.mnet").read_bytes())
     assert {tuple(layer["positions"]) for layer in found["layers"]} == {("mask",)}

@@ -5,6 +5,7 @@ import copy
 import pytest
 import timm
 import torch
+from timm.layers import StdConv2d
 from torch import nn
 
 from micronet_cli.compression.effective_weight import attach_mask
@@ -89,6 +90,14 @@ def test_an_output_with_another_reader_does_not_fold():
 def test_a_shared_norm_does_not_fold():
     norm = nn.BatchNorm2d(3)
     assert batch_norm_pairs(nn.Sequential(nn.Conv2d(3, 3, 1), norm, nn.Conv2d(3, 3, 1), norm), (3, 4, 4)) == {}
+
+
+def test_a_weight_that_is_standardised_or_shared_does_not_fold():
+    assert batch_norm_pairs(nn.Sequential(StdConv2d(3, 3, 1), nn.BatchNorm2d(3)), (3, 4, 4)) == {}
+    tied = nn.Sequential(nn.Conv2d(3, 3, 1), nn.BatchNorm2d(3), nn.Conv2d(3, 3, 1))
+    assert batch_norm_pairs(tied, (3, 4, 4)) == {"1": "0"}
+    tied[2].weight = tied[0].weight
+    assert batch_norm_pairs(tied, (3, 4, 4)) == {}
 
 
 def test_a_quantised_output_does_not_fold():

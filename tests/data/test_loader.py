@@ -33,6 +33,14 @@ def test_digits_splits_are_disjoint_and_whole():
     assert len(set(rest) | set(data.source("test").indices)) == 1797
 
 
+def test_some_images_lie_at_equal_distances():
+    loader = Digits().loader("val", SPEC, CPU)
+    few = loader.some(5)
+    assert few.indices.tolist() == loader.indices[[0, 36, 72, 107, 143]].tolist()
+    assert [len(labels) for _, labels in few.batches()] == [5]
+    assert loader.images == loader.some(1000).images == 144
+
+
 def test_normalisation_is_the_networks():
     loader = Digits().loader("test", SPEC, CPU)
     images, _ = next(loader.batches())

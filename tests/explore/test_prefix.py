@@ -86,6 +86,13 @@ def test_shared_and_uncalled_layers_are_right_too():
     check(Twice().eval(), torch.randn(5, 4))
 
 
+def test_a_module_shared_by_two_parents_is_right_too():
+    torch.manual_seed(0)
+    act, first, second = nn.ReLU(), nn.Conv2d(3, 4, 1), nn.Conv2d(4, 4, 1)
+    blocks = nn.Sequential(first, act), nn.Sequential(second, act)
+    check(nn.Sequential(*blocks, nn.Flatten(), nn.Linear(4 * 16, 5)).eval(), torch.randn(2, 3, 4, 4))
+
+
 def test_what_lies_before_is_not_computed():
     torch.manual_seed(0)
     model = timm.create_model("resnet8", num_classes=3).eval()

@@ -87,6 +87,16 @@ def test_broken_files_are_listed(runs):
     assert all(problems.values())
 
 
+def test_odd_metrics_do_not_take_the_others_with_them(runs):
+    for name, odd in (("odd", {"overrides": 5}), ("huge", {"top1": 10**400, "micronet_score": 0.1})):
+        (runs / name).mkdir()
+        (runs / name / "metrics.json").write_text(json.dumps({"stage": "eval", "status": "completed"} | odd))
+    found = found_in(runs)
+    assert found.problems[f"{runs}/odd/metrics.json"] == "overrides: a list is wanted"
+    assert [run["benchmark"] for run in found.runs if run["name"] == "huge"] == [None]
+    assert len(found.runs) == 6
+
+
 def test_front_is_of_completed_runs_of_one_benchmark(runs):
     write_run(runs / "half", 99.0, 0.001, status="interrupted")
     write_run(runs / "text", "99.0", 0.001)

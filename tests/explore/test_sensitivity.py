@@ -1,6 +1,7 @@
 """Sensitivities: what is measured is what evaluation would give, and the estimate follows it."""
 
 import csv
+import weakref
 
 import pytest
 import timm
@@ -19,6 +20,7 @@ from micronet_cli.functional.divergence import divergence
 from micronet_cli.models import cifar_resnet  # noqa: F401  registers resnet8
 from tests.conftest import TINY, metrics_of
 
+METHODS = ("evaluate", "estimate")
 SMALL = ("sensitivity.sparsities=[0.9]", "sensitivity.weight_bits=[2]", "sensitivity.activation_bits=[3]")
 
 
@@ -147,6 +149,41 @@ def test_layers_that_are_not_called_have_weights_but_no_inputs():
     assert [row["layer"] for row in estimated] == ["head"] * 3
 
 
+class Table(nn.Module):
+    """A layer that is fed by a table, as position biases are."""
+
+    def __init__(self):
+        super().__init__()
+        self.register_buffer("table", torch.randn(1, 5, 2))
+        self.bias, self.head = nn.Linear(2, 3), nn.Linear(15, 5)
+
+    def forward(self, x):
+        return self.head(x.flatten(1)[:, :15] + self.bias(self.table).flatten(1))
+
+
+def test_layers_that_see_no_image_are_evaluated_but_not_estimated(caplog):
+    torch.manual_seed(0)
+    evaluated, estimated = (Sensitivity([0.5], [3], [3], method).measure(Table(), batches) for method in METHODS)
+    assert [row["layer"] for row in evaluated] == ["bias"] * 3 + ["head"] * 3
+    assert [row["layer"] for row in estimated] == ["head"] * 3
+    assert "not on images: bias" in caplog.text
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_images_are_let_go_chunk_by_chunk(method):
+    alive = weakref.WeakSet()
+
+    def many():
+        for _ in range(6):
+            assert len(alive) <= 3
+            alive.add(some := images(2))
+            yield some, torch.zeros(2, dtype=torch.long)
+
+    torch.manual_seed(0)
+    model = nn.Sequential(nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(3, 5))
+    Sensitivity([0.5], [3], [3], method).measure(model, many)
+
+
 def test_table_has_a_row_a_layer():
     rows = [
         {"layer": "a", "kind": "sparsity", "value": 0.5, "divergence": 0.25},
@@ -156,7 +193,7 @@ def test_table_has_a_row_a_layer():
     assert table(rows) == [{"layer": "a", "0.5 zeros": "0.25", "w2": "1.5"}, {"layer": "b", "a2.5": "0.0001"}]
 
 
-@pytest.mark.parametrize("method", ["evaluate", "estimate"])
+@pytest.mark.parametrize("method", METHODS)
 def test_stage_writes_a_table_and_a_picture(micronet, capsys, method):
     run = micronet("stage=sensitivity", *TINY, *SMALL, "sensitivity.images=20", f"sensitivity.method={method}")
     with (run / "sensitivity.csv").open() as file:

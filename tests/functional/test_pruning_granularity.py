@@ -2,8 +2,8 @@ import pytest
 import torch
 
 from micronet_cli.functional.granularity import NM, Block, Element, Filter
+from micronet_cli.functional.packing import used_blocks
 from micronet_cli.functional.pruning import shrink_mask, shrink_masks
-from micronet_cli.scoring.weights import count_blocks
 
 SHAPES = [(6, 4), (5, 8, 3, 3), (1, 4, 1, 1)]
 GRANULARITIES = [Element(), Block([2, 4]), Block([1, 1, 3, 3]), Filter(), NM(2, 4), NM(1, 2)]
@@ -17,8 +17,8 @@ def dropped_units(granularity, mask):
     if isinstance(granularity, Filter):
         return int((~mask.flatten(1).any(1)).sum())
     if isinstance(granularity, Block):
-        _, kept, blocks = count_blocks(mask.float(), tuple(granularity.shape))
-        return blocks - kept
+        sizes = (*granularity.shape, *(1 for _ in mask.shape[len(granularity.shape) :]))[: mask.dim()]
+        return int((~used_blocks(mask.numpy(), sizes)).sum())
     return int((~mask).sum())
 
 

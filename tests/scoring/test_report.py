@@ -82,6 +82,11 @@ def test_transient_activations_keep_a_residual_alive_and_ignore_views():
     assert peak(lambda m, x: m.b(m.a(x).relu_().view(1, 8, 4, 4)), (4, 4, 4), **convs) == (4 + 8) * 16 * 4
 
 
+def test_transient_activations_keep_all_that_the_network_returns():
+    convs = {"a": nn.Conv2d(4, 8, 1), "b": nn.Conv2d(8, 4, 1)}
+    assert peak(lambda m, x: (m.a(x), m.b(m.a(x))), (4, 4, 4), **convs) == (8 + 8 + 4) * 16 * 4
+
+
 def test_transient_activations_count_at_their_own_bits():
     convs = {"q": ActivationFakeQuantize(4), "p": nn.MaxPool2d(1, 1)}
     # The input (32 bits) and its codes (4 bits), then two tensors of codes.
@@ -146,9 +151,8 @@ def test_waterfall_shares_the_what_if(trace):
     assert report.compared.total.score == score_with(trace, rule_set("seed2019", weight_sparsity=0.9)).total.score
 
 
-def test_figure_is_a_picture(trace, tmp_path):
-    score_with(trace, rule_set("official")).figure(tmp_path / "score.png", top=5)
-    with Image.open(tmp_path / "score.png") as image:
+def test_figure_is_a_picture(trace):
+    with Image.open(io.BytesIO(score_with(trace, rule_set("official")).figure(top=5))) as image:
         colours = {colour: count for count, colour in image.convert("RGB").getcolors(1 << 24)}
         assert image.format == "PNG"
     bars = [colours[ImageColor.getrgb(colour)] for colour in (BLUE, GREY)]

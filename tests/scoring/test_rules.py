@@ -152,6 +152,15 @@ def test_price_of_an_activation_function(module, each):
     assert (figures["multiplications"], figures["additions"]) == (32 * each[0], 32 * each[1])
 
 
+@pytest.mark.parametrize(("bounds", "each"), [({"min": 0}, 1), ({"max": 6}, 1), ({"min": 0, "max": 6}, 2)])
+def test_clamp_multiplies_once_a_bound(bounds, each):
+    class Clamp(nn.Module):
+        def forward(self, x):
+            return x.clamp(**bounds)
+
+    assert score(Clamp(), (2, 4, 4))["multiplications"] == 32 * each
+
+
 def test_relu_costs_its_inputs_bits_and_other_functions_32():
     for module, ops in ((nn.ReLU(), 32 * 4 / 32), (nn.SiLU(), 32 * 4), (nn.AdaptiveAvgPool2d(1), 2 * 16)):
         model = nn.Sequential(ActivationFakeQuantize(4), module)
@@ -201,6 +210,22 @@ def test_batch_norm_does_not_fold_where_the_convolution_is_read_twice():
     assert figures["additions"] == 36 * 1 + 36 + 36  # convolution, BatchNorm, sum
 
 
+def test_batch_norm_does_not_fold_where_the_network_returns_its_input_too():
+    class Both(nn.Sequential):
+        def forward(self, x):
+            y = self[0](x)
+            return y, self[1](y)
+
+    figures = score(Both(nn.Conv2d(2, 4, 1, bias=False), nn.BatchNorm2d(4)), (2, 3, 3))
+    assert figures["storage_params"] == 8 + 2 * 4
+
+
+def test_batch_norm_executed_twice_is_stored_once():
+    conv, norm = nn.Conv2d(3, 3, 1, bias=False), nn.BatchNorm2d(3)
+    assert score(nn.Sequential(conv, norm, conv, norm), (3, 4, 4))["storage_params"] == 9 + 3
+    assert score(nn.Sequential(norm, norm), (3, 4, 4))["storage_params"] == 2 * 3
+
+
 def test_channel_shuffle_is_a_product_with_a_permutation():
     class Shuffle(nn.Module):
         def forward(self, x):
@@ -211,6 +236,7 @@ def test_channel_shuffle_is_a_product_with_a_permutation():
         figures = score(module, (6, 4, 4))
         assert (figures["multiplications"], figures["additions"]) == (6 * 16, 0)
         assert figures["storage_params"] == (6 * 32 + 36) / 32
+        assert figures["dense_storage_bytes"] == figures["storage_bytes"]
 
 
 def test_layout_changes_are_free():
@@ -249,6 +275,9 @@ def test_operation_without_a_price_can_count_at_32_bits():
         {"input_shape": [224, 224]},
         {"paths": {"head": 1.5}},
         {"block": [0, 4]},
+        {"block": [4, "x"]},
+        {"compare": "oficial"},
+        {"compare": "collections.OrderedDict"},
     ],
 )
 def test_bad_option_is_named_with_its_value(options):
@@ -278,6 +307,13 @@ def test_yaml_lists_every_option_at_its_default(name):
 def test_unknown_rule_set_is_refused():
     with pytest.raises(ValueError, match="rules=unofficial"):
         rule_set("unofficial")
+
+
+def test_seed2019_charges_a_float_convolution_that_feeds_another():
+    model = nn.Sequential(nn.Conv2d(2, 4, 1, bias=False), nn.Conv2d(4, 2, 1, bias=False))
+    figures = score(model, (2, 3, 3), "seed2019")
+    # 8 weights each; (8 - 1) + 1 additions a position; 3 operations an element of each output.
+    assert figures["math_ops"] == 2 * 8 * 9 + 2 * 8 * 9 + 3 * 9 * (4 + 2)
 
 
 def test_seed2019_refuses_what_its_arithmetic_does_not_know():

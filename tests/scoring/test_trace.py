@@ -256,6 +256,16 @@ def test_a_trace_reads_new_bits_and_zeros_and_follows_new_structure():
     assert fresh()["activation_bits_mean"] == 32
 
 
+def test_a_trace_tells_masks_apart_that_come_and_go():
+    layer = nn.Linear(64, 4, bias=False)
+    effective = attach_mask(layer)
+    trace = Trace(nn.Sequential(layer), (1, 1, 64))
+    for zeros in range(1, 20):
+        effective.mask = None
+        effective.mask = torch.arange(256).reshape(4, 64) >= zeros  # may lie where the one before lay
+        assert trace.read().ops[-1].dot.nonzeros.sum() == 256 - zeros
+
+
 def test_a_trace_notices_a_learned_step_that_moved():
     torch.manual_seed(0)
     layer = nn.Conv2d(8, 8, 3, bias=False)

@@ -2,10 +2,8 @@
 
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from math import isfinite
 from typing import Any
 
-import timm.layers
 import torch
 from torch import Tensor, nn
 from torch.nn.modules.module import (
@@ -24,19 +22,19 @@ from micronet_cli.models.model import InputSpec, Model
 MODEL = "micronet_cli.models.model.Model"
 DATA = "micronet_cli.data."
 MAX_ELEMENTS_A_BYTE = 256  # of the network over the file's size
+FREE_ELEMENTS = 1 << 28  # of any network: one that lost most channels is built before they are taken out
 MAX_ARGUMENT = 1 << 16
 # Arguments of timm.create_model that read files or the network.
 FORBIDDEN = ("pretrained", "pretrained_cfg", "pretrained_cfg_overlay", "checkpoint_path", "cache_dir")
-# A layer that is rescaled is one whose output is linear in its weight: these compute just that.
-LINEAR_FORWARDS = (
-    nn.Conv1d.forward, nn.Conv2d.forward, nn.Conv3d.forward, nn.Linear.forward, timm.layers.Conv2dSame.forward,
-    timm.layers.Linear.forward,
-)  # fmt: skip
 
 
-def runs_linear(layer: nn.Module) -> bool:
-    """Whether the layer's forward is the plain product with its weight."""
-    return type(layer).forward in LINEAR_FORWARDS
+def most_elements(file_bytes: int) -> int:
+    """Elements of the largest network that a file of this size is trusted with.
+
+    >>> most_elements(1000) == FREE_ELEMENTS, most_elements(1 << 22)
+    (True, 1073741824)
+    """
+    return max(FREE_ELEMENTS, int(MAX_ELEMENTS_A_BYTE * file_bytes))
 
 
 def bare_network(header: Mapping[str, Any], tensors: int | None = None, elements: int | None = None) -> nn.Module:
@@ -91,7 +89,7 @@ def _take_out(model: nn.Module, removals: Any) -> None:
             )
         try:
             Removal(**removal).attach(model)
-        except (ValueError, AttributeError, TypeError) as error:
+        except (ValueError, AttributeError, TypeError, LookupError, RuntimeError) as error:
             raise Damaged(f"header: channels: {str(error)[:200]}") from None
 
 
@@ -137,10 +135,12 @@ def check_header(header: Mapping[str, Any]) -> None:
         spec = InputSpec.from_dict(header["input"])
     except (TypeError, KeyError, AttributeError):
         raise Damaged("header: input: not an input") from None
-    size, means = spec.size, [*_listed(spec.mean), *_listed(spec.std)]
+    size, mean, std = spec.size, _listed(spec.mean), _listed(spec.std)
     check(isinstance(size, tuple) and len(size) == 3 and all(is_count(n, 1, 1 << 14) for n in size), "input.size")
     check(
-        all(isinstance(v, int | float) and isfinite(v) for v in means) and len(means) == 2 * size[0],
+        len(mean) == len(std) == size[0]
+        and all(isinstance(v, int | float) and abs(v) <= MAX_ARGUMENT for v in (*mean, *std))
+        and min(std) > 0,
         "input.mean, input.std",
     )
     check(isinstance(spec.interpolation, str) and isinstance(spec.crop_mode, str), "input: names are wanted")

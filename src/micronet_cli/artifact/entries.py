@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, fields
+from math import prod
 from typing import Any
 
 from micronet_cli.artifact.format import Damaged
@@ -133,6 +134,7 @@ class Parameter:
         check(isinstance(self.name, str), f"{where}: a name is wanted")
         check(isinstance(self.shape, list | tuple) and len(self.shape) <= MAX_DIMS, f"{where}: a shape is wanted")
         check(all(is_count(size) for size in self.shape), f"{where}: a shape is wanted")
+        check(is_count(prod(max(size, 1) for size in self.shape)), f"{where}: too large a shape")
         check(self.dtype in DTYPES, f"{where}: dtype {self.dtype!r:.80} is not known")
 
 

@@ -64,8 +64,7 @@ def _freeze(layer: nn.Module) -> QuantizedWeight | None:
     chain, quantizer, weight = layer.parametrizations["weight"], effective.fake_quantize, layer.weight.clone()
     code = None
     if quantizer is not None:
-        masked = chain.original if effective.mask is None else chain.original * effective.mask
-        code = QuantizedWeight(weight, *quantizer.qparams(masked), quant_max(quantizer.bits))
+        code = QuantizedWeight(weight, *effective.qparams(chain.original), quant_max(quantizer.bits))
     chain.original.copy_(weight)
     chain[0] = code or nn.Identity()
     return code

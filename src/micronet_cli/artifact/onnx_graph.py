@@ -73,6 +73,7 @@ def hold_biases(graph: onnx.GraphProto) -> None:
     """
     tensors = {tensor.name: tensor for tensor in graph.initializer}
     makers = {output: node for node in graph.node for output in node.output}
+    held: set[str] = set()
     for node in list(graph.node):
         if node.op_type not in ("Conv", "Gemm") or len(node.input) < 3 or node.input[2] not in tensors:
             continue
@@ -80,14 +81,17 @@ def hold_biases(graph: onnx.GraphProto) -> None:
         if weight is None or weight.op_type != "DequantizeLinear" or bits(tensors[weight.input[0]].data_type) >= 8:
             continue
         name = node.input[2]
-        bias = numpy_helper.to_array(tensors[name])
-        scale = np.exp2(np.ceil(np.log2(max(np.abs(bias).max(), np.finfo(np.float32).tiny)))) / 2**30
-        codes = np.round(bias / scale).astype(np.int32)
-        tensors[name].CopyFrom(numpy_helper.from_array(codes, name))
-        graph.initializer.append(numpy_helper.from_array(np.array(scale, np.float32), f"{name}.scale"))
-        dequantize = onnx.helper.make_node("DequantizeLinear", [name, f"{name}.scale"], [f"{name}.value"], name)
-        graph.node.insert(list(graph.node).index(node), dequantize)
+        if name not in held:  # equal biases of several layers are one tensor
+            held.add(name)
+            bias = numpy_helper.to_array(tensors[name])
+            scale = np.exp2(np.ceil(np.log2(max(np.abs(bias).max(), np.finfo(np.float32).tiny)))) / 2**30
+            parts = {f"{name}.int32": np.round(bias / scale).astype(np.int32), f"{name}.scale": np.float32(scale)}
+            graph.initializer.extend(numpy_helper.from_array(np.asarray(part), key) for key, part in parts.items())
+            dequantize = onnx.helper.make_node("DequantizeLinear", list(parts), [f"{name}.value"], name)
+            graph.node.insert(list(graph.node).index(node), dequantize)
         node.input[2] = f"{name}.value"
+    for unused in held - {read for node in graph.node for read in node.input}:
+        graph.initializer.remove(tensors[unused])
 
 
 def strip(graph: onnx.GraphProto) -> None:

@@ -14,20 +14,19 @@ import torch
 from torch import Tensor, nn
 
 from micronet_cli.artifact import format
-from micronet_cli.artifact.build import MAX_ELEMENTS_A_BYTE, bare_network, runs_linear
+from micronet_cli.artifact.build import bare_network, most_elements
 from micronet_cli.artifact.entries import Activation, Layer, Parameter
 from micronet_cli.artifact.weights import code_digits, covered, pack_positions, smallest_positions
 from micronet_cli.compression.effective_weight import effective_weight, original_weight
 from micronet_cli.compression.fake_quantize import ActivationFakeQuantize, WeightFakeQuantize
-from micronet_cli.compression.fold import BatchNorm, batch_norm_pairs, gain_and_shift, remove_batch_norm
+from micronet_cli.compression.fold import BatchNorm, batch_norm_pairs, gain_and_shift, remove_batch_norm, runs_linear
 from micronet_cli.compression.targets import compressible_layers
-from micronet_cli.functional.packing import pack_digits, radix_word, to_fixed
+from micronet_cli.functional.packing import ZERO_POINT_BITS, pack_digits, pack_range, radix_word, to_fixed
 from micronet_cli.functional.quantization import quant_max
 
 # Largest over smallest scale up to which int32 with one exponent takes the place of float32: its error is 2^-32 of the
 # largest, which is what a quantiser behind all channels sees, and the smallest channel still has 16 bits.
 SCALE_SPREAD = 1 << 16
-ZERO_POINT_BITS = 16
 
 
 @dataclass
@@ -38,7 +37,6 @@ class _Packer:
     plain: bool = False
     layers: list[Layer] = field(default_factory=list)
     streams: dict[str, list[bytes]] = field(default_factory=lambda: {name: [] for name in format.STREAMS})
-    weights: list[bytes] = field(default_factory=list)
 
     def positions(
         self, nonzero: np.ndarray, value_bits: float, fewer_bits: float
@@ -98,16 +96,16 @@ def pack(model: nn.Module, header: Mapping[str, Any], entropy: bool = False) -> 
         ValueError: the network holds what the format does not: values that are not finite, a quantiser whose codes do
             not give the effective weight, activation quantisers in other places than in front of or behind a module.
     """
+    model = copy.deepcopy(model).eval()
     content = _pack(model, header, entropy, plain=False)
     elements = sum(tensor.numel() for tensor in model.parameters())
-    if elements > MAX_ELEMENTS_A_BYTE * len(content):  # what a reader takes for an attack
+    if elements > most_elements(len(content)):  # what a reader takes for an attack
         content = _pack(model, header, entropy=False, plain=True)
     return content
 
 
 def _pack(model: nn.Module, header: Mapping[str, Any], entropy: bool, plain: bool) -> bytes:
     shape = header["input"]["size"]
-    model = model.eval()
     live = copy.deepcopy(model).double().cpu()
     executed = _executed(model, shape)
     layers = compressible_layers(live)
@@ -184,10 +182,8 @@ def _pack_layer(packer: _Packer, name: str, layer: nn.Module, norm: nn.Module | 
         entry = packer.floats(entry, weight.numpy())
         gain = None if gain is None else _of_used_channels(gain, weight)
         return replace(entry, **packer.numbers(gain, bias if norm is not None else None))
-    original = original_weight(layer).detach()
-    scale, zero_point = quantizer.qparams(
-        original if effective is None or effective.mask is None else original * effective.mask
-    )
+    assert effective is not None
+    scale, zero_point = effective.qparams(original_weight(layer).detach())
     integers, zero_codes = _integers(name, weight, scale, zero_point, quantizer)
     stored = quantizer.qparams_bits(weight.shape) > 32 * quantizer.ranges(weight.shape)
     entry = replace(
@@ -272,12 +268,6 @@ def _activations(live: nn.Module, packer: _Packer) -> list[Activation]:
         packer.streams["activations"].append(pack_range(scale, int(zero_point)))
         found.append(Activation(parent, place, module.bits))
     return found
-
-
-def pack_range(scale: float, zero_point: int) -> bytes:
-    """Eight bytes: the scale to 37 significant bits, and the code of 0 in the lowest 16."""
-    bits = int(np.float64(scale).view(np.uint64)) + (1 << (ZERO_POINT_BITS - 1))
-    return (bits >> ZERO_POINT_BITS << ZERO_POINT_BITS | -zero_point).to_bytes(8, "little")
 
 
 def _parameters(live: nn.Module, packer: _Packer, consumed: set[str]) -> list[Parameter]:

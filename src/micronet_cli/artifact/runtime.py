@@ -10,13 +10,13 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from micronet_cli.artifact.build import MAX_ELEMENTS_A_BYTE, bare_network, built, check_header, described, runs_linear
+from micronet_cli.artifact.build import bare_network, built, check_header, described, most_elements
 from micronet_cli.artifact.entries import Activation, Layer, Parameter, check, parse
 from micronet_cli.artifact.format import Cursor, Damaged, read
 from micronet_cli.artifact.weights import integers_of, unpack_positions
 from micronet_cli.compression.effective_weight import attach_mask, original_weight
 from micronet_cli.compression.fake_quantize import attach_input_fake_quantize, attach_output_fake_quantize
-from micronet_cli.compression.fold import BatchNorm, remove_batch_norm
+from micronet_cli.compression.fold import BatchNorm, remove_batch_norm, runs_linear
 from micronet_cli.compression.integer import (
     FixedRange,
     Numbers,
@@ -27,7 +27,7 @@ from micronet_cli.compression.integer import (
 )
 from micronet_cli.compression.targets import compressible_layers
 from micronet_cli.errors import UserError
-from micronet_cli.functional.packing import packed_bytes, unpack_digits
+from micronet_cli.functional.packing import packed_bytes, unpack_digits, unpack_range
 
 SUFFIX = ".mnet"
 
@@ -95,7 +95,7 @@ def unpack(header: Mapping[str, Any], raw: Mapping[str, bytes], file_bytes: int)
     check(isinstance(removed, list) and all(isinstance(n, str) for n in removed), "removed: names are wanted")
     check(isinstance(header.get("batch_norms"), list), "batch_norms: names are wanted")
     tensors = 5 * len(header["batch_norms"]) + 2 * (3 * len(layers) + 5 * len(removed) + 3 * len(parameters)) + 64
-    bare_network(header, tensors, MAX_ELEMENTS_A_BYTE * file_bytes)  # a bounded trial, before any memory is taken
+    bare_network(header, tensors, most_elements(file_bytes))  # a bounded trial, before any memory is taken
     model = built(described(header), header).eval()
     streams = _Streams({name: Cursor(name, content) for name, content in raw.items()}, header["coded"])
     _fold(model, removed)
@@ -241,9 +241,8 @@ def _attach_range(modules: Mapping[str, nn.Module], entry: Activation, streams: 
     module = modules.get(entry.module)
     check(module is not None, f"{where}: the network has no such module")
     assert module is not None
-    stored = int.from_bytes(streams["activations"].take(8), "little")
-    scale = float(np.uint64(stored >> 16 << 16).view(np.float64))
-    quantizer = FixedRange(entry.bits, scale, -(stored & 0xFFFF))
+    scale, zero_point = unpack_range(streams["activations"].take(8))
+    quantizer = FixedRange(entry.bits, scale, zero_point)
     check(np.isfinite(scale) and scale > 0 and -quantizer.zero_point < quantizer.levels, f"{where}: a bad range")
     (attach_input_fake_quantize if entry.place == "input" else attach_output_fake_quantize)(module, quantizer)
 

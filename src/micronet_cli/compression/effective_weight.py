@@ -34,9 +34,16 @@ class EffectiveWeight(nn.Module):
 
     def forward(self, weight: Tensor) -> Tensor:
         """``weight -> mask * weight -> fake-quantised``, shape unchanged."""
-        if self.mask is not None:
-            weight = weight * self.mask
+        weight = self._masked(weight)
         return weight if self.fake_quantize is None else self.fake_quantize(weight)
+
+    def qparams(self, weight: Tensor) -> tuple[Tensor, Tensor]:
+        """Scale and zero point of the quantiser on the original ``weight``; see ``WeightFakeQuantize.qparams``."""
+        assert self.fake_quantize is not None
+        return self.fake_quantize.qparams(self._masked(weight))
+
+    def _masked(self, weight: Tensor) -> Tensor:
+        return weight if self.mask is None else weight * self.mask
 
 
 def effective_weight(layer: nn.Module) -> EffectiveWeight | None:

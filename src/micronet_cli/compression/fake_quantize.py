@@ -129,13 +129,17 @@ class ActivationFakeQuantize(FakeQuantize):
             self.register_buffer(name, torch.zeros(()))
 
     def observe(self, x: Tensor) -> tuple[Tensor, Tensor]:
-        """Take the range of ``x``, which is returned, into the average."""
+        """Take the range of ``x``, which is returned, into the average; together with those of other processes."""
         low, high = range_over_ranks(*self.estimate(x.detach(), self.bits))
+        self.track(low, high)
+        return low, high
+
+    def track(self, low: Tensor, high: Tensor) -> None:
+        """Take a range into the average."""
         self.seen.lerp_(torch.ones_like(self.seen), 1 - self.decay)
         rate = (1 - self.decay) / self.seen
         self.low.lerp_(low.to(self.low.dtype), rate)
         self.high.lerp_(high.to(self.high.dtype), rate)
-        return low, high
 
     def qparams(self) -> tuple[Tensor, Tensor]:
         """Scale and zero point, 0-dim."""

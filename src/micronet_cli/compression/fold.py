@@ -4,6 +4,7 @@ from collections import Counter
 from collections.abc import Iterator, Sequence
 from typing import Any
 
+import timm.layers
 import torch
 from torch import Tensor, nn
 from torch.utils._pytree import tree_leaves
@@ -15,13 +16,24 @@ from micronet_cli.compression.fake_quantize import attach_output_fake_quantize
 from micronet_cli.compression.targets import compressible_layers
 
 BatchNorm = nn.modules.batchnorm._BatchNorm
+# What follows a layer can be merged with its weight where the output is linear in it: these compute just that.
+LINEAR_FORWARDS = (
+    nn.Conv1d.forward, nn.Conv2d.forward, nn.Conv3d.forward, nn.Linear.forward, timm.layers.Conv2dSame.forward,
+    timm.layers.Linear.forward,
+)  # fmt: skip
+
+
+def runs_linear(layer: nn.Module) -> bool:
+    """Whether the layer's forward is the plain product with its weight."""
+    return type(layer).forward in LINEAR_FORWARDS
 
 
 def batch_norm_pairs(model: nn.Module, input_shape: Sequence[int]) -> dict[str, str]:
     """BatchNorm -> the convolution or linear layer it folds into, by name, in the executed order.
 
-    One folds where its input is a layer's output that nothing else reads, unquantised, and both are executed once. The
-    network is run on one image of zeros to see that; it is left as it was.
+    One folds where its input is a layer's output that nothing else reads, unquantised, both are executed once, and the
+    layer is a plain product with a weight of its own. The network is run on one image of zeros to see that; it is left
+    as it was.
 
     Args:
         model: any network.
@@ -30,12 +42,18 @@ def batch_norm_pairs(model: nn.Module, input_shape: Sequence[int]) -> dict[str, 
     with _Execution(model) as seen:
         parameter = next(model.parameters())
         model(torch.zeros(1, *input_shape, device=parameter.device, dtype=parameter.dtype))
+    owners = Counter(tensor for module in model.modules() for tensor in module.parameters(recurse=False))
+
+    def fits(layer: nn.Module, norm: nn.Module) -> bool:
+        weight = original_weight(layer)
+        return runs_linear(layer) and owners[weight] == 1 and len(weight) == norm.num_features
+
     return {
         norm: layer
         for norm, made in seen.inputs.items()
         if (layer := seen.layers.get(made))
         and seen.calls[norm] == seen.calls[layer] == seen.reads[made] == 1
-        and len(original_weight(model.get_submodule(layer))) == model.get_submodule(norm).num_features
+        and fits(model.get_submodule(layer), model.get_submodule(norm))
     }
 
 

@@ -19,10 +19,15 @@ from micronet_cli.functional.divergence import fisher_factor
 
 @dataclass
 class _Seen:
-    """Of each call of a layer: what went in, and the gradients of what came out, one a probe."""
+    """Of each call of a layer: what went in, and the gradients of what came out, one a probe.
+
+    Attributes:
+        constant: a call's input does not depend on the images, so there is no gradient an image.
+    """
 
     inputs: list[Tensor] = field(default_factory=list)
     gradients: list[list[Tensor]] = field(default_factory=list)
+    constant: bool = False
 
 
 class Curvature:
@@ -37,8 +42,17 @@ class Curvature:
     def __init__(self, trial: Trial, generator: torch.Generator, probes: int = 1) -> None:
         self.trial, self.generator, self.probes = trial, generator, probes
 
+    def layers(self, images: Tensor) -> set[str]:
+        """Layers that can be estimated: called as modules, and always on what depends on the images."""
+        with self._watched() as seen:
+            self.trial.model(images.detach().requires_grad_())
+        return {name for name, calls in seen.items() if calls.inputs and not calls.constant}
+
     def divergences(self, images: Tensor, points: Sequence[Point]) -> Tensor:
-        """Sums over the images ``[N, C, H, W]`` of each point's estimated divergence, ``[points]``."""
+        """Sums over the images ``[N, C, H, W]`` of each point's estimated divergence, ``[points]``.
+
+        Points are those of ``layers``.
+        """
         with self._watched() as seen:
             logits = self.trial.model(images.detach().requires_grad_())
             for probe in range(self.probes):
@@ -70,6 +84,9 @@ class Curvature:
 
         def hook(name: str) -> RemovableHandle:
             def watch(_: nn.Module, inputs: tuple, output: Tensor) -> None:
+                if not inputs[0].requires_grad:
+                    seen[name].constant = True
+                    return
                 seen[name].inputs.append(inputs[0].detach())
                 gradients: list[Tensor] = []
                 seen[name].gradients.append(gradients)
@@ -83,4 +100,3 @@ class Curvature:
         finally:
             for handle in handles:
                 handle.remove()
-            self.trial.model.zero_grad(set_to_none=True)

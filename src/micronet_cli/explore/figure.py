@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Mapping, Sequence
-from pathlib import Path
+from io import BytesIO
 from typing import Any
 
 from PIL import Image, ImageDraw, ImageFont
@@ -14,8 +14,8 @@ DARK = (24, 68, 120)
 DECADES = 4  # from the largest divergence down to white
 
 
-def draw(table: Sequence[Mapping[str, Any]], path: str | Path, caption: str) -> None:
-    """Write a table of divergences (``sensitivity.table``) as PNG; the colour is their logarithm."""
+def draw(table: Sequence[Mapping[str, Any]], caption: str) -> bytes:
+    """A table of divergences (``sensitivity.table``) as PNG; the colour is their logarithm."""
     columns = list(dict.fromkeys(title for row in table for title in row if title != "layer"))
     values = [float(row[title]) for row in table for title in columns if title in row]
     largest = max([*values, 1e-12])
@@ -34,7 +34,8 @@ def draw(table: Sequence[Mapping[str, Any]], path: str | Path, caption: str) -> 
             canvas.rectangle((x, y - 4, x + CELL - 2, y + LINE - 6), fill=colour)
             text = str(row.get(title, ""))
             canvas.text((x + CELL - 8, y), text, fill=WHITE if share > 0.5 else BLACK, font=font, anchor="ra")
-    image.save(path, format="PNG")
+    image.save(content := BytesIO(), format="PNG")
+    return content.getvalue()
 
 
 def shade(value: float, largest: float) -> float:

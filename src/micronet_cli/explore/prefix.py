@@ -94,7 +94,8 @@ class Prefix:
 
     def _reuse(self, before: int, key: tuple[nn.Module, int], forward: Callable, inputs: tuple, named: dict) -> Any:
         call = self._calls.get(key)
-        if call is None or call.end > before or key[0] in self._writes:
+        # Within a parent that is not executed no calls are counted: what is called more than once is always executed.
+        if call is None or call.end > before or key[0] in self._writes or (key[0], 1) in self._calls:
             return forward(*inputs, **named)
         return _copy(call.output) if key in self._overwritten else call.output
 

@@ -122,6 +122,8 @@ def _metrics(text: str) -> dict[str, Any]:
     metrics = json.loads(text)
     if not isinstance(metrics, dict):
         raise ValueError("a mapping is wanted")
+    if not isinstance(metrics.get("overrides") or [], list):
+        raise ValueError("overrides: a list is wanted")
     return metrics
 
 
@@ -203,7 +205,7 @@ def _number(value: Any) -> float | None:
     """A finite number, or None."""
     try:
         number = float(value)
-    except (TypeError, ValueError):
+    except (TypeError, ValueError, OverflowError):
         return None
     return number if math.isfinite(number) and not isinstance(value, bool) else None
 

@@ -70,26 +70,29 @@ class Sensitivity:
         Returns:
             ``layer kind value divergence``: mean KL divergence of the output from the unchanged network's, in nats;
             with ``evaluate`` also ``top1`` (percent), ``top1_drop`` (points) and ``loss_increase`` (nats). A layer
-            that is not called as a module has no input to quantise, and no estimate.
+            that is not called as a module has no input to quantise, and no estimate; nor has one whose input does
+            not depend on the images.
         """
         trial = Trial(model, self.importance)
         first, _ = next(batches())
         prefix = Prefix(trial.model, first)
         size = max(1, min(MOST_IMAGES, self.memory_mb * 2**20 // max(prefix.bytes_per_image, 1)))
-        trial.watch_inputs(images for images, _ in _chunks(batches(), size))
+        count = trial.watch_inputs(images for images, _ in _chunks(batches(), size))
         points = trial.points(self.sparsities, self.weight_bits, self.activation_bits)
-        if self.method == "estimate":
-            if left_out := sorted({point.layer for point in points} - set(trial.ranges)):
-                log.warning("not estimated, for they are not called as modules: %s", ", ".join(left_out))
-            points = [point for point in points if point.layer in trial.ranges]
-            return self._estimate(trial, points, list(_chunks(batches(), size)), seed)
-        return self._evaluate(trial, prefix, points, list(_chunks(batches(), size)))
+        if self.method == "evaluate":
+            return self._evaluate(trial, prefix, points, _with_time_left(_chunks(batches(), size), count, len(points)))
+        curvature = Curvature(trial, torch.Generator().manual_seed(seed + rank()))
+        able = curvature.layers(first[:1])
+        if left_out := sorted({point.layer for point in points} - able):
+            log.warning("not estimated, for they are not called as modules or not on images: %s", ", ".join(left_out))
+        points = [point for point in points if point.layer in able]
+        return self._estimate(curvature, points, _with_time_left(_chunks(batches(), size), count, len(points)))
 
     def _evaluate(
-        self, trial: Trial, prefix: Prefix, points: Sequence[Point], chunks: Sequence[Batch]
+        self, trial: Trial, prefix: Prefix, points: Sequence[Point], chunks: Iterator[Batch]
     ) -> list[dict[str, Any]]:
         sums = torch.zeros(len(points) + 1, 4, dtype=torch.float64)
-        for images, labels in _with_time_left(chunks, len(points)):
+        for images, labels in chunks:
             logits = prefix.record(images)
             sums[-1] += _figures(logits, logits, labels)
             for row, point in zip(sums, points, strict=False):
@@ -107,12 +110,9 @@ class Sensitivity:
             for point, (kl, hits, nats, _) in zip(points, rows, strict=True)
         ]
 
-    def _estimate(
-        self, trial: Trial, points: Sequence[Point], chunks: Sequence[Batch], seed: int
-    ) -> list[dict[str, Any]]:
-        curvature = Curvature(trial, torch.Generator().manual_seed(seed + rank()))
+    def _estimate(self, curvature: Curvature, points: Sequence[Point], chunks: Iterator[Batch]) -> list[dict[str, Any]]:
         sums = torch.zeros(len(points) + 1, dtype=torch.float64)
-        for images, _ in _with_time_left(chunks, len(points)):
+        for images, _ in chunks:
             sums[:-1] += curvature.divergences(images, points)
             sums[-1] += len(images)
         *found, images_seen = sum_over_ranks(sums).tolist()
@@ -144,12 +144,13 @@ def _chunks(batches: Iterator[Batch], size: int) -> Iterator[Batch]:
         yield from zip(images.split(size), labels.split(size), strict=True)
 
 
-def _with_time_left(chunks: Sequence[Batch], points: int) -> Iterator[Batch]:
-    """The chunks, with a progress bar, and a line in the log after the first."""
+def _with_time_left(chunks: Iterator[Batch], count: int, points: int) -> Iterator[Batch]:
+    """The chunks, ``count`` of them, with a progress bar, and a line in the log after the first."""
     started = time.perf_counter()
     hidden = None if rank() == 0 else True
-    for number, chunk in enumerate(tqdm(chunks, f"{points} points", unit="chunk", leave=False, disable=hidden)):
+    bar = tqdm(chunks, f"{points} points", count, unit="chunk", leave=False, disable=hidden)
+    for number, chunk in enumerate(bar):
         if number == 1:
-            left = (time.perf_counter() - started) * (len(chunks) - 1)
-            log.info("%d points on %d chunks of %d images: %.0f s left", points, len(chunks), len(chunk[0]), left)
+            left = (time.perf_counter() - started) * (count - 1)
+            log.info("%d points on %d chunks of %d images: %.0f s left", points, count, len(chunk[0]), left)
         yield chunk

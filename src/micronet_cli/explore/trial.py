@@ -15,6 +15,7 @@ from micronet_cli.compression.fake_quantize import (
     attach_input_fake_quantize,
 )
 from micronet_cli.compression.targets import compressible_layers
+from micronet_cli.distributed import range_over_ranks
 from micronet_cli.functional.pruning import magnitude, shrink_mask
 
 SPARSITY, WEIGHT_BITS, ACTIVATION_BITS = KINDS = ("sparsity", "weight_bits", "activation_bits")
@@ -33,13 +34,13 @@ class Trial:
     """A copy of a network, any layer of which can be changed for a while.
 
     Attributes:
-        model: the copy, in evaluation mode.
+        model: the copy, in evaluation mode, its parameters frozen: gradients are those of what depends on the images.
         layers: every convolution and linear layer by name.
         ranges: layer -> the quantiser that has watched its input; only layers that were called have one.
     """
 
     def __init__(self, model: nn.Module, importance: Callable[[Tensor], Tensor] = magnitude) -> None:
-        self.model = copy.deepcopy(model).eval()
+        self.model = copy.deepcopy(model).eval().requires_grad_(False)
         self.layers = compressible_layers(self.model)
         self.ranges: dict[str, ActivationFakeQuantize] = {}
         self._importance = importance
@@ -48,22 +49,30 @@ class Trial:
         self._masks: dict[tuple[str, float], Tensor] = {}
 
     @torch.no_grad()
-    def watch_inputs(self, batches: Iterable[Tensor]) -> None:
-        """Track every layer's input range over ``batches`` of images ``[N, C, H, W]``, as training would."""
+    def watch_inputs(self, batches: Iterable[Tensor]) -> int:
+        """Track every layer's input range over ``batches`` of images ``[N, C, H, W]``, as training would.
+
+        Returns:
+            how many batches there were; each process may have another number.
+        """
         handles = []
         for name, layer in self.layers.items():
             quantizer = ActivationFakeQuantize(bits=8).to(original_weight(layer).device)
 
             def observe(_: nn.Module, inputs: tuple, seen: ActivationFakeQuantize = quantizer) -> None:
-                seen.observe(inputs[0])
+                seen.track(*seen.estimate(inputs[0], seen.bits))
 
             handles.append(layer.register_forward_pre_hook(observe))
             self.ranges[name] = quantizer.eval()
-        for images in batches:
+        count = 0
+        for count, images in enumerate(batches, start=1):  # noqa: B007
             self.model(images)
         for handle in handles:
             handle.remove()
+        for quantizer in self.ranges.values():
+            quantizer.low, quantizer.high = range_over_ranks(quantizer.low, quantizer.high)
         self.ranges = {name: quantizer for name, quantizer in self.ranges.items() if quantizer.seen > 0}
+        return count
 
     def points(
         self, sparsities: Sequence[float], weight_bits: Sequence[float], activation_bits: Sequence[float]

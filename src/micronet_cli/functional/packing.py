@@ -12,6 +12,7 @@ from functools import cache
 import numpy as np
 
 WORD_BITS = 64
+ZERO_POINT_BITS = 16  # of an activation's range
 _CHUNK_WORDS = 1 << 15  # bits are unpacked to bytes on the way: so many words at a time
 
 
@@ -210,3 +211,19 @@ def to_fixed(values: np.ndarray) -> tuple[np.ndarray, int]:
         exponent += 1
         scaled = np.rint(np.ldexp(values, -exponent))
     return scaled.astype(np.int32), exponent
+
+
+def pack_range(scale: float, zero_point: int) -> bytes:
+    """Eight bytes: the scale to 37 significant bits, and the code of 0, which is ``-zero_point``, in the lowest 16.
+
+    >>> unpack_range(pack_range(2.5, -3))
+    (2.5, -3)
+    """
+    bits = int(np.float64(scale).view(np.uint64)) + (1 << (ZERO_POINT_BITS - 1))
+    return (bits >> ZERO_POINT_BITS << ZERO_POINT_BITS | -zero_point).to_bytes(8, "little")
+
+
+def unpack_range(content: bytes) -> tuple[float, int]:
+    """Scale and zero point that ``pack_range`` packed."""
+    high, zero_code = divmod(int.from_bytes(content, "little"), 1 << ZERO_POINT_BITS)
+    return float(np.uint64(high << ZERO_POINT_BITS).view(np.float64)), -zero_code

@@ -7,7 +7,6 @@
 (8.0, 8.0, 6.0)
 """
 
-import importlib
 from collections.abc import Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
@@ -26,19 +25,15 @@ def rule_set(name: str, **options: Any) -> "Rules":
     """The rule set of this name with these options.
 
     Args:
-        name: ``official`` or ``seed2019`` (a module of this package and its class), or the dotted path of a class.
+        name: see ``micronet_cli.scoring.rules.rules_named``.
         options: see ``micronet_cli.scoring.rules.Rules``.
 
     Raises:
         ValueError: no such rule set, or a bad option.
     """
-    path = name if "." in name else f"{__name__}.{name}.{name.capitalize()}"
-    module, _, attribute = path.rpartition(".")
-    try:
-        found = getattr(importlib.import_module(module), attribute)
-    except (ImportError, AttributeError):
-        raise ValueError(f"rules={name}: official, seed2019 or the dotted path of a rule set is wanted") from None
-    return found(**options)
+    from micronet_cli.scoring.rules import rules_named
+
+    return rules_named("rules", name)(**options)
 
 
 def score(

@@ -1,6 +1,6 @@
 """A picture of where the score sits, drawn with Pillow: a plotting library would cost more time than the score."""
 
-from pathlib import Path
+from io import BytesIO
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -13,7 +13,7 @@ FONT_PIXELS = 16
 BLUE, GREY, BLACK, WHITE = "#4878a8", "#9a9a9a", "#202020", "#ffffff"
 
 
-def draw(report: "Report", path: str | Path, top: int) -> None:
+def draw(report: "Report", top: int) -> bytes:
     """Bars of the ``top`` layers by storage score and by math score, and one for all others, as PNG."""
     from PIL import Image, ImageDraw
 
@@ -26,7 +26,8 @@ def draw(report: "Report", path: str | Path, top: int) -> None:
     for left, (name, scores, whole) in zip((0, PANEL), panels, strict=True):
         title = f"{name}: {whole:.4f} of the score {total.score:.4f} ({report.rules.name})"
         _panel(canvas, left + MARGIN, title, scores, top)
-    image.save(path, format="PNG")
+    image.save(content := BytesIO(), format="PNG")
+    return content.getvalue()
 
 
 def _panel(canvas: "ImageDraw", left: int, title: str, scores: dict[str, float], top: int) -> None:

@@ -18,7 +18,16 @@ def fold_batch_norms(network: Network) -> Network:
     ops: list[Op | None] = list(network.ops)
     stored = list(network.stored)
     producer = {value: i for i, op in enumerate(ops) if op is not None for value in op.outputs}
-    readers = Counter(value for op in network.ops for value in op.inputs)
+    readers = Counter([*network.outputs, *(value for op in network.ops for value in op.inputs)])
+    indices: dict[tuple[str, int | None], int] = {}
+
+    def index_of(row: Stored, weight: int | None = None) -> int:
+        """Of what is stored under a name, for a weight: once, however often it is executed."""
+        if (row.name, weight) not in indices:
+            indices[row.name, weight] = len(stored)
+            stored.append(row)
+        return indices[row.name, weight]
+
     for i, op in enumerate(network.ops):
         if op.kind not in BATCH_NORMS:
             continue
@@ -26,17 +35,15 @@ def fold_batch_norms(network: Network) -> Network:
         source = _foldable(op, channels, ops, producer, readers)
         if source is None:
             names = (f"{op.layer}.scale", f"{op.layer}.bias")
-            stored += [Stored(name, op.layer, channels, channels) for name in names]
-            parameters = (len(stored) - 2, len(stored) - 1)
+            parameters = tuple(index_of(Stored(name, op.layer, channels, channels)) for name in names)
             ops[i] = replace(op, kind="batch_norm", parameters=parameters, outputs=op.outputs[:1])
             continue
         before = ops[source]
         assert before is not None
         assert before.dot is not None
         name = f"{before.layer}.bias (folded {op.layer})"
-        stored.append(Stored(name, before.layer, channels, channels, folded=True))
-        dot = replace(before.dot, bias=len(stored) - 1)
-        ops[source] = replace(before, dot=dot)
+        bias = index_of(Stored(name, before.layer, channels, channels, folded=True), before.dot.weight)
+        ops[source] = replace(before, dot=replace(before.dot, bias=bias))
         last = producer[op.inputs[0]]
         ops[i] = None
         # What made the BatchNorm's input now makes its output.

@@ -36,14 +36,16 @@ BATCH_NORMS = _names("native_batch_norm _native_batch_norm_legit_no_training _ba
 def kind_of(func: Any, args: tuple, kwargs: dict) -> str:
     """Name under which an operator is recorded and priced: ``aten.add_.Tensor -> add``.
 
-    Operators that do different things are told apart: ``gelu_tanh``, and ``instance_norm`` for a BatchNorm that takes
-    its statistics from the example itself.
+    Operators that do different things are told apart: ``gelu_tanh``, ``clamp_min`` for a clamp with one bound, and
+    ``instance_norm`` for a BatchNorm that takes its statistics from the example itself.
     """
     name = func._schema.name.partition("::")[2]
     if name == "native_batch_norm" and args[5]:
         return "instance_norm"
     if name == "gelu" and kwargs.get("approximate") == "tanh":
         return "gelu_tanh"
+    if name in ("clamp", "clamp_") and sum(bound is not None for bound in (*args[1:], *kwargs.values())) == 1:
+        return "clamp_min"
     return name if name == "copy_" or name.startswith("__") else name.rstrip("_")
 
 

@@ -8,7 +8,8 @@ def peak_activation_bytes(network: Network) -> float:
 
     A buffer lives from the operation that makes it (the input: from the start) to the last one that reads it; an
     operation holds its inputs and its outputs at the same time; each tensor counts at its own bits. Views and in-place
-    operations take no memory of their own. Outputs that nobody reads (but the network's own) do not count.
+    operations take no memory of their own. What the network returns lives to the end; an operation's output that
+    nobody reads does not count.
     """
     sizes: dict[int, float] = {}
     for value, bits in zip(network.values, network.value_bits, strict=True):
@@ -22,9 +23,10 @@ def peak_activation_bytes(network: Network) -> float:
             last[buffer] = step
         for index in op.outputs:
             first.setdefault(network.values[index].buffer, step)
-    if network.ops:
-        final = network.values[network.ops[-1].outputs[0]].buffer
-        last[final] = len(network.ops) - 1
+    for index in network.outputs if network.ops else ():
+        buffer = network.values[index].buffer
+        first.setdefault(buffer, 0)
+        last[buffer] = len(network.ops) - 1
     change = [0.0] * (len(network.ops) + 1)
     for buffer, end in last.items():
         change[first[buffer]] += sizes[buffer]

@@ -146,6 +146,7 @@ class Network:
         input_shape: (channels, height, width) of the example.
         free_multiplications: those of products of parameters alone, which are done before inference.
         ends: module name -> number of operations executed when it last returned.
+        outputs: indices of the values that the network returns.
     """
 
     ops: tuple[Op, ...]
@@ -155,6 +156,7 @@ class Network:
     input_shape: tuple[int, ...]
     free_multiplications: int = 0
     ends: dict[str, int] = field(default_factory=dict)
+    outputs: tuple[int, ...] = ()
 
     @cached_property
     def value_bits(self) -> tuple[int, ...]:
@@ -195,14 +197,15 @@ class Network:
         return replace(self, stored=stored, ops=tuple(_scaled(op, kept) for op in self.ops))
 
     def dense(self) -> "Network":
-        """The same network in float32 without a zero."""
-        stored = tuple(
-            replace(s, nonzeros=s.elements, quantizer=None, kept_blocks=None, binary=False, float_bits=FLOAT_BITS)
-            for s in self.stored
-        )
+        """The same network in float32, its weights without a zero; a permutation matrix keeps its own."""
+        stored = [
+            replace(s, quantizer=None, kept_blocks=None, binary=False, float_bits=FLOAT_BITS) for s in self.stored
+        ]
+        for i in self.weights:
+            stored[i] = replace(stored[i], nonzeros=stored[i].elements)
         values = tuple(replace(v, quantizers=None, float_bits=FLOAT_BITS) for v in self.values)
         ops = tuple(_scaled(op, 1) for op in self.ops)
-        return replace(self, stored=stored, values=values, ops=ops, quantizers={})
+        return replace(self, stored=tuple(stored), values=values, ops=ops, quantizers={})
 
 
 def _scaled(op: Op, kept: float) -> Op:

@@ -1,7 +1,6 @@
 """What scoring a network gives: its figures, tables and picture."""
 
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -10,9 +9,6 @@ from micronet_cli.scoring.memory import peak_activation_bytes
 from micronet_cli.scoring.records import Network
 from micronet_cli.scoring.rules import Base, Rules
 from micronet_cli.scoring.tables import Row, Step, Total, by_part, csv_text, report_text, rows, waterfall
-
-if TYPE_CHECKING:
-    from pathlib import Path
 
 
 @dataclass(frozen=True)
@@ -89,11 +85,11 @@ class Report:
         """The text of ``layers.csv``."""
         return csv_text(self.rows("layer"))
 
-    def figure(self, path: "str | Path", top: int = 15) -> None:
-        """Write a PNG of the ``top`` layers by storage and by operations."""
+    def figure(self, top: int = 15) -> bytes:
+        """A PNG of the ``top`` layers by storage and by operations."""
         from micronet_cli.scoring.figure import draw
 
-        draw(self, path, top)
+        return draw(self, top)
 
 
 def weight_figures(network: Network, what_if: float | None) -> dict[str, float]:

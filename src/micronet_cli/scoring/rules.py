@@ -1,5 +1,6 @@
 """Options that every rule set has, the tasks' bases, and errors about operations without a price."""
 
+import importlib
 import math
 import warnings
 from collections.abc import Mapping, Sequence
@@ -85,7 +86,9 @@ class Rules:
             raise ValueError(f"task={self.task}: one of {', '.join(self._tasks)} or null is wanted")
         if self.nonlinearity_bits is not None and not 0 < self.nonlinearity_bits <= 32:
             raise ValueError(f"nonlinearity_bits={self.nonlinearity_bits}: bits in (0, 32] or null are wanted")
-        if self.block is not None and (not self.block or min(self.block) < 1):
+        if self.compare is not None:
+            rules_named("compare", self.compare)
+        if self.block is not None and (not self.block or any(not isinstance(n, int) or n < 1 for n in self.block)):
             raise ValueError(f"block={self.block}: positive sizes as [4, 4] or null are wanted")
         bad = {name: p for name, p in self.paths.items() if not 0 <= p <= 1}
         if bad or sum(self.paths.values()) > 1 + 1e-9:
@@ -141,6 +144,27 @@ class Rules:
             raise UnknownOperation(f"{where} has no price (unknown=warn counts its elements at 32 bits)")
         warnings.warn(f"{where} has no price: {op.elements:,} elements counted at 32 bits", stacklevel=2)
         return Price(ELEMENTWISE, "no price: one a element", elements=(1, 0), as_float=True)
+
+
+def rules_named(key: str, name: str) -> type[Rules]:
+    """The rule set of this name.
+
+    Args:
+        key: the option that holds the name, for the message.
+        name: ``official`` or ``seed2019`` (a module of this package and its class), or the dotted path of a class.
+
+    Raises:
+        ValueError: there is none.
+    """
+    path = name if "." in name else f"{__package__}.{name}.{name.capitalize()}"
+    module, _, attribute = path.rpartition(".")
+    try:
+        found = getattr(importlib.import_module(module), attribute)
+    except (ImportError, AttributeError, TypeError, ValueError):
+        found = None
+    if not (isinstance(found, type) and issubclass(found, Rules)):
+        raise ValueError(f"{key}={name}: official, seed2019 or the dotted path of a rule set is wanted")
+    return found
 
 
 def check_shape(shape: Sequence[int] | None) -> None:

@@ -93,7 +93,7 @@ class Seed2019(Rules):
         return UNQUANTIZED_BITS if stored.quantizer not in network.quantizers else network.stored_bits[index]
 
     def _is_non_linear(self, op: Op) -> bool:
-        return self.price(op).part == NON_LINEARITY
+        return op.dot is None and self.price(op).part == NON_LINEARITY
 
     def _non_linearity(self, op: Op, elements: int, bits: float) -> Charge:
         bits = self.nonlinearity_bits or bits

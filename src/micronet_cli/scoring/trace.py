@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.modules.module import register_module_forward_hook, register_module_forward_pre_hook
 from torch.nn.utils.parametrize import ParametrizationList
+from torch.utils._pytree import tree_leaves
 
 from micronet_cli.compression.effective_weight import effective_weight
 from micronet_cli.compression.fake_quantize import ActivationFakeQuantize, FakeQuantize
@@ -39,9 +40,9 @@ class Trace:
     def _trace(self) -> None:
         self._dense: tuple[Rules, list[Charge]] | None = None
         self._modules = dict(self.model.named_modules())
-        recorder, ends = record(self.model, self.input_shape)
+        recorder, ends, outputs = record(self.model, self.input_shape)
         recorded = (tuple(recorder.ops), tuple(recorder.values), tuple(recorder.stored))
-        network = Network(*recorded, {}, self.input_shape, recorder.free_multiplications, ends)
+        network = Network(*recorded, {}, self.input_shape, recorder.free_multiplications, ends, outputs)
         self._network = fold_batch_norms(network)
         self._shapes = recorder.quantized_shapes
         products = [p for _, p in sorted(recorder.products.items())]
@@ -114,8 +115,8 @@ def trace(model: nn.Module, input_shape: Sequence[int]) -> Trace:
     return Trace(model, input_shape)
 
 
-def record(model: nn.Module, input_shape: Sequence[int]) -> tuple[Recorder, dict[str, int]]:
-    """One forward pass under a recorder: it, and module name -> operations executed when the module last returned."""
+def record(model: nn.Module, input_shape: Sequence[int]) -> tuple[Recorder, dict[str, int], tuple[int, ...]]:
+    """One forward pass under a recorder: it, and the ``ends`` and ``outputs`` of ``Network``."""
     recorder = Recorder()
     persistent = set(model.state_dict(keep_vars=True))
     for name, tensor in [*model.named_parameters(), *model.named_buffers()]:
@@ -125,8 +126,9 @@ def record(model: nn.Module, input_shape: Sequence[int]) -> tuple[Recorder, dict
     with _evaluation(model), torch.random.fork_rng(devices=[]), torch.no_grad():
         recorder.add_input(example)
         with _watched(model, recorder) as ends, recorder:
-            model(example)
-    return recorder, ends
+            returned = tree_leaves(model(example))
+    values = [recorder.activation(leaf) for leaf in returned if isinstance(leaf, Tensor)]
+    return recorder, ends, tuple(value for value in values if value is not None)
 
 
 def _float_type(model: nn.Module) -> torch.dtype:

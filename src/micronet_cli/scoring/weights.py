@@ -9,6 +9,7 @@ from torch import Tensor, nn
 
 from micronet_cli.compression.effective_weight import effective_weight, original_weight
 from micronet_cli.compression.fake_quantize import FakeQuantize, WeightFakeQuantize
+from micronet_cli.functional.packing import used_blocks
 from micronet_cli.scoring.products import Shape
 from micronet_cli.scoring.records import FLOAT_BITS, Dot, Stored
 
@@ -47,7 +48,8 @@ class WeightReader:
         self.operand = None if layer is not None else shape.weight
         if layer is None and shape.weight.is_meta and not source.is_meta:
             self.operand = source.detach().as_strided(*self._view)  # a stand-in was traced
-        self._found: dict[tuple, Found] = {}
+        # Beside the numbers what the key names by its id, so that nothing else gets that id.
+        self._found: dict[tuple, tuple[Found, tuple]] = {}
         self._parts = effective_weight(layer) if layer is not None else None
 
     def read(self, codes: bool, block: tuple[int, ...] | None) -> Found:
@@ -61,8 +63,9 @@ class WeightReader:
         if key not in self._found:
             if len(self._found) >= REMEMBERED:
                 self._found.clear()
-            self._found[key] = self._read(codes, block)
-        return self._found[key]
+            owners = () if self._parts is None else (self._parts.mask, self._parts.fake_quantize)
+            self._found[key] = self._read(codes, block), owners
+        return self._found[key][0]
 
     def _version(self) -> tuple:
         parts = self._parts
@@ -89,11 +92,11 @@ class WeightReader:
         if not self._is_sparse(tensor.numel(), found.total):
             found = replace(found, nonzeros=np.full(len(found.nonzeros), view.numel() // len(found.nonzeros)))
         if block is not None:
-            found = replace(found, kept_blocks=count_blocks(tensor, block))
+            found = replace(found, kept_blocks=_blocks(tensor, block))
         if quantizer is not None and quantizer.levels == 2:
             found = replace(found, binary=_is_binary(tensor))
         if codes and self.layer is not None and isinstance(quantizer, WeightFakeQuantize):
-            integers = self._integers(tensor, quantizer).as_strided(*self._view)
+            integers = self._integers(tensor).as_strided(*self._view)
             extremes = np.stack([self._sum(integers.clamp(min=0)), self._sum(integers.clamp(max=0))])
             found = replace(found, extremes=extremes)
         return found
@@ -109,11 +112,10 @@ class WeightReader:
     def _quantizer(self) -> FakeQuantize | None:
         return None if self._parts is None else self._parts.fake_quantize
 
-    def _integers(self, tensor: Tensor, quantizer: WeightFakeQuantize) -> Tensor:
+    def _integers(self, tensor: Tensor) -> Tensor:
         """Integer weights: effective weight times scale, which is a whole number up to rounding."""
-        original = original_weight(cast(nn.Module, self.layer))
-        masked = original if self._parts is None or self._parts.mask is None else original * self._parts.mask
-        scale, _ = quantizer.qparams(masked)
+        assert self._parts is not None
+        scale, _ = self._parts.qparams(original_weight(cast(nn.Module, self.layer)))
         return torch.round(tensor * scale)
 
     def _sum(self, view: Tensor) -> np.ndarray:
@@ -123,20 +125,11 @@ class WeightReader:
         return sums.cpu().numpy().reshape(-1).astype(np.int64)
 
 
-def count_blocks(weight: Tensor, block: tuple[int, ...]) -> tuple[int, int, int]:
-    """(elements a block, blocks with a non-zero, all blocks) over the first dimensions of ``weight``.
-
-    Edge blocks are padded with zeros. Dimensions that ``block`` does not name are blocked by 1.
-
-    >>> count_blocks(torch.tensor([[1.0, 0.0, 0.0], [0.0, 0.0, 0.0]]), (2, 2))
-    (4, 1, 2)
-    """
+def _blocks(weight: Tensor, block: tuple[int, ...]) -> tuple[int, int, int]:
+    """See ``Stored.kept_blocks``; dimensions that ``block`` does not name are blocked by 1."""
     sizes = (*block, *(1 for _ in weight.shape[len(block) :]))[: weight.dim()]
-    used = (weight != 0).float()
-    for dim, size in enumerate(sizes):
-        pieces = used.split(size, dim)
-        used = torch.stack([piece.amax(dim) for piece in pieces], dim)
-    return int(np.prod(sizes)), int(used.sum()), used.numel()
+    used = used_blocks((weight != 0).cpu().numpy(), sizes)
+    return int(np.prod(sizes)), int(used.sum()), used.size
 
 
 def _is_binary(weight: Tensor) -> bool:

@@ -7,6 +7,7 @@ from typing import Any
 
 from micronet_cli.checkpoint import Network
 from micronet_cli.errors import UserError
+from micronet_cli.runs import write_bytes
 from micronet_cli.scoring import score_with
 from micronet_cli.scoring.report import Report
 from micronet_cli.stages.compress import attach_compressors, rule_table
@@ -47,5 +48,5 @@ def run(job: Job) -> dict[str, Any]:
     report = score_network(job, network, rule_table(compressors, network))
     log.info("%s", report.table())
     if job.run.writes:
-        report.figure(job.run.directory / "score.png")
+        write_bytes(job.run.directory / "score.png", report.figure())
     return dict(report.metrics())

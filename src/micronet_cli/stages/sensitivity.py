@@ -3,10 +3,9 @@
 import logging
 from typing import Any
 
-import numpy as np
-
 from micronet_cli.explore.figure import draw
 from micronet_cli.explore.sensitivity import table
+from micronet_cli.runs import write_bytes
 from micronet_cli.stages.compress import check_unpacked
 from micronet_cli.stages.job import Job
 from micronet_cli.tables import text_table
@@ -24,9 +23,8 @@ def run(job: Job) -> dict[str, Any]:
     check_unpacked(network, "stage=sensitivity")
     network.model.to(device)
     loader = job.loader(network, "val", device)
-    if settings.images is not None and settings.images < loader.images:
-        # At equal distances, for files come sorted by class.
-        loader.indices = loader.indices[np.linspace(0, loader.images - 1, settings.images).round().astype(int)]
+    if settings.images is not None:
+        loader = loader.some(settings.images)
     metrics = evaluate(network.model, loader)
     rows = settings.measure(network.model, loader.batches, job.config.seed)
     found = table(rows)
@@ -34,7 +32,7 @@ def run(job: Job) -> dict[str, Any]:
     log.info("KL divergence of the output, each layer alone\n%s", text_table(found))
     if job.run.writes:
         caption = f"KL divergence of the output, each layer alone; {metrics['images']} images"
-        draw(found, job.run.directory / "sensitivity.png", caption)
+        write_bytes(job.run.directory / "sensitivity.png", draw(found, caption))
     network.model.cpu()
     job.save(network, metrics)
     return metrics | {"split": "val", "points": len(rows), "method": settings.method}
