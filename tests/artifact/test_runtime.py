@@ -57,6 +57,7 @@ def assert_same(model, loaded, side, images=4, most_differing=1e-3):
     assert exact.same_predictions == images
     assert exact.logit_error < 1e-6
     single = compare(model, loaded, pictures, torch.float32)
+    assert single.unexplained == 0
     assert single.differing_codes <= most_differing * single.codes
     traces = [Trace(network_, (3, side, side)) for network_ in (model, loaded)]
     for accumulator in ("integer", "fp32"):
@@ -118,7 +119,8 @@ def test_other_architectures(tmp_path, name, side):
 def test_full_size_architectures(tmp_path, name, side):
     model = network(name, side, **W4A4)
     loaded = packed(tmp_path / "n.mnet", model, name, side)
-    claimed = assert_same(model, loaded, side, images=1)
+    # In single precision a code at a boundary may fall to its other side, and in a deep random network all behind it.
+    claimed = assert_same(model, loaded, side, images=1, most_differing=0.1)
     assert (tmp_path / "n.mnet").stat().st_size <= 1.02 * claimed + 8192
 
 
