@@ -50,7 +50,7 @@ SCHEMES = {
 }
 
 
-def assert_same(model, loaded, side, images=4, most_differing=1e-3):
+def assert_same(model, loaded, side, images=4, most_differing=1e-3, zeros_within=0.0):
     pictures = torch.randn(images, 3, side, side, generator=torch.Generator().manual_seed(1))
     exact = compare(model, loaded, pictures, torch.float64)
     assert exact.differing_codes == 0
@@ -63,6 +63,7 @@ def assert_same(model, loaded, side, images=4, most_differing=1e-3):
     for accumulator in ("integer", "fp32"):
         rules = rule_set("official", accumulator=accumulator)
         before, after = (score_with(trace, rules).metrics() for trace in traces)
+        assert abs(before.pop("weight_sparsity") - after.pop("weight_sparsity")) <= zeros_within
         assert before == after
     return before["storage_bytes"]
 
@@ -120,7 +121,8 @@ def test_full_size_architectures(tmp_path, name, side):
     model = network(name, side, **W4A4)
     loaded = packed(tmp_path / "n.mnet", model, name, side)
     # In single precision a code at a boundary may fall to its other side, and in a deep random network all behind it.
-    claimed = assert_same(model, loaded, side, images=1, most_differing=0.1)
+    # Standardised weights are float: which of them happen to be zero turns on their last bit.
+    claimed = assert_same(model, loaded, side, images=1, most_differing=0.1, zeros_within=1e-4)
     assert (tmp_path / "n.mnet").stat().st_size <= 1.02 * claimed + 8192
 
 
