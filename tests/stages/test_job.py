@@ -3,9 +3,12 @@
 from pathlib import Path
 
 import pytest
+from omegaconf import OmegaConf
 
+from micronet_cli.errors import UserError
 from micronet_cli.runs import set_aside
 from micronet_cli.stages.compress import rule_table
+from micronet_cli.stages.node import stage_module
 from micronet_cli.stages.pipeline import steps
 from tests.conftest import TINY
 
@@ -108,3 +111,12 @@ def test_only_a_run_s_own_directories_are_set_aside(tmp_path):
 
 def test_a_compressor_needs_no_table():
     assert rule_table([object()], None) == {}
+
+
+def test_a_stage_has_its_own_keys_and_no_others():
+    module = "micronet_cli.stages.{}"
+    shrink = OmegaConf.create({"stage": {"name": "shrink", "module": module.format("shrink"), "multiple": 16}})
+    assert stage_module(shrink).__name__ == module.format("shrink")
+    shrink.stage.module = module.format("score")
+    with pytest.raises(UserError, match=r"stage\.multiple: unknown key"):
+        stage_module(shrink)

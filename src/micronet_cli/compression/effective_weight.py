@@ -34,15 +34,16 @@ class EffectiveWeight(nn.Module):
 
     def forward(self, weight: Tensor) -> Tensor:
         """``weight -> mask * weight -> fake-quantised``, shape unchanged."""
-        weight = self._masked(weight)
+        weight = self.masked(weight)
         return weight if self.fake_quantize is None else self.fake_quantize(weight)
 
     def qparams(self, weight: Tensor) -> tuple[Tensor, Tensor]:
         """Scale and zero point of the quantiser on the original ``weight``; see ``WeightFakeQuantize.qparams``."""
         assert self.fake_quantize is not None
-        return self.fake_quantize.qparams(self._masked(weight))
+        return self.fake_quantize.qparams(self.masked(weight))
 
-    def _masked(self, weight: Tensor) -> Tensor:
+    def masked(self, weight: Tensor) -> Tensor:
+        """The original ``weight``, zero where the mask is; itself where there is no mask."""
         return weight if self.mask is None else weight * self.mask
 
 

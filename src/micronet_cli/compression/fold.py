@@ -13,7 +13,7 @@ from torch.utils.hooks import RemovableHandle
 from micronet_cli.compression.effective_weight import effective_weight, original_weight
 from micronet_cli.compression.execution import Execution
 from micronet_cli.compression.fake_quantize import attach_output_fake_quantize
-from micronet_cli.compression.targets import compressible_layers
+from micronet_cli.compression.targets import compressible_layers, shared_parameters
 
 BatchNorm = nn.modules.batchnorm._BatchNorm
 # What follows a layer can be merged with its weight where the output is linear in it: these compute just that.
@@ -42,11 +42,11 @@ def batch_norm_pairs(model: nn.Module, input_shape: Sequence[int]) -> dict[str, 
     with _Execution(model) as seen:
         parameter = next(model.parameters())
         model(torch.zeros(1, *input_shape, device=parameter.device, dtype=parameter.dtype))
-    owners = Counter(tensor for module in model.modules() for tensor in module.parameters(recurse=False))
+    shared = shared_parameters(model)
 
     def fits(layer: nn.Module, norm: nn.Module) -> bool:
         weight = original_weight(layer)
-        return runs_linear(layer) and owners[weight] == 1 and len(weight) == norm.num_features
+        return runs_linear(layer) and weight not in shared and len(weight) == norm.num_features
 
     return {
         norm: layer

@@ -48,9 +48,8 @@ def accumulate(layer: nn.Module, criterion: Accumulated) -> RemovableHandle | No
     @torch.no_grad()
     def add(gradient: Tensor) -> None:
         scores = weight.get_buffer(SCORES)
-        masked = original if weight.mask is None else original * weight.mask
         # A step whose loss scale overflowed says nothing.
-        scores.copy_(criterion.add(scores, masked, gradient.nan_to_num(0.0, 0.0, 0.0)))
+        scores.copy_(criterion.add(scores, weight.masked(original), gradient.nan_to_num(0.0, 0.0, 0.0)))
 
     return original.register_hook(add)
 

@@ -188,8 +188,7 @@ class Quantizer:
             layer = model.get_submodule(name)
             effective = attach_effective_weight(layer)
             weight = original_weight(layer).detach()
-            masked = weight if effective.mask is None else weight * effective.mask
-            quantizer, activation = make_modules(target, masked)
+            quantizer, activation = make_modules(target, effective.masked(weight))
             if effective.mask is not None:
                 try:
                     check_zero(quantizer)

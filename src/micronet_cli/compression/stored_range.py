@@ -50,7 +50,4 @@ class StoredRanges:
                     f"quantize.weight: {name} has {scheme}; range-linear weights are wanted, as of "
                     "quantize=w4a4, w8a8, symmetric or micronet2019"
                 )
-            weight = original_weight(layer)
-            parts.fake_quantize = StoredRange(
-                parts.fake_quantize, weight if parts.mask is None else weight * parts.mask
-            )
+            parts.fake_quantize = StoredRange(parts.fake_quantize, parts.masked(original_weight(layer)))

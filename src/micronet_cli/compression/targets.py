@@ -2,11 +2,12 @@
 
 import difflib
 import re
+from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TypeVar
 
-from torch import nn
+from torch import Tensor, nn
 
 COMPRESSIBLE = (nn.Conv1d, nn.Conv2d, nn.Conv3d, nn.Linear)
 DEFAULT_INPUT_SHAPE = (3, 224, 224)
@@ -67,6 +68,12 @@ def _match(model: nn.Module, names: list[str], rules: Mapping[str, Rule], where:
     if problems:
         raise ValueError("\n".join(problems))
     return {name: chosen[name] for name in names if name in chosen}
+
+
+def shared_parameters(model: nn.Module) -> set[Tensor]:
+    """Parameters that more than one module has."""
+    owners = Counter(tensor for module in model.modules() for tensor in module.parameters(recurse=False))
+    return {tensor for tensor, count in owners.items() if count > 1}
 
 
 def own_shape(model: nn.Module) -> tuple[int, ...]:

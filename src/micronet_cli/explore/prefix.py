@@ -13,6 +13,8 @@ import torch
 from torch import Tensor, nn
 from torch.utils._pytree import tree_leaves, tree_map
 
+from micronet_cli.compression.targets import shared_parameters
+
 
 @dataclass(slots=True)
 class _Call:
@@ -37,7 +39,8 @@ class Prefix:
         """Watch one run on ``example``, images ``[N, C, H, W]``, of which one is enough."""
         self._model = model
         self._names = {module: name for name, module in model.named_modules()}
-        self._shared = _layers_with_shared_weights(model)
+        tied = shared_parameters(model)
+        self._shared = {module for module in self._names if not tied.isdisjoint(module.parameters(recurse=False))}
         self._calls: dict[tuple[nn.Module, int], _Call] = {}
         self._overwritten: set[tuple[nn.Module, int]] = set()
         self._writes: set[nn.Module] = set()
@@ -128,15 +131,6 @@ def _intercepted(modules: dict[nn.Module, str], step: Callable) -> Iterator[None
                 del module.forward
             else:
                 module.forward = forward
-
-
-def _layers_with_shared_weights(model: nn.Module) -> set[nn.Module]:
-    """Modules with a parameter that another module has too."""
-    owners: dict[Tensor, list[nn.Module]] = {}
-    for module in model.modules():
-        for parameter in module.parameters(recurse=False):
-            owners.setdefault(parameter, []).append(module)
-    return {module for sharing in owners.values() if len(sharing) > 1 for module in sharing}
 
 
 def _tensors(tree: Any) -> list[Tensor]:

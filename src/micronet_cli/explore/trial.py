@@ -65,8 +65,9 @@ class Trial:
             handles.append(layer.register_forward_pre_hook(observe))
             self.ranges[name] = quantizer.eval()
         count = 0
-        for count, images in enumerate(batches, start=1):  # noqa: B007
+        for images in batches:
             self.model(images)
+            count += 1
         for handle in handles:
             handle.remove()
         for quantizer in self.ranges.values():

@@ -1,28 +1,28 @@
 """One run of a stage: inherit, check, seed, run, write metrics.json."""
 
 import errno
-import importlib
 import logging
 import random
 import sys
 import time
-from collections.abc import Mapping
 from contextlib import nullcontext, suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from types import ModuleType
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 import torch
 from omegaconf import DictConfig, OmegaConf
 
 from micronet_cli import checkpoint, distributed
-from micronet_cli.config import ALLOWED_TARGETS, build, check_config, to_plain
+from micronet_cli.config import check_config, to_plain
 from micronet_cli.data.loader import Loader
 from micronet_cli.errors import Interrupted, UserError
 from micronet_cli.paths import CONF
-from micronet_cli.runs import Run, own_paths
+from micronet_cli.runs import Run
+from micronet_cli.stages.directory import check_directory, settings
+from micronet_cli.stages.node import stage_module
 
 log = logging.getLogger(__name__)
 
@@ -32,44 +32,7 @@ SUMMARY = {
     "weight_sparsity": "sparsity {:.3f}",
     "micronet_score": "score {:.5f}",
 }
-FILES = ("init_from", "model.weights", "distill.teacher.weights")
-# What saved state and kept results belong to; files among it may have moved.
-IDENTITY = ("stage.name", "model", "prune", "quantize", "distill", "optim.name")
 DEFAULT_MODEL = {"_target_": "micronet_cli.models.model.Model", "name": "resnet20"}
-
-
-@dataclass(frozen=True)
-class Step:
-    """A step of ``stage=pipeline``.
-
-    Attributes:
-        groups: the compression groups that it keeps; without any it is the dense network's.
-        settings: what it fills in where the pipeline leaves null.
-    """
-
-    groups: list[Literal["prune", "quantize", "distill"]] = field(default_factory=list)
-    settings: Mapping[str, Any] = field(default_factory=dict)
-
-
-@dataclass(frozen=True)
-class Stage:
-    """The node ``stage``.
-
-    Attributes:
-        name: what metrics.json and the default directory call it.
-        module: dotted path of a module with ``run(job)``.
-        steps: of a pipeline; null leaves one out.
-        multiple: of ``stage=shrink``, the channels that stay are a multiple of.
-    """
-
-    name: str
-    module: str
-    steps: Mapping[str, Step | None] = field(default_factory=dict)
-    multiple: int = 1
-
-    def __post_init__(self) -> None:
-        if self.multiple < 1:
-            raise ValueError(f"multiple={self.multiple}: a whole number from 1 up is wanted")
 
 
 @dataclass
@@ -165,48 +128,11 @@ def execute_missing(config: DictConfig, directory: Path, overrides: list[str] | 
     config = inherited(config)
     if config.resume:
         recorded = directory / "config.yaml"
-        config.resume = recorded.is_file() and _settings(OmegaConf.load(recorded)) == _settings(config)
+        config.resume = recorded.is_file() and settings(OmegaConf.load(recorded)) == settings(config)
         if config.resume and (metrics := Run(directory, resume=True).metrics()).get("status") == "completed":
             log.info("already there: %s", summary(metrics, directory))
             return metrics
     return execute(config, directory, overrides)
-
-
-def check_directory(config: DictConfig, directory: Path) -> None:
-    """Before anything in ``directory`` is touched.
-
-    Raises:
-        UserError: the run reads what it would set aside, or resumes a run of another kind.
-    """
-    recorded = directory / "config.yaml"
-    if config.resume and recorded.is_file():
-        then = OmegaConf.load(recorded)
-        for key in IDENTITY:
-            if _identity(then, key) != _identity(config, key):
-                raise UserError(
-                    f"resume=true: the run in {str(directory)!r} has another {key}; use its own config, or leave "
-                    "resume out to start afresh"
-                )
-    if not config.resume:
-        aside = [path.resolve() for path in (*own_paths(directory), directory / "previous")]
-        for key in FILES:
-            given = OmegaConf.select(config, key)
-            path = Path(given or "").expanduser().resolve()
-            if given and (path == directory.resolve() or any(path.is_relative_to(own) for own in aside)):
-                raise UserError(f"{key}={given!r}: lies in this run's own directory; give another hydra.run.dir")
-
-
-def _identity(config: Any, key: str) -> Any:
-    node = to_plain(OmegaConf.select(config, key))
-    nodes = [node, node.get("teacher")] if isinstance(node, dict) else []
-    for part in filter(None, nodes):
-        part.pop("weights", None)
-    return node
-
-
-def _settings(config: Any) -> dict[str, Any]:
-    """What a run's results depend on."""
-    return {key: value for key, value in to_plain(config).items() if key not in ("resume", "debug")}
 
 
 def _run_stage(
@@ -301,20 +227,3 @@ def inherited(config: DictConfig) -> DictConfig:
         if config.init_from and config.model.get(key):
             raise UserError(f"model.{key}={config.model[key]}: init_from brings its weights; take one of them")
     return config
-
-
-def stage_module(config: DictConfig) -> ModuleType:
-    """The module of ``config``'s stage.
-
-    Raises:
-        UserError: there is none, it is outside the allowed packages, or a key below ``stage`` is wrong.
-    """
-    module = build(config.stage, "stage", Stage).module
-    if not module.startswith(ALLOWED_TARGETS):
-        raise UserError(f"stage.module={module!r} is not allowed; it has to begin with {' or '.join(ALLOWED_TARGETS)}")
-    try:
-        return importlib.import_module(module)
-    except ImportError as error:
-        if error.name != module:
-            raise
-        raise UserError(f"stage.module={module!r}: no such stage") from None

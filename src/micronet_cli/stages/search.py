@@ -17,7 +17,8 @@ from micronet_cli.errors import UserError
 from micronet_cli.outcomes import Outcome, raise_for_failed, table, write_summary
 from micronet_cli.overrides import as_override, explain, free_key
 from micronet_cli.search import Plain, Proposal, Search, Study, load_optuna
-from micronet_cli.stages.job import Job, execute_missing, inherited, stage_module
+from micronet_cli.stages.job import Job, execute_missing, inherited
+from micronet_cli.stages.node import stage_module
 
 log = logging.getLogger(__name__)
 ONE_PROCESS = True  # its trials may take several

@@ -1,17 +1,33 @@
 """``stage=shrink``: the same network without the channels that it computes for nothing."""
 
 import logging
-from dataclasses import asdict
+from dataclasses import asdict, dataclass
 from typing import Any
 
 from micronet_cli.compression.dead_channels import find_dead_channels
 from micronet_cli.errors import UserError
 from micronet_cli.stages.compress import UNPACKED
 from micronet_cli.stages.job import Job
+from micronet_cli.stages.node import Stage
 from micronet_cli.stages.score import score_network
 from micronet_cli.training.evaluate import evaluate
 
 log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class Node(Stage):
+    """The node ``stage`` here.
+
+    Attributes:
+        multiple: channels that stay in a layer are a multiple of it.
+    """
+
+    multiple: int = 1
+
+    def __post_init__(self) -> None:
+        if self.multiple < 1:
+            raise ValueError(f"multiple={self.multiple}: a whole number from 1 up is wanted")
 
 
 def run(job: Job) -> dict[str, Any]:

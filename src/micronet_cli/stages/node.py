@@ -1,0 +1,59 @@
+"""The config node ``stage``: what it may hold, and the module that it names."""
+
+import importlib
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from types import ModuleType
+from typing import Any, Literal
+
+from omegaconf import DictConfig
+
+from micronet_cli.config import ALLOWED_TARGETS, build
+from micronet_cli.errors import UserError
+
+
+@dataclass(frozen=True)
+class Step:
+    """A step of ``stage=pipeline``.
+
+    Attributes:
+        groups: the compression groups that it keeps; without any it is the dense network's.
+        settings: what it fills in where the pipeline leaves null.
+    """
+
+    groups: list[Literal["prune", "quantize", "distill"]] = field(default_factory=list)
+    settings: Mapping[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Stage:
+    """What every stage has; a module with keys of its own calls its subclass ``Node``.
+
+    Attributes:
+        name: what metrics.json and the default directory call it.
+        module: dotted path of a module with ``run(job)``.
+        steps: the pipeline's, null leaves one out; a whole recipe may be composed with any stage.
+    """
+
+    name: str
+    module: str
+    steps: Mapping[str, Step | None] = field(default_factory=dict)
+
+
+def stage_module(config: DictConfig) -> ModuleType:
+    """The module of ``config``'s stage.
+
+    Raises:
+        UserError: there is none, it is outside the allowed packages, or a key below ``stage`` is wrong.
+    """
+    path = config.stage.module
+    if not str(path).startswith(ALLOWED_TARGETS):
+        raise UserError(f"stage.module={path!r} is not allowed; it has to begin with {' or '.join(ALLOWED_TARGETS)}")
+    try:
+        module = importlib.import_module(path)
+    except ImportError as error:
+        if error.name != path:
+            raise
+        raise UserError(f"stage.module={path!r}: no such stage") from None
+    build(config.stage, "stage", getattr(module, "Node", Stage))
+    return module
