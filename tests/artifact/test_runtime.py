@@ -14,9 +14,10 @@ from micronet_cli.artifact.pack import pack
 from micronet_cli.compression import activation_quantizers as inputs
 from micronet_cli.compression import weight_quantizers as weights
 from micronet_cli.compression.effective_weight import attach_effective_weight, original_weight
-from micronet_cli.compression.fold import BatchNorm
+from micronet_cli.compression.fold import BatchNorm, runs_linear
 from micronet_cli.compression.integer import certified_widths, integer_input
 from micronet_cli.compression.quantizer import OutputRule
+from micronet_cli.compression.targets import compressible_layers
 from micronet_cli.functional.counting import signed_width
 from micronet_cli.functional.granularity import NM, Block, Filter
 from micronet_cli.scoring import rule_set, score_with
@@ -50,7 +51,7 @@ SCHEMES = {
 }
 
 
-def assert_same(model, loaded, side, images=4, most_differing=1e-3, zeros_within=0.0):
+def assert_same(model, loaded, side, images=4, most_differing=1e-3, most_differing_alone=1e-4):
     pictures = torch.randn(images, 3, side, side, generator=torch.Generator().manual_seed(1))
     exact = compare(model, loaded, pictures, torch.float64)
     assert exact.differing_codes == 0
@@ -59,11 +60,19 @@ def assert_same(model, loaded, side, images=4, most_differing=1e-3, zeros_within
     single = compare(model, loaded, pictures, torch.float32)
     assert single.unexplained == 0
     assert single.differing_codes <= most_differing * single.codes
+    alone = compare(model, loaded, pictures, torch.float32, alone=True)
+    assert alone.differing_codes <= most_differing_alone * alone.codes
+    assert alone.logit_error < 1e-5
+    layers = compressible_layers(model)
+    for name, layer in layers.items():
+        assert torch.equal(layer.weight == 0, loaded.get_submodule(name).weight == 0), name
     traces = [Trace(network_, (3, side, side)) for network_ in (model, loaded)]
     for accumulator in ("integer", "fp32"):
         rules = rule_set("official", accumulator=accumulator)
         before, after = (score_with(trace, rules).metrics() for trace in traces)
-        assert abs(before.pop("weight_sparsity") - after.pop("weight_sparsity")) <= zeros_within
+        if not all(runs_linear(layer) for layer in layers.values()):
+            # Standardised weights are computed floats: which of them happen to be zero turns on their last bit.
+            del before["weight_sparsity"], after["weight_sparsity"]
         assert before == after
     return before["storage_bytes"]
 
@@ -120,9 +129,10 @@ def test_other_architectures(tmp_path, name, side):
 def test_full_size_architectures(tmp_path, name, side):
     model = network(name, side, **W4A4)
     loaded = packed(tmp_path / "n.mnet", model, name, side)
-    # In single precision a code at a boundary may fall to its other side, and in a deep random network all behind it.
-    # Standardised weights are float: which of them happen to be zero turns on their last bit.
-    claimed = assert_same(model, loaded, side, images=1, most_differing=0.1, zeros_within=1e-4)
+    # In single precision a code at a boundary may fall to its other side, and takes those behind it along: in these
+    # random networks without end, so that each quantiser is judged alone.
+    chaotic = name in ("resnetv2_50x1_bit", "swin_tiny_patch4_window7_224", "beit_base_patch16_224")
+    claimed = assert_same(model, loaded, side, images=1, most_differing=1.0 if chaotic else 1e-3)
     assert (tmp_path / "n.mnet").stat().st_size <= 1.02 * claimed + 8192
 
 
@@ -156,7 +166,8 @@ def test_sums_beyond_float32_run_in_float64(tmp_path):
     assert used == {torch.float64}
     with torch.no_grad():
         assert loaded(torch.randn(2, 3, 16, 16)).dtype == torch.float32
-    assert_same(model, loaded, 16, most_differing=0.1)  # float32 itself has few bits beyond the 16 of a code
+    # float32 itself has few bits beyond the 16 of a code
+    assert_same(model, loaded, 16, most_differing=0.1, most_differing_alone=0.01)
 
 
 def worst_inputs(row, low, high):

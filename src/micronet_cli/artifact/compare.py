@@ -2,7 +2,7 @@
 
 import copy
 from collections import defaultdict
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 
@@ -41,8 +41,13 @@ class Comparison:
 
 
 @torch.no_grad()
-def compare(source: nn.Module, packed: nn.Module, images: Tensor, dtype: torch.dtype) -> Comparison:
+def compare(
+    source: nn.Module, packed: nn.Module, images: Tensor, dtype: torch.dtype, alone: bool = False
+) -> Comparison:
     """Run both in ``dtype`` on ``images [N, C, H, W]``; neither is changed.
+
+    With ``alone`` the packed network goes on with the source's integers behind every quantiser, so that each is
+    compared on its own: a code that rounding moved takes no others with it.
 
     Raises:
         ValueError: one executes quantisers that the other does not have.
@@ -51,8 +56,10 @@ def compare(source: nn.Module, packed: nn.Module, images: Tensor, dtype: torch.d
     found = Comparison()
     differing: defaultdict[str, int] = defaultdict(int)
     for batch in images.split(BATCH):
-        with _watched(networks[0]) as first, _watched(networks[1]) as second:
-            logits, other = (network(batch.to(dtype)) for network in networks)
+        with _watched(networks[0], {}) as first:
+            logits = networks[0](batch.to(dtype))
+        with _watched(networks[1], first if alone else {}) as second:
+            other = networks[1](batch.to(dtype))
         if first.keys() != second.keys():
             raise ValueError(f"quantisers of one network alone: {', '.join(sorted(first.keys() ^ second.keys())[:3])}")
         changed = torch.zeros(len(batch), dtype=torch.bool)
@@ -74,15 +81,18 @@ def compare(source: nn.Module, packed: nn.Module, images: Tensor, dtype: torch.d
 
 
 @contextmanager
-def _watched(model: nn.Module) -> Iterator[dict[str, list[Tensor]]]:
-    """Quantiser -> its integers at every call."""
+def _watched(model: nn.Module, given: Mapping[str, list[Tensor]]) -> Iterator[dict[str, list[Tensor]]]:
+    """Quantiser -> its integers at every call; the network goes on with those that are ``given``."""
     seen: defaultdict[str, list[Tensor]] = defaultdict(list)
 
     def hook(name: str) -> object:
-        def note(module: ActivationFakeQuantize, inputs: tuple, output: Tensor) -> None:
+        def note(module: ActivationFakeQuantize, inputs: tuple, output: Tensor) -> Tensor:
             integers = isinstance(module, FixedRange) and module.dtype is not None
-            scale, _ = module.qparams()
-            seen[name].append((output if integers else torch.round(output * scale.to(output.dtype))).to(torch.int32))
+            scale = 1 if integers else module.qparams()[0].to(output.dtype)
+            seen[name].append(torch.round(output * scale).to(torch.int32))
+            if name not in given:
+                return output
+            return (given[name][len(seen[name]) - 1] / scale).to(output.dtype)
 
         return note
 
