@@ -22,7 +22,7 @@ demo: $(INSTALLED) ## The main job on the embedded digits: train, prune, quantis
 	$(BIN)/micronet
 
 test: $(INSTALLED) ## The default tests
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest -n auto --dist loadfile
 
 test-full: $(INSTALLED) ## All tests, the slow ones too
 	$(BIN)/python -m pytest -m "not gpu"

@@ -301,7 +301,7 @@ def test_bfloat16_activations_keep_their_type(name):
     assert model[2].input_fake_quantize(x).dtype == torch.bfloat16
 
 
-@pytest.mark.parametrize("name", ["w4a4", *(pytest.param(n, marks=pytest.mark.slow) for n in ("lsq", "lsq_plus"))])
+@pytest.mark.parametrize("name", ["w4a4", "lsq", "lsq_plus"])
 def test_a_training_step_compiles_without_graph_breaks(name):
     torch._dynamo.reset()
     model, _ = quantized(name, activation=nn.SiLU)

@@ -7,7 +7,6 @@ import subprocess
 import sys
 import time
 
-import pytest
 import torch
 from safetensors.torch import load_file
 
@@ -29,7 +28,6 @@ def finish(process):
     assert process.returncode == 0, said
 
 
-@pytest.mark.slow
 def test_killed_and_resumed_ends_bit_identical(tmp_path, micronet):
     teacher = micronet("stage=train", "model=resnet8", "data.input_size=16", "trainer.max_steps=5")
     whole, killed = start(tmp_path / "whole", teacher), start(tmp_path / "killed", teacher)
