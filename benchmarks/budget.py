@@ -19,13 +19,13 @@ import torch
 from markdown_page import write_page
 from torch import nn
 
-from micronet_cli.compression.fake_quantize import ActivationFakeQuantize
-from micronet_cli.compression.pruner import Pruner, SparsityRule
-from micronet_cli.compression.quantizer import BitsRule, Quantizer
+from micronet_cli.compression.pruning.pruner import Pruner, SparsityRule
+from micronet_cli.compression.quantization.quantizer import BitsRule, Quantizer
 from micronet_cli.data.datasets import ImageFolder
 from micronet_cli.explore.budgets import Budget, prune_rules, quantize_rules
 from micronet_cli.explore.prices import Prices
 from micronet_cli.explore.sensitivity import Sensitivity
+from micronet_cli.layers.fake_quantize import ActivationFakeQuantize
 from micronet_cli.models.model import InputSpec, Model
 from micronet_cli.scoring import rule_set, score_with
 from micronet_cli.training.batch_norm import reestimate_batch_norm

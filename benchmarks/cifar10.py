@@ -76,7 +76,7 @@ def micronet(directory: Path, *arguments: str) -> dict:
     if not metrics.is_file() or json.loads(metrics.read_text())["status"] != "completed":
         command = ["micronet", *arguments, f"hydra.run.dir={directory}", "resume=true"]
         print("$", *command, flush=True)
-        subprocess.run([sys.executable, "-m", "micronet_cli.cli", *command[1:]], check=True)
+        subprocess.run([sys.executable, "-m", "micronet_cli.command.cli", *command[1:]], check=True)
     return json.loads(metrics.read_text())
 
 

@@ -32,11 +32,11 @@ from torch import nn
 from micronet_cli.artifact.onnx import INPUT, export_onnx, session
 from micronet_cli.artifact.onnx_int8 import Batches, export_int8
 from micronet_cli.artifact.onnx_operators import quiet
-from micronet_cli.checkpoint import Network
-from micronet_cli.compression.dead_channels import find_dead_channels
-from micronet_cli.compression.pruner import Pruner, SparsityRule
+from micronet_cli.compression.pruning.dead_channels import find_dead_channels
+from micronet_cli.compression.pruning.pruner import Pruner, SparsityRule
 from micronet_cli.functional.granularity import Filter
 from micronet_cli.models.model import InputSpec, Model
+from micronet_cli.network import Network
 from micronet_cli.training.batch_norm import reestimate_batch_norm
 
 NETWORKS = ("resnet18", "mobilenetv2_100", "tf_efficientnet_b1")

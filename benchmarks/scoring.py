@@ -25,12 +25,12 @@ import torch
 from timm.models import list_modules
 from torch.utils.flop_counter import FlopCounterMode
 
-from micronet_cli.compression.fake_quantize import ActivationFakeQuantize
-from micronet_cli.compression.pruner import Pruner, SparsityRule
-from micronet_cli.compression.quantizer import BitsRule, Quantizer
-from micronet_cli.compression.targets import own_shape
+from micronet_cli.compression.pruning.pruner import Pruner, SparsityRule
+from micronet_cli.compression.quantization.quantizer import BitsRule, Quantizer
+from micronet_cli.layers.fake_quantize import ActivationFakeQuantize
+from micronet_cli.layers.rules import own_shape
 from micronet_cli.scoring import rule_set, score_with
-from micronet_cli.scoring.trace import Trace
+from micronet_cli.trace.trace import Trace
 
 MODEL = "tf_efficientnet_b1"
 SHAPE = (3, 224, 224)
@@ -161,7 +161,7 @@ def process_lines(repeats: int = 5) -> list[str]:
     commands = {
         "import torch and timm, build the model": [sys.executable, "-c", BUILD],
         "the same, and score it": [sys.executable, "-c", f"{BUILD}; {SCORE}"],
-        "micronet stage=score": [sys.executable, "-m", "micronet_cli.cli", "stage=score", f"model={MODEL}"],
+        "micronet stage=score": [sys.executable, "-m", "micronet_cli.command.cli", "stage=score", f"model={MODEL}"],
     }
     directory = tempfile.TemporaryDirectory()
     commands["micronet stage=score"].append(f"hydra.run.dir={directory.name}")

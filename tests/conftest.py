@@ -11,9 +11,9 @@ from hydra import compose, initialize_config_dir
 from hydra.core.global_hydra import GlobalHydra
 from PIL import Image
 
-from micronet_cli.cli import free_key, main
+from micronet_cli.command.cli import free_key, main
+from micronet_cli.command.search_path import register
 from micronet_cli.paths import CONF
-from micronet_cli.search_path import register
 
 # resnet8 at 16 pixels: an epoch of digits in about a second.
 TINY = ("model=resnet8", "data=digits", "data.input_size=16")

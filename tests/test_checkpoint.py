@@ -8,19 +8,22 @@ from safetensors.torch import load_file, save_file
 
 import micronet_cli
 from micronet_cli import checkpoint
-from micronet_cli.checkpoint import Network
-from micronet_cli.compression.effective_weight import effective_weight
 from micronet_cli.config import build
 from micronet_cli.errors import UserError
+from micronet_cli.layers.effective_weight import effective_weight
 from micronet_cli.models import cifar_resnet  # noqa: F401
 from micronet_cli.models.model import InputSpec
+from micronet_cli.network import Network
 
 MODEL = {"_target_": "micronet_cli.models.model.Model", "name": "resnet8"}
 PRUNE = {
-    "_target_": "micronet_cli.compression.pruner.Pruner",
+    "_target_": "micronet_cli.compression.pruning.pruner.Pruner",
     "rules": {"all": {"match": "(?!{stem}$).*", "sparsity": 0.5}},
 }
-QUANTIZE = {"_target_": "micronet_cli.compression.quantizer.Quantizer", "rules": {"all": {"match": "(?!{stem}$).*"}}}
+QUANTIZE = {
+    "_target_": "micronet_cli.compression.quantization.quantizer.Quantizer",
+    "rules": {"all": {"match": "(?!{stem}$).*"}},
+}
 CLASSES = ["a", "b", "c"]
 
 

@@ -100,7 +100,7 @@ def test_observers_see_the_whole_batch(micronet):
 
 
 def start(directory, *extra):
-    command = [sys.executable, "-m", "micronet_cli.cli", "stage=train", *COMMON, "trainer.devices=2", *extra]
+    command = [sys.executable, "-m", "micronet_cli.command.cli", "stage=train", *COMMON, "trainer.devices=2", *extra]
     command += [
         f"hydra.run.dir={directory}",
         "trainer.max_steps=400",
@@ -151,7 +151,7 @@ def test_killed_rank_leaves_a_resumable_run(tmp_path):
 def test_torchrun_runs_the_same_command(tmp_path):
     run = tmp_path / "run"
     command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2", "-m"]
-    command += ["micronet_cli.cli", "stage=train", *COMMON, f"hydra.run.dir={run}"]
+    command += ["micronet_cli.command.cli", "stage=train", *COMMON, f"hydra.run.dir={run}"]
     subprocess.run(command, check=True, timeout=300, cwd=tmp_path)
     assert metrics_of(run)["images"] == 359
     assert [path.name for path in tmp_path.iterdir()] == ["run"]

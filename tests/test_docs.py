@@ -15,7 +15,7 @@ from hydra import compose
 from hydra.core.hydra_config import HydraConfig
 from hydra.core.override_parser.overrides_parser import OverridesParser
 
-from micronet_cli.cli import free_key
+from micronet_cli.command.cli import free_key
 from micronet_cli.config import check_config
 from micronet_cli.stages.job import inherited
 from micronet_cli.stages.node import stage_module
@@ -73,7 +73,7 @@ def single_jobs(overrides):
 @pytest.fixture(scope="module")
 def run(tmp_path_factory):
     """A run to start from, two steps old, packed as well."""
-    from micronet_cli.cli import main
+    from micronet_cli.command.cli import main
 
     where = tmp_path_factory.mktemp("docs") / "outputs" / "dense"
     main(["stage=train", *TINY, "trainer.max_steps=2", f"hydra.run.dir={where}"])

@@ -48,7 +48,7 @@ def other_environment(wheel, tmp_path_factory):
 
 
 def run(python, directory, *arguments):
-    code = "import sys; from micronet_cli.cli import main; main(sys.argv[1:])"
+    code = "import sys; from micronet_cli.command.cli import main; main(sys.argv[1:])"
     command = [str(python), "-c", code, *arguments]
     return subprocess.run(command, capture_output=True, text=True, timeout=60, cwd=directory, check=False)
 

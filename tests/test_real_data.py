@@ -8,9 +8,9 @@ import pytest
 import torch
 
 from micronet_cli import checkpoint
-from micronet_cli.compression.effective_weight import effective_weight
-from micronet_cli.compression.targets import compressible_layers
 from micronet_cli.data.datasets import ImageFolder
+from micronet_cli.layers.effective_weight import effective_weight
+from micronet_cli.layers.rules import compressible_layers
 from micronet_cli.paths import CONF
 from tests.conftest import metrics_of
 

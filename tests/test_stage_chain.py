@@ -7,8 +7,8 @@ import torch
 
 import micronet_cli
 from micronet_cli.checkpoint import load
-from micronet_cli.compression.effective_weight import effective_weight
-from micronet_cli.compression.targets import compressible_layers
+from micronet_cli.layers.effective_weight import effective_weight
+from micronet_cli.layers.rules import compressible_layers
 from tests.conftest import TINY, history_of, metrics_of
 
 KEYS = [
@@ -45,7 +45,7 @@ KEYS = [
 @pytest.fixture(scope="module")
 def chain(tmp_path_factory):
     """train -> prune -> qat -> score -> eval, each from the one before."""
-    from micronet_cli.cli import main
+    from micronet_cli.command.cli import main
 
     root = tmp_path_factory.mktemp("chain")
 

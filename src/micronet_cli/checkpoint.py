@@ -6,65 +6,24 @@ network, replays ``attach`` in order and loads strictly.
 
 import io
 import json
-from dataclasses import asdict, dataclass, field, replace
-from importlib.metadata import version
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save as serialize
-from torch import nn
 
 from micronet_cli.artifact import runtime
 from micronet_cli.config import build
 from micronet_cli.errors import UserError
 from micronet_cli.models.model import InputSpec, Model
-from micronet_cli.models.weights import load_strict, read_weights
-from micronet_cli.runs import Run, write_bytes
+from micronet_cli.models.weights_file import load_strict, read_weights
+from micronet_cli.network import Network, describe
+from micronet_cli.renamed import with_new_names
+from micronet_cli.runs.directory import Run, write_bytes
 
 FORMAT_VERSION = 1
-VERSIONS = ("micronet-cli", "torch", "torchvision", "timm", "hydra-core", "numpy")
-
-
-@dataclass
-class Network:
-    """A model and everything needed to build it again.
-
-    Attributes:
-        model: the live model.
-        config: the ``model`` config group.
-        classes: class names in the order of the logits.
-        spec: the input it wants.
-        compressors: configs of the compressors attached so far, in order.
-        data: the ``data`` config group it was trained on.
-        packed: the packed file it was read from, None for others; such a network runs on integers and is not trained.
-    """
-
-    model: nn.Module
-    config: dict[str, Any]
-    classes: list[str]
-    spec: InputSpec
-    compressors: list[dict[str, Any]] = field(default_factory=list)
-    data: dict[str, Any] = field(default_factory=dict)
-    packed: Path | None = None
-
-
-def versions() -> dict[str, str]:
-    """Versions of what computes."""
-    return {name: version(name) for name in VERSIONS}
-
-
-def describe(network: Network, metrics: dict[str, Any]) -> dict[str, Any]:
-    """What a file's header says of a network, its compressors left out."""
-    return {
-        "model": network.config | {"weights": None, "pretrained": False},
-        "classes": network.classes,
-        "input": asdict(network.spec),
-        "data": network.data,
-        "metrics": metrics,
-        "versions": versions(),
-    }
 
 
 def save(path: Path, network: Network, metrics: dict[str, Any]) -> None:
@@ -117,7 +76,7 @@ def read_header(file: Path, where: str = "init_from") -> dict[str, Any]:
         raise UserError(
             f"{where}={str(file)!r}: format {header['format_version']} is newer than this program's {FORMAT_VERSION}"
         )
-    return header
+    return with_new_names(header)
 
 
 def load(path: str, where: str = "init_from", config: dict[str, Any] | None = None) -> Network:

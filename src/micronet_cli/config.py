@@ -15,6 +15,7 @@ from typing import Any
 from omegaconf import DictConfig, OmegaConf
 
 from micronet_cli.errors import UserError, near_misses
+from micronet_cli.renamed import RENAMED
 
 MISSING = "???"
 ALLOWED_TARGETS = ("micronet_cli.",)
@@ -38,13 +39,14 @@ def to_plain(cfg: Any) -> Any:
 
 
 def locate(path: str, where: str) -> Any:
-    """The function or class behind a dotted path of an allowed package.
+    """The function or class behind a dotted path of an allowed package; one of an earlier version is followed.
 
     Raises:
         UserError: the path is outside ``ALLOWED_TARGETS`` or names nothing.
     """
     if not path.startswith(ALLOWED_TARGETS):
         raise UserError(f"{where}: {path!r} is not allowed; it has to begin with {' or '.join(ALLOWED_TARGETS)}")
+    path = RENAMED.get(path, path)
     module, _, name = path.rpartition(".")
     try:
         found = importlib.import_module(module)

@@ -9,11 +9,11 @@ from torch import nn
 
 from micronet_cli.artifact.pack import pack
 from micronet_cli.artifact.runtime import load
-from micronet_cli.compression.fold import BatchNorm
-from micronet_cli.compression.pruner import Pruner, SparsityRule
-from micronet_cli.compression.quantizer import BitsRule, Quantizer
+from micronet_cli.compression.pruning.pruner import Pruner, SparsityRule
+from micronet_cli.compression.quantization.quantizer import BitsRule, Quantizer
 from micronet_cli.models import cifar_resnet  # noqa: F401
 from micronet_cli.models.model import InputSpec
+from micronet_cli.trace.batch_norm import BatchNorm
 
 HIDDEN = "(?!{stem}$).*"
 CLASSES = ["a", "b", "c"]

@@ -97,9 +97,9 @@ def test_newer_format_is_refused(content, tmp_path):
 
 
 CHANGES = {
-    "another class": lambda h, s: h["model"].update(_target_="micronet_cli.runs.set_aside"),
+    "another class": lambda h, s: h["model"].update(_target_="micronet_cli.runs.directory.set_aside"),
     "code in the model": lambda h, s: h["model"].update(_target_="os.system"),
-    "code in the data": lambda h, s: h.update(data={"a": [{"_target_": "micronet_cli.runs.write_bytes"}]}),
+    "code in the data": lambda h, s: h.update(data={"a": [{"_target_": "micronet_cli.runs.directory.write_bytes"}]}),
     "a file to read": lambda h, s: h["model"].update(args={"checkpoint_path": "secret"}),
     "a path": lambda h, s: h["model"].update(args={"variant": "/etc/passwd"}),
     "weights elsewhere": lambda h, s: h["model"].update(weights="elsewhere.pth"),

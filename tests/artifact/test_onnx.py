@@ -12,12 +12,12 @@ from torch import nn
 from micronet_cli.artifact.onnx import check_onnx, export_onnx, with_codes
 from micronet_cli.artifact.onnx_graph import hold_biases, narrowest, pack_codes, split_clips
 from micronet_cli.artifact.onnx_operators import QuantizedWeight
-from micronet_cli.checkpoint import Network
-from micronet_cli.compression import activation_quantizers, weight_quantizers
-from micronet_cli.compression.effective_weight import attach_mask
-from micronet_cli.compression.fake_quantize import ActivationFakeQuantize, attach_output_fake_quantize
-from micronet_cli.compression.quantizer import BitsRule, Quantizer
+from micronet_cli.compression.quantization import activation_quantizers, weight_quantizers
+from micronet_cli.compression.quantization.quantizer import BitsRule, Quantizer
+from micronet_cli.layers.effective_weight import attach_mask
+from micronet_cli.layers.fake_quantize import ActivationFakeQuantize, attach_output_fake_quantize
 from micronet_cli.models.model import InputSpec, Model
+from micronet_cli.network import Network
 
 ALL = {"all": BitsRule(".*")}
 SPEC = InputSpec((3, 12, 12), (0.5,) * 3, (0.5,) * 3)
@@ -196,7 +196,7 @@ SCHEMES = {
         ALL, 8, 8, weight=weight_quantizers.RangeLinear("per_channel", True),
         activation=activation_quantizers.TrackedRange(0.9, True),
     ),
-    "lsq": Quantizer(ALL, 4, 4, weight=weight_quantizers.LSQ(), activation=activation_quantizers.LSQ()),
+    "lsq": Quantizer(ALL, 4, 4, weight=weight_quantizers.WeightLSQ(), activation=activation_quantizers.ActivationLSQ()),
     "ternary": Quantizer(ALL, 1.6, 4, weight=weight_quantizers.Ternary()),
     "binary": Quantizer(ALL, 1, 2.5, weight=weight_quantizers.Binary()),
     "dorefa": Quantizer(ALL, 3, 5, weight=weight_quantizers.DoReFa(), activation=activation_quantizers.PACT()),

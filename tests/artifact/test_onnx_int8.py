@@ -8,8 +8,8 @@ from onnx import helper, numpy_helper
 
 from micronet_cli.artifact.onnx import check_onnx
 from micronet_cli.artifact.onnx_int8 import export_int8, float_nodes, pool_means
-from micronet_cli.checkpoint import Network
-from micronet_cli.compression.quantizer import Quantizer
+from micronet_cli.compression.quantization.quantizer import Quantizer
+from micronet_cli.network import Network
 from tests.artifact.test_onnx import ALL, SPEC, settle, small
 
 

@@ -11,17 +11,17 @@ from micronet_cli.artifact import build
 from micronet_cli.artifact.compare import compare
 from micronet_cli.artifact.format import read
 from micronet_cli.artifact.pack import pack
-from micronet_cli.compression import activation_quantizers as inputs
-from micronet_cli.compression import weight_quantizers as weights
-from micronet_cli.compression.effective_weight import attach_effective_weight, original_weight
-from micronet_cli.compression.fold import BatchNorm, runs_linear
-from micronet_cli.compression.integer import certified_widths, integer_input
-from micronet_cli.compression.quantizer import OutputRule
-from micronet_cli.compression.targets import compressible_layers
+from micronet_cli.compression.quantization import activation_quantizers as inputs
+from micronet_cli.compression.quantization import weight_quantizers as weights
+from micronet_cli.compression.quantization.quantizer import OutputRule
 from micronet_cli.functional.counting import signed_width
 from micronet_cli.functional.granularity import NM, Block, Filter
+from micronet_cli.layers.effective_weight import attach_effective_weight, original_weight
+from micronet_cli.layers.integer import certified_widths, integer_input
+from micronet_cli.layers.rules import compressible_layers
 from micronet_cli.scoring import rule_set, score_with
-from micronet_cli.scoring.trace import Trace
+from micronet_cli.trace.batch_norm import BatchNorm, runs_linear
+from micronet_cli.trace.trace import Trace
 from tests.artifact.networks import header, network, packed
 
 W4A4 = {"weight_bits": 4, "activation_bits": 4}
@@ -35,8 +35,8 @@ SCHEMES = {
     "symmetric": W4A4
     | {"weight": weights.RangeLinear(symmetric=True), "activation": inputs.TrackedRange(symmetric=True)},
     "per tensor": W4A4 | {"weight": weights.RangeLinear("per_tensor")},
-    "lsq": W4A4 | {"weight": weights.LSQ("per_tensor"), "activation": inputs.LSQ()},
-    "lsq+": W4A4 | {"weight": weights.LSQPlus(), "activation": inputs.LSQPlus()},
+    "lsq": W4A4 | {"weight": weights.WeightLSQ("per_tensor"), "activation": inputs.ActivationLSQ()},
+    "lsq+": W4A4 | {"weight": weights.WeightLSQPlus(), "activation": inputs.ActivationLSQPlus()},
     "dorefa, pact": W4A4 | {"weight": weights.DoReFa(), "activation": inputs.PACT()},
     "binary": {"sparsity": None, "weight_bits": 1, "activation_bits": 4, "weight": weights.Binary()},
     "ternary": {"weight_bits": 1.6, "activation_bits": 4, "weight": weights.Ternary()},

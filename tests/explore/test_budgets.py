@@ -6,8 +6,8 @@ import pytest
 import timm
 import torch
 
-from micronet_cli.compression.pruner import Pruner, SparsityRule
-from micronet_cli.compression.quantizer import BitsRule, Quantizer
+from micronet_cli.compression.pruning.pruner import Pruner, SparsityRule
+from micronet_cli.compression.quantization.quantizer import BitsRule, Quantizer
 from micronet_cli.explore.budgets import Budget, prune_rules, quantize_rules
 from micronet_cli.explore.prices import AS_IT_IS, Option, Prices
 from micronet_cli.models import cifar_resnet  # noqa: F401  registers resnet8
@@ -118,7 +118,7 @@ def test_a_budget_has_one_target():
 
 @pytest.fixture(scope="module")
 def measured(tmp_path_factory):
-    from micronet_cli.cli import main
+    from micronet_cli.command.cli import main
 
     run = tmp_path_factory.mktemp("sensitivity")
     main(["stage=sensitivity", *TINY, "sensitivity.method=estimate", "sensitivity.images=32", f"hydra.run.dir={run}"])

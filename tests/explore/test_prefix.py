@@ -5,8 +5,8 @@ import timm
 import torch
 from torch import nn
 
-from micronet_cli.compression.targets import compressible_layers
 from micronet_cli.explore.prefix import Prefix
+from micronet_cli.layers.rules import compressible_layers
 from micronet_cli.models import cifar_resnet  # noqa: F401  registers resnet8
 
 

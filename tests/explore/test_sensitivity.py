@@ -9,14 +9,14 @@ import torch
 from PIL import Image
 from torch import nn
 
-from micronet_cli.compression.effective_weight import effective_weight
-from micronet_cli.compression.pruner import Pruner, SparsityRule
-from micronet_cli.compression.quantizer import BitsRule, Quantizer
-from micronet_cli.compression.targets import compressible_layers
+from micronet_cli.compression.pruning.pruner import Pruner, SparsityRule
+from micronet_cli.compression.quantization.quantizer import BitsRule, Quantizer
 from micronet_cli.explore.curvature import Curvature
 from micronet_cli.explore.sensitivity import Sensitivity, table
 from micronet_cli.explore.trial import Point, Trial
 from micronet_cli.functional.divergence import divergence
+from micronet_cli.layers.effective_weight import effective_weight
+from micronet_cli.layers.rules import compressible_layers
 from micronet_cli.models import cifar_resnet  # noqa: F401  registers resnet8
 from tests.conftest import TINY, metrics_of
 

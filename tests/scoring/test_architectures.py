@@ -8,7 +8,7 @@ from timm.models import list_modules
 from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
-from micronet_cli.compression.targets import own_shape
+from micronet_cli.layers.rules import own_shape
 from micronet_cli.scoring import rule_set, score_with
 
 ARCHITECTURES = (

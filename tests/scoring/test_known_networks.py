@@ -6,13 +6,13 @@ import pytest
 import torch
 from torch import nn
 
-from micronet_cli.compression.effective_weight import attach_mask, effective_weight
-from micronet_cli.compression.fake_quantize import attach_input_fake_quantize
-from micronet_cli.compression.targets import compressible_layers
 from micronet_cli.functional.counting import adder_tree_bits, uniform_width
+from micronet_cli.layers.effective_weight import attach_mask, effective_weight
+from micronet_cli.layers.fake_quantize import attach_input_fake_quantize
+from micronet_cli.layers.rules import compressible_layers
 from micronet_cli.scoring import rule_set, score, score_with
 from micronet_cli.scoring.charges import BIASES, MASKS, SCALES, WEIGHTS
-from micronet_cli.scoring.trace import Trace
+from micronet_cli.trace.trace import Trace
 from tests.scoring import recipe
 
 B0 = {"storage_params": 5_267_540, "multiplications": 406_623_188, "additions": 394_550_748}

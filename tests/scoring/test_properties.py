@@ -6,15 +6,15 @@ import pytest
 import torch
 from torch import nn
 
-from micronet_cli.compression.effective_weight import attach_effective_weight, attach_mask, effective_weight
-from micronet_cli.compression.fake_quantize import (
+from micronet_cli.layers.effective_weight import attach_effective_weight, attach_mask, effective_weight
+from micronet_cli.layers.fake_quantize import (
     ActivationFakeQuantize,
     WeightFakeQuantize,
     attach_input_fake_quantize,
 )
-from micronet_cli.compression.targets import compressible_layers
+from micronet_cli.layers.rules import compressible_layers
 from micronet_cli.scoring import rule_set, score, score_with
-from micronet_cli.scoring.trace import Trace
+from micronet_cli.trace.trace import Trace
 
 SHAPE = (3, 9, 9)
 ACCUMULATORS = ("fp32", "integer", "adder_tree")

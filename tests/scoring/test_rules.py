@@ -7,8 +7,8 @@ import torch
 from omegaconf import OmegaConf
 from torch import nn
 
-from micronet_cli.compression.effective_weight import attach_effective_weight, attach_mask
-from micronet_cli.compression.fake_quantize import (
+from micronet_cli.layers.effective_weight import attach_effective_weight, attach_mask
+from micronet_cli.layers.fake_quantize import (
     ActivationFakeQuantize,
     FakeQuantize,
     WeightFakeQuantize,

@@ -6,7 +6,7 @@ import pytest
 from omegaconf import OmegaConf
 
 from micronet_cli.errors import UserError
-from micronet_cli.runs import set_aside
+from micronet_cli.runs.directory import set_aside
 from micronet_cli.stages.compress import rule_table
 from micronet_cli.stages.node import stage_module
 from micronet_cli.stages.pipeline import steps
@@ -17,7 +17,7 @@ TRAIN = ("stage=train", *TINY, "trainer.max_steps=2")
 
 @pytest.fixture(scope="module")
 def trained(tmp_path_factory):
-    from micronet_cli.cli import main
+    from micronet_cli.command.cli import main
 
     run = tmp_path_factory.mktemp("job") / "trained"
     main([*TRAIN, f"hydra.run.dir={run}"])

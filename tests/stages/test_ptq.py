@@ -5,9 +5,9 @@ import torch
 
 import micronet_cli
 from micronet_cli.checkpoint import load, read_header, resolve
-from micronet_cli.compression.effective_weight import effective_weight
-from micronet_cli.compression.stored_range import StoredRange
-from micronet_cli.compression.targets import compressible_layers
+from micronet_cli.compression.quantization.fixed_grid import FixedGrid
+from micronet_cli.layers.effective_weight import effective_weight
+from micronet_cli.layers.rules import compressible_layers
 from tests.conftest import TINY, history_of, metrics_of
 
 QUICK = ("ptq.images=128", "ptq.rows=4096", "ptq.adaround.iterations=60", "ptq.adaround.batch_size=256")
@@ -17,7 +17,7 @@ OFF = ("ptq.equalize=false", "ptq.correct_bias=false", "ptq.adaround=null")
 @pytest.fixture(scope="module")
 def chain(tmp_path_factory):
     """train -> prune -> ptq -> qat, and the same network rounded to the nearest."""
-    from micronet_cli.cli import main
+    from micronet_cli.command.cli import main
 
     root = tmp_path_factory.mktemp("ptq")
 
@@ -71,7 +71,7 @@ def test_weights_keep_to_their_levels_and_masks_to_zero(chain):
         if name == "conv1":
             continue
         parts = effective_weight(layer)
-        assert isinstance(parts.fake_quantize, StoredRange)
+        assert isinstance(parts.fake_quantize, FixedGrid)
         assert torch.equal(parts.mask, effective_weight(pruned.get_submodule(name)).mask)
         assert (layer.weight[~parts.mask] == 0).all()
         assert max(channel.unique().numel() for channel in layer.weight) <= 8
@@ -90,7 +90,7 @@ def test_rounding_decisions_survive_the_checkpoint(chain):
 def test_training_goes_on_from_it(chain):
     header = read_header(resolve(str(chain / "qat")))
     kinds = [compressor["_target_"].rpartition(".")[2] for compressor in header["compressors"]]
-    assert kinds == ["Pruner", "Quantizer", "StoredRanges", "Quantizer"]
+    assert kinds == ["Pruner", "Quantizer", "FixedGrids", "Quantizer"]
     model = load(str(chain / "qat")).model
     assert effective_weight(model.linear).fake_quantize.step.numel() == 10
 

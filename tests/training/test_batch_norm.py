@@ -1,7 +1,7 @@
 import torch
 from torch import nn
 
-from micronet_cli.compression.quantizer import BitsRule, Quantizer
+from micronet_cli.compression.quantization.quantizer import BitsRule, Quantizer
 from micronet_cli.training.batch_norm import freeze_batch_norm, reestimate_batch_norm
 
 

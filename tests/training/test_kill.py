@@ -18,7 +18,7 @@ ARGUMENTS = (
 
 
 def start(directory, teacher, *extra):
-    command = [sys.executable, "-m", "micronet_cli.cli", *ARGUMENTS, f"hydra.run.dir={directory}", *extra]
+    command = [sys.executable, "-m", "micronet_cli.command.cli", *ARGUMENTS, f"hydra.run.dir={directory}", *extra]
     command += [f"distill.teacher.weights={teacher}"]
     return subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
 

@@ -7,34 +7,37 @@ import torch
 from torch import nn
 
 from micronet_cli import checkpoint
-from micronet_cli.checkpoint import Network
-from micronet_cli.compression.effective_weight import effective_weight
-from micronet_cli.compression.pruner import Pruner, SparsityRule, silence
-from micronet_cli.compression.quantizer import BitsRule, Quantizer
-from micronet_cli.compression.regrow import Regrow
+from micronet_cli.compression.pruning.pruner import Pruner, SparsityRule, silence
+from micronet_cli.compression.pruning.regrow import Regrow
+from micronet_cli.compression.quantization.quantizer import BitsRule, Quantizer
 from micronet_cli.data.datasets import Digits
 from micronet_cli.errors import Interrupted, UserError
 from micronet_cli.functional.pruning import Taylor
 from micronet_cli.functional.schedules import AGP
+from micronet_cli.layers.effective_weight import effective_weight
 from micronet_cli.models import cifar_resnet  # noqa: F401
 from micronet_cli.models.model import InputSpec
-from micronet_cli.runs import Run
+from micronet_cli.network import Network
+from micronet_cli.runs.directory import Run
 from micronet_cli.training.distill import SoftTargets, Teacher
 from micronet_cli.training.hints import Hint, HintLoss
 from micronet_cli.training.meter import Meter
 from micronet_cli.training.objectives import CrossEntropy, Distillation
 from micronet_cli.training.optim import Optim
-from micronet_cli.training.settings import Trainer
-from micronet_cli.training.trainer import Fit, copy_zeros
+from micronet_cli.training.settings import TrainerSettings
+from micronet_cli.training.trainer import Trainer, copy_zeros
 from tests.conftest import history_of
 
 CPU = torch.device("cpu")
 MODEL = {"_target_": "micronet_cli.models.model.Model", "name": "resnet8"}
 PRUNE = {
-    "_target_": "micronet_cli.compression.pruner.Pruner",
+    "_target_": "micronet_cli.compression.pruning.pruner.Pruner",
     "rules": {"all": {"match": "(?!{stem}$).*", "sparsity": 0.5}},
 }
-QUANTIZE = {"_target_": "micronet_cli.compression.quantizer.Quantizer", "rules": {"all": {"match": "(?!{stem}$).*"}}}
+QUANTIZE = {
+    "_target_": "micronet_cli.compression.quantization.quantizer.Quantizer",
+    "rules": {"all": {"match": "(?!{stem}$).*"}},
+}
 
 
 def fit(directory, trainer, objective=None, optim=None, resume=False, compress=False):
@@ -53,7 +56,9 @@ def fit(directory, trainer, objective=None, optim=None, resume=False, compress=F
     data = Digits(batch_size=128)
     train, val = (data.loader(split, spec, CPU) for split in ("train", "val"))
     optim = optim or Optim("momentum", lr=0.05)
-    return Fit(trainer, optim, network, objective or CrossEntropy(), compressors, train, val, Run(directory, resume))
+    return Trainer(
+        trainer, optim, network, objective or CrossEntropy(), compressors, train, val, Run(directory, resume)
+    )
 
 
 def weights(fitted):
@@ -66,7 +71,7 @@ def equal(one, other):
 
 @pytest.mark.parametrize("ema", [None, 0.9])
 def test_interrupted_and_resumed_ends_bit_identical(tmp_path, monkeypatch, ema):
-    settings = Trainer(epochs=2, ema_decay=ema, accumulate_steps=2, log_interval_steps=3)
+    settings = TrainerSettings(epochs=2, ema_decay=ema, accumulate_steps=2, log_interval_steps=3)
     whole = fit(tmp_path / "whole", settings, compress=True)
     whole.run()
 
@@ -92,7 +97,7 @@ def test_interrupted_and_resumed_ends_bit_identical(tmp_path, monkeypatch, ema):
 
 
 def test_pruner_reaches_its_target_at_the_very_end(tmp_path):
-    fitted = fit(tmp_path, Trainer(max_steps=3, ema_decay=0.5), compress=True)
+    fitted = fit(tmp_path, TrainerSettings(max_steps=3, ema_decay=0.5), compress=True)
     fitted.run()
     for model in (fitted.model, fitted.reported, checkpoint.load(str(tmp_path)).model):
         mask = effective_weight(model.layer3[0].conv1).mask
@@ -110,14 +115,14 @@ def test_a_dropped_filter_is_zero_in_the_averaged_network_too():
 
 
 def test_best_is_chosen_among_networks_at_their_target(tmp_path):
-    fitted = fit(tmp_path, Trainer(epochs=3), compress=True)
+    fitted = fit(tmp_path, TrainerSettings(epochs=3), compress=True)
     assert fitted.run()["epoch"] == 2
 
 
 def test_accumulation_equals_a_larger_batch(tmp_path):
     results = []
     for batch, accumulate in ((128, 1), (64, 2)):
-        fitted = fit(tmp_path / str(batch), Trainer(max_steps=1, accumulate_steps=accumulate))
+        fitted = fit(tmp_path / str(batch), TrainerSettings(max_steps=1, accumulate_steps=accumulate))
         fitted.model.eval()  # BatchNorm sees batches, not sums of them
         fitted.model.train = lambda mode=True, model=fitted.model: model
         images, labels = next(fitted.train.batches())
@@ -128,7 +133,7 @@ def test_accumulation_equals_a_larger_batch(tmp_path):
 
 
 def test_nan_stops_the_run_naming_step_and_layer(tmp_path, monkeypatch):
-    fitted = fit(tmp_path, Trainer(epochs=1))
+    fitted = fit(tmp_path, TrainerSettings(epochs=1))
     step = fitted.train_batch
 
     def poison(*arguments):
@@ -155,7 +160,7 @@ def test_infinite_activation_names_its_layer():
 
 
 def test_overflow_of_half_precision_names_its_layer(tmp_path, monkeypatch):
-    fitted = fit(tmp_path, Trainer(max_steps=2, amp="fp16"))
+    fitted = fit(tmp_path, TrainerSettings(max_steps=2, amp="fp16"))
     with torch.no_grad():
         fitted.model.layer2[0].conv1.weight.fill_(60000.0)  # finite in float32, not its products in fp16
     with pytest.raises(UserError, match=r"first seen in layer layer2\.0\.conv1"):
@@ -164,11 +169,11 @@ def test_overflow_of_half_precision_names_its_layer(tmp_path, monkeypatch):
 
 @pytest.mark.parametrize("options", [{"importance": Taylor()}, {"regrow": Regrow()}])
 def test_scaled_gradients_are_not_ranked_by(tmp_path, options):
-    fitted = fit(tmp_path, Trainer())
+    fitted = fit(tmp_path, TrainerSettings())
     pruner = Pruner({"all": SparsityRule(".*", 0.5)}, **options)
     with pytest.raises(UserError, match=r"trainer\.amp=fp16"):
-        Fit(
-            Trainer(amp="fp16"), Optim(), fitted.network, CrossEntropy(), [pruner], fitted.train, fitted.val,
+        Trainer(
+            TrainerSettings(amp="fp16"), Optim(), fitted.network, CrossEntropy(), [pruner], fitted.train, fitted.val,
             fitted.run_dir,
         )  # fmt: skip
 
@@ -176,7 +181,7 @@ def test_scaled_gradients_are_not_ranked_by(tmp_path, options):
 @pytest.mark.parametrize("options", [{"clip_grad_norm": -1}, {"reestimate_bn_batches": 0}])
 def test_impossible_settings_are_refused(options):
     with pytest.raises(ValueError, match="more than 0, or null, is wanted"):
-        Trainer(**options)
+        TrainerSettings(**options)
 
 
 def test_unknown_argument_of_an_optimiser_is_answered():
@@ -225,18 +230,18 @@ def test_teacher_sees_its_own_normalisation():
 
 
 def test_state_of_another_network_is_refused(tmp_path):
-    fit(tmp_path, Trainer(max_steps=1)).run()
+    fit(tmp_path, TrainerSettings(max_steps=1)).run()
     with pytest.raises(UserError, match="of another network or optimiser"):
-        fit(tmp_path, Trainer(max_steps=1), resume=True, compress=True).run()
+        fit(tmp_path, TrainerSettings(max_steps=1), resume=True, compress=True).run()
 
 
 def test_resume_without_state_starts_from_the_beginning(tmp_path):
-    assert fit(tmp_path, Trainer(max_steps=2), resume=True).run()["epoch"] == 0
+    assert fit(tmp_path, TrainerSettings(max_steps=2), resume=True).run()["epoch"] == 0
 
 
 @pytest.mark.parametrize("amp", ["bf16", "fp16"])
 def test_reduced_precision_trains(tmp_path, amp):
-    fitted = fit(tmp_path, Trainer(max_steps=4, amp=amp, clip_grad_norm=1.0), compress=True)
+    fitted = fit(tmp_path, TrainerSettings(max_steps=4, amp=amp, clip_grad_norm=1.0), compress=True)
     before = copy.deepcopy(weights(fitted))
     fitted.run()
     after = weights(fitted)
@@ -274,7 +279,7 @@ def test_hints_train_a_regressor_where_channels_differ_and_resume_it(tmp_path):
     soft = SoftTargets(Teacher("resnet8")).logit_loss
 
     def make(resume=False, epochs=1):
-        fitted = fit(tmp_path, Trainer(epochs=epochs), resume=resume)
+        fitted = fit(tmp_path, TrainerSettings(epochs=epochs), resume=resume)
         torch.manual_seed(2)
         images = torch.zeros(2, 3, 8, 8)
         pairs = {"same": Hint("layer1", "layer1"), "other": Hint("layer1", "layer2")}
@@ -285,7 +290,7 @@ def test_hints_train_a_regressor_where_channels_differ_and_resume_it(tmp_path):
 
     def fit_with(fitted, objective):
         optim = Optim("momentum", lr=0.05)
-        return Fit(fitted.settings, optim, fitted.network, objective, [], fitted.train, fitted.val, fitted.run_dir)
+        return Trainer(fitted.settings, optim, fitted.network, objective, [], fitted.train, fitted.val, fitted.run_dir)
 
     first, regressor = make()
     before = regressor.weight.clone()

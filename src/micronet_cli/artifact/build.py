@@ -13,11 +13,11 @@ from torch.nn.modules.module import (
 
 from micronet_cli.artifact.entries import check, is_count
 from micronet_cli.artifact.format import Damaged
-from micronet_cli.compression.fold import BatchNorm
-from micronet_cli.compression.removal import Removal
-from micronet_cli.compression.targets import compressible_layers
+from micronet_cli.compression.pruning.removal import Removal
 from micronet_cli.errors import UserError
+from micronet_cli.layers.rules import compressible_layers
 from micronet_cli.models.model import InputSpec, Model
+from micronet_cli.trace.batch_norm import BatchNorm
 
 MODEL = "micronet_cli.models.model.Model"
 DATA = "micronet_cli.data."

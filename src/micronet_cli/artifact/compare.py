@@ -9,8 +9,8 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor, nn
 
-from micronet_cli.compression.fake_quantize import ActivationFakeQuantize
-from micronet_cli.compression.integer import FixedRange
+from micronet_cli.layers.fake_quantize import ActivationFakeQuantize
+from micronet_cli.layers.integer import IntegerActivation
 
 BATCH = 2  # every quantised activation is kept meanwhile
 
@@ -87,7 +87,7 @@ def _watched(model: nn.Module, given: Mapping[str, list[Tensor]]) -> Iterator[di
 
     def hook(name: str) -> object:
         def note(module: ActivationFakeQuantize, inputs: tuple, output: Tensor) -> Tensor:
-            integers = isinstance(module, FixedRange) and module.dtype is not None
+            integers = isinstance(module, IntegerActivation) and module.dtype is not None
             scale = 1 if integers else module.qparams()[0].to(output.dtype)
             seen[name].append(torch.round(output * scale).to(torch.int32))
             if name not in given:

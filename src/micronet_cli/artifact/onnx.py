@@ -18,14 +18,14 @@ from torch import Tensor, nn
 
 from micronet_cli.artifact.onnx_graph import hold_biases, pack_codes, split_clips, strip
 from micronet_cli.artifact.onnx_operators import TRANSLATIONS, QuantizedActivation, QuantizedWeight, quiet
-from micronet_cli.checkpoint import Network
-from micronet_cli.compression.effective_weight import effective_weight, original_weight
-from micronet_cli.compression.fake_quantize import ActivationFakeQuantize
-from micronet_cli.compression.fold import batch_norm_pairs, gain_and_shift, remove_batch_norm
-from micronet_cli.compression.targets import compressible_layers
 from micronet_cli.errors import UserError
 from micronet_cli.functional.quantization import quant_max
-from micronet_cli.runs import write_bytes
+from micronet_cli.layers.effective_weight import effective_weight, original_weight
+from micronet_cli.layers.fake_quantize import ActivationFakeQuantize
+from micronet_cli.layers.rules import compressible_layers
+from micronet_cli.network import Network
+from micronet_cli.runs.directory import write_bytes
+from micronet_cli.trace.batch_norm import batch_norm_pairs, gain_and_shift, remove_batch_norm
 
 INPUT, OUTPUT = "images", "logits"
 OPSET = 21  # the first with 4-bit QuantizeLinear

@@ -23,9 +23,9 @@ from torch import Tensor, nn
 
 from micronet_cli.artifact.onnx import INPUT, OPSET, to_proto, with_codes
 from micronet_cli.artifact.onnx_operators import QuantizedActivation, QuantizedWeight, quiet
-from micronet_cli.checkpoint import Network
-from micronet_cli.compression.targets import compressible_layers
-from micronet_cli.runs import write_bytes
+from micronet_cli.layers.rules import compressible_layers
+from micronet_cli.network import Network
+from micronet_cli.runs.directory import write_bytes
 
 WIDE = 64
 

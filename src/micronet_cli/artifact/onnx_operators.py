@@ -13,9 +13,9 @@ import torch
 from onnxscript import opset21
 from torch import Tensor, nn
 
-from micronet_cli.compression.fake_quantize import ActivationFakeQuantize
 from micronet_cli.functional.quantization import codes as codes_of
 from micronet_cli.functional.quantization import quant_max
+from micronet_cli.layers.fake_quantize import ActivationFakeQuantize
 
 # Types of activations and their largest codes.
 UNSIGNED = {onnx.TensorProto.UINT4: 15, onnx.TensorProto.UINT8: 255, onnx.TensorProto.UINT16: 65535}

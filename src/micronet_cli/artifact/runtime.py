@@ -13,21 +13,21 @@ from torch import Tensor, nn
 from micronet_cli.artifact.build import bare_network, built, check_header, described, most_elements
 from micronet_cli.artifact.entries import Activation, Layer, Parameter, check, parse
 from micronet_cli.artifact.format import Cursor, Damaged, read
-from micronet_cli.artifact.weights import integers_of, unpack_positions
-from micronet_cli.compression.effective_weight import attach_mask, original_weight
-from micronet_cli.compression.fake_quantize import attach_input_fake_quantize, attach_output_fake_quantize
-from micronet_cli.compression.fold import BatchNorm, remove_batch_norm, runs_linear
-from micronet_cli.compression.integer import (
-    FixedRange,
+from micronet_cli.artifact.stored_weights import integers_of, unpack_positions
+from micronet_cli.errors import UserError
+from micronet_cli.functional.packing import packed_bytes, unpack_digits, unpack_range
+from micronet_cli.layers.effective_weight import attach_mask, original_weight
+from micronet_cli.layers.fake_quantize import attach_input_fake_quantize, attach_output_fake_quantize
+from micronet_cli.layers.integer import (
+    IntegerActivation,
+    IntegerWeight,
     Numbers,
-    StoredWeight,
     attach_integers,
     attach_rescale,
     exact_dtype,
 )
-from micronet_cli.compression.targets import compressible_layers
-from micronet_cli.errors import UserError
-from micronet_cli.functional.packing import packed_bytes, unpack_digits, unpack_range
+from micronet_cli.layers.rules import compressible_layers
+from micronet_cli.trace.batch_norm import BatchNorm, remove_batch_norm, runs_linear
 
 SUFFIX = ".mnet"
 
@@ -154,7 +154,7 @@ def _fill_layer(layer: nn.Module, entry: Layer, streams: _Streams) -> set[str]:
         scale, bias = _numbers(entry, shape[0], streams)
         granularity: Any = "per_tensor" if entry.per_tensor else "per_channel"
         step = None if entry.integer else scale
-        quantizer = StoredWeight(entry.bits, granularity, entry.zero_code is not None, step)
+        quantizer = IntegerWeight(entry.bits, granularity, entry.zero_code is not None, step)
         attach_integers(layer, integers, quantizer, entry.masked)
     names = {f"{entry.name}.weight"}
     if entry.rescaled:
@@ -242,7 +242,7 @@ def _attach_range(modules: Mapping[str, nn.Module], entry: Activation, streams: 
     check(module is not None, f"{where}: the network has no such module")
     assert module is not None
     scale, zero_point = unpack_range(streams["activations"].take(8))
-    quantizer = FixedRange(entry.bits, scale, zero_point)
+    quantizer = IntegerActivation(entry.bits, scale, zero_point)
     check(np.isfinite(scale) and scale > 0 and -quantizer.zero_point < quantizer.levels, f"{where}: a bad range")
     (attach_input_fake_quantize if entry.place == "input" else attach_output_fake_quantize)(module, quantizer)
 
@@ -254,7 +254,7 @@ def _settle(name: str, layer: nn.Module) -> None:
         Damaged: there is none.
     """
     quantizer = getattr(layer, "input_fake_quantize", None)
-    if not isinstance(quantizer, FixedRange):
+    if not isinstance(quantizer, IntegerActivation):
         return
     try:
         dtype = exact_dtype(original_weight(layer), quantizer.codes)

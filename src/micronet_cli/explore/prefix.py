@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 from torch.utils._pytree import tree_leaves, tree_map
 
-from micronet_cli.compression.targets import shared_parameters
+from micronet_cli.layers.rules import shared_parameters
 
 
 @dataclass(slots=True)

@@ -8,17 +8,17 @@ from typing import NamedTuple
 import torch
 from torch import nn
 
-from micronet_cli.compression.effective_weight import attach_effective_weight
-from micronet_cli.compression.fake_quantize import (
+from micronet_cli.explore.trial import Trial
+from micronet_cli.layers.effective_weight import attach_effective_weight
+from micronet_cli.layers.fake_quantize import (
     ActivationFakeQuantize,
     WeightFakeQuantize,
     attach_input_fake_quantize,
 )
-from micronet_cli.explore.trial import Trial
 from micronet_cli.scoring import score_with
 from micronet_cli.scoring.charges import Charge
 from micronet_cli.scoring.rules import Base, Rules
-from micronet_cli.scoring.trace import Trace
+from micronet_cli.trace.trace import Trace
 
 
 class Option(NamedTuple):

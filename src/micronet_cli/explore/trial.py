@@ -8,15 +8,15 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from micronet_cli.compression.effective_weight import attach_effective_weight, original_weight
-from micronet_cli.compression.fake_quantize import (
+from micronet_cli.distributed import range_over_ranks
+from micronet_cli.functional.pruning import magnitude, shrink_mask
+from micronet_cli.layers.effective_weight import attach_effective_weight, original_weight
+from micronet_cli.layers.fake_quantize import (
     ActivationFakeQuantize,
     WeightFakeQuantize,
     attach_input_fake_quantize,
 )
-from micronet_cli.compression.targets import compressible_layers
-from micronet_cli.distributed import range_over_ranks
-from micronet_cli.functional.pruning import magnitude, shrink_mask
+from micronet_cli.layers.rules import compressible_layers
 
 SPARSITY, WEIGHT_BITS, ACTIVATION_BITS = KINDS = ("sparsity", "weight_bits", "activation_bits")
 

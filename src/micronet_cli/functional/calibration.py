@@ -11,7 +11,7 @@ from torch import Tensor
 
 from micronet_cli.functional.quantization import codes, quant_max, range_linear, tensor_range
 
-Range = Callable[[Tensor, float], tuple[Tensor, Tensor]]
+RangeEstimate = Callable[[Tensor, float], tuple[Tensor, Tensor]]
 SAMPLE = 1 << 16  # values that the slower estimates look at
 TAIL = 0.001
 SHRINKS = 40

@@ -14,7 +14,7 @@ from torch import nn
 
 from micronet_cli.errors import UserError, near_misses
 from micronet_cli.models import cifar_resnet  # noqa: F401  registers its networks with timm
-from micronet_cli.models.weights import load_strict, read_weights
+from micronet_cli.models.weights_file import load_strict, read_weights
 
 
 @dataclass(frozen=True)

@@ -14,9 +14,9 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from torch import nn
 
-    from micronet_cli.scoring.report import Report
     from micronet_cli.scoring.rules import Rules
-    from micronet_cli.scoring.trace import Trace
+    from micronet_cli.scoring.score_report import ScoreReport
+    from micronet_cli.trace.trace import Trace
 
 DEFAULT_INPUT_SHAPE = (3, 224, 224)
 
@@ -54,7 +54,7 @@ def score(
     return score_with(model, chosen, input_shape).metrics()
 
 
-def score_with(model: "nn.Module | Trace", rules: "Rules", input_shape: Sequence[int] | None = None) -> "Report":
+def score_with(model: "nn.Module | Trace", rules: "Rules", input_shape: Sequence[int] | None = None) -> "ScoreReport":
     """The report of a model, or of a trace made before, under a rule set.
 
     Args:
@@ -65,15 +65,15 @@ def score_with(model: "nn.Module | Trace", rules: "Rules", input_shape: Sequence
     Raises:
         ValueError: an operation has no price, or an option does not fit the network.
     """
-    from micronet_cli.compression.targets import own_shape
-    from micronet_cli.scoring.report import Report
-    from micronet_cli.scoring.trace import Trace
+    from micronet_cli.layers.rules import own_shape
+    from micronet_cli.scoring.score_report import ScoreReport
+    from micronet_cli.trace.trace import Trace
 
     traced = model if isinstance(model, Trace) else Trace(model, rules.input_shape or input_shape or own_shape(model))
     network = traced.read(codes=rules.accumulator == "integer", block=rules.block)
-    report = Report(rules, network, rules.charges(network), traced.dense_charges(rules))
+    report = ScoreReport(rules, network, rules.charges(network), traced.dense_charges(rules))
     if rules.compare is None:
         return report
     shared = {name: getattr(rules, name) for name in ("input_shape", "task", "bases", "weight_sparsity", "unknown")}
     other = rule_set(rules.compare, **shared)
-    return replace(report, compared=Report(other, network, other.charges(network), []))
+    return replace(report, compared=ScoreReport(other, network, other.charges(network), []))

@@ -6,14 +6,14 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from PIL.ImageDraw import ImageDraw
 
-    from micronet_cli.scoring.report import Report
+    from micronet_cli.scoring.score_report import ScoreReport
 
 PANEL, NAMES, BARS, LINE, MARGIN = 760, 300, 330, 26, 16  # pixels
 FONT_PIXELS = 16
 BLUE, GREY, BLACK, WHITE = "#4878a8", "#9a9a9a", "#202020", "#ffffff"
 
 
-def draw(report: "Report", top: int) -> bytes:
+def draw(report: "ScoreReport", top: int) -> bytes:
     """Bars of the ``top`` layers by storage score and by math score, and one for all others, as PNG."""
     from PIL import Image, ImageDraw
 

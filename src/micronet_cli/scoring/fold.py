@@ -3,13 +3,13 @@
 from collections import Counter
 from dataclasses import replace
 
-from micronet_cli.scoring.kinds import BATCH_NORMS
-from micronet_cli.scoring.records import Network, Op, Stored
+from micronet_cli.trace.kinds import BATCH_NORMS
+from micronet_cli.trace.records import Op, Stored, TracedNetwork
 
 _RELAYS = frozenset({"clone", "_unsafe_view", "reshape", "contiguous", "copy"})
 
 
-def fold_batch_norms(network: Network) -> Network:
+def fold_batch_norms(network: TracedNetwork) -> TracedNetwork:
     """The network without foldable BatchNorms; the others cost a scale and a bias per channel.
 
     A BatchNorm folds where its input comes from a convolution or a product with a weight, maybe moved about in between,
@@ -77,7 +77,7 @@ def _foldable(op: Op, channels: int, ops: list[Op | None], producer: dict[int, i
     return None
 
 
-def _without_gaps(network: Network, ops: list[Op | None], stored: list[Stored]) -> Network:
+def _without_gaps(network: TracedNetwork, ops: list[Op | None], stored: list[Stored]) -> TracedNetwork:
     kept_before = [0]
     for op in ops:
         kept_before.append(kept_before[-1] + (op is not None))

@@ -1,9 +1,9 @@
 """MTAS, the maximum transient activation size."""
 
-from micronet_cli.scoring.records import Network
+from micronet_cli.trace.records import TracedNetwork
 
 
-def peak_activation_bytes(network: Network) -> float:
+def peak_activation_bytes(network: TracedNetwork) -> float:
     """Largest sum of live activation bytes over the executed order.
 
     A buffer lives from the operation that makes it (the input: from the start) to the last one that reads it; an

@@ -28,8 +28,8 @@ from micronet_cli.scoring.charges import (
     WEIGHTS,
     Charge,
 )
-from micronet_cli.scoring.records import FLOAT_BITS, Dot, Network, Op, Quantizer, Stored
 from micronet_cli.scoring.rules import Rules
+from micronet_cli.trace.records import FLOAT_BITS, Dot, ExecutedQuantizer, Op, Stored, TracedNetwork
 
 FREEBIE_BITS = 16
 
@@ -55,7 +55,7 @@ class Official(Rules):
         NORM: "table of prices",
     }
 
-    def storage(self, network: Network) -> list[Charge]:
+    def storage(self, network: TracedNetwork) -> list[Charge]:
         """Weights with a mask where that is smaller, biases, scales and zero points."""
         self._check_freebie(network)
         weights = set(network.weights)
@@ -68,7 +68,7 @@ class Official(Rules):
         charges += [Charge(q.layer, SCALES, q.stored_bits) for q in network.quantizers.values()]
         return charges
 
-    def math(self, network: Network) -> list[Charge]:
+    def math(self, network: TracedNetwork) -> list[Charge]:
         """Products and priced operations, weighted by how many examples execute them."""
         self._check_freebie(network)
         charges: list[Charge] = []
@@ -77,7 +77,7 @@ class Official(Rules):
             charges += _times(self.weight_of(index, network), here) if self.paths else here
         return charges
 
-    def _check_freebie(self, network: Network) -> None:
+    def _check_freebie(self, network: TracedNetwork) -> None:
         if not self.freebie:
             return
         reduced = [*network.quantizers, *(s.name for s in network.stored if s.float_bits < FLOAT_BITS)]
@@ -100,7 +100,7 @@ class Official(Rules):
         charges = [Charge(stored.layer, WEIGHTS, values)]
         return [*charges, Charge(stored.layer, MASKS, total - values)] if total > values else charges
 
-    def _product(self, op: Op, dot: Dot, network: Network) -> Iterator[Charge]:
+    def _product(self, op: Op, dot: Dot, network: TracedNetwork) -> Iterator[Charge]:
         data = [network.value_bits[i] for i in op.inputs]
         weight = FLOAT_BITS if dot.weight is None else network.stored_bits[dot.weight]
         operands = [*data, weight] if dot.weight is not None or op.constant else data
@@ -114,7 +114,7 @@ class Official(Rules):
         if dot.bias is not None:
             yield Charge(op.layer, BIAS_ADD, 0, 0, dot.outputs, dot.outputs)
 
-    def _binary_bits(self, op: Op, dot: Dot, network: Network) -> int | None:
+    def _binary_bits(self, op: Op, dot: Dot, network: TracedNetwork) -> int | None:
         """1 where a value with a sign bit of its own meets weights of plus and minus one magnitude [T].
 
         A float has a sign bit; the codes of a quantiser, offset by their zero point, have none.
@@ -123,7 +123,7 @@ class Official(Rules):
             return None
         return 1 if network.values[op.inputs[0]].quantizers is None else None
 
-    def _accumulation_bits(self, op: Op, dot: Dot, network: Network) -> float:
+    def _accumulation_bits(self, op: Op, dot: Dot, network: TracedNetwork) -> float:
         """Bits of all additions of the product, the bias left out."""
         additions = dot.channel_additions
         quantized = _quantized_operands(op, dot, network)
@@ -140,7 +140,7 @@ class Official(Rules):
         )
         return bits * repeats
 
-    def _priced(self, op: Op, network: Network) -> list[Charge]:
+    def _priced(self, op: Op, network: TracedNetwork) -> list[Charge]:
         price = self.price(op)
         multiplications, additions = price.count(op)
         if not multiplications and not additions:
@@ -159,7 +159,7 @@ def _bias(stored: Stored, bits: float) -> Charge:
     return Charge(stored.layer, BIASES, dense_bits(stored.elements, bits))
 
 
-def _quantized_operands(op: Op, dot: Dot, network: Network) -> tuple[int, Quantizer] | None:
+def _quantized_operands(op: Op, dot: Dot, network: TracedNetwork) -> tuple[int, ExecutedQuantizer] | None:
     """Weight bits and the input's quantiser where both operands are integer codes of one quantiser each."""
     if dot.weight is None or len(op.inputs) != 1 or network.stored[dot.weight].quantizer is None:
         return None
@@ -169,7 +169,7 @@ def _quantized_operands(op: Op, dot: Dot, network: Network) -> tuple[int, Quanti
     return network.stored_bits[dot.weight], network.quantizers[next(iter(names))]
 
 
-def _widths(dot: Dot, weight_bits: int, data: Quantizer) -> np.ndarray | int:
+def _widths(dot: Dot, weight_bits: int, data: ExecutedQuantizer) -> np.ndarray | int:
     """Width of each channel's accumulator, exact where the integer weights and inputs are known."""
     if dot.extremes is None or data.codes is None:
         return min(FLOAT_BITS, uniform_width(weight_bits, data.bits, float(dot.nonzeros.mean())))

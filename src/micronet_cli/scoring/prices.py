@@ -7,8 +7,8 @@ the sum of the elementary operations that the formula executes; a transcendental
 from dataclasses import dataclass
 
 from micronet_cli.scoring.charges import ELEMENTWISE, NON_LINEARITY, NORM, POOLING
-from micronet_cli.scoring.kinds import MOVES
-from micronet_cli.scoring.records import Op
+from micronet_cli.trace.kinds import MOVES
+from micronet_cli.trace.records import Op
 
 
 @dataclass(frozen=True)

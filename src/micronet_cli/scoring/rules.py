@@ -9,7 +9,7 @@ from typing import ClassVar
 
 from micronet_cli.scoring.charges import ELEMENTWISE, Charge
 from micronet_cli.scoring.prices import PRICES, Price
-from micronet_cli.scoring.records import Network, Op
+from micronet_cli.trace.records import Op, TracedNetwork
 
 SMALL_IMAGE_PIXELS = 64
 
@@ -108,7 +108,7 @@ class Rules:
         small = max(input_shape[1:], default=0) <= SMALL_IMAGE_PIXELS
         return self._tasks[self.task or ("cifar100" if small else "imagenet")]
 
-    def charges(self, network: Network) -> list[Charge]:
+    def charges(self, network: TracedNetwork) -> list[Charge]:
         """Everything that the network costs under these rules.
 
         Raises:
@@ -119,15 +119,15 @@ class Rules:
             network = network.with_sparsity(self.weight_sparsity)
         return [*self.storage(network), *self.math(network)]
 
-    def storage(self, network: Network) -> list[Charge]:
+    def storage(self, network: TracedNetwork) -> list[Charge]:
         """Charges of everything stored."""
         raise NotImplementedError
 
-    def math(self, network: Network) -> list[Charge]:
+    def math(self, network: TracedNetwork) -> list[Charge]:
         """Charges of all operations, the mean over examples."""
         raise NotImplementedError
 
-    def weight_of(self, index: int, network: Network) -> float:
+    def weight_of(self, index: int, network: TracedNetwork) -> float:
         """Fraction of the examples that execute the operation with this index."""
         unknown = [name for name in self.paths if name not in network.ends]
         if unknown:

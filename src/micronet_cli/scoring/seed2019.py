@@ -21,8 +21,8 @@ from micronet_cli.scoring.charges import (
     WEIGHTS,
     Charge,
 )
-from micronet_cli.scoring.records import FLOAT_BITS, Dot, Network, Op, Stored
 from micronet_cli.scoring.rules import Rules
+from micronet_cli.trace.records import FLOAT_BITS, Dot, Op, Stored, TracedNetwork
 
 UNQUANTIZED_BITS = 16
 NON_LINEARITY_OPS = 3
@@ -52,7 +52,7 @@ class Seed2019(Rules):
         if self.paths:
             raise ValueError(f"paths={dict(self.paths)}: seed2019 knows none")
 
-    def storage(self, network: Network) -> list[Charge]:
+    def storage(self, network: TracedNetwork) -> list[Charge]:
         """Weights with their mask; a folded BatchNorm's bias as if it were a part of its weight."""
         weights = set(network.weights)
         companions = {op.dot.bias: op.dot.weight for op in network.ops if op.dot and op.dot.weight is not None}
@@ -67,7 +67,7 @@ class Seed2019(Rules):
                 charges.append(Charge(stored.layer, BIASES, stored.elements * UNQUANTIZED_BITS))
         return charges
 
-    def math(self, network: Network) -> list[Charge]:
+    def math(self, network: TracedNetwork) -> list[Charge]:
         """Products, 3 operations an element after each, and pools at the bits of the weight before."""
         readers: dict[int, list[Op]] = {}
         for op in network.ops:
@@ -88,7 +88,7 @@ class Seed2019(Rules):
                 charges.append(self._non_linearity(op, op.elements, bits))  # charged after projections too
         return charges
 
-    def _bits(self, network: Network, index: int) -> int:
+    def _bits(self, network: TracedNetwork, index: int) -> int:
         stored = network.stored[index]
         return UNQUANTIZED_BITS if stored.quantizer not in network.quantizers else network.stored_bits[index]
 
@@ -121,7 +121,7 @@ def _masked(stored: Stored, like: Stored, bits: int, part: str) -> Iterator[Char
         yield Charge(stored.layer, MASKS, bitmask_bits(0, stored.elements, bits))
 
 
-def _weight_bits(dot: Dot, network: Network) -> int:
+def _weight_bits(dot: Dot, network: TracedNetwork) -> int:
     return FLOAT_BITS if dot.weight is None else network.stored_bits[dot.weight]
 
 

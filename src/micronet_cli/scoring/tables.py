@@ -9,12 +9,12 @@ from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING
 
 from micronet_cli.scoring.charges import MULTIPLY, Charge
-from micronet_cli.scoring.records import Stored
 from micronet_cli.scoring.rules import Base
 from micronet_cli.tables import text_table
+from micronet_cli.trace.records import Stored
 
 if TYPE_CHECKING:
-    from micronet_cli.scoring.report import Report
+    from micronet_cli.scoring.score_report import ScoreReport
 
 # blocks.1.0, stages.0.blocks.1, layer1.0, features.3: the numbered part of a layer's name.
 _BLOCK = re.compile(r"[^.]*\.\d+(?:\.(?:blocks?|layers?)\.\d+|\.\d+)*")
@@ -87,7 +87,7 @@ class Row:
 
 
 @dataclass(frozen=True)
-class Step:
+class WaterfallStep:
     """One heading's part of the difference between two scores."""
 
     part: str
@@ -155,11 +155,13 @@ def by_part(charges: Sequence[Charge], base: Base) -> dict[str, Total]:
     return {part: Total.of(of_part, base) for part, of_part in found.items()}
 
 
-def waterfall(here: Sequence[Charge], here_base: Base, there: Sequence[Charge], there_base: Base) -> list[Step]:
+def waterfall(
+    here: Sequence[Charge], here_base: Base, there: Sequence[Charge], there_base: Base
+) -> list[WaterfallStep]:
     """One step a heading, largest effect first; the effects add up to the difference of the scores."""
     ours, theirs = by_part(here, here_base), by_part(there, there_base)
     steps = [
-        Step(part, ours[part].score if part in ours else 0.0, theirs[part].score if part in theirs else 0.0)
+        WaterfallStep(part, ours[part].score if part in ours else 0.0, theirs[part].score if part in theirs else 0.0)
         for part in dict.fromkeys([*ours, *theirs])
     ]
     return sorted(steps, key=lambda step: -abs(step.effect))
@@ -174,8 +176,8 @@ def csv_text(table: Sequence[Row]) -> str:
     return text.getvalue()
 
 
-def report_text(report: "Report", per: str) -> str:
-    """Everything that the terminal shows; see ``Report.table``."""
+def report_text(report: "ScoreReport", per: str) -> str:
+    """Everything that the terminal shows; see ``ScoreReport.table``."""
     layers = [
         {
             per: row.layer,
@@ -203,7 +205,7 @@ def _ratio(dense: float, here: float) -> str:
     return f"{dense / here:.2f}" if here else "-"
 
 
-def _waterfall_text(report: "Report") -> list[str]:
+def _waterfall_text(report: "ScoreReport") -> list[str]:
     if report.compared is None:
         return []
     here, there = report.rules, report.compared.rules

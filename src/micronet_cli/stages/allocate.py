@@ -9,13 +9,13 @@ from typing import Any
 
 from omegaconf import OmegaConf
 
-from micronet_cli.checkpoint import Network
-from micronet_cli.compression.targets import compressible_layers
 from micronet_cli.config import build, to_plain
 from micronet_cli.errors import UserError, near_misses
 from micronet_cli.explore.budgets import Budget, Rows, prune_rules, quantize_rules
 from micronet_cli.explore.prices import Option, Prices
 from micronet_cli.explore.trial import ACTIVATION_BITS, SPARSITY, WEIGHT_BITS
+from micronet_cli.layers.rules import compressible_layers
+from micronet_cli.network import Network
 from micronet_cli.scoring import score_with
 from micronet_cli.stages.compress import check_unpacked, rule_table
 from micronet_cli.stages.job import Job

@@ -2,9 +2,9 @@
 
 from typing import Any
 
-from micronet_cli.checkpoint import Network
 from micronet_cli.config import to_plain
 from micronet_cli.errors import UserError
+from micronet_cli.network import Network
 from micronet_cli.stages.job import Job
 
 COMPRESSORS = ("prune", "quantize")

@@ -7,7 +7,8 @@ from omegaconf import DictConfig, OmegaConf
 
 from micronet_cli.config import to_plain
 from micronet_cli.errors import UserError
-from micronet_cli.runs import own_paths
+from micronet_cli.renamed import with_new_names
+from micronet_cli.runs.directory import own_paths
 
 FILES = ("init_from", "model.weights", "distill.teacher.weights")
 # What saved state and kept results belong to; files among it may have moved.
@@ -22,7 +23,7 @@ def check_directory(config: DictConfig, directory: Path) -> None:
     """
     recorded = directory / "config.yaml"
     if config.resume and recorded.is_file():
-        then = OmegaConf.load(recorded)
+        then = OmegaConf.create(with_new_names(to_plain(OmegaConf.load(recorded))))
         for key in IDENTITY:
             if _identity(then, key) != _identity(config, key):
                 raise UserError(
@@ -48,4 +49,4 @@ def _identity(config: Any, key: str) -> Any:
 
 def settings(config: Any) -> dict[str, Any]:
     """What a run's results depend on."""
-    return {key: value for key, value in to_plain(config).items() if key not in ("resume", "debug")}
+    return {key: value for key, value in with_new_names(to_plain(config)).items() if key not in ("resume", "debug")}

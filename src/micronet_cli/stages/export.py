@@ -10,12 +10,12 @@ from torch import Tensor
 
 from micronet_cli import checkpoint
 from micronet_cli.artifact.compare import Comparison, compare
+from micronet_cli.artifact.contents import certificate, layer_bytes, stream_bytes
 from micronet_cli.artifact.pack import pack
-from micronet_cli.artifact.report import certificate, layer_bytes, stream_bytes
-from micronet_cli.checkpoint import Network
-from micronet_cli.compression.removal import Removal
+from micronet_cli.compression.pruning.removal import Removal
 from micronet_cli.errors import UserError
-from micronet_cli.runs import write_bytes
+from micronet_cli.network import Network, describe
+from micronet_cli.runs.directory import write_bytes
 from micronet_cli.stages.compress import UNPACKED
 from micronet_cli.stages.job import Job
 from micronet_cli.stages.score import score_network
@@ -41,7 +41,7 @@ def run(job: Job) -> dict[str, Any]:
         for config in network.compressors
         if config["_target_"] == f"{Removal.__module__}.{Removal.__qualname__}"
     ]
-    header = checkpoint.describe(network, _reported(job, score)) | {"licence": options.licence, "channels": channels}
+    header = describe(network, _reported(job, score)) | {"licence": options.licence, "channels": channels}
     try:
         content = pack(network.model, header, options.entropy)
     except ValueError as error:

@@ -19,8 +19,10 @@ from micronet_cli import checkpoint, distributed
 from micronet_cli.config import check_config, to_plain
 from micronet_cli.data.loader import Loader
 from micronet_cli.errors import Interrupted, UserError
+from micronet_cli.models.model import InputSpec
+from micronet_cli.network import Network, versions
 from micronet_cli.paths import CONF
-from micronet_cli.runs import Run
+from micronet_cli.runs.directory import Run
 from micronet_cli.stages.directory import check_directory, settings
 from micronet_cli.stages.node import stage_module
 
@@ -58,7 +60,7 @@ class Job:
         if problems := self.parts["data"].problems(splits):
             raise UserError("\n".join(problems))
 
-    def network(self, with_data: bool = True) -> checkpoint.Network:
+    def network(self, with_data: bool = True) -> Network:
         """The network of ``init_from``; without it the model group's.
 
         That one has the data's classes, and without data as many as timm says.
@@ -68,25 +70,25 @@ class Job:
             network = checkpoint.load(self.config.init_from, config=to_plain(self.config.model))
             self._check_classes(network.classes)
             network.data = data
-            network.spec = checkpoint.InputSpec.of(network.model, data.get("input_size") or network.spec.size[-1])
+            network.spec = InputSpec.of(network.model, data.get("input_size") or network.spec.size[-1])
             return network
         classes = self.parts["data"].classes if with_data else []
         if with_data:
             self._check_classes(classes)
         model = self.parts["model"].build(len(classes))
-        spec = checkpoint.InputSpec.of(model, data.get("input_size"))
-        return checkpoint.Network(model, to_plain(self.config.model), classes, spec, data=data)
+        spec = InputSpec.of(model, data.get("input_size"))
+        return Network(model, to_plain(self.config.model), classes, spec, data=data)
 
     def _check_classes(self, classes: list[str]) -> None:
         if (wanted := self.parts["model"].num_classes) not in (None, len(classes)):
             raise UserError(f"model.num_classes={wanted}: there are {len(classes)} classes; leave it null")
 
-    def save(self, network: checkpoint.Network, metrics: dict[str, Any]) -> None:
+    def save(self, network: Network, metrics: dict[str, Any]) -> None:
         """Write the network that is reported."""
         if self.run.writes:
             checkpoint.save(self.run.best if network.packed is None else self.run.packed, network, metrics)
 
-    def loader(self, network: checkpoint.Network, split: str, device: torch.device) -> Loader:
+    def loader(self, network: Network, split: str, device: torch.device) -> Loader:
         """Batches of a split as the network wants them."""
         return self.parts["data"].loader(split, network.spec, device, self.config.seed, network.classes)
 
@@ -166,7 +168,7 @@ def _run_stage(
             "wall_seconds": time.perf_counter() - started,
             "seed": config.seed,
             "overrides": overrides,
-            "versions": checkpoint.versions(),
+            "versions": versions(),
         }
         # On a full disk the reason above matters more than this file.
         with suppress(OSError) if metrics["status"] != "completed" else nullcontext():

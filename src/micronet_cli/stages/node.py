@@ -13,7 +13,7 @@ from micronet_cli.errors import UserError
 
 
 @dataclass(frozen=True)
-class Step:
+class PipelineStep:
     """A step of ``stage=pipeline``.
 
     Attributes:
@@ -37,7 +37,7 @@ class Stage:
 
     name: str
     module: str
-    steps: Mapping[str, Step | None] = field(default_factory=dict)
+    steps: Mapping[str, PipelineStep | None] = field(default_factory=dict)
 
 
 def stage_module(config: DictConfig) -> ModuleType:

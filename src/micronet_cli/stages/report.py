@@ -8,7 +8,7 @@ from omegaconf import DictConfig
 
 from micronet_cli.config import check_config
 from micronet_cli.errors import UserError
-from micronet_cli.explore import report
+from micronet_cli.explore import run_report
 from micronet_cli.stages.job import Job
 
 log = logging.getLogger(__name__)
@@ -25,13 +25,13 @@ def check(config: DictConfig) -> dict[str, Any]:
     parts = check_config(config)
     if importlib.util.find_spec("plotly") is None:
         raise UserError("stage=report: plotly is not installed; pip install 'micronet-cli[report]'")
-    return parts | {"runs": report.find_runs(config.runs or DEFAULT)}
+    return parts | {"runs": run_report.find_runs(config.runs or DEFAULT)}
 
 
 def run(job: Job) -> dict[str, Any]:
     """Write report.html."""
-    found = report.read_runs(job.parts["runs"])
-    job.run.write_text("report.html", report.html(found, job.config.runs or DEFAULT))
+    found = run_report.read_runs(job.parts["runs"])
+    job.run.write_text("report.html", run_report.html(found, job.config.runs or DEFAULT))
     for file, reason in found.problems.items():
         log.warning("%s: %s", file, reason)
     log.info("%d runs: %s", len(found.runs), job.run.directory / "report.html")

@@ -5,18 +5,18 @@ from collections.abc import Mapping
 from dataclasses import asdict
 from typing import Any
 
-from micronet_cli.checkpoint import Network
 from micronet_cli.errors import UserError
-from micronet_cli.runs import write_bytes
+from micronet_cli.network import Network
+from micronet_cli.runs.directory import write_bytes
 from micronet_cli.scoring import score_with
-from micronet_cli.scoring.report import Report
+from micronet_cli.scoring.score_report import ScoreReport
 from micronet_cli.stages.compress import attach_compressors, rule_table
 from micronet_cli.stages.job import Job
 
 log = logging.getLogger(__name__)
 
 
-def score_network(job: Job, network: Network, rules: Mapping[str, Mapping[str, Any]] | None = None) -> Report:
+def score_network(job: Job, network: Network, rules: Mapping[str, Mapping[str, Any]] | None = None) -> ScoreReport:
     """The live network's score; writes layers.csv, joined with the compressors' ``rules``.
 
     Raises:

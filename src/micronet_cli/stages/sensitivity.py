@@ -5,7 +5,7 @@ from typing import Any
 
 from micronet_cli.explore.figure import draw
 from micronet_cli.explore.sensitivity import table
-from micronet_cli.runs import write_bytes
+from micronet_cli.runs.directory import write_bytes
 from micronet_cli.stages.compress import check_unpacked
 from micronet_cli.stages.job import Job
 from micronet_cli.tables import text_table

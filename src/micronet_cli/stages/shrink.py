@@ -4,7 +4,7 @@ import logging
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from micronet_cli.compression.dead_channels import find_dead_channels
+from micronet_cli.compression.pruning.dead_channels import find_dead_channels
 from micronet_cli.errors import UserError
 from micronet_cli.stages.compress import UNPACKED
 from micronet_cli.stages.job import Job

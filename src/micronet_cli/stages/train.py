@@ -11,7 +11,7 @@ from micronet_cli.stages.score import score_network
 from micronet_cli.tables import text_table
 from micronet_cli.training.evaluate import evaluate
 from micronet_cli.training.objectives import CrossEntropy
-from micronet_cli.training.trainer import Fit
+from micronet_cli.training.trainer import Trainer
 
 log = logging.getLogger(__name__)
 
@@ -57,7 +57,7 @@ def run(job: Job) -> dict[str, Any]:
     )
     train, val = (job.loader(network, split, device) for split in ("train", "val"))
     log.info("%d training images, %d val images, on %s", train.images, val.images, device)
-    best = Fit(trainer, job.parts["optim"], network, objective, compressors, train, val, job.run).run()
+    best = Trainer(trainer, job.parts["optim"], network, objective, compressors, train, val, job.run).run()
     network.model.to(device)
     evaluation = job.parts["eval"]
     metrics = evaluate(network.model, job.loader(network, evaluation.split, device), evaluation.amp)

@@ -8,10 +8,10 @@ import torch
 from torch import Tensor
 
 from micronet_cli import checkpoint
-from micronet_cli.checkpoint import Network
 from micronet_cli.errors import UserError
 from micronet_cli.functional.distillation import decoupled_loss, soft_target_loss
 from micronet_cli.models.model import InputSpec, Model
+from micronet_cli.network import Network
 from micronet_cli.training.evaluate import Amp
 from micronet_cli.training.hints import Hint, HintLoss
 from micronet_cli.training.objectives import Distillation

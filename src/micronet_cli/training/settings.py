@@ -11,7 +11,7 @@ from micronet_cli.training.evaluate import Amp
 
 
 @dataclass(frozen=True)
-class Trainer:
+class TrainerSettings:
     """How to train.
 
     Attributes:

@@ -7,10 +7,10 @@ import torch
 from micronet_cli import distributed
 
 if TYPE_CHECKING:
-    from micronet_cli.training.trainer import Fit
+    from micronet_cli.training.trainer import Trainer
 
 
-def state_of(fit: "Fit") -> dict[str, Any]:
+def state_of(fit: "Trainer") -> dict[str, Any]:
     """The state between two steps; data order and schedules follow from the step, so they are not in it.
 
     All processes have to call it: each adds its random state.
@@ -29,7 +29,7 @@ def state_of(fit: "Fit") -> dict[str, Any]:
     }
 
 
-def restore_state(fit: "Fit", state: dict[str, Any]) -> None:
+def restore_state(fit: "Trainer", state: dict[str, Any]) -> None:
     """Bring ``fit`` to a state.
 
     Raises:

@@ -17,10 +17,10 @@ from tqdm.contrib.logging import logging_redirect_tqdm
 
 from micronet_cli import checkpoint, distributed
 from micronet_cli.allocator import keep_freed_memory
-from micronet_cli.checkpoint import Network
 from micronet_cli.data.loader import Loader
 from micronet_cli.errors import Interrupted, UserError
-from micronet_cli.runs import Run
+from micronet_cli.network import Network
+from micronet_cli.runs.directory import Run
 from micronet_cli.training.batch_norm import freeze_batch_norm, reestimate_batch_norm
 from micronet_cli.training.diagnose import first_non_finite
 from micronet_cli.training.evaluate import autocast, evaluate
@@ -29,7 +29,7 @@ from micronet_cli.training.meter import Meter
 from micronet_cli.training.objectives import Objective
 from micronet_cli.training.optim import Optim
 from micronet_cli.training.profile import StepProfiler
-from micronet_cli.training.settings import Trainer
+from micronet_cli.training.settings import TrainerSettings
 from micronet_cli.training.state import restore_state, state_of
 
 log = logging.getLogger(__name__)
@@ -43,7 +43,7 @@ class Compressor(Protocol):
         ...
 
 
-class Fit:
+class Trainer:
     """One training: the loop and its state.
 
     Args:
@@ -57,7 +57,7 @@ class Fit:
 
     def __init__(
         self,
-        trainer: Trainer,
+        trainer: TrainerSettings,
         optim: Optim,
         network: Network,
         objective: Objective,

@@ -1,0 +1,1 @@
+"""The command line: Hydra's door, sweeps, and where config options are found."""

@@ -1,0 +1,1 @@
+"""Pruning: masks that shrink along a schedule, and channels that are taken out."""

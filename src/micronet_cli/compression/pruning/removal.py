@@ -1,0 +1,84 @@
+"""Physical removal: channels that a network computes for nothing are taken out, and its outputs stay what they were."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from micronet_cli.layers.effective_weight import original_weight
+
+
+@dataclass(frozen=True)
+class Removal:
+    """Channels that go. Attached like any other compressor, so that a checkpoint replays it and loads strictly.
+
+    Attributes:
+        outputs: convolution, linear layer or BatchNorm -> numbers of its output channels that go. Those of a depthwise
+            convolution take the inputs with them.
+        inputs: convolution or linear layer -> numbers of its input channels that go.
+    """
+
+    outputs: Mapping[str, Sequence[int]]
+    inputs: Mapping[str, Sequence[int]]
+
+    @torch.no_grad()
+    def attach(self, model: nn.Module) -> None:
+        """Take the channels out.
+
+        Raises:
+            ValueError: the network has no such layer, or the layer no such channel.
+        """
+        for dim, channels in enumerate((self.outputs, self.inputs)):
+            for name, gone in channels.items():
+                try:
+                    layer = model.get_submodule(name)
+                except AttributeError:
+                    raise ValueError(f"removal: the network has no layer {name}") from None
+                take_out(layer, dim, gone, name)
+
+    def update(self, step: int, total_steps: int) -> bool:
+        """Nothing moves."""
+        return True
+
+    def table(self, model: nn.Module) -> dict[str, dict[str, object]]:
+        """Layer -> how many of its output channels went."""
+        return {name: {"removed_channels": len(gone)} for name, gone in self.outputs.items()}
+
+
+def take_out(layer: nn.Module, dim: int, gone: Sequence[int], name: str) -> None:
+    """Drop channels ``gone`` of a layer's weight along ``dim`` (0: outputs, 1: inputs), and of all that goes with it.
+
+    Whatever has the weight's shape (masks, accumulated scores) is cut like it, and whatever has one value for each
+    output channel (bias, running statistics, steps and ranges) along the outputs.
+    """
+    shape = original_weight(layer).shape
+    if not all(0 <= number < shape[dim] for number in gone):
+        raise ValueError(f"removal: {name} has {shape[dim]} channels along dimension {dim}, which {list(gone)} exceed")
+    kept = torch.tensor(sorted(set(range(shape[dim])) - set(gone)))
+    for module in layer.modules():
+        for tensors in (module._parameters, module._buffers):
+            for key, tensor in tensors.items():
+                if tensor is None:
+                    continue
+                one_a_channel = dim == 0 and tensor.dim() and len(tensor) == tensor.numel() == shape[0]
+                if tensor.shape == shape or one_a_channel:
+                    tensors[key] = _cut(tensor, dim, kept)
+    for attribute in _sizes(layer, dim):
+        setattr(layer, attribute, len(kept))
+
+
+def _cut(tensor: Tensor, dim: int, kept: Tensor) -> Tensor:
+    part = tensor.detach().index_select(dim, kept.to(tensor.device))
+    return nn.Parameter(part, tensor.requires_grad) if isinstance(tensor, nn.Parameter) else part
+
+
+def _sizes(layer: nn.Module, dim: int) -> tuple[str, ...]:
+    """The layer's attributes that state its channels along ``dim``."""
+    if hasattr(layer, "num_features"):
+        return ("num_features",)
+    if isinstance(layer, nn.Linear):
+        return (("out_features", "in_features")[dim],)
+    if dim == 0 and layer.groups == layer.in_channels == layer.out_channels > 1:
+        return ("out_channels", "in_channels", "groups")
+    return (("out_channels", "in_channels")[dim],)

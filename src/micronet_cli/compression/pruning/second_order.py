@@ -1,0 +1,156 @@
+"""One-shot pruning with a weight update from calibration data (Optimal Brain Compression, arXiv 2208.11580)."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+from torch.utils.hooks import RemovableHandle
+
+from micronet_cli.compression.pruning.gradient_scores import averaged
+from micronet_cli.compression.pruning.pruner import SparsityRule, sparsity_table
+from micronet_cli.errors import UserError
+from micronet_cli.functional.pruning import magnitude, shrink_mask
+from micronet_cli.functional.second_order import damped, obs_importance, obs_update
+from micronet_cli.layers.effective_weight import attach_mask, effective_weight, original_weight
+from micronet_cli.layers.rules import match_layers
+from micronet_cli.trace.layer_inputs import has_rows
+
+HESSIAN = "hessian"
+
+
+@dataclass
+class SecondOrderPruner:
+    """Prunes each layer once, and lets the weights that stay make up for those that go.
+
+    The inputs of the ruled layers are gathered over the training steps before, without labels: 2 X^T X per layer, in a
+    buffer, so that a resumed run goes on alike.
+
+    Attributes:
+        rules: rule name -> layers and their sparsity.
+        at: progress in (0, 1] at which it happens.
+        calibration: progress before that over which inputs are gathered, in (0, at].
+        dampening: part of the mean diagonal that is added to the Hessian's, above 0.
+        max_inputs: longest sum of products of a layer, C_in / groups * kH * kW; memory grows with its square, time with
+            its cube.
+    """
+
+    rules: Mapping[str, SparsityRule]
+    at: float = 0.02
+    calibration: float = 0.02
+    dampening: float = 0.01
+    max_inputs: int = 2304
+
+    def __post_init__(self) -> None:
+        if not 0 < self.at <= 1:
+            raise ValueError(f"at={self.at}: a fraction of the run in (0, 1] is wanted")
+        if not 0 < self.calibration <= self.at:
+            raise ValueError(f"calibration={self.calibration}: a fraction of the run in (0, at={self.at}] is wanted")
+        if self.dampening <= 0:
+            raise ValueError(f"dampening={self.dampening}: above 0 is wanted")
+        if self.max_inputs < 1:
+            raise ValueError(f"max_inputs={self.max_inputs}: at least 1 is wanted")
+        self._targets: list[tuple[str, nn.Module, float]] = []
+        self._watching: list[RemovableHandle] = []
+        self._done = False
+
+    def attach(self, model: nn.Module) -> None:
+        """Give every ruled layer a mask (an inherited one goes on) and a Hessian; structure only.
+
+        Raises:
+            ValueError: a rule is left with no layer, or a layer is of another kind or too large.
+        """
+        self._targets, self._watching, self._done = [], [], False
+        for name, (rule_name, rule) in match_layers(model, self.rules, "prune").items():
+            if not rule.sparsity:
+                continue
+            layer = model.get_submodule(name)
+            inputs = original_weight(layer)[0].numel()
+            wanted = (
+                None
+                if inputs <= self.max_inputs
+                else f"at most prune.max_inputs={self.max_inputs} inputs, not {inputs}"
+            )
+            if not has_rows(layer):
+                wanted = "a linear layer or a 2-d convolution padded with zeros"
+            if wanted:
+                raise ValueError(
+                    f"prune.rules.{rule_name}: {name}: {wanted}, is wanted; "
+                    "a later rule with sparsity=null leaves it alone"
+                )
+            groups = getattr(layer, "groups", 1)
+            original = original_weight(layer)
+            attach_mask(layer).register_buffer(HESSIAN, original.new_zeros((groups, inputs, inputs)))
+            self._targets.append((name, layer, rule.sparsity))
+
+    @torch.no_grad()
+    def update(self, step: int, total_steps: int) -> bool:
+        """Gather inputs, or prune, as is due at ``step`` of ``total_steps``; True when pruned.
+
+        Raises:
+            UserError: no input came.
+        """
+        progress = step / total_steps
+        if progress < self.at:
+            if progress >= self.at - self.calibration - 1e-9 and not self._watching:
+                self._watching = [layer.register_forward_pre_hook(gather_inputs) for _, layer, _ in self._targets]
+            return False
+        if self._done:
+            return True
+        watched = bool(self._watching)
+        for handle in self._watching:
+            handle.remove()
+        self._watching = []
+        for name, layer, sparsity in self._targets:
+            self._prune(name, layer, sparsity, watched)
+        self._done = True
+        return True
+
+    def table(self, model: nn.Module) -> dict[str, dict[str, object]]:
+        """Layer -> its rule and target, as the run's table shows them."""
+        return sparsity_table(model, self.rules)
+
+    def _prune(self, name: str, layer: nn.Module, sparsity: float, watched: bool) -> None:
+        parts = effective_weight(layer)
+        assert parts is not None
+        assert parts.mask is not None
+        if int((~parts.mask).sum()) >= round(parts.mask.numel() * sparsity):
+            return
+        hessians, original = averaged(layer, HESSIAN), original_weight(layer)
+        weight, mask = (original * parts.mask).flatten(1), parts.mask.flatten(1)
+        if not hessians.any():  # an untrained what-if
+            if watched:
+                raise UserError(f"prune: no input of {name} was seen; it wants trainer.compile=false")
+            parts.mask.copy_(shrink_mask(magnitude(weight), mask, sparsity).view(original.shape))
+            return
+        fixed = [damped(hessian, self.dampening) for hessian in hessians]
+        rows = len(weight) // len(fixed)
+        groups = zip(weight.split(rows), fixed, mask.split(rows), strict=True)
+        shrunk = shrink_mask(torch.cat([obs_importance(*group) for group in groups]), mask, sparsity)
+        groups = zip(weight.split(rows), fixed, shrunk.split(rows), strict=True)
+        original.copy_(torch.cat([obs_update(*group) for group in groups]).view(original.shape))
+        parts.mask.copy_(shrunk.view(original.shape))
+
+
+def gather_inputs(layer: nn.Module, inputs: tuple) -> None:
+    """Forward pre-hook: add 2 X^T X / n of a training batch to the layer's Hessian (a function: copies stay apart)."""
+    parts = effective_weight(layer)
+    if not layer.training or not torch.is_grad_enabled() or parts is None:
+        return
+    with torch.no_grad(), torch.autocast(inputs[0].device.type, enabled=False):
+        x = columns(layer, inputs[0].detach().float())
+        parts.get_buffer(HESSIAN).add_(x.transpose(1, 2) @ x, alpha=2 / x.shape[1])
+
+
+def columns(layer: nn.Module, images: Tensor) -> Tensor:
+    """The inputs of a layer's sums of products: ``[groups, n, d]``."""
+    if isinstance(layer, nn.Linear):
+        return images.reshape(1, -1, images.shape[-1])
+    assert isinstance(layer, nn.Conv2d)
+    top, left = layer.padding if isinstance(layer.padding, tuple) else (0, 0)
+    if layer.padding == "same":
+        images = F.pad(images, layer._reversed_padding_repeated_twice)
+    patches = F.unfold(images, layer.kernel_size, layer.dilation, (top, left), layer.stride)
+    split = patches.unflatten(1, (layer.groups, -1))
+    return split.permute(1, 0, 3, 2).flatten(1, 2)

@@ -1,0 +1,1 @@
+"""Quantisation: schemes for weights and activations, in training and after it."""

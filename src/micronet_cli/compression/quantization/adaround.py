@@ -1,0 +1,95 @@
+"""AdaRound: the weights of one layer are rounded so that its output stays (Nagel et al., arXiv 2004.10568)."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from micronet_cli.compression.quantization.fixed_grid import FixedGrid
+from micronet_cli.functional.adaptive_rounding import (
+    annealed_beta,
+    inverse_rectified_sigmoid,
+    rectified_sigmoid,
+    rounding_regularizer,
+)
+from micronet_cli.layers.effective_weight import effective_weight, original_weight
+from micronet_cli.trace.layer_inputs import product
+
+
+@dataclass(frozen=True)
+class Reconstruction:
+    """What one layer's weight is judged by: ||f(W x) - f(W' x')||^2 (equation 25).
+
+    Attributes:
+        inputs: x', rows that the layer reads in the quantised network, ``[groups, n, d]``.
+        target: f(W x), what follows from the float network's own rows, ``[n, C_out]``.
+        finish: f, products ``[n, C_out]`` -> what the next layer sees: bias, BatchNorm, activation function.
+    """
+
+    inputs: Tensor
+    target: Tensor
+    finish: Callable[[Tensor], Tensor]
+
+    def error(self, weight: Tensor, rows: Tensor | slice = slice(None)) -> Tensor:
+        """Mean squared distance of an output vector, over the chosen rows; 0-dim."""
+        made = self.finish(product(self.inputs[:, rows], weight))
+        return (made - self.target[rows]).square().sum(1).mean()
+
+
+@dataclass(frozen=True)
+class AdaRound:
+    """Adaptive rounding of a layer's weight on its stored grid.
+
+    Attributes:
+        iterations: steps of Adam a layer.
+        batch_size: rows a step.
+        lr: Adam's learning rate.
+        regularization: lambda, the weight of the term that drives every h to 0 or 1.
+        warmup: part of the steps without it, in [0, 1).
+    """
+
+    iterations: int = 1000
+    batch_size: int = 1024
+    lr: float = 0.01
+    regularization: float = 0.01
+    warmup: float = 0.2
+
+    def __post_init__(self) -> None:
+        for name in ("iterations", "batch_size"):
+            if getattr(self, name) < 1:
+                raise ValueError(f"{name}={getattr(self, name)}: at least 1 is wanted")
+        for name in ("lr", "regularization"):
+            if getattr(self, name) <= 0:
+                raise ValueError(f"{name}={getattr(self, name)}: above 0 is wanted")
+        if not 0 <= self.warmup < 1:
+            raise ValueError(f"warmup={self.warmup}: a fraction of the steps in [0, 1) is wanted")
+
+    def round(self, layer: nn.Module, reconstruction: Reconstruction) -> None:
+        """Set the layer's original weight to grid values: the learned rounding, or the nearest where that is better."""
+        parts = effective_weight(layer)
+        assert parts is not None
+        assert isinstance(parts.fake_quantize, FixedGrid)
+        grid, original = parts.fake_quantize, original_weight(layer)
+        kept = torch.ones_like(original) if parts.mask is None else parts.mask.to(original.dtype)
+        exact = (original.detach() * kept) * grid.scale - grid.zero_point
+        floor = exact.floor()
+
+        def weight(fraction: Tensor) -> Tensor:
+            return ((floor + fraction).clamp(0, grid.largest) + grid.zero_point) / grid.scale * kept
+
+        variables = inverse_rectified_sigmoid(exact - floor).requires_grad_()
+        optimizer = torch.optim.Adam([variables], self.lr)
+        rows = len(reconstruction.target)
+        for step in range(self.iterations):
+            chosen = torch.randint(rows, (min(self.batch_size, rows),), device=original.device)
+            fraction = rectified_sigmoid(variables)
+            loss = reconstruction.error(weight(fraction), chosen)
+            if (beta := annealed_beta(step / self.iterations, self.warmup)) is not None:
+                loss = loss + self.regularization * rounding_regularizer(fraction, beta)
+            optimizer.zero_grad()
+            loss.backward()
+            optimizer.step()
+        with torch.no_grad():
+            candidates = [layer.weight.detach(), weight((rectified_sigmoid(variables) >= 0.5).to(original.dtype))]
+            original.copy_(min(candidates, key=lambda rounded: float(reconstruction.error(rounded))))

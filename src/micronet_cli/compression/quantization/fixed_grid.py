@@ -1,0 +1,53 @@
+"""Weights on a stored grid: what rounding decided survives a checkpoint."""
+
+import torch
+from torch import Tensor, nn
+
+from micronet_cli.layers.effective_weight import effective_weight, original_weight
+from micronet_cli.layers.fake_quantize import WeightFakeQuantize
+from micronet_cli.layers.rules import compressible_layers
+
+
+class FixedGrid(WeightFakeQuantize):
+    """RangeEstimate-linear with the scale and zero point that were found once.
+
+    A range taken anew from rounded weights would be another one as soon as an extreme weight was rounded inwards.
+
+    Attributes:
+        scale, zero_point: [C_out, 1, ...] or 0-dim, as ``range_linear`` has them.
+    """
+
+    scale: Tensor
+    zero_point: Tensor
+
+    def __init__(self, tracked: WeightFakeQuantize, weight: Tensor) -> None:
+        super().__init__(tracked.bits, tracked.granularity, tracked.symmetric)
+        for name, value in zip(("scale", "zero_point"), tracked.qparams(weight), strict=True):
+            self.register_buffer(name, value.clone())
+
+    def qparams(self, weight: Tensor) -> tuple[Tensor, Tensor]:
+        """Scale and zero point, whatever the weight."""
+        return self.scale, self.zero_point
+
+
+class FixedGrids:
+    """Every range-linear weight of a network on a stored grid: part of a network's history, after its quantiser."""
+
+    @torch.no_grad()
+    def attach(self, model: nn.Module) -> None:
+        """Take the ranges of the weights as they are; a checkpoint's take their place on loading.
+
+        Raises:
+            ValueError: a layer's weight scheme is another one.
+        """
+        for name, layer in compressible_layers(model).items():
+            parts = effective_weight(layer)
+            if parts is None or parts.fake_quantize is None or isinstance(parts.fake_quantize, FixedGrid):
+                continue
+            if type(parts.fake_quantize) is not WeightFakeQuantize:
+                scheme = type(parts.fake_quantize).__name__
+                raise ValueError(
+                    f"quantize.weight: {name} has {scheme}; range-linear weights are wanted, as of "
+                    "quantize=w4a4, w8a8, symmetric or micronet2019"
+                )
+            parts.fake_quantize = FixedGrid(parts.fake_quantize, parts.masked(original_weight(layer)))

@@ -1,0 +1,1 @@
+"""What hangs on a module: effective weights, fake quantisers, integers; and the rules that choose layers."""

@@ -1,0 +1,89 @@
+"""The effective weight of a layer: mask first, then fake-quantise.
+
+``layer.weight`` of a compressed layer is the value the network computes with, everywhere: training, evaluation,
+scoring, export. The trainable tensor behind it is ``layer.parametrizations.weight.original``.
+"""
+
+from typing import cast
+
+import torch
+from torch import Tensor, nn
+from torch.nn.utils import parametrize
+
+from micronet_cli.layers.fake_quantize import WeightFakeQuantize
+
+
+class EffectiveWeight(nn.Module):
+    """Parametrization of ``weight``.
+
+    One module holds both parts, so that mask comes before quantiser whichever was attached first, and the names in a
+    checkpoint do not depend on that order.
+
+    Attributes:
+        mask: bool tensor of the weight's shape (True = kept), or None.
+        fake_quantize: the weight's quantiser, or None.
+    """
+
+    mask: Tensor | None
+    fake_quantize: WeightFakeQuantize | None
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.register_buffer("mask", None)
+        self.fake_quantize = None
+
+    def forward(self, weight: Tensor) -> Tensor:
+        """``weight -> mask * weight -> fake-quantised``, shape unchanged."""
+        weight = self.masked(weight)
+        return weight if self.fake_quantize is None else self.fake_quantize(weight)
+
+    def qparams(self, weight: Tensor) -> tuple[Tensor, Tensor]:
+        """Scale and zero point of the quantiser on the original ``weight``; see ``WeightFakeQuantize.qparams``."""
+        assert self.fake_quantize is not None
+        return self.fake_quantize.qparams(self.masked(weight))
+
+    def masked(self, weight: Tensor) -> Tensor:
+        """The original ``weight``, zero where the mask is; itself where there is no mask."""
+        return weight if self.mask is None else weight * self.mask
+
+
+def effective_weight(layer: nn.Module) -> EffectiveWeight | None:
+    """The layer's parametrization, None where its weight is plain."""
+    if not parametrize.is_parametrized(layer, "weight"):
+        return None
+    return next((p for p in layer.parametrizations["weight"] if isinstance(p, EffectiveWeight)), None)
+
+
+def attach_effective_weight(layer: nn.Module) -> EffectiveWeight:
+    """The layer's parametrization, registered first where it has none."""
+    found = effective_weight(layer)
+    if found is None:
+        # unsafe: skips a trial run of the (shape-preserving) parametrization.
+        parametrize.register_parametrization(layer, "weight", found := EffectiveWeight(), unsafe=True)
+    return found
+
+
+def original_weight(layer: nn.Module) -> Tensor:
+    """The trainable tensor behind ``layer.weight``."""
+    if effective_weight(layer) is None:
+        return cast(Tensor, layer.weight)
+    return cast(Tensor, layer.parametrizations["weight"].original)
+
+
+def check_zero(quantizer: WeightFakeQuantize | None) -> None:
+    """Raises ValueError where ``quantizer`` has no level for a mask's zeros."""
+    if quantizer is not None and not quantizer.has_zero:
+        raise ValueError(f"a masked layer wants a level for 0, which {type(quantizer).__name__} lacks; ternary has one")
+
+
+def attach_mask(layer: nn.Module) -> EffectiveWeight:
+    """The layer's parametrization with a mask, all kept where there was none.
+
+    Raises:
+        ValueError: the layer's quantiser has no level for a mask's zeros.
+    """
+    weight = attach_effective_weight(layer)
+    check_zero(weight.fake_quantize)
+    if weight.mask is None:
+        weight.mask = torch.ones_like(original_weight(layer), dtype=torch.bool)
+    return weight

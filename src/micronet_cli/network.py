@@ -1,0 +1,52 @@
+"""A network: a model, and everything that is needed to build it again."""
+
+from dataclasses import asdict, dataclass, field
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+from torch import nn
+
+from micronet_cli.models.model import InputSpec
+
+VERSIONS = ("micronet-cli", "torch", "torchvision", "timm", "hydra-core", "numpy")
+
+
+@dataclass
+class Network:
+    """A model and everything needed to build it again.
+
+    Attributes:
+        model: the live model.
+        config: the ``model`` config group.
+        classes: class names in the order of the logits.
+        spec: the input it wants.
+        compressors: configs of the compressors attached so far, in order.
+        data: the ``data`` config group it was trained on.
+        packed: the packed file it was read from, None for others; such a network runs on integers and is not trained.
+    """
+
+    model: nn.Module
+    config: dict[str, Any]
+    classes: list[str]
+    spec: InputSpec
+    compressors: list[dict[str, Any]] = field(default_factory=list)
+    data: dict[str, Any] = field(default_factory=dict)
+    packed: Path | None = None
+
+
+def versions() -> dict[str, str]:
+    """Versions of what computes."""
+    return {name: version(name) for name in VERSIONS}
+
+
+def describe(network: Network, metrics: dict[str, Any]) -> dict[str, Any]:
+    """What a file's header says of a network, its compressors left out."""
+    return {
+        "model": network.config | {"weights": None, "pretrained": False},
+        "classes": network.classes,
+        "input": asdict(network.spec),
+        "data": network.data,
+        "metrics": metrics,
+        "versions": versions(),
+    }

@@ -1,0 +1,140 @@
+"""A run's directory: what is in it, and writes that are whole or absent."""
+
+import csv
+import io
+import json
+import os
+import re
+import shutil
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from micronet_cli.runs.loggers import Tracker
+
+OWN = (
+    "metrics.json", "history.jsonl", "layers.csv", "summary.csv", "summary.json", "score.png", "profile.json",
+    "study.db", "tensorboard", "checkpoints", "resume", "config.yaml", "traceback.txt", "model.mnet", "model.onnx",
+    "model.int8.onnx", "export.json", "report.html", "sensitivity.csv", "sensitivity.png", "rules",
+)  # fmt: skip
+
+
+def write_bytes(path: Path, content: bytes) -> None:
+    """Write a file that is whole or, where something goes wrong, what it was before."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    try:
+        with temporary.open("wb") as file:
+            file.write(content)
+            file.flush()
+            os.fsync(file.fileno())
+        temporary.replace(path)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+class Run:
+    """One run's directory.
+
+    Attributes:
+        directory: where everything goes.
+        resume: go on from the state that is there, if there is one.
+        writes: False in all processes of a run but one; their writes do nothing.
+    """
+
+    def __init__(self, directory: Path, resume: bool = False, writes: bool = True) -> None:
+        self.directory, self.resume, self.writes = directory, resume, writes
+        self.tracker: Tracker | None = None
+        if writes:
+            directory.mkdir(parents=True, exist_ok=True)
+            if not resume:
+                set_aside(directory)
+
+    @property
+    def best(self) -> Path:
+        """The network that is reported."""
+        return self.directory / "checkpoints" / "best.safetensors"
+
+    @property
+    def last(self) -> Path:
+        """The network after the newest epoch."""
+        return self.directory / "checkpoints" / "last.safetensors"
+
+    @property
+    def packed(self) -> Path:
+        """The packed network."""
+        return self.directory / "model.mnet"
+
+    @property
+    def state(self) -> Path:
+        """All that a resumed run needs."""
+        return self.directory / "resume" / "state.pt"
+
+    def write_json(self, name: str, value: Mapping[str, Any]) -> None:
+        """Write ``name`` into the directory."""
+        self.write_text(name, json.dumps(value, indent=1, default=str) + "\n")
+
+    def write_text(self, name: str, text: str) -> None:
+        """Write ``name`` into the directory."""
+        if self.writes:
+            write_bytes(self.directory / name, text.encode())
+
+    def write_csv(self, name: str, rows: Sequence[Mapping[str, Any]]) -> None:
+        """Write rows under the union of their keys."""
+        text = io.StringIO()
+        writer = csv.DictWriter(text, list(dict.fromkeys(key for row in rows for key in row)), lineterminator="\n")
+        writer.writeheader()
+        writer.writerows(rows)
+        self.write_text(name, text.getvalue())
+
+    def metrics(self) -> dict[str, Any]:
+        """What metrics.json holds; empty where there is none."""
+        path = self.directory / "metrics.json"
+        return json.loads(path.read_text()) if path.is_file() else {}
+
+    def record(self, line: Mapping[str, Any]) -> None:
+        """Append a line to history.jsonl, and to the tracker where there is one."""
+        if self.writes:
+            with (self.directory / "history.jsonl").open("a") as file:
+                file.write(json.dumps(line) + "\n")
+            if self.tracker is not None:
+                kind, step = line["kind"], line["step"]
+                numbers = {f"{kind}/{key}": v for key, v in line.items() if isinstance(v, float) and key != "step"}
+                self.tracker.log(numbers, step)
+
+    def rewind_history(self, keep: Callable[[Mapping[str, Any]], bool]) -> None:
+        """Drop the lines of work that is about to be done again, and a line cut short by a crash."""
+        path = self.directory / "history.jsonl"
+        if self.writes and path.is_file():
+            kept = (line for line in path.read_text().splitlines() if _kept(line, keep))
+            self.write_text(path.name, "".join(f"{line}\n" for line in kept))
+
+
+def _kept(line: str, keep: Callable[[Mapping[str, Any]], bool]) -> bool:
+    try:
+        return keep(json.loads(line))
+    except json.JSONDecodeError:
+        return False
+
+
+def own_paths(directory: Path) -> list[Path]:
+    """What an earlier run left: its files, and numbered directories, as a pipeline's 2_prune and a search's 7."""
+    if not directory.is_dir():
+        return []
+    numbered = re.compile(r"\d+(_\D.*)?")  # a date is none
+    return [p for p in directory.iterdir() if p.name in OWN or (p.is_dir() and numbered.fullmatch(p.name))]
+
+
+def set_aside(directory: Path) -> None:
+    """Move an earlier run's files to ``previous/``; what ``previous/`` held goes one level deeper."""
+    if not (found := own_paths(directory)):
+        return
+    previous = directory / "previous"
+    parked = directory / ".previous"
+    if previous.exists():
+        previous.rename(parked)
+    previous.mkdir()
+    if parked.exists():
+        parked.rename(previous / "previous")
+    for path in found:
+        shutil.move(path, previous / path.name)

@@ -1,0 +1,114 @@
+"""What scoring a network gives: its figures, tables and picture."""
+
+from dataclasses import dataclass, field
+
+import numpy as np
+
+from micronet_cli.scoring.charges import Charge
+from micronet_cli.scoring.memory import peak_activation_bytes
+from micronet_cli.scoring.rules import Base, Rules
+from micronet_cli.scoring.tables import Row, Total, WaterfallStep, by_part, csv_text, report_text, rows, waterfall
+from micronet_cli.trace.records import TracedNetwork
+
+
+@dataclass(frozen=True)
+class ScoreReport:
+    """What a network costs under a rule set, and its dense float network under the same.
+
+    Attributes:
+        compared: the same network under the rule set that ``rules.compare`` names, or None.
+    """
+
+    rules: Rules
+    network: TracedNetwork
+    charges: list[Charge] = field(repr=False)
+    dense_charges: list[Charge] = field(repr=False)
+    compared: "ScoreReport | None" = field(default=None, repr=False)
+
+    @property
+    def base(self) -> Base:
+        """The task's base."""
+        return self.rules.base(self.network.input_shape)
+
+    @property
+    def total(self) -> Total:
+        """Sums of the network."""
+        return Total.of(self.charges, self.base)
+
+    @property
+    def dense(self) -> Total:
+        """Sums of the dense float network."""
+        return Total.of(self.dense_charges, self.base)
+
+    def metrics(self) -> dict[str, float | str]:
+        """The flat figures of ``metrics.json``."""
+        total, dense = self.total, self.dense
+        return {
+            "micronet_score": total.score,
+            "storage_params": total.storage_params,
+            "storage_bytes": total.storage_bits / 8,
+            "storage_score": total.storage_score,
+            "math_ops": total.math_ops,
+            "multiplications": total.multiplications,
+            "additions": total.additions,
+            "math_score": total.math_score,
+            "mtas_bytes": peak_activation_bytes(self.network),
+            "score_profile": self.rules.name,
+            "dense_storage_bytes": dense.storage_bits / 8,
+            "dense_math_ops": dense.math_ops,
+            "dense_score": dense.score,
+            **weight_figures(self.network, self.rules.weight_sparsity),
+        }
+
+    def rows(self, per: str = "layer") -> list[Row]:
+        """One row a ``layer`` or a ``block``, in the order of execution."""
+        what_if = self.rules.weight_sparsity
+        network = self.network if what_if is None else self.network.with_sparsity(what_if)
+        weights = [network.stored[i] for i in network.weights]
+        return rows(self.charges, self.base, [op.layer for op in network.ops], per, weights)
+
+    def parts(self) -> dict[str, Total]:
+        """Sums by heading."""
+        return by_part(self.charges, self.base)
+
+    def waterfall(self) -> list[WaterfallStep]:
+        """From this rule set's score to the compared one's, heading by heading; empty without ``rules.compare``."""
+        if self.compared is None:
+            return []
+        return waterfall(self.charges, self.base, self.compared.charges, self.compared.base)
+
+    def table(self, per: str = "block") -> str:
+        """The terminal's text: a row a block (or ``layer``), headings, totals, ratios, and the waterfall if any."""
+        return report_text(self, per)
+
+    def csv(self) -> str:
+        """The text of ``layers.csv``."""
+        return csv_text(self.rows("layer"))
+
+    def figure(self, top: int = 15) -> bytes:
+        """A PNG of the ``top`` layers by storage and by operations."""
+        from micronet_cli.scoring.figure import draw
+
+        return draw(self, top)
+
+
+def weight_figures(network: TracedNetwork, what_if: float | None) -> dict[str, float]:
+    """Zeros and bits of convolution and linear weights, and bits of their inputs: means over elements."""
+    weights = [(network.stored[i], network.stored_bits[i]) for i in network.weights]
+    elements = np.array([s.elements for s, _ in weights], float)
+    zeros = elements - np.array([s.nonzeros for s, _ in weights], float)
+    inputs = [
+        (network.values[i].elements, network.value_bits[i])
+        for op in network.ops
+        if op.dot is not None and op.dot.weight is not None
+        for i in op.inputs
+    ]
+    return {
+        "weight_sparsity": float(zeros.sum() / elements.sum()) if what_if is None and weights else what_if or 0.0,
+        "weight_bits_mean": _mean(elements, [b for _, b in weights]),
+        "activation_bits_mean": _mean(np.array([n for n, _ in inputs], float), [b for _, b in inputs]),
+    }
+
+
+def _mean(elements: np.ndarray, bits: list[int]) -> float:
+    return float((elements * bits).sum() / elements.sum()) if len(bits) else 32.0

@@ -1,0 +1,1 @@
+"""The one observation of a network: what it executes, and what can be read from that."""

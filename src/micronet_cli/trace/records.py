@@ -1,0 +1,214 @@
+"""What a trace holds: plain data, no tensors, so that rules need no framework.
+
+A network is a list of executed operations. Each one names the activations (``Value``) and the parameters (``Stored``)
+it reads; those name the quantiser behind them. Bits are looked up when a rule asks, so a changed quantiser or a changed
+count of zeros only needs new numbers here, not a new trace.
+"""
+
+from collections.abc import Iterable
+from dataclasses import dataclass, field, replace
+from functools import cached_property
+
+import numpy as np
+
+FLOAT_BITS = 32
+
+
+@dataclass(frozen=True, slots=True)
+class ExecutedQuantizer:
+    """A fake-quantiser that was executed.
+
+    Attributes:
+        layer: the layer it belongs to.
+        bits: whole bits that hold a code.
+        stored_bits: bits of its scales and zero points.
+        codes: smallest and largest integer that it stands for (code minus zero's code), None where unknown.
+    """
+
+    name: str
+    layer: str
+    bits: int
+    stored_bits: int
+    codes: tuple[int, int] | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Stored:
+    """A tensor that inference needs: a parameter, or the result of arithmetic on parameters alone.
+
+    Attributes:
+        elements: elements of the effective tensor.
+        nonzeros: those that are not zero (fractional in a what-if); looked at only in weights of products.
+        float_bits: bits of an element without quantiser.
+        quantizer: name of its quantiser, or None.
+        kept_blocks: (elements a block, blocks that hold a non-zero, all blocks), where blocks were asked for.
+        binary: every element is plus or minus one value per channel.
+        folded: a bias that a folded BatchNorm left.
+    """
+
+    name: str
+    layer: str
+    elements: int
+    nonzeros: float
+    float_bits: int = FLOAT_BITS
+    quantizer: str | None = None
+    kept_blocks: tuple[int, int, int] | None = None
+    binary: bool = False
+    folded: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Value:
+    """An activation.
+
+    Attributes:
+        buffer: the memory it lives in; an in-place operation makes a new value in the old buffer.
+        quantizers: names of the quantisers whose codes it holds, None for floats.
+    """
+
+    elements: int
+    buffer: int
+    float_bits: int = FLOAT_BITS
+    quantizers: frozenset[str] | None = None
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Dot:
+    """A convolution or matrix product: ``channels`` sets of weights, each used ``repeats`` times.
+
+    Attributes:
+        weight: index of the stored weight, None for a product of two activations.
+        bias: index of the stored bias, or None.
+        terms: weights of one channel, zeros included.
+        nonzeros: non-zero weights of each channel, [channels].
+        repeats: how often each weight is multiplied.
+        outputs: output elements.
+        spatial: output positions (height x width) of a convolution, else 1.
+        groups: of a convolution, else 1.
+        extremes: sums of the positive and of the negative integer weights, [2, channels], where codes are known.
+    """
+
+    weight: int | None
+    bias: int | None
+    terms: int
+    nonzeros: np.ndarray
+    repeats: int
+    outputs: int
+    spatial: int = 1
+    groups: int = 1
+    extremes: np.ndarray | None = None
+
+    @property
+    def multiplications(self) -> float:
+        """One for every non-zero weight and repetition."""
+        return float(self.nonzeros.sum()) * self.repeats
+
+    @property
+    def channel_additions(self) -> np.ndarray:
+        """Additions of each channel's dot products, [channels]: max(n - 1, 0) an output, without the bias."""
+        outputs = self.outputs / len(self.nonzeros)
+        return np.maximum(self.nonzeros * float(self.repeats) - outputs, 0.0)
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Op:
+    """One executed operation.
+
+    Attributes:
+        kind: the operator's name without namespace, overload and in-place mark, as ``add``.
+        layer: qualified name of the innermost module that executed it.
+        inputs, outputs: indices of values.
+        parameters: indices of stored tensors it reads, a product's weight and bias left out.
+        constant: another operand is a constant of the program (a Python number, a table), a float.
+        elements: elements of its (first) output.
+        taken: elements it reads to make them; of a pooling, window size x outputs.
+        rows: independent reductions of a pooling, a norm or a softmax.
+        dot: set for convolutions and matrix products.
+    """
+
+    kind: str
+    layer: str
+    inputs: tuple[int, ...]
+    outputs: tuple[int, ...]
+    parameters: tuple[int, ...] = ()
+    constant: bool = False
+    elements: int = 0
+    taken: int = 0
+    rows: int = 0
+    dot: Dot | None = None
+
+
+@dataclass(frozen=True, eq=False)
+class TracedNetwork:
+    """An executed network: operations in order, and what they read.
+
+    Attributes:
+        input_shape: (channels, height, width) of the example.
+        free_multiplications: those of products of parameters alone, which are done before inference.
+        ends: module name -> number of operations executed when it last returned.
+        outputs: indices of the values that the network returns.
+    """
+
+    ops: tuple[Op, ...]
+    values: tuple[Value, ...]
+    stored: tuple[Stored, ...]
+    quantizers: dict[str, ExecutedQuantizer]
+    input_shape: tuple[int, ...]
+    free_multiplications: int = 0
+    ends: dict[str, int] = field(default_factory=dict)
+    outputs: tuple[int, ...] = ()
+
+    @cached_property
+    def value_bits(self) -> tuple[int, ...]:
+        """Bits of an element of each value."""
+        return tuple(self._bits(v.float_bits, v.quantizers) for v in self.values)
+
+    @cached_property
+    def stored_bits(self) -> tuple[int, ...]:
+        """Bits of an element of each stored tensor."""
+        return tuple(self._bits(s.float_bits, [s.quantizer] if s.quantizer else None) for s in self.stored)
+
+    def _bits(self, float_bits: int, names: Iterable[str] | None) -> int:
+        if names is None:
+            return float_bits
+        return max((self.quantizers[n].bits if n in self.quantizers else float_bits for n in names), default=float_bits)
+
+    @cached_property
+    def weights(self) -> tuple[int, ...]:
+        """Indices of the stored tensors that are the weight of a convolution or matrix product."""
+        return tuple(dict.fromkeys(op.dot.weight for op in self.ops if op.dot and op.dot.weight is not None))
+
+    @cached_property
+    def used(self) -> tuple[int, ...]:
+        """Indices of the stored tensors that an operation reads."""
+        found: dict[int, None] = {}
+        for op in self.ops:
+            mine = (op.dot.weight, op.dot.bias) if op.dot else ()
+            found |= dict.fromkeys(i for i in (*mine, *op.parameters) if i is not None)
+        return tuple(found)
+
+    def with_sparsity(self, sparsity: float) -> "TracedNetwork":
+        """Every product's weight with this fraction of zeros in each channel (a what-if; fractional counts)."""
+        kept, weights = 1 - sparsity, set(self.weights)
+        stored = tuple(
+            replace(s, nonzeros=s.elements * kept, kept_blocks=None) if i in weights else s
+            for i, s in enumerate(self.stored)
+        )
+        return replace(self, stored=stored, ops=tuple(_scaled(op, kept) for op in self.ops))
+
+    def dense(self) -> "TracedNetwork":
+        """The same network in float32, its weights without a zero; a permutation matrix keeps its own."""
+        stored = [
+            replace(s, quantizer=None, kept_blocks=None, binary=False, float_bits=FLOAT_BITS) for s in self.stored
+        ]
+        for i in self.weights:
+            stored[i] = replace(stored[i], nonzeros=stored[i].elements)
+        values = tuple(replace(v, quantizers=None, float_bits=FLOAT_BITS) for v in self.values)
+        ops = tuple(_scaled(op, 1) for op in self.ops)
+        return replace(self, stored=tuple(stored), values=values, ops=ops, quantizers={})
+
+
+def _scaled(op: Op, kept: float) -> Op:
+    if op.dot is None or op.dot.weight is None:
+        return op
+    return replace(op, dot=replace(op.dot, nonzeros=np.full(len(op.dot.nonzeros), op.dot.terms * kept), extremes=None))

@@ -1,0 +1,222 @@
+"""Quantisation after training: grids that survive, masks that stay, outputs that come nearer."""
+
+import copy
+
+import pytest
+import torch
+from torch import nn
+
+from micronet_cli.compression.quantization.adaround import AdaRound, Reconstruction
+from micronet_cli.compression.quantization.fixed_grid import FixedGrid, FixedGrids
+from micronet_cli.compression.quantization.post_training import PostTraining
+from micronet_cli.compression.quantization.quantizer import BitsRule, OutputRule, Quantizer
+from micronet_cli.compression.quantization.weight_quantizers import RangeLinear, WeightLSQ
+from micronet_cli.functional.calibration import mse
+from micronet_cli.layers.effective_weight import attach_mask, effective_weight, original_weight
+from micronet_cli.layers.fake_quantize import WeightFakeQuantize
+from micronet_cli.layers.rules import compressible_layers
+from micronet_cli.trace.layer_inputs import has_rows, input_rows, product
+from tests.trace.test_batch_norm import random_statistics
+
+SHAPE = (3, 8, 8)
+QUICK = AdaRound(iterations=150, batch_size=256)
+
+
+def network(masked=False):
+    torch.manual_seed(0)
+    model = nn.Sequential(
+        nn.Conv2d(3, 8, 3, padding=1), nn.ReLU(),
+        nn.Conv2d(8, 8, 3, padding=1, groups=2, bias=False), nn.BatchNorm2d(8), nn.ReLU(),
+        nn.Conv2d(8, 8, 3, stride=2, groups=8), nn.SiLU(), nn.Flatten(), nn.Linear(72, 4),
+    )  # fmt: skip
+    for layer in compressible_layers(model).values() if masked else ():
+        mask = attach_mask(layer).mask
+        mask.copy_(torch.rand(mask.shape) > 0.5)
+    model.default_cfg = {"input_size": SHAPE}
+    return random_statistics(model)
+
+
+def quantized(masked=False, bits=3, input_bits=8, batches=None, quantizer=None, **options):
+    model = network(masked)
+    settings = PostTraining(**{"rows": 2048, "adaround": QUICK} | options)
+    sweep = settings.prepare(model, SHAPE)
+    (quantizer or Quantizer({"all": BitsRule(".*")}, weight_bits=bits, activation_bits=input_bits)).attach(model)
+    batches = images() if batches is None else batches
+    sweep.calibrate(model.eval(), batches)
+    lines = list(sweep.run(model, batches))
+    return model, sweep, lines
+
+
+def images(count=2):
+    return [torch.randn(32, *SHAPE, generator=torch.Generator().manual_seed(n)) for n in range(count)]
+
+
+@torch.no_grad()
+def distance(model, sweep):
+    return float((model(images()[0]) - sweep.reference(images()[0])).square().mean())
+
+
+OFF = {"equalize": False, "correct_bias": False, "adaround": None}
+
+
+@pytest.mark.parametrize("masked", [False, True])
+@pytest.mark.parametrize(("bits", "symmetric"), [(4, False), (2.5, False), (3, True)])
+def test_rounded_weights_keep_to_the_grid_and_masks_to_zero(masked, bits, symmetric):
+    rules = {"all": BitsRule(".*")}
+    quantizer = Quantizer(rules, bits, 8, weight=RangeLinear(symmetric=symmetric))
+    model, sweep, lines = quantized(masked, quantizer=quantizer)
+    assert [line["layer"] for line in lines] == ["0", "2", "5", "8"]
+    for name, layer in compressible_layers(model).items():
+        parts = effective_weight(layer)
+        assert max(channel.unique().numel() for channel in layer.weight) <= parts.fake_quantize.levels
+        # The original is on the grid itself, so nothing is left to round.
+        torch.testing.assert_close(layer.weight, original_weight(layer), rtol=1e-5, atol=1e-6)
+        floats = sweep.reference.get_submodule(name).weight
+        step = 1 / parts.fake_quantize.scale
+        assert ((layer.weight - floats).abs() <= 1.5 * step + 1e-5).all()
+        if masked:
+            assert (layer.weight[~parts.mask] == 0).all()
+            assert layer.weight.any()
+
+
+def test_learned_rounding_is_not_the_nearest_and_lowers_the_error():
+    model, _, lines = quantized(**OFF | {"adaround": AdaRound(iterations=500, batch_size=256)})
+    plain, _, _ = quantized(**OFF)
+    assert not torch.equal(model[2].weight, plain[2].weight)
+    assert torch.equal(effective_weight(model[0]).fake_quantize.scale, effective_weight(plain[0]).fake_quantize.scale)
+    assert all(line["error"] < line["error_before"] for line in lines)
+
+
+def test_each_part_brings_the_output_nearer():
+    nearest, corrected, rounded = (
+        distance(*quantized(**options)[:2])
+        for options in (OFF, OFF | {"correct_bias": True}, OFF | {"correct_bias": True, "adaround": QUICK})
+    )
+    assert rounded < corrected < nearest
+
+
+def test_the_rounding_never_ends_above_the_nearest():
+    _, _, lines = quantized(**OFF | {"adaround": AdaRound(iterations=1)})
+    assert all(line["error"] <= line["error_before"] for line in lines)
+
+
+def test_corrected_means_are_those_of_the_float_network():
+    model, sweep, _ = quantized(bits=2, **OFF | {"correct_bias": True, "rows": 10**6})
+    with torch.no_grad():
+        for end in (1, 4, 6, 9):  # behind each layer and its BatchNorm
+            start = {1: 0, 4: 2, 6: 5, 9: 8}[end]
+            means = [
+                torch.cat([net[: start + (2 if end == 4 else 1)](batch) for batch in images()]).transpose(0, 1)
+                for net in (model, sweep.reference)
+            ]
+            torch.testing.assert_close(means[0].flatten(1).mean(1), means[1].flatten(1).mean(1), rtol=1e-3, atol=1e-3)
+
+
+def test_ranges_come_from_the_float_network():
+    model, sweep, _ = quantized(activation_range=None, **OFF, quantizer=Quantizer(
+        {"all": BitsRule(".*")}, outputs={"norm": OutputRule("3")}
+    ))  # fmt: skip
+    with torch.no_grad():
+        seen = [sweep.reference[:5](batch) for batch in images()]
+    rate = 0.99 / 1.99
+    wanted = rate * seen[0].amax() + (1 - rate) * seen[1].amax()
+    assert model[5].input_fake_quantize.high.item() == pytest.approx(wanted.item(), rel=1e-4)
+    assert model[3].output_fake_quantize.low < 0
+    assert not any(module.training for module in model.modules())
+    other, _, _ = quantized(activation_range=mse, input_bits=4, **OFF)
+    assert other[5].input_fake_quantize.high < model[5].input_fake_quantize.high
+
+
+def test_folded_batch_norms_are_corrected_too():
+    folding = Quantizer({"all": BitsRule(".*")}, 3, 8, fold_batch_norm=True)
+    model, sweep, lines = quantized(quantizer=folding)
+    assert isinstance(model[3], nn.Identity)
+    assert len(lines) == 4
+    plain = quantized(quantizer=copy.deepcopy(folding), **OFF)[0]
+    assert distance(model, sweep) < distance(plain, sweep)
+
+
+def test_a_grid_that_is_taken_anew_is_another_one():
+    """Why ranges are stored: rounding an extreme weight inwards moves a range that is re-derived."""
+    weight = torch.tensor([[-0.53, 0.2, 1.0]])
+    tracked = WeightFakeQuantize(4)
+    scale, zero_point = tracked.qparams(weight)
+    rounded = (torch.tensor([[0.0, 7.0, 14.0]]) + zero_point) / scale
+    assert not torch.equal(tracked(rounded), rounded)
+    assert torch.equal(FixedGrid(tracked, weight)(rounded), rounded)
+
+
+def test_stored_ranges_start_as_the_range_linear_grid():
+    model = network(masked=True)
+    Quantizer({"all": BitsRule(".*")}).attach(model)
+    before = {name: layer.weight.clone() for name, layer in compressible_layers(model).items()}
+    FixedGrids().attach(model)
+    FixedGrids().attach(model)
+    assert all(torch.equal(layer.weight, before[name]) for name, layer in compressible_layers(model).items())
+
+
+def test_other_weight_schemes_are_refused():
+    with pytest.raises(ValueError, match=r"quantize\.weight: 0 has LearnedStepWeight; range-linear"):
+        quantized(quantizer=Quantizer({"all": BitsRule(".*")}, weight=WeightLSQ()))
+
+
+def test_a_quantised_network_is_refused():
+    model = network()
+    Quantizer({"all": BitsRule("2")}).attach(model)
+    with pytest.raises(ValueError, match="quantised already"):
+        PostTraining().prepare(model, SHAPE)
+
+
+def test_layers_that_are_no_rows_are_named():
+    model = nn.Sequential(nn.Conv2d(3, 4, 3, padding=1, padding_mode="circular"), nn.ReLU(), nn.Conv2d(4, 4, 3))
+    sweep = PostTraining().prepare(model.eval(), SHAPE)
+    Quantizer({"all": BitsRule(".*")}).attach(model)
+    assert sweep.layers(model) == (["2"], ["0"])
+    assert not has_rows(model[0])
+
+
+@pytest.mark.parametrize("per_image", [5, 10**4])
+def test_rows_give_what_the_layer_gives(per_image):
+    model = network()
+    batch = images(1)[0]
+    kinds = {}
+    for name, layer in compressible_layers(model).items():
+        layer.register_forward_hook(lambda m, i, o, name=name: kinds.__setitem__(name, o))
+        (rows,) = input_rows([model], name, [batch], per_image, torch.Generator().manual_seed(1))
+        made = product(rows, layer.weight) + (0 if layer.bias is None else layer.bias)
+        with torch.no_grad():
+            model(batch)
+        outputs = kinds[name].flatten(2).transpose(1, 2).flatten(0, 1) if kinds[name].dim() == 4 else kinds[name]
+        if per_image > 100:
+            torch.testing.assert_close(made, outputs, rtol=1e-4, atol=1e-4)
+        else:
+            assert len(made) == 32 * (1 if name == "8" else 5)
+            assert (torch.cdist(made, outputs).amin(1) < 1e-2).all()
+
+
+def test_one_weight_is_rounded_up_where_the_output_wants_it():
+    """0.3 and 0.45 with equal inputs: the nearest gives 0, the sum 0.75 is better served by one step."""
+    layer = nn.Linear(3, 1, bias=False)
+    layer.weight.data = torch.tensor([[0.3, 0.45, 15.0]])
+    Quantizer({"all": BitsRule(".*", activation_bits=None)}).attach(model := nn.Sequential(layer))
+    FixedGrids().attach(model)
+    assert layer.weight.tolist() == [[0, 0, 15]]
+    rows = torch.randn(1, 64, 1).expand(-1, -1, 3).contiguous()
+    target = product(rows, torch.tensor([[0.3, 0.45, 15.0]]))
+    AdaRound(iterations=500, batch_size=64).round(layer, Reconstruction(rows, target, lambda made: made))
+    assert layer.weight.tolist() == [[0, 1, 15]]
+
+
+@pytest.mark.parametrize(
+    ("make", "said"),
+    [
+        (lambda: AdaRound(iterations=0), "iterations=0"),
+        (lambda: AdaRound(warmup=1), "warmup=1"),
+        (lambda: AdaRound(lr=0), "lr=0"),
+        (lambda: PostTraining(images=0), "images=0"),
+        (lambda: PostTraining(rows=0), "rows=0"),
+    ],
+)
+def test_impossible_settings_are_refused(make, said):
+    with pytest.raises(ValueError, match=said):
+        make()

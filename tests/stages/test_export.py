@@ -1,0 +1,94 @@
+"""``stage=export`` and what is done with its file, as a user types it."""
+
+import json
+
+import pytest
+import torch
+
+import micronet_cli
+from tests.conftest import TINY, metrics_of
+from tests.test_real_data import CIFAR, WEIGHTS, needs_cifar
+
+
+@pytest.fixture(scope="module")
+def quantised(tmp_path_factory):
+    from micronet_cli.command.cli import main
+
+    run = tmp_path_factory.mktemp("export") / "qat"
+    main(["stage=qat", *TINY, "quantize=w4a4", "prune=agp", "trainer.max_steps=6", f"hydra.run.dir={run}"])
+    return run
+
+
+def test_exported_network_is_evaluated_and_scored_like_its_checkpoint(quantised, micronet):
+    run = micronet("stage=export", f"init_from={quantised}", "export.licence=CC-BY-4.0")
+    exported, trained = metrics_of(run), metrics_of(quantised)
+    assert exported["status"] == "completed"
+    assert exported["file_bytes"] == (run / "model.mnet").stat().st_size
+    assert exported["storage_bytes"] == trained["storage_bytes"]
+    report = json.loads((run / "export.json").read_text())
+    assert sum(stream["bytes"] for stream in report["streams"].values()) == report["file_bytes"]
+    assert report["comparison"]["float64"]["differing_codes"] == 0
+    assert report["compared_images"] == "test"
+    assert report["certificate"]["layer1.0.conv1"]["max_bits"] <= 16
+    assert set(report["layers"]) == {"conv1", "linear", *report["certificate"]}
+    assert report["onnx"]["model.onnx"]["bytes"] == (run / "model.onnx").stat().st_size
+    assert report["onnx"]["model.onnx"]["equal_predictions"] >= 0.75  # of 8 images, one may lie on a tie
+    evaluated = micronet("stage=eval", f"init_from={run / 'model.mnet'}")
+    assert metrics_of(evaluated)["images"] == 359
+    assert metrics_of(evaluated)["top1"] == pytest.approx(trained["top1"], abs=0.3)
+    assert (evaluated / "model.mnet").read_bytes() == (run / "model.mnet").read_bytes()
+    scored = micronet("stage=score", f"init_from={evaluated}", "score.accumulator=integer")
+    wanted = metrics_of(micronet("stage=score", f"init_from={quantised}", "score.accumulator=integer"))
+    assert metrics_of(scored)["micronet_score"] == wanted["micronet_score"] < trained["micronet_score"]
+    model = micronet_cli.load(str(run / "model.mnet")).double()
+    with torch.no_grad():
+        assert model(torch.zeros(1, 3, 16, 16, dtype=torch.float64)).shape == (1, 10)
+
+
+def test_packed_network_is_not_trained_nor_packed_again(quantised, micronet, mistake):
+    run = micronet("stage=export", f"init_from={quantised}", "export.onnx=false", "export.entropy=false")
+    file = run / "model.mnet"
+    assert "packed" in mistake("stage=qat", f"init_from={file}", "quantize=w8a8")
+    assert "packed" in mistake("stage=train", f"init_from={file}")
+    assert "packed" in mistake("stage=score", f"init_from={file}", "prune=agp")
+    assert "packed already" in mistake("stage=export", f"init_from={file}")
+
+
+def test_damaged_file_is_a_users_mistake(quantised, micronet, mistake, tmp_path):
+    run = micronet("stage=export", f"init_from={quantised}", "export.onnx=false", "export.images=1")
+    damaged = tmp_path / "damaged.mnet"
+    damaged.write_bytes((run / "model.mnet").read_bytes()[:-100])
+    assert "truncated or damaged" in mistake("stage=eval", f"init_from={damaged}")
+    assert "at least 1" in mistake("stage=export", f"init_from={quantised}", "export.images=0")
+    assert "no such file" in mistake("stage=score", "init_from=nothing.mnet")
+
+
+def test_network_that_packs_into_something_else_is_no_success(quantised, mistake, monkeypatch, tmp_path):
+    from micronet_cli.artifact import pack as module
+
+    right = module.gain_and_shift
+    monkeypatch.setattr(module, "gain_and_shift", lambda norm: (2 * right(norm)[0], right(norm)[1]))
+    said = mistake("stage=export", f"init_from={quantised}", "export.onnx=false", "export.images=2")
+    assert "differs from its checkpoint" in said
+    assert not list(tmp_path.rglob("model.mnet"))
+
+
+@needs_cifar
+@pytest.mark.slow
+def test_real_network_predicts_the_same_on_the_test_images(micronet):
+    from micronet_cli import checkpoint
+    from micronet_cli.artifact.compare import compare
+
+    data = ("data=imagefolder", f"data.train={CIFAR / 'train.tar'}", f"data.test={CIFAR / 'test.tar'}")
+    start = ("model=resnet20", f"model.weights={WEIGHTS}", *data, "trainer.max_steps=20")
+    trained = micronet("stage=qat", *start, "prune=agp", "prune.rules.conv.sparsity=0.6", "quantize=w4a4")
+    run = micronet("stage=export", f"init_from={trained}", "export.onnx=false", "export.images=5000")
+    exact = json.loads((run / "export.json").read_text())["comparison"]["float64"]
+    assert exact["images"] == 5000
+    assert exact["unexplained"] == 0
+    assert exact["same_codes"] >= 4950
+    assert exact["same_predictions"] >= 4995
+    top1 = metrics_of(micronet("stage=eval", f"init_from={run}"))["top1"]
+    assert top1 == pytest.approx(metrics_of(trained)["top1"], abs=0.1)
+    networks = [checkpoint.load(str(where)).model for where in (trained, run)]
+    assert compare(*networks, torch.randn(2, 3, 32, 32), torch.float32).same_predictions == 2
