@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
 from micronet_cli.errors import Interrupted, JobsFailed, UserError
+from micronet_cli.torch_internals import BatchNorm
 
 T = TypeVar("T")
 
@@ -130,7 +131,7 @@ def average_batch_norm(model: nn.Module) -> None:
     if not dist.is_initialized():
         return
     for module in model.modules():
-        if isinstance(module, nn.modules.batchnorm._BatchNorm) and module.running_mean is not None:
+        if isinstance(module, BatchNorm) and module.running_mean is not None:
             for buffer in (module.running_mean, module.running_var):
                 dist.all_reduce(buffer)
                 buffer.div_(world_size())

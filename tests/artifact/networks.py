@@ -13,7 +13,7 @@ from micronet_cli.compression.pruning.pruner import Pruner, SparsityRule
 from micronet_cli.compression.quantization.quantizer import BitsRule, Quantizer
 from micronet_cli.models import cifar_resnet  # noqa: F401
 from micronet_cli.models.model import InputSpec
-from micronet_cli.trace.batch_norm import BatchNorm
+from micronet_cli.torch_internals import BatchNorm
 
 HIDDEN = "(?!{stem}$).*"
 CLASSES = ["a", "b", "c"]

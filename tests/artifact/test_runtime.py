@@ -18,9 +18,10 @@ from micronet_cli.functional.counting import signed_width
 from micronet_cli.functional.granularity import NM, Block, Filter
 from micronet_cli.layers.effective_weight import attach_effective_weight, original_weight
 from micronet_cli.layers.integer import certified_widths, integer_input
+from micronet_cli.layers.plain_product import runs_linear
 from micronet_cli.layers.rules import compressible_layers
 from micronet_cli.scoring import rule_set, score_with
-from micronet_cli.trace.batch_norm import BatchNorm, runs_linear
+from micronet_cli.torch_internals import BatchNorm
 from micronet_cli.trace.trace import Trace
 from tests.artifact.networks import header, network, packed
 

@@ -8,11 +8,13 @@ import torch
 from timm.layers import StdConv2d
 from torch import nn
 
+from micronet_cli.compression.quantization.folding import fold_batch_norms
 from micronet_cli.compression.quantization.quantizer import BitsRule, Quantizer
+from micronet_cli.layers.batch_norm import gain_and_shift
 from micronet_cli.layers.effective_weight import attach_mask
 from micronet_cli.layers.fake_quantize import ActivationFakeQuantize, attach_output_fake_quantize
 from micronet_cli.models import cifar_resnet  # noqa: F401  registers its networks
-from micronet_cli.trace.batch_norm import batch_norm_pairs, fold_batch_norms, gain_and_shift
+from micronet_cli.trace.batch_norm import batch_norm_pairs
 
 
 def random_statistics(model: nn.Module) -> nn.Module:

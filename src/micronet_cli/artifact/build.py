@@ -17,7 +17,7 @@ from micronet_cli.compression.pruning.removal import Removal
 from micronet_cli.errors import UserError
 from micronet_cli.layers.rules import compressible_layers
 from micronet_cli.models.model import InputSpec, Model
-from micronet_cli.trace.batch_norm import BatchNorm
+from micronet_cli.torch_internals import BatchNorm
 
 MODEL = "micronet_cli.models.model.Model"
 DATA = "micronet_cli.data."

@@ -20,12 +20,13 @@ from micronet_cli.artifact.onnx_graph import hold_biases, pack_codes, split_clip
 from micronet_cli.artifact.onnx_operators import TRANSLATIONS, QuantizedActivation, QuantizedWeight, quiet
 from micronet_cli.errors import UserError
 from micronet_cli.functional.quantization import quant_max
+from micronet_cli.layers.batch_norm import gain_and_shift, remove_batch_norm
 from micronet_cli.layers.effective_weight import effective_weight, original_weight
 from micronet_cli.layers.fake_quantize import ActivationFakeQuantize
 from micronet_cli.layers.rules import compressible_layers
 from micronet_cli.network import Network
 from micronet_cli.runs.directory import write_bytes
-from micronet_cli.trace.batch_norm import batch_norm_pairs, gain_and_shift, remove_batch_norm
+from micronet_cli.trace.batch_norm import batch_norm_pairs
 
 INPUT, OUTPUT = "images", "logits"
 OPSET = 21  # the first with 4-bit QuantizeLinear

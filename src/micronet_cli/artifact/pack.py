@@ -19,10 +19,13 @@ from micronet_cli.artifact.entries import Activation, Layer, Parameter
 from micronet_cli.artifact.stored_weights import code_digits, covered, pack_positions, smallest_positions
 from micronet_cli.functional.packing import ZERO_POINT_BITS, pack_digits, pack_range, radix_word, to_fixed
 from micronet_cli.functional.quantization import quant_max
+from micronet_cli.layers.batch_norm import gain_and_shift, remove_batch_norm
 from micronet_cli.layers.effective_weight import effective_weight, original_weight
 from micronet_cli.layers.fake_quantize import ActivationFakeQuantize, WeightFakeQuantize
+from micronet_cli.layers.plain_product import runs_linear
 from micronet_cli.layers.rules import compressible_layers
-from micronet_cli.trace.batch_norm import BatchNorm, batch_norm_pairs, gain_and_shift, remove_batch_norm, runs_linear
+from micronet_cli.torch_internals import BatchNorm
+from micronet_cli.trace.batch_norm import batch_norm_pairs
 
 # Largest over smallest scale up to which int32 with one exponent takes the place of float32: its error is 2^-32 of the
 # largest, which is what a quantiser behind all channels sees, and the smallest channel still has 16 bits.

@@ -16,6 +16,7 @@ from micronet_cli.artifact.format import Cursor, Damaged, read
 from micronet_cli.artifact.stored_weights import integers_of, unpack_positions
 from micronet_cli.errors import UserError
 from micronet_cli.functional.packing import packed_bytes, unpack_digits, unpack_range
+from micronet_cli.layers.batch_norm import remove_batch_norm
 from micronet_cli.layers.effective_weight import attach_mask, original_weight
 from micronet_cli.layers.fake_quantize import attach_input_fake_quantize, attach_output_fake_quantize
 from micronet_cli.layers.integer import (
@@ -26,8 +27,9 @@ from micronet_cli.layers.integer import (
     attach_rescale,
     exact_dtype,
 )
+from micronet_cli.layers.plain_product import runs_linear
 from micronet_cli.layers.rules import compressible_layers
-from micronet_cli.trace.batch_norm import BatchNorm, remove_batch_norm, runs_linear
+from micronet_cli.torch_internals import BatchNorm
 
 SUFFIX = ".mnet"
 

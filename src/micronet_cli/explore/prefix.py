@@ -11,9 +11,9 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.utils._pytree import tree_leaves, tree_map
 
 from micronet_cli.layers.rules import shared_parameters
+from micronet_cli.torch_internals import memory_of, tree_leaves, tree_map, version_of
 
 
 @dataclass(slots=True)
@@ -47,8 +47,8 @@ class Prefix:
         self._clock = 0
         versions: list[tuple[tuple[nn.Module, int], Tensor, int]] = []
         self._run(example[:1], lambda *call: self._watch(versions, *call))
-        self._overwritten = {key for key, tensor, version in versions if tensor._version != version}
-        kept = {t.untyped_storage()._cdata: t.untyped_storage().nbytes() for _, t, _ in versions}
+        self._overwritten = {key for key, tensor, version in versions if version_of(tensor) != version}
+        kept = {memory_of(t): t.untyped_storage().nbytes() for _, t, _ in versions}
         self.bytes_per_image = sum(kept.values())
 
     def record(self, images: Tensor) -> Tensor:
@@ -80,11 +80,11 @@ class Prefix:
 
     def _watch(self, versions: list, key: tuple[nn.Module, int], forward: Callable, inputs: tuple, named: dict) -> Any:
         """Note which outputs are written to later, and who writes to an input."""
-        given = [(t, t._version) for t in _tensors((inputs, named))]
+        given = [(t, version_of(t)) for t in _tensors((inputs, named))]
         output = forward(*inputs, **named)
-        if any(t._version != version for t, version in given):
+        if any(version_of(t) != version for t, version in given):
             self._writes.add(key[0])
-        versions += [(key, t, t._version) for t in _tensors(output)]
+        versions += [(key, t, version_of(t)) for t in _tensors(output)]
         return output
 
     def _record(self, key: tuple[nn.Module, int], forward: Callable, inputs: tuple, named: dict) -> Any:

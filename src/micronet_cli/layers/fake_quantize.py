@@ -19,6 +19,7 @@ from micronet_cli.functional.quantization import (
     range_symmetric,
     tensor_range,
 )
+from micronet_cli.torch_internals import forward_hooks_of, forward_pre_hooks_of
 
 RangeGranularity = Literal["per_channel", "per_tensor"]
 
@@ -177,12 +178,12 @@ def quantize_output(module: nn.Module, inputs: tuple, output: Tensor) -> Tensor:
 
 def attach_input_fake_quantize(layer: nn.Module, quantizer: FakeQuantize | None) -> None:
     """Quantise the layer's input by ``quantizer``, in place of what was there; None takes it away."""
-    _attach(layer, "input_fake_quantize", quantizer, layer._forward_pre_hooks, quantize_input)
+    _attach(layer, "input_fake_quantize", quantizer, forward_pre_hooks_of(layer), quantize_input)
 
 
 def attach_output_fake_quantize(module: nn.Module, quantizer: FakeQuantize | None) -> None:
     """Quantise the module's output by ``quantizer``, in place of what was there; None takes it away."""
-    _attach(module, "output_fake_quantize", quantizer, module._forward_hooks, quantize_output)
+    _attach(module, "output_fake_quantize", quantizer, forward_hooks_of(module), quantize_output)
 
 
 def _attach(

@@ -7,11 +7,10 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.utils._pytree import tree_leaves
 from torch.utils.hooks import RemovableHandle
 
 from micronet_cli.layers.rules import compressible_layers
-from micronet_cli.trace.batch_norm import BatchNorm
+from micronet_cli.torch_internals import BatchNorm, memory_of, operator_name, tree_leaves, writes_to_inputs
 from micronet_cli.trace.execution import Execution
 
 POINTWISE = frozenset(
@@ -141,12 +140,12 @@ class _Execution(Execution):
             return result
         outputs = [leaf for leaf in tree_leaves(result) if isinstance(leaf, Tensor)]
         sources = dict.fromkeys(self._values[id(leaf)] for leaf in read)
-        if func._schema.is_mutable:
+        if writes_to_inputs(func):
             # Other views of the memory see the change: no chain may go through them.
-            for other in self._sharing[_memory(read[0])]:
+            for other in self._sharing[memory_of(read[0])]:
                 if (value := self._values[other]) not in sources:
                     self._readers[value].append(None)
-        kind = func._schema.name.removeprefix("aten::").rstrip("_")
+        kind = operator_name(func).rstrip("_")
         shapes = [leaf.detach() for leaf in (read[0], *outputs[:1])]
         makes = [self._new_value(out) for out in outputs]
         unary = len(sources) == 1 and makes
@@ -161,7 +160,7 @@ class _Execution(Execution):
     def _new_value(self, tensor: Tensor) -> int:
         self._values[id(tensor)] = number = len(self._alive)
         self._alive.append(tensor)
-        self._sharing[_memory(tensor)].append(id(tensor))
+        self._sharing[memory_of(tensor)].append(id(tensor))
         return number
 
     def hooks(self) -> Iterator[RemovableHandle]:
@@ -217,7 +216,3 @@ def _keeps_channels(op: _Op) -> bool:
     if op.kind == "mean" and isinstance(op.call, _Call) and op.call.arguments and op.call.arguments[0]:
         return not {dim % op.source.dim() for dim in op.call.arguments[0]} & {0, 1}
     return op.kind in ("view", "_unsafe_view", "reshape", "squeeze") and op.result.shape == op.source.shape[:2]
-
-
-def _memory(tensor: Tensor) -> int:
-    return tensor.untyped_storage()._cdata

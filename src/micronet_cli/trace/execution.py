@@ -6,8 +6,9 @@ from typing import Any
 
 import torch
 from torch import nn
-from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.hooks import RemovableHandle
+
+from micronet_cli.torch_internals import TorchDispatchMode
 
 
 class Execution(TorchDispatchMode):

@@ -6,6 +6,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from micronet_cli.torch_internals import operator_name
+
 
 def _names(text: str) -> frozenset[str]:
     return frozenset(text.split())
@@ -39,7 +41,7 @@ def kind_of(func: Any, args: tuple, kwargs: dict) -> str:
     Operators that do different things are told apart: ``gelu_tanh``, ``clamp_min`` for a clamp with one bound, and
     ``instance_norm`` for a BatchNorm that takes its statistics from the example itself.
     """
-    name = func._schema.name.partition("::")[2]
+    name = operator_name(func)
     if name == "native_batch_norm" and args[5]:
         return "instance_norm"
     if name == "gelu" and kwargs.get("approximate") == "tanh":

@@ -7,6 +7,7 @@ import torch
 from torch import Tensor, nn
 
 from micronet_cli.functional.patches import sampled_patches
+from micronet_cli.torch_internals import reversed_padding
 
 
 class _ReachedError(Exception):
@@ -76,7 +77,7 @@ def _draw(layer: nn.Module, x: Tensor, count: int, generator: torch.Generator) -
 def _output_size(layer: nn.Module, x: Tensor) -> tuple[int, ...]:
     if not isinstance(layer, nn.Conv2d):
         return tuple(x.shape[1:-1])
-    left, right, top, bottom = layer._reversed_padding_repeated_twice
+    left, right, top, bottom = reversed_padding(layer)
     sizes = (x.shape[2] + top + bottom, x.shape[3] + left + right)
     return tuple(
         (size - dilation * (kernel - 1) - 1) // stride + 1
@@ -90,7 +91,7 @@ def _rows(layer: nn.Module, x: Tensor, positions: Tensor) -> Tensor:
         return flat[torch.arange(len(x), device=x.device)[:, None], positions].reshape(1, -1, x.shape[-1])
     width = _output_size(layer, x)[1]
     patches = sampled_patches(
-        x, layer.kernel_size, layer.stride, layer.dilation, layer._reversed_padding_repeated_twice,
+        x, layer.kernel_size, layer.stride, layer.dilation, reversed_padding(layer),
         positions // width, positions % width,
     )  # fmt: skip
     return patches.unflatten(1, (layer.groups, -1)).transpose(0, 1).flatten(2)

@@ -11,8 +11,8 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torch.utils._python_dispatch import TorchDispatchMode
 
+from micronet_cli.torch_internals import TorchDispatchMode, memory_of
 from micronet_cli.trace.kinds import FACTORIES, MOVES, PRODUCTS, keeps_bits, kind_of, program_constant, reduction
 from micronet_cli.trace.products import Shape, product_shape
 from micronet_cli.trace.records import FLOAT_BITS, Dot, Op, Stored, Value
@@ -51,11 +51,11 @@ class Recorder(TorchDispatchMode):
 
     def activation(self, tensor: Tensor) -> int | None:
         """Index of the value that the tensor is a view of, None for a constant."""
-        return self._activations.get(storage_of(tensor))
+        return self._activations.get(memory_of(tensor))
 
     def root(self, tensor: Tensor) -> int | None:
         """Index of the stored tensor behind a constant, None where nothing is stored for it."""
-        return self._roots.get(storage_of(tensor))
+        return self._roots.get(memory_of(tensor))
 
     def add_input(self, tensor: Tensor) -> None:
         """Make the tensor an activation."""
@@ -64,7 +64,7 @@ class Recorder(TorchDispatchMode):
     def add_stored(self, tensor: Tensor, name: str, layer: str, quantizer: str | None = None) -> int:
         """Make the tensor a stored one, in place of what was known about it."""
         self._alive.append(tensor)
-        self._roots[storage_of(tensor)] = len(self.stored)
+        self._roots[memory_of(tensor)] = len(self.stored)
         self.sources.append(tensor)
         elements = tensor.numel()
         self.stored.append(Stored(name, layer, elements, elements, _float_bits(tensor), quantizer))
@@ -76,7 +76,7 @@ class Recorder(TorchDispatchMode):
         self._alive.append(meta)
         root = self.root(tensor)
         if root is not None:
-            self._roots[storage_of(meta)] = root
+            self._roots[memory_of(meta)] = root
         return meta
 
     def rename_stored(self, tensor: Tensor, name: str, layer: str) -> None:
@@ -93,7 +93,7 @@ class Recorder(TorchDispatchMode):
         if value is None:
             self.add_stored(result, quantizer, self.stack[-1], quantizer)
             return
-        self._activations.pop(storage_of(result), None)
+        self._activations.pop(memory_of(result), None)
         made = self._new_value(result, frozenset([quantizer]))
         elements = result.numel()
         self.ops.append(Op("quantize", self.stack[-1], (value,), (made,), elements=elements, taken=elements))
@@ -111,7 +111,7 @@ class Recorder(TorchDispatchMode):
 
     def _new_value(self, tensor: Tensor, quantizers: frozenset[str] | None) -> int:
         self._alive.append(tensor)
-        key, index = storage_of(tensor), len(self.values)
+        key, index = memory_of(tensor), len(self.values)
         old = self._activations.get(key)
         buffer = index if old is None else self.values[old].buffer
         self.values.append(Value(tensor.numel(), buffer, _float_bits(tensor), quantizers))
@@ -139,7 +139,7 @@ class Recorder(TorchDispatchMode):
             self._constant(kind, args, tensors, outputs)
         elif self.inside:
             for out in outputs:
-                self._activations.setdefault(storage_of(out), self._activations[storage_of(reads[0])])
+                self._activations.setdefault(memory_of(out), self._activations[memory_of(reads[0])])
         elif outputs:
             self._record(kind, args, tensors, outputs)
         return result
@@ -154,7 +154,7 @@ class Recorder(TorchDispatchMode):
         for out in outputs:
             if self.root(out) is None:
                 if kind in MOVES and len(roots) == 1:
-                    self._roots[storage_of(out)] = roots[0]
+                    self._roots[memory_of(out)] = roots[0]
                 else:
                     origin = self.stored[roots[0]]
                     self.add_stored(out, f"{origin.name} ({kind})", origin.layer)
@@ -218,11 +218,6 @@ class Recorder(TorchDispatchMode):
                 return None
             tags |= source
         return tags
-
-
-def storage_of(tensor: Tensor) -> int:
-    """Address of the memory that the tensor is a view of."""
-    return tensor.untyped_storage()._cdata
 
 
 def _float_bits(tensor: Tensor) -> int:

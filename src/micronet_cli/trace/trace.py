@@ -9,7 +9,6 @@ import torch
 from torch import Tensor, nn
 from torch.nn.modules.module import register_module_forward_hook, register_module_forward_pre_hook
 from torch.nn.utils.parametrize import ParametrizationList
-from torch.utils._pytree import tree_leaves
 
 from micronet_cli.layers.effective_weight import effective_weight
 from micronet_cli.layers.fake_quantize import ActivationFakeQuantize, FakeQuantize
@@ -17,8 +16,9 @@ from micronet_cli.layers.integer import Rescale
 from micronet_cli.scoring.charges import Charge
 from micronet_cli.scoring.fold import fold_batch_norms
 from micronet_cli.scoring.rules import Rules
+from micronet_cli.torch_internals import flat_weights, memory_of, set_flat_weights, tree_leaves, uncompiled, version_of
 from micronet_cli.trace.products import Shape
-from micronet_cli.trace.recorder import Recorder, storage_of
+from micronet_cli.trace.recorder import Recorder
 from micronet_cli.trace.records import ExecutedQuantizer, TracedNetwork
 from micronet_cli.trace.weights import WeightReader
 
@@ -34,7 +34,7 @@ class Trace:
 
     def __init__(self, model: nn.Module, input_shape: Sequence[int]) -> None:
         # A compiled model hides the one whose operations are counted.
-        self.model, self.input_shape = getattr(model, "_orig_mod", model), tuple(input_shape)
+        self.model, self.input_shape = uncompiled(model), tuple(input_shape)
         self._trace()
 
     def _trace(self) -> None:
@@ -52,8 +52,8 @@ class Trace:
             for (index, dot), shape in zip(dots, products, strict=True)
             if dot.weight is not None
         ]
-        owners = {storage_of(tensor) for tensor in self._tensors()}
-        self._derived = any(r.operand is not None and storage_of(r.operand) not in owners for _, r in self._readers)
+        owners = {memory_of(tensor) for tensor in self._tensors()}
+        self._derived = any(r.operand is not None and memory_of(r.operand) not in owners for _, r in self._readers)
         self._signature = self._structure()
 
     def _tensors(self) -> list[Tensor]:
@@ -61,7 +61,7 @@ class Trace:
 
     def _structure(self) -> tuple:
         """What the trace depends on: the modules, and all values where weights are computed from them."""
-        versions = [tensor._version for tensor in self._tensors()] if self._derived else []
+        versions = [version_of(tensor) for tensor in self._tensors()] if self._derived else []
         return (*(id(module) for module in self.model.modules()), *versions)
 
     def _reader(self, shape: Shape, weight: int, source: Tensor | None) -> WeightReader:
@@ -69,7 +69,7 @@ class Trace:
         assert source is not None
         layer = self._modules.get(self._network.stored[weight].name.removesuffix(".weight"))
         effective = layer is not None and effective_weight(layer) is not None
-        direct = effective and storage_of(shape.weight) == storage_of(source)
+        direct = effective and memory_of(shape.weight) == memory_of(source)
         return WeightReader(shape, source, layer if direct else None)
 
     def read(self, codes: bool = False, block: Sequence[int] | None = None) -> TracedNetwork:
@@ -158,8 +158,8 @@ def _watched(model: nn.Module, recorder: Recorder) -> Iterator[dict[str, int]]:
         recorder.stack.append(names.get(module, recorder.stack[-1]))
         recorder.inside += isinstance(module, FakeQuantize | Rescale)
         if isinstance(module, nn.RNNBase):
-            replaced[module] = module._flat_weights
-            module._flat_weights = [recorder.stand_in(weight) for weight in module._flat_weights]
+            replaced[module] = flat_weights(module)
+            set_flat_weights(module, [recorder.stand_in(weight) for weight in flat_weights(module)])
 
     def leave(module: nn.Module, inputs: tuple, output: Any) -> None:
         name = recorder.stack.pop()
@@ -171,7 +171,7 @@ def _watched(model: nn.Module, recorder: Recorder) -> Iterator[dict[str, int]]:
             recorder.inside -= 1
             recorder.rescaled(inputs[0], name.rpartition(".")[0], module.bias and module.bias.stored)
         elif isinstance(module, nn.RNNBase):
-            module._flat_weights = replaced.pop(module)
+            set_flat_weights(module, replaced.pop(module))
         elif isinstance(module, ParametrizationList) and isinstance(output, Tensor):
             layer, _, tensor = name.partition(_PARAMETRIZED)
             recorder.rename_stored(output, f"{layer}.{tensor}", layer)
@@ -183,4 +183,4 @@ def _watched(model: nn.Module, recorder: Recorder) -> Iterator[dict[str, int]]:
         for handle in handles:
             handle.remove()
         for module, weights in replaced.items():
-            module._flat_weights = weights
+            set_flat_weights(module, weights)

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from micronet_cli.functional.packing import used_blocks
 from micronet_cli.layers.effective_weight import effective_weight, original_weight
 from micronet_cli.layers.fake_quantize import FakeQuantize, WeightFakeQuantize
+from micronet_cli.torch_internals import version_of
 from micronet_cli.trace.products import Shape
 from micronet_cli.trace.records import FLOAT_BITS, Dot, Stored
 
@@ -75,9 +76,9 @@ class WeightReader:
         original = self.layer.parametrizations["weight"].original
         steps = () if quantizer is None else (*quantizer.parameters(), *quantizer.buffers())
         return (
-            original._version,
-            None if mask is None else (id(mask), mask._version),
-            None if quantizer is None else (id(quantizer), quantizer.bits, *(step._version for step in steps)),
+            version_of(original),
+            None if mask is None else (id(mask), version_of(mask)),
+            None if quantizer is None else (id(quantizer), quantizer.bits, *(version_of(step) for step in steps)),
         )
 
     @torch.no_grad()

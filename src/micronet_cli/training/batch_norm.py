@@ -6,11 +6,12 @@ import torch
 from torch import Tensor, nn
 
 from micronet_cli.distributed import average_batch_norm
+from micronet_cli.torch_internals import BatchNorm
 
 
 def batch_norms(model: nn.Module) -> list[nn.Module]:
     """Every BatchNorm that keeps running statistics."""
-    kinds = (nn.modules.batchnorm._BatchNorm,)
+    kinds = (BatchNorm,)
     return [m for m in model.modules() if isinstance(m, kinds) and m.running_mean is not None]
 
 

@@ -10,12 +10,13 @@ from collections.abc import Iterator, Sequence
 
 import torch
 from torch import Tensor, nn
+from torch.nn.utils import parametrize
 
 from micronet_cli.compression.pruning.removal import Removal
 from micronet_cli.layers.effective_weight import effective_weight
 from micronet_cli.layers.rules import compressible_layers
+from micronet_cli.torch_internals import BatchNorm
 
-BatchNorm = nn.modules.batchnorm._BatchNorm
 TOLERANCE = 1e-5
 
 
@@ -64,22 +65,13 @@ def _joined(parts: Sequence[Removal]) -> Removal:
 def plain_copy(model: nn.Module) -> nn.Module:
     """A copy in evaluation mode without quantisers and parametrizations: weights are the effective ones."""
     twin = copy.deepcopy(model).cpu().float().eval()
-    for name, layer in list(twin.named_modules()):
+    for layer in list(twin.modules()):
         for key in ("input_fake_quantize", "output_fake_quantize"):
             if getattr(layer, key, None) is not None:
                 setattr(layer, key, nn.Identity())
         if effective_weight(layer) is not None:
-            twin.set_submodule(name, _unparametrized(layer))
+            parametrize.remove_parametrizations(layer, "weight", leave_parametrized=True)
     return twin
-
-
-def _unparametrized(layer: nn.Module) -> nn.Module:
-    """The layer as its own class, with the effective weight as a parameter (the class it has is the original's too)."""
-    plain: nn.Module = object.__new__(type(layer).__mro__[1])
-    plain.__dict__ = dict(layer.__dict__)
-    plain._modules = {name: module for name, module in layer._modules.items() if name != "parametrizations"}
-    plain._parameters = {"weight": nn.Parameter(layer.weight.detach().clone()), **layer._parameters}
-    return plain
 
 
 @torch.no_grad()

@@ -7,6 +7,7 @@ import torch
 from torch import Tensor, nn
 
 from micronet_cli.layers.effective_weight import original_weight
+from micronet_cli.torch_internals import buffers_of, parameters_of
 
 
 @dataclass(frozen=True)
@@ -57,7 +58,7 @@ def take_out(layer: nn.Module, dim: int, gone: Sequence[int], name: str) -> None
         raise ValueError(f"removal: {name} has {shape[dim]} channels along dimension {dim}, which {list(gone)} exceed")
     kept = torch.tensor(sorted(set(range(shape[dim])) - set(gone)))
     for module in layer.modules():
-        for tensors in (module._parameters, module._buffers):
+        for tensors in (parameters_of(module), buffers_of(module)):
             for key, tensor in tensors.items():
                 if tensor is None:
                     continue

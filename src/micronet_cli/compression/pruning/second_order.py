@@ -15,6 +15,7 @@ from micronet_cli.functional.pruning import magnitude, shrink_mask
 from micronet_cli.functional.second_order import damped, obs_importance, obs_update
 from micronet_cli.layers.effective_weight import attach_mask, effective_weight, original_weight
 from micronet_cli.layers.rules import match_layers
+from micronet_cli.torch_internals import reversed_padding
 from micronet_cli.trace.layer_inputs import has_rows
 
 HESSIAN = "hessian"
@@ -150,7 +151,7 @@ def columns(layer: nn.Module, images: Tensor) -> Tensor:
     assert isinstance(layer, nn.Conv2d)
     top, left = layer.padding if isinstance(layer.padding, tuple) else (0, 0)
     if layer.padding == "same":
-        images = F.pad(images, layer._reversed_padding_repeated_twice)
+        images = F.pad(images, reversed_padding(layer))
     patches = F.unfold(images, layer.kernel_size, layer.dilation, (top, left), layer.stride)
     split = patches.unflatten(1, (layer.groups, -1))
     return split.permute(1, 0, 3, 2).flatten(1, 2)

@@ -6,8 +6,8 @@ import torch
 from torch import Tensor, nn
 
 from micronet_cli.functional.equalization import equalization_scales, input_ranges, output_ranges, scale_inputs
+from micronet_cli.layers.batch_norm import gain_and_shift
 from micronet_cli.layers.effective_weight import original_weight
-from micronet_cli.trace.batch_norm import gain_and_shift
 from micronet_cli.trace.chains import BatchNorm, Chain
 
 SWEEPS = 40

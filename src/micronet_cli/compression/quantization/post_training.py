@@ -13,9 +13,9 @@ from micronet_cli.compression.quantization.equalization import batch_norm_of, eq
 from micronet_cli.compression.quantization.fixed_grid import FixedGrids
 from micronet_cli.functional.calibration import RangeEstimate, mse
 from micronet_cli.functional.equalization import expected_output
+from micronet_cli.layers.batch_norm import gain_and_shift
 from micronet_cli.layers.effective_weight import effective_weight
 from micronet_cli.layers.fake_quantize import ActivationFakeQuantize, FakeQuantize
-from micronet_cli.trace.batch_norm import gain_and_shift
 from micronet_cli.trace.chains import Chain, chains
 from micronet_cli.trace.layer_inputs import has_rows, input_rows, product
 

@@ -7,6 +7,7 @@ import torch
 from torch import nn
 
 from micronet_cli.compression.quantization.activation_quantizers import TrackedRange
+from micronet_cli.compression.quantization.folding import fold_batch_norms
 from micronet_cli.compression.quantization.weight_quantizers import AccumulatorAware, RangeLinear
 from micronet_cli.layers.effective_weight import attach_effective_weight, check_zero, original_weight
 from micronet_cli.layers.fake_quantize import (
@@ -16,7 +17,6 @@ from micronet_cli.layers.fake_quantize import (
     attach_output_fake_quantize,
 )
 from micronet_cli.layers.rules import LayerRule, match_layers, match_modules, own_shape
-from micronet_cli.trace.batch_norm import fold_batch_norms
 
 MAX_BITS = 16
 WeightScheme = Callable[..., WeightFakeQuantize]

@@ -1,0 +1,127 @@
+"""What the package believes of torch's private names, a contract each: a new release breaks here first."""
+
+import pytest
+import timm.layers
+import torch
+from torch import nn
+
+from micronet_cli import torch_internals as internals
+
+
+@pytest.mark.parametrize(
+    "norm",
+    [nn.BatchNorm1d(2), nn.BatchNorm2d(2), nn.BatchNorm3d(2), nn.SyncBatchNorm(2), timm.layers.BatchNormAct2d(2)],
+)
+def test_batch_norm_is_the_class_behind_all_batch_norms(kind):
+    assert isinstance(kind(2), internals.BatchNorm)
+
+
+def test_no_other_norm_is_a_batch_norm():
+    assert not isinstance(nn.InstanceNorm2d(2), internals.BatchNorm)
+    assert not isinstance(nn.GroupNorm(1, 2), internals.BatchNorm)
+
+
+def test_views_share_their_memory_and_copies_do_not():
+    tensor = torch.zeros(4, 4)
+    assert internals.memory_of(tensor) == internals.memory_of(tensor[1:].t())
+    assert internals.memory_of(tensor) != internals.memory_of(tensor.clone())
+
+
+def test_memory_is_told_apart_on_the_meta_device_too():
+    first, second = torch.zeros(3, device="meta"), torch.zeros(3, device="meta")
+    assert internals.memory_of(first) != internals.memory_of(second)
+    assert internals.memory_of(first) == internals.memory_of(first.view(1, 3))
+
+
+def test_a_version_counts_writes_in_place():
+    tensor = torch.zeros(3)
+    before = internals.version_of(tensor)
+    tensor.add_(1)
+    assert internals.version_of(tensor) > before
+
+
+def test_a_version_counts_writes_through_views():
+    tensor = torch.zeros(3)
+    before = internals.version_of(tensor)
+    tensor[:1].fill_(2)
+    assert internals.version_of(tensor) > before
+
+
+class _Operators(internals.TorchDispatchMode):
+    def __init__(self):
+        super().__init__()
+        self.seen = {}
+
+    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+        self.seen[internals.operator_name(func)] = internals.writes_to_inputs(func)
+        return func(*args, **(kwargs or {}))
+
+
+def test_a_dispatch_mode_sees_names_and_writes():
+    tensor = torch.zeros(3)
+    with _Operators() as mode:
+        tensor.add_(1)
+        tensor + 1
+    assert mode.seen == {"add_": True, "add": False}
+
+
+def test_a_compiled_network_holds_the_one_it_was_made_of():
+    model = nn.Linear(2, 2)
+    assert internals.uncompiled(torch.compile(model)) is model
+    assert internals.uncompiled(model) is model
+
+
+def test_a_recurrent_layer_takes_the_flat_weights_it_is_given():
+    layer = nn.GRU(2, 2)
+    weights = internals.flat_weights(layer)
+    assert len(weights) == 4
+    x = torch.ones(1, 1, 2)
+    before = layer(x)[0]
+    internals.set_flat_weights(layer, [torch.zeros_like(weight) for weight in weights])
+    assert not torch.equal(layer(x)[0], before)
+    internals.set_flat_weights(layer, weights)
+    assert torch.equal(layer(x)[0], before)
+
+
+@pytest.mark.parametrize(
+    ("layer", "expected"),
+    [
+        (nn.Conv2d(1, 1, 3, padding=(1, 2)), (2, 2, 1, 1)),
+        (nn.Conv2d(1, 1, (3, 4), padding="same"), (1, 2, 1, 1)),
+        (nn.Conv2d(1, 1, 3), (0, 0, 0, 0)),
+    ],
+)
+def test_reversed_padding_is_left_right_top_bottom(layer, expected):
+    assert internals.reversed_padding(layer) == expected
+    x = torch.ones(1, 1, 8, 8)
+    padded = nn.functional.pad(x, internals.reversed_padding(layer))
+    assert torch.equal(nn.functional.conv2d(padded, layer.weight, layer.bias), layer(x))
+
+
+def test_own_tensors_and_children_can_be_replaced_by_name():
+    block = nn.Sequential(nn.BatchNorm1d(2))
+    norm = block[0]
+    internals.parameters_of(norm)["weight"] = nn.Parameter(torch.full((2,), 3.0))
+    internals.buffers_of(norm)["running_mean"] = torch.full((2,), 4.0)
+    assert torch.equal(block.state_dict()["0.weight"], torch.full((2,), 3.0))
+    assert torch.equal(block.state_dict()["0.running_mean"], torch.full((2,), 4.0))
+    internals.submodules_of(block)["0"] = nn.Identity()
+    assert isinstance(block[0], nn.Identity)
+
+
+def test_a_hook_whose_entry_is_deleted_is_gone():
+    layer = nn.Identity()
+    layer.register_forward_pre_hook(lambda module, inputs: (inputs[0] + 1,))
+    layer.register_forward_hook(lambda module, inputs, output: output + 10)
+    assert layer(torch.zeros(())) == 11
+    internals.forward_pre_hooks_of(layer).clear()
+    assert layer(torch.zeros(())) == 10
+    internals.forward_hooks_of(layer).clear()
+    assert layer(torch.zeros(())) == 0
+
+
+def test_trees_are_flattened_and_mapped():
+    tree = {"a": [torch.zeros(1), (torch.ones(1), None)]}
+    assert [leaf is None for leaf in internals.tree_leaves(tree)] == [False, False, True]
+    doubled = internals.tree_map(lambda leaf: leaf if leaf is None else leaf * 2, tree)
+    assert doubled["a"][1][0] == 2
