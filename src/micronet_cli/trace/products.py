@@ -16,6 +16,7 @@ class Shape:
         weight, bias: the operands that may be parameters.
         data: the operand that is not the weight.
         keep: dimensions of the weight that number its channels; the others are summed over.
+        channel_dim: dimension of the output that numbers the channels.
     """
 
     data: Tensor
@@ -28,6 +29,7 @@ class Shape:
     outputs: int
     spatial: int = 1
     groups: int = 1
+    channel_dim: int = 1
 
     @property
     def multiplications(self) -> int:
@@ -38,7 +40,7 @@ class Shape:
         """The plain-data record, dense for now."""
         dense = np.full(self.channels, self.terms)
         shape = (self.terms, dense, self.repeats, self.outputs, self.spatial, self.groups)
-        return Dot(weight, bias, *shape)
+        return Dot(weight, bias, *shape, channel_dim=self.channel_dim)
 
 
 def product_shape(kind: str, args: tuple, out: Tensor, activations: tuple[bool, ...]) -> Shape:
@@ -58,11 +60,13 @@ def product_shape(kind: str, args: tuple, out: Tensor, activations: tuple[bool, 
     if not activations[first]:
         channels = left.numel() // max(terms, 1)
         keep = tuple(range(left.dim() - 1))
-        return Shape(right, left, bias, keep, terms, channels, outputs // max(channels, 1), outputs)
+        dim = max(out.dim() - 2, 0)
+        return Shape(right, left, bias, keep, terms, channels, outputs // max(channels, 1), outputs, channel_dim=dim)
     if not activations[first + 1]:
         channels = right.numel() // max(terms, 1)
         keep = tuple(d for d in range(right.dim()) if d != max(right.dim() - 2, 0))
-        return Shape(left, right, bias, keep, terms, channels, outputs // max(channels, 1), outputs)
+        dim = out.dim() - 1
+        return Shape(left, right, bias, keep, terms, channels, outputs // max(channels, 1), outputs, channel_dim=dim)
     return Shape(left, right, bias, (), terms, 1, outputs, outputs)
 
 

@@ -15,7 +15,7 @@ from torch import Tensor
 from micronet_cli.torch_internals import TorchDispatchMode, memory_of
 from micronet_cli.trace.kinds import FACTORIES, MOVES, PRODUCTS, keeps_bits, kind_of, program_constant, reduction
 from micronet_cli.trace.products import Shape, product_shape
-from micronet_cli.trace.records import FLOAT_BITS, Dot, Op, Stored, Value
+from micronet_cli.trace.records import FLOAT_BITS, Dot, Layout, Op, Read, Stored, Value
 from micronet_cli.trace.shuffles import ShuffleWatch
 
 
@@ -57,17 +57,29 @@ class Recorder(TorchDispatchMode):
         """Index of the stored tensor behind a constant, None where nothing is stored for it."""
         return self._roots.get(memory_of(tensor))
 
+    def reads(self, tree: Any) -> tuple[Read, ...]:
+        """The activations among some tensors, as they are read here."""
+        found: dict[Read, None] = {}
+        for tensor in _tensors((tree,)):
+            value = self.activation(tensor)
+            if value is not None:
+                found[Read(value, layout_of(tensor))] = None
+        return tuple(found)
+
     def add_input(self, tensor: Tensor) -> None:
         """Make the tensor an activation."""
         self._new_value(tensor, None)
 
-    def add_stored(self, tensor: Tensor, name: str, layer: str, quantizer: str | None = None) -> int:
+    def add_stored(
+        self, tensor: Tensor, name: str, layer: str, quantizer: str | None = None, derived: bool = False
+    ) -> int:
         """Make the tensor a stored one, in place of what was known about it."""
         self._alive.append(tensor)
         self._roots[memory_of(tensor)] = len(self.stored)
         self.sources.append(tensor)
         elements = tensor.numel()
-        self.stored.append(Stored(name, layer, elements, elements, _float_bits(tensor), quantizer))
+        stored = Stored(name, layer, elements, elements, _float_bits(tensor), quantizer, derived=derived)
+        self.stored.append(stored)
         return len(self.stored) - 1
 
     def stand_in(self, tensor: Tensor) -> Tensor:
@@ -79,11 +91,11 @@ class Recorder(TorchDispatchMode):
             self._roots[memory_of(meta)] = root
         return meta
 
-    def rename_stored(self, tensor: Tensor, name: str, layer: str) -> None:
+    def rename_stored(self, tensor: Tensor, name: str, layer: str, derived: bool = False) -> None:
         """Give the stored tensor behind ``tensor`` the name under which a layer knows it."""
         index = self.root(tensor)
         if index is not None:
-            self.stored[index] = replace(self.stored[index], name=name, layer=layer)
+            self.stored[index] = replace(self.stored[index], name=name, layer=layer, derived=derived)
 
     def quantized(self, source: Tensor, result: Tensor, quantizer: str) -> None:
         """A quantiser turned ``source`` into ``result``."""
@@ -96,7 +108,9 @@ class Recorder(TorchDispatchMode):
         self._activations.pop(memory_of(result), None)
         made = self._new_value(result, frozenset([quantizer]))
         elements = result.numel()
-        self.ops.append(Op("quantize", self.stack[-1], (value,), (made,), elements=elements, taken=elements))
+        reads = (Read(value, layout_of(source)),)
+        op = Op("quantize", self.stack[-1], (value,), (made,), elements=elements, taken=elements, reads=reads)
+        self.ops.append(op)
 
     def rescaled(self, sums: Tensor, layer: str, bias: Tensor | None) -> None:
         """``layer`` rescaled its product ``sums``, free as a folded BatchNorm's scale is, and maybe added a bias."""
@@ -114,7 +128,8 @@ class Recorder(TorchDispatchMode):
         key, index = memory_of(tensor), len(self.values)
         old = self._activations.get(key)
         buffer = index if old is None else self.values[old].buffer
-        self.values.append(Value(tensor.numel(), buffer, _float_bits(tensor), quantizers))
+        layout = layout_of(tensor)
+        self.values.append(Value(layout.elements, buffer, _float_bits(tensor), quantizers, layout))
         self._activations[key] = index
         return index
 
@@ -141,7 +156,7 @@ class Recorder(TorchDispatchMode):
             for out in outputs:
                 self._activations.setdefault(memory_of(out), self._activations[memory_of(reads[0])])
         elif outputs:
-            self._record(kind, args, tensors, outputs)
+            self._record(kind, args, kwargs, tensors, outputs)
         return result
 
     def _constant(self, kind: str, args: tuple, tensors: list[Tensor], outputs: list[Tensor]) -> None:
@@ -157,9 +172,9 @@ class Recorder(TorchDispatchMode):
                     self._roots[memory_of(out)] = roots[0]
                 else:
                     origin = self.stored[roots[0]]
-                    self.add_stored(out, f"{origin.name} ({kind})", origin.layer)
+                    self.add_stored(out, f"{origin.name} ({kind})", origin.layer, derived=True)
 
-    def _record(self, kind: str, args: tuple, tensors: list[Tensor], outputs: list[Tensor]) -> None:
+    def _record(self, kind: str, args: tuple, kwargs: dict, tensors: list[Tensor], outputs: list[Tensor]) -> None:
         shuffled = self._shuffles.see(kind, args, outputs[0])
         if shuffled:
             self._permutation(tensors[0], outputs, shuffled)
@@ -167,7 +182,8 @@ class Recorder(TorchDispatchMode):
         known = [self.activation(out) for out in outputs]
         if kind in MOVES and kind != "copy_" and all(k is not None for k in known):
             return  # a view
-        inputs = tuple(dict.fromkeys(v for t in tensors if (v := self.activation(t)) is not None))
+        reads = self.reads(tensors)
+        inputs = tuple(dict.fromkeys(read.value for read in reads))
         shape = self._product(kind, args, outputs[0]) if kind in PRODUCTS else None
         constants = [t for t in tensors if self.activation(t) is None and (shape is None or t is not shape.bias)]
         constant = program_constant(kind, args) or any(self.root(t) is None for t in constants)
@@ -178,11 +194,18 @@ class Recorder(TorchDispatchMode):
         tags = self._tags(inputs, parameters) if keeps_bits(kind, args) else None
         made = tuple(self._new_value(out, tags) for out in outputs)
         dot = None if shape is None else self._dot(shape)
-        op = Op(kind, self.stack[-1], inputs, made, parameters, constant, outputs[0].numel(), taken, rows, dot)
+        op = Op(
+            kind, self.stack[-1], inputs, made, parameters, constant, outputs[0].numel(), taken, rows, dot, reads,
+            tuple(_plain(argument) for argument in args[1:]), {key: _plain(value) for key, value in kwargs.items()},
+        )  # fmt: skip
         self.ops.append(op)
-        if shape is not None and shape.bias is not None and (added := self.activation(shape.bias)) is not None:
+        if shape is None or shape.bias is None:
+            return
+        added = self.activation(shape.bias)
+        if added is not None:
             elements = op.elements
-            self.ops.append(Op("add", op.layer, (made[0], added), made, elements=elements, taken=elements))
+            both = self.reads((outputs[0], shape.bias))
+            self.ops.append(Op("add", op.layer, (made[0], added), made, elements=elements, taken=elements, reads=both))
 
     def _product(self, kind: str, args: tuple, out: Tensor) -> Shape:
         activations = tuple(isinstance(a, Tensor) and self.activation(a) is not None for a in args)
@@ -205,7 +228,10 @@ class Recorder(TorchDispatchMode):
         made = tuple(self._new_value(out, tags) for out in outputs)
         elements = outputs[0].numel()
         index = (len(self.stored) - 1,)
-        op = Op("permute_channels", self.stack[-1], (value,), made, index, False, elements, elements, elements)
+        read = (Read(value, layout_of(source)),)
+        op = Op(
+            "permute_channels", self.stack[-1], (value,), made, index, False, elements, elements, elements, None, read
+        )
         self.ops.append(op)
 
     def _tags(self, inputs: Iterable[int], parameters: Iterable[int]) -> frozenset[str] | None:
@@ -220,6 +246,18 @@ class Recorder(TorchDispatchMode):
         return tags
 
 
+def layout_of(tensor: Tensor) -> Layout:
+    """How the tensor lies in its memory."""
+    return Layout(tuple(tensor.shape), tuple(tensor.stride()), int(tensor.storage_offset()))
+
+
+def _plain(argument: Any) -> Any:
+    """An operator's argument, None in the place of a tensor."""
+    if isinstance(argument, list | tuple):
+        return tuple(_plain(item) for item in argument)
+    return None if isinstance(argument, Tensor) else argument
+
+
 def _float_bits(tensor: Tensor) -> int:
     return min(FLOAT_BITS, 8 * tensor.element_size()) if tensor.is_floating_point() else FLOAT_BITS
 
@@ -230,6 +268,8 @@ def _tensors(tree: Iterable[Any]) -> Iterable[Tensor]:
             yield leaf
         elif isinstance(leaf, list | tuple):
             yield from _tensors(leaf)
+        elif isinstance(leaf, dict):
+            yield from _tensors(leaf.values())
 
 
 def _lift(leaf: Any) -> Any:

@@ -5,9 +5,11 @@ it reads; those name the quantiser behind them. Bits are looked up when a rule a
 count of zeros only needs new numbers here, not a new trace.
 """
 
-from collections.abc import Iterable
+import math
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from functools import cached_property
+from typing import Any
 
 import numpy as np
 
@@ -44,6 +46,7 @@ class Stored:
         kept_blocks: (elements a block, blocks that hold a non-zero, all blocks), where blocks were asked for.
         binary: every element is plus or minus one value per channel.
         folded: a bias that a folded BatchNorm left.
+        derived: arithmetic on parameters makes it (a standardised weight), other than a mask and a quantiser.
     """
 
     name: str
@@ -55,6 +58,38 @@ class Stored:
     kept_blocks: tuple[int, int, int] | None = None
     binary: bool = False
     folded: bool = False
+    derived: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Layout:
+    """How a tensor lies in its memory: views of one value differ in nothing else.
+
+    Attributes:
+        strides: distance of neighbours along each dimension, in elements.
+        offset: of the first element.
+    """
+
+    shape: tuple[int, ...]
+    strides: tuple[int, ...]
+    offset: int = 0
+
+    @property
+    def elements(self) -> int:
+        """Number of elements."""
+        return math.prod(self.shape)
+
+
+@dataclass(frozen=True, slots=True)
+class Read:
+    """A value as something reads it: all of it or a view of it.
+
+    Attributes:
+        value: its index.
+    """
+
+    value: int
+    layout: Layout
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,12 +99,14 @@ class Value:
     Attributes:
         buffer: the memory it lives in; an in-place operation makes a new value in the old buffer.
         quantizers: names of the quantisers whose codes it holds, None for floats.
+        layout: of the tensor that was made.
     """
 
     elements: int
     buffer: int
     float_bits: int = FLOAT_BITS
     quantizers: frozenset[str] | None = None
+    layout: Layout = Layout((), ())
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -86,6 +123,7 @@ class Dot:
         spatial: output positions (height x width) of a convolution, else 1.
         groups: of a convolution, else 1.
         extremes: sums of the positive and of the negative integer weights, [2, channels], where codes are known.
+        channel_dim: dimension of the output that numbers the channels.
     """
 
     weight: int | None
@@ -97,6 +135,7 @@ class Dot:
     spatial: int = 1
     groups: int = 1
     extremes: np.ndarray | None = None
+    channel_dim: int = 1
 
     @property
     def multiplications(self) -> float:
@@ -124,6 +163,8 @@ class Op:
         taken: elements it reads to make them; of a pooling, window size x outputs.
         rows: independent reductions of a pooling, a norm or a softmax.
         dot: set for convolutions and matrix products.
+        reads: its input values, each in the layouts in which it was read.
+        arguments, options: its other arguments, by position and by name; None in the place of a tensor.
     """
 
     kind: str
@@ -136,6 +177,26 @@ class Op:
     taken: int = 0
     rows: int = 0
     dot: Dot | None = None
+    reads: tuple[Read, ...] = ()
+    arguments: tuple[Any, ...] = ()
+    options: Mapping[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class Call:
+    """A module that was executed, once; calls are in the order of their ends.
+
+    Attributes:
+        module: its qualified name.
+        first, end: the operations that it executed are ``ops[first:end]``.
+        inputs, outputs: the values that went in and that came out, before quantisers that hang on the module.
+    """
+
+    module: str
+    first: int
+    end: int
+    inputs: tuple[Read, ...]
+    outputs: tuple[Read, ...]
 
 
 @dataclass(frozen=True, eq=False)
@@ -147,6 +208,7 @@ class TracedNetwork:
         free_multiplications: those of products of parameters alone, which are done before inference.
         ends: module name -> number of operations executed when it last returned.
         outputs: indices of the values that the network returns.
+        calls: every execution of a module.
     """
 
     ops: tuple[Op, ...]
@@ -157,6 +219,7 @@ class TracedNetwork:
     free_multiplications: int = 0
     ends: dict[str, int] = field(default_factory=dict)
     outputs: tuple[int, ...] = ()
+    calls: tuple[Call, ...] = ()
 
     @cached_property
     def value_bits(self) -> tuple[int, ...]:

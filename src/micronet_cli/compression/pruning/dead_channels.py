@@ -10,12 +10,11 @@ from collections.abc import Iterator, Sequence
 
 import torch
 from torch import Tensor, nn
-from torch.nn.utils import parametrize
 
 from micronet_cli.compression.pruning.removal import Removal
 from micronet_cli.layers.effective_weight import effective_weight
 from micronet_cli.layers.rules import compressible_layers
-from micronet_cli.torch_internals import BatchNorm
+from micronet_cli.torch_internals import BatchNorm, unparametrized
 
 TOLERANCE = 1e-5
 
@@ -65,12 +64,12 @@ def _joined(parts: Sequence[Removal]) -> Removal:
 def plain_copy(model: nn.Module) -> nn.Module:
     """A copy in evaluation mode without quantisers and parametrizations: weights are the effective ones."""
     twin = copy.deepcopy(model).cpu().float().eval()
-    for layer in list(twin.modules()):
+    for name, layer in list(twin.named_modules()):
         for key in ("input_fake_quantize", "output_fake_quantize"):
             if getattr(layer, key, None) is not None:
                 setattr(layer, key, nn.Identity())
         if effective_weight(layer) is not None:
-            parametrize.remove_parametrizations(layer, "weight", leave_parametrized=True)
+            twin.set_submodule(name, unparametrized(layer))
     return twin
 
 
