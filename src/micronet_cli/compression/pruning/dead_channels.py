@@ -7,6 +7,7 @@ et al., arXiv 2301.12900). A channel of a group goes where no reader of the grou
 import copy
 import warnings
 from collections.abc import Iterator, Sequence
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -30,6 +31,7 @@ def find_dead_channels(model: nn.Module, input_shape: Sequence[int], multiple: i
 
     Raises:
         ImportError: torch-pruning is not installed.
+        ValueError: it cannot follow the network.
     """
     twin = plain_copy(model)
     names = {module: name for name, module in twin.named_modules()}
@@ -112,18 +114,29 @@ def needed_inputs(twin: nn.Module, input_shape: Sequence[int]) -> dict[nn.Module
 
 
 def groups(twin: nn.Module, input_shape: Sequence[int]) -> Iterator[list]:
-    """Torch-Pruning's groups of all layers but the classifier."""
+    """Torch-Pruning's groups of all layers but the classifier.
+
+    Raises:
+        ImportError: torch-pruning is not installed.
+        ValueError: it cannot follow the network.
+    """
     import torch_pruning
 
     with warnings.catch_warnings(), torch.enable_grad():  # its graph is autograd's
         warnings.simplefilter("ignore")
-        graph = torch_pruning.DependencyGraph().build_dependency(twin, torch.rand(1, *input_shape), verbose=False)
-        for group in graph.get_all_groups(root_module_types=(nn.Conv2d, nn.Linear)):
-            yield [
-                (dep.target.module, graph.is_out_channel_pruning_fn(dep.handler), item.root_idxs, item.idxs)
-                for item in group
-                for dep in (item.dep,)
-            ]
+        try:
+            graph = torch_pruning.DependencyGraph().build_dependency(twin, torch.rand(1, *input_shape), verbose=False)
+            for group in graph.get_all_groups(root_module_types=(nn.Conv2d, nn.Linear)):
+                yield [_entry(graph, item) for item in group]
+        except Exception as error:  # its errors on networks that it was not written for are of any kind
+            what = f"{type(error).__name__}: {str(error)[:100]}"
+            raise ValueError(f"torch-pruning cannot follow this network ({what})") from None
+
+
+def _entry(graph: Any, item: Any) -> tuple[nn.Module, bool, list[int], list[int]]:
+    """(module, whether its outputs are meant, the root's channel numbers, the module's own ones)."""
+    is_output = graph.is_out_channel_pruning_fn(item.dep.handler)
+    return item.dep.target.module, is_output, item.root_idxs, item.idxs
 
 
 def dead_in_group(
@@ -141,6 +154,8 @@ def dead_in_group(
         if isinstance(module, nn.Conv2d | nn.Linear) and not is_output:
             if getattr(module, "groups", 1) != 1:
                 return {}, {}
+            if module not in needed or max(numbers) >= len(needed[module]):
+                return {}, {}  # executed by another module, or with channels that Torch-Pruning lost count of
             readers += 1
             live |= {root for root, number in zip(root_numbers, numbers, strict=True) if needed[module][number]}
     dead = roots - (live or {min(roots)})
