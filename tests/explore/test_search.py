@@ -11,7 +11,8 @@ import pytest
 
 from micronet_cli.command.cli import main
 from micronet_cli.errors import UserError
-from micronet_cli.explore.search import Choices, Interval, Search, Study, dimensions
+from micronet_cli.explore.search import Choices, Interval, Search, dimensions
+from micronet_cli.explore.study import Study
 from tests.conftest import TINY, metrics_of
 
 pytest.importorskip("optuna")
