@@ -12,6 +12,7 @@ from torch.nn.utils.parametrize import ParametrizationList
 from micronet_cli.layers.effective_weight import EffectiveWeight
 from micronet_cli.layers.fake_quantize import FakeQuantize
 from micronet_cli.layers.integer import Rescale
+from micronet_cli.layers.rules import COMPRESSIBLE
 from micronet_cli.torch_internals import flat_weights, set_flat_weights, tree_leaves, uncompiled
 from micronet_cli.trace.recorder import Recorder
 from micronet_cli.trace.records import Call, Read, TracedNetwork
@@ -22,6 +23,8 @@ PARAMETRIZED = ".parametrizations."
 def observe(model: nn.Module, input_shape: Sequence[int]) -> TracedNetwork:
     """What ``model`` executes in evaluation mode on one example, every BatchNorm included; it is left as it was.
 
+    Layers that read no image, as those that make a table of positions from a buffer, are followed as well.
+
     Args:
         model: any network.
         input_shape: (channels, height, width).
@@ -29,18 +32,22 @@ def observe(model: nn.Module, input_shape: Sequence[int]) -> TracedNetwork:
     Raises:
         ValueError: the network reads the value of a tensor in Python.
     """
-    return record(uncompiled(model), tuple(input_shape))[1]
+    return record(uncompiled(model), tuple(input_shape), constants=True)[1]
 
 
-def record(model: nn.Module, input_shape: tuple[int, ...]) -> tuple[Recorder, TracedNetwork]:
-    """One forward pass under a recorder: it, and what it wrote down."""
+def record(model: nn.Module, input_shape: tuple[int, ...], constants: bool = False) -> tuple[Recorder, TracedNetwork]:
+    """One forward pass under a recorder: it, and what it wrote down.
+
+    What layers make of constants is done before inference; with ``constants`` it is recorded as what depends on the
+    image is.
+    """
     recorder = Recorder()
     persistent = set(model.state_dict(keep_vars=True))
     for name, tensor in [*model.named_parameters(), *model.named_buffers()]:
         if name in persistent:
             recorder.add_stored(tensor, name, name.rpartition(".")[0])
     example = torch.empty(1, *input_shape, device="meta", dtype=_float_type(model))
-    watch = _ModuleWatch(model, recorder)
+    watch = _ModuleWatch(model, recorder, constants)
     with _evaluation(model), torch.random.fork_rng(devices=[]), torch.no_grad():
         recorder.add_input(example)
         with watch.listening(), recorder:
@@ -83,8 +90,9 @@ class _ModuleWatch:
         calls: every execution of a module that has ended.
     """
 
-    def __init__(self, model: nn.Module, recorder: Recorder) -> None:
+    def __init__(self, model: nn.Module, recorder: Recorder, constants: bool) -> None:
         self.recorder = recorder
+        self.constants = constants
         self.ends: dict[str, int] = {}
         self.calls: list[Call] = []
         self._names = {module: name for name, module in model.named_modules()}
@@ -106,6 +114,8 @@ class _ModuleWatch:
     def _enter(self, module: nn.Module, inputs: tuple) -> None:
         recorder = self.recorder
         recorder.stack.append(self._names.get(module, recorder.stack[-1]))
+        if self.constants and isinstance(module, COMPRESSIBLE):
+            self._follow(inputs)
         self._begun.append((len(recorder.ops), recorder.reads(inputs)))
         if isinstance(module, FakeQuantize | Rescale):
             recorder.inside += 1
@@ -114,6 +124,12 @@ class _ModuleWatch:
             weights = flat_weights(module)
             self._replaced[module] = weights
             set_flat_weights(module, [recorder.stand_in(weight) for weight in weights])
+
+    def _follow(self, inputs: tuple) -> None:
+        """Take what a layer reads for an activation."""
+        for tensor in inputs:
+            if isinstance(tensor, Tensor) and self.recorder.activation(tensor) is None:
+                self.recorder.add_input(tensor)
 
     def _leave(self, module: nn.Module, inputs: tuple, output: Any) -> None:
         recorder = self.recorder
