@@ -48,7 +48,8 @@ def fill_layer(layer: nn.Module, entry: Layer, streams: Streams) -> set[str]:
 def _cover(layer: nn.Module, entry: Layer, streams: Streams) -> np.ndarray:
     """The elements whose values are stored, bool of the weight's shape."""
     whole_bytes = "masks" in streams.coded
-    return unpack_positions(entry.positions, tuple(layer.weight.shape), streams["masks"], whole_bytes)
+    shape = tuple(layer.weight.shape)
+    return unpack_positions(entry.positions, shape, streams["masks"], whole_bytes)
 
 
 def _fill_floats(layer: nn.Module, entry: Layer, streams: Streams) -> tuple[Numbers | None, Numbers | None]:
@@ -146,8 +147,8 @@ def fill_parameters(
     state = dict(model.state_dict(keep_vars=True))
     for entry in entries:
         where = f"parameter {entry.name!r:.80}"
-        values = streams.array("parameters", prod(entry.shape), np.dtype(entry.dtype).str)
-        values = values.reshape(tuple(entry.shape))
+        dtype = np.dtype(entry.dtype).str
+        values = streams.array("parameters", prod(entry.shape), dtype).reshape(tuple(entry.shape))
         check(_is_finite(values), f"{where}: not finite")
         owner, _, last = entry.name.rpartition(".")
         module = modules.get(owner)

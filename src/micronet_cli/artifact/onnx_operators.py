@@ -61,7 +61,8 @@ def _quantize_linear(x: Any, scale: float, zero_point: int, largest: int) -> Any
         high = step * np.float32(largest - zero_point)
         x = op.Clip(x, _constant(low), _constant(high))
     step_constant = _constant(step)
-    zero_constant = op.Constant(value=onnx.helper.make_tensor("zero_point", kind, [], [zero_point]))
+    zero_tensor = onnx.helper.make_tensor("zero_point", kind, [], [zero_point])
+    zero_constant = op.Constant(value=zero_tensor)
     codes = op.QuantizeLinear(x, step_constant, zero_constant)
     return op.DequantizeLinear(codes, step_constant, zero_constant)
 
@@ -135,10 +136,14 @@ class QuantizedWeight(nn.Module):
         largest_codes = self.codes.flatten(1).amax(1)
         fits = (largest_codes <= twice) & (twice <= self.largest)
         ends = torch.where(fits, twice, self.largest)
-        self.codes = torch.where(self._along(mirrored), self._along(ends) - self.codes, self.codes)
+        mirrored_codes = self._along(ends) - self.codes
+        self.codes = torch.where(self._along(mirrored), mirrored_codes, self.codes)
         self.zero_point = torch.where(mirrored, ends - self.zero_point, self.zero_point)
-        self.codes = torch.where(self._along(gain == 0), self._along(self.zero_point), self.codes)
-        self.scale = (self.scale.double() * gain.abs()).to(self.scale.dtype)
+        # Without a gain every weight is 0.
+        zero_codes = self._along(self.zero_point)
+        self.codes = torch.where(self._along(gain == 0), zero_codes, self.codes)
+        scale = self.scale.double() * gain.abs()
+        self.scale = scale.to(self.scale.dtype)
 
     def rescale_zeros(self) -> None:
         """Give channels of zeros, whose scale is arbitrary, an ordinary one: runtimes quantise biases in its units."""

@@ -51,8 +51,11 @@ def _pack(model: nn.Module, header: Mapping[str, Any], entropy: bool, plain: boo
     live = copy.deepcopy(model).double().cpu()
     executed = _executed(model, shape)
     layers = compressible_layers(live)
-    linear = {name for name, layer in layers.items() if runs_linear(layer) and name in executed}
-    norms = {layer: norm for norm, layer in batch_norm_pairs(model, shape).items() if layer in linear}
+    linear = {name for name in executed if runs_linear(layers[name])}
+    norms = {}
+    for norm_name, layer_name in batch_norm_pairs(model, shape).items():
+        if layer_name in linear:
+            norms[layer_name] = norm_name
 
     packer = Packer(entropy, plain)
     stored: set[str] = set()
@@ -126,7 +129,7 @@ def _pack_batch_norms(live: nn.Module, packer: Packer) -> list[str]:
         numbers = torch.cat(gain_and_shift(module))
         if not torch.isfinite(numbers).all():
             raise ValueError(f"{name}: its gain or shift is not finite")
-        packer.streams["scales"].append(numbers.numpy().astype("<f4").tobytes())
+        packer.append("scales", numbers.numpy(), "<f4")
         kept.append(name)
     return kept
 

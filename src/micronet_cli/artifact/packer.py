@@ -46,15 +46,15 @@ class Packer:
         stores_zeros = bool((integers[cover] == 0).any())
         entry = replace(entry, positions=positions, zeros=stores_zeros)
         digits = code_digits(integers, entry, cover)
-        self.streams["codes"].append(pack_digits(digits, entry.base, self.entropy))
+        self._append_digits("codes", digits, entry.base)
         if entry.zero_code is None:
-            self.streams["offsets"].append(pack_digits(zero_codes, entry.levels, self.entropy))
+            self._append_digits("offsets", zero_codes, entry.levels)
         return entry
 
     def floats(self, entry: Layer, weight: np.ndarray) -> Layer:
         """Store a float weight's non-zeros; the completed entry."""
         positions, cover = self._positions(weight != 0, FLOAT_BITS, FLOAT_BITS)
-        self.streams["parameters"].append(weight[cover].astype("<f4").tobytes())
+        self.append("parameters", weight[cover], "<f4")
         return replace(entry, positions=positions)
 
     def numbers(self, scale: np.ndarray | None, bias: np.ndarray | None) -> dict[str, Any]:
@@ -65,15 +65,24 @@ class Packer:
             if _has_one_exponent(scale):
                 fields["scale_exponent"] = self._fixed_point(scale)
             else:
-                self.streams["scales"].append(scale.astype("<f4").tobytes())
+                self.append("scales", scale, "<f4")
         if bias is not None:
             fields["bias_exponent"] = self._fixed_point(bias)
         return fields
 
+    def append(self, stream: str, values: np.ndarray, dtype: str) -> None:
+        """Store numbers as they are, in a little-endian type."""
+        content = values.astype(dtype).tobytes()
+        self.streams[stream].append(content)
+
+    def _append_digits(self, stream: str, digits: np.ndarray, base: int) -> None:
+        content = pack_digits(digits, base, self.entropy)
+        self.streams[stream].append(content)
+
     def _fixed_point(self, values: np.ndarray) -> int:
         """Store numbers as int32; their exponent."""
         stored, exponent = to_fixed(values)
-        self.streams["scales"].append(stored.astype("<i4").tobytes())
+        self.append("scales", stored, "<i4")
         return exponent
 
     def _positions(self, nonzero: np.ndarray, value_bits: float, fewer_bits: float) -> tuple[Sequence[Any], np.ndarray]:
@@ -94,4 +103,6 @@ def _digit_bits(base: int) -> float:
 def _has_one_exponent(scale: np.ndarray) -> bool:
     """Whether int32 with one exponent is exact enough for all these scales."""
     magnitudes = np.abs(scale[scale != 0])
-    return magnitudes.size == 0 or bool(magnitudes.max() <= SCALE_SPREAD * magnitudes.min())
+    if magnitudes.size == 0:
+        return True
+    return bool(magnitudes.max() <= SCALE_SPREAD * magnitudes.min())
