@@ -94,10 +94,10 @@ class LearnedStepActivation(ActivationFakeQuantize):
 
     def _gradient_scale(self, x: Tensor, zero_point: Tensor) -> Tensor:
         """Factor on the step's gradient, 0-dim."""
+        largest = quant_max(self.bits)
         # Q_P; with an offset integers are counted from it.
-        top = zero_point + quant_max(self.bits)
-        if self.offset() is not None:
-            top = torch.full_like(zero_point, quant_max(self.bits))
+        counted_from_offset = self.offset() is not None
+        top = torch.full_like(zero_point, largest) if counted_from_offset else zero_point + largest
         if not self.residual:
             # PACT learns alpha = Q_P step: the step's gradient and its change are both a Q_P-th of alpha's.
             return top**-2
