@@ -6,7 +6,7 @@ from micronet_cli.config import build, check_config, locate
 from micronet_cli.errors import UserError
 from micronet_cli.paths import CONF
 from micronet_cli.stages import pipeline
-from micronet_cli.stages.job import inherited
+from micronet_cli.stages.inherit import inherited
 
 OPTIONS = [
     (group.name, path.relative_to(group).with_suffix("").as_posix())
