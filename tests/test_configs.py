@@ -8,7 +8,7 @@ from micronet_cli.errors import UserError
 from micronet_cli.overrides import is_option
 from micronet_cli.paths import CONF
 from micronet_cli.stages import pipeline
-from micronet_cli.stages.job import inherited
+from micronet_cli.stages.inherit import inherited
 
 OPTIONS = [
     (group.name, path.relative_to(group).with_suffix("").as_posix())

@@ -1,4 +1,4 @@
-"""The ``micronet`` command: Hydra composes, ``stages.job.execute`` runs, mistakes are answered in a few lines."""
+"""The ``micronet`` command: Hydra composes, ``stages.execute.execute`` runs, mistakes are answered in a few lines."""
 
 import os
 import signal
@@ -107,7 +107,7 @@ def task(config: Any) -> float | None:
 
     from micronet_cli.command.sweeps import Sweep
     from micronet_cli.runs.outcomes import Outcome
-    from micronet_cli.stages.job import execute, execute_missing
+    from micronet_cli.stages.execute import execute, execute_missing
 
     hydra_config = HydraConfig.get()
     directory = Path(hydra_config.runtime.output_dir)

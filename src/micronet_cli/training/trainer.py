@@ -7,7 +7,7 @@ import time
 from collections.abc import Sequence
 from contextlib import nullcontext
 from itertools import islice
-from typing import Any, Protocol
+from typing import Any
 
 import torch
 from timm.utils import ModelEmaV3
@@ -17,6 +17,7 @@ from tqdm.contrib.logging import logging_redirect_tqdm
 
 from micronet_cli import checkpoint, distributed
 from micronet_cli.allocator import keep_freed_memory
+from micronet_cli.compression.compressor import Compressor
 from micronet_cli.data.loader import Loader
 from micronet_cli.errors import Interrupted, UserError
 from micronet_cli.network import Network
@@ -33,14 +34,6 @@ from micronet_cli.training.settings import TrainerSettings
 from micronet_cli.training.state import restore_state, state_of
 
 log = logging.getLogger(__name__)
-
-
-class Compressor(Protocol):
-    """What the loop needs of a pruner or quantiser."""
-
-    def update(self, step: int, total_steps: int) -> bool:
-        """Do what is due before optimiser step ``step``; True when at the final target."""
-        ...
 
 
 class Trainer:
@@ -75,7 +68,7 @@ class Trainer:
                 f"trainer.accumulate_steps={trainer.accumulate_steps}: train has only {len(train)} batches of "
                 f"data.batch_size={train.settings.batch_size}"
             )
-        if trainer.amp == "fp16" and any(getattr(c, "reads_gradients", False) for c in compressors):
+        if trainer.amp == "fp16" and any(compressor.reads_gradients for compressor in compressors):
             raise UserError("trainer.amp=fp16: its loss scale would enter what prune ranks by; bf16 or none is wanted")
         self.total = min(trainer.epochs * self.steps_per_epoch, trainer.max_steps or sys.maxsize)
         self.epochs = -(-self.total // self.steps_per_epoch)

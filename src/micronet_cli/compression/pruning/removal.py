@@ -23,6 +23,11 @@ class Removal:
     outputs: Mapping[str, Sequence[int]]
     inputs: Mapping[str, Sequence[int]]
 
+    @property
+    def reads_gradients(self) -> bool:
+        """False: nothing is trained."""
+        return False
+
     @torch.no_grad()
     def attach(self, model: nn.Module) -> None:
         """Take the channels out.

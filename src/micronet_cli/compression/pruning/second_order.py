@@ -56,6 +56,11 @@ class SecondOrderPruner:
         self._watching: list[RemovableHandle] = []
         self._done = False
 
+    @property
+    def reads_gradients(self) -> bool:
+        """False: it reads the layers' inputs."""
+        return False
+
     def attach(self, model: nn.Module) -> None:
         """Give every ruled layer a mask (an inherited one goes on) and a Hessian; structure only.
 

@@ -34,6 +34,11 @@ class FixedGrid(WeightFakeQuantize):
 class FixedGrids:
     """Every range-linear weight of a network on a stored grid: part of a network's history, after its quantiser."""
 
+    @property
+    def reads_gradients(self) -> bool:
+        """False: nothing is trained."""
+        return False
+
     @torch.no_grad()
     def attach(self, model: nn.Module) -> None:
         """Take the ranges of the weights as they are; a checkpoint's take their place on loading.
@@ -57,3 +62,11 @@ class FixedGrids:
                 )
             masked = parts.masked(original_weight(layer))
             parts.fake_quantize = FixedGrid(quantizer, masked)
+
+    def update(self, step: int, total_steps: int) -> bool:
+        """Nothing moves."""
+        return True
+
+    def table(self, model: nn.Module) -> dict[str, dict[str, object]]:
+        """Nothing to show: the quantiser before it has the layers' rules."""
+        return {}

@@ -134,6 +134,11 @@ class Quantizer:
             resolved[layer] = (target.rule, target.weight_bits, target.activation_bits)
         return resolved
 
+    @property
+    def reads_gradients(self) -> bool:
+        """False: it leaves gradients to the optimiser."""
+        return False
+
     def attach(self, model: nn.Module) -> None:
         """Give every ruled layer its quantisers, in place of inherited ones.
 
