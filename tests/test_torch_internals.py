@@ -9,7 +9,6 @@ from torch import nn
 
 from micronet_cli import torch_internals as internals
 
-
 BATCH_NORMS = (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d, nn.SyncBatchNorm, timm.layers.BatchNormAct2d)
 
 

@@ -13,6 +13,7 @@ from torch.nn.utils.parametrize import ParametrizationList
 from micronet_cli.layers.effective_weight import EffectiveWeight
 from micronet_cli.layers.fake_quantize import FakeQuantize
 from micronet_cli.layers.integer import Rescale
+from micronet_cli.layers.rules import COMPRESSIBLE
 from micronet_cli.torch_internals import flat_weights, set_flat_weights, tree_leaves, uncompiled
 from micronet_cli.trace.layouts import Read
 from micronet_cli.trace.recorder import Recorder
@@ -24,6 +25,8 @@ PARAMETRIZED = ".parametrizations."
 def observe(model: nn.Module, input_shape: Sequence[int]) -> TracedNetwork:
     """What ``model`` executes in evaluation mode on one example, every BatchNorm included; it is left as it was.
 
+    Layers that read no image, such as those that make a table of positions from a buffer, are followed as well.
+
     Args:
         model: any network.
         input_shape: (channels, height, width).
@@ -31,15 +34,19 @@ def observe(model: nn.Module, input_shape: Sequence[int]) -> TracedNetwork:
     Raises:
         ValueError: the network reads the value of a tensor in Python.
     """
-    _, network = record(uncompiled(model), tuple(input_shape))
+    _, network = record(uncompiled(model), tuple(input_shape), constants=True)
     return network
 
 
-def record(model: nn.Module, input_shape: tuple[int, ...]) -> tuple[Recorder, TracedNetwork]:
-    """One forward pass under a recorder: it, and what it wrote down."""
+def record(model: nn.Module, input_shape: tuple[int, ...], constants: bool = False) -> tuple[Recorder, TracedNetwork]:
+    """One forward pass under a recorder: it, and what it wrote down.
+
+    What layers make of constants is done before inference; with ``constants`` it is recorded just as what depends on
+    the image.
+    """
     recorder = Recorder()
     _store_parameters(model, recorder)
-    watch = _ModuleWatch(model, recorder)
+    watch = _ModuleWatch(model, recorder, constants)
     example = torch.empty(1, *input_shape, device="meta", dtype=_float_type(model))
     recorder.known.add_value(example, None)
     with _evaluation(model), torch.random.fork_rng(devices=[]), torch.no_grad(), watch.listening(), recorder:
@@ -106,8 +113,9 @@ class _ModuleWatch:
         calls: every execution of a module that has ended.
     """
 
-    def __init__(self, model: nn.Module, recorder: Recorder) -> None:
+    def __init__(self, model: nn.Module, recorder: Recorder, constants: bool) -> None:
         self.recorder = recorder
+        self.constants = constants
         self.ends: dict[str, int] = {}
         self.calls: list[Call] = []
         self._names = {module: name for name, module in model.named_modules()}
@@ -132,6 +140,8 @@ class _ModuleWatch:
         # A module that is not the model's (made during the forward) counts as part of the one that runs it.
         name = self._names.get(module, recorder.stack[-1])
         recorder.stack.append(name)
+        if self.constants and isinstance(module, COMPRESSIBLE):
+            self._follow(inputs)
         self._begun.append(_Begun(len(recorder.ops), recorder.known.reads(inputs)))
         if isinstance(module, FakeQuantize | Rescale):
             recorder.inside += 1
@@ -140,6 +150,13 @@ class _ModuleWatch:
             weights = flat_weights(module)
             self._replaced[module] = weights
             set_flat_weights(module, [recorder.known.stand_in(weight) for weight in weights])
+
+    def _follow(self, inputs: tuple) -> None:
+        """Count what a layer reads as an activation."""
+        known = self.recorder.known
+        for tensor in inputs:
+            if isinstance(tensor, Tensor) and known.activation(tensor) is None:
+                known.add_value(tensor, None)
 
     def _leave(self, module: nn.Module, inputs: tuple, output: Any) -> None:
         recorder = self.recorder

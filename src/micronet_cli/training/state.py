@@ -1,16 +1,38 @@
 """Everything that decides a training's next step, as tensors and plain values."""
 
-from typing import TYPE_CHECKING, Any
+from typing import Any, Protocol
 
 import torch
+from timm.utils import ModelEmaV3
+from torch import nn
 
 from micronet_cli import distributed
 
-if TYPE_CHECKING:
-    from micronet_cli.training.trainer import Trainer
+
+class Resumable(Protocol):
+    """What a training is made of, as far as its next step depends on it.
+
+    Attributes:
+        total: steps of the whole training.
+        step: steps done.
+        best: figures of the best network so far.
+        model: the network that is trained.
+        ema: its average, or None.
+        own: the objective's own parameters.
+        scaler: of the loss, for half precision.
+    """
+
+    total: int
+    step: int
+    best: dict[str, Any] | None
+    model: nn.Module
+    ema: ModelEmaV3 | None
+    own: list[nn.Parameter]
+    optimizer: torch.optim.Optimizer
+    scaler: torch.amp.GradScaler
 
 
-def state_of(fit: "Trainer") -> dict[str, Any]:
+def state_of(fit: Resumable) -> dict[str, Any]:
     """The state between two steps; data order and schedules follow from the step, so they are not in it.
 
     All processes have to call it: each adds its random state.
@@ -29,7 +51,7 @@ def state_of(fit: "Trainer") -> dict[str, Any]:
     }
 
 
-def restore_state(fit: "Trainer", state: dict[str, Any]) -> None:
+def restore_state(fit: Resumable, state: dict[str, Any]) -> None:
     """Bring ``fit`` to a state.
 
     Raises:

@@ -8,6 +8,7 @@ import copy
 import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -31,6 +32,7 @@ def find_dead_channels(model: nn.Module, input_shape: Sequence[int], multiple: i
 
     Raises:
         ImportError: torch-pruning is not installed.
+        ValueError: it cannot follow the network.
     """
     twin = plain_copy(model)
     names = {module: name for name, module in twin.named_modules()}
@@ -164,23 +166,33 @@ class DeadChannels:
 
 
 def groups(twin: nn.Module, input_shape: Sequence[int]) -> Iterator[list[Member]]:
-    """Torch-Pruning's groups of all layers but the classifier."""
+    """Torch-Pruning's groups of all layers but the classifier.
+
+    Raises:
+        ImportError: torch-pruning is not installed.
+        ValueError: it cannot follow the network.
+    """
     import torch_pruning
 
     with warnings.catch_warnings(), torch.enable_grad():  # its graph is autograd's
         warnings.simplefilter("ignore")
-        graph = torch_pruning.DependencyGraph().build_dependency(twin, torch.rand(1, *input_shape), verbose=False)
-        for group in graph.get_all_groups(root_module_types=(nn.Conv2d, nn.Linear)):
-            members = []
-            for item in group:
-                is_output = graph.is_out_channel_pruning_fn(item.dep.handler)
-                members.append(Member(item.dep.target.module, is_output, item.root_idxs, item.idxs))
-            yield members
+        try:
+            graph = torch_pruning.DependencyGraph().build_dependency(twin, torch.rand(1, *input_shape), verbose=False)
+            for group in graph.get_all_groups(root_module_types=(nn.Conv2d, nn.Linear)):
+                yield [_member(graph, item) for item in group]
+        except Exception as error:  # its errors on networks that it was not written for are of any kind
+            what = f"{type(error).__name__}: {str(error)[:100]}"
+            raise ValueError(f"torch-pruning cannot follow this network ({what})") from None
+
+
+def _member(graph: Any, item: Any) -> Member:
+    is_output = graph.is_out_channel_pruning_fn(item.dep.handler)
+    return Member(item.dep.target.module, is_output, item.root_idxs, item.idxs)
 
 
 def dead_in_group(group: Sequence[Member], needed: Mapping[nn.Module, Tensor], multiple: int = 1) -> DeadChannels:
     """The channels that no layer of the group needs; empty where there are none or they cannot be taken out."""
-    if not _can_shrink(group):
+    if not _can_shrink(group, needed):
         return DeadChannels()
     dead = _dead_roots(group, needed, multiple)
     if not dead:
@@ -198,15 +210,18 @@ def dead_in_group(group: Sequence[Member], needed: Mapping[nn.Module, Tensor], m
     return DeadChannels(outputs, inputs)
 
 
-def _can_shrink(group: Sequence[Member]) -> bool:
+def _can_shrink(group: Sequence[Member], needed: Mapping[nn.Module, Tensor]) -> bool:
     """Whether every layer of the group can lose channels, and one reads them."""
-    readers = [member for member in group if member.reads]
-    if not readers or any(getattr(member.module, "groups", 1) != 1 for member in readers):
-        return False
     for member in group:
         if not (isinstance(member.module, nn.Conv2d | nn.Linear | BatchNorm) or _moves_data(member.module)):
             return False  # a LayerNorm, say: its statistics are over the channels
-    return True
+    readers = [member for member in group if member.reads]
+    for reader in readers:
+        if getattr(reader.module, "groups", 1) != 1:
+            return False
+        if reader.module not in needed or max(reader.numbers) >= len(needed[reader.module]):
+            return False  # executed by another module, or with channels that Torch-Pruning lost count of
+    return bool(readers)
 
 
 def _dead_roots(group: Sequence[Member], needed: Mapping[nn.Module, Tensor], multiple: int) -> set[int]:
