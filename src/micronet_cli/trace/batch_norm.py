@@ -1,4 +1,4 @@
-"""Which BatchNorms fold into the product before them: asked here alone, by the packer, the folder and the scorer."""
+"""Which BatchNorms fold into the product before them: the packer, the folder and the scorer all ask here."""
 
 from collections import defaultdict
 from collections.abc import Sequence
@@ -31,7 +31,10 @@ def _norm_behind(network: TracedNetwork, readers: Readers, product: int) -> int 
     op = network.ops[product]
     assert op.dot is not None
     channels: Channels = through(network, op, op.dot.channel_dim)
-    while (index := readers.sole(channels.value)) is not None:
+    while True:
+        index = readers.sole(channels.value)
+        if index is None:
+            return None
         reader = network.ops[index]
         dim = channels.dim_in(reader.reads[0])
         if dim is None:
@@ -41,7 +44,6 @@ def _norm_behind(network: TracedNetwork, readers: Readers, product: int) -> int 
         if reader.kind not in RELAYS:
             return None
         channels = through(network, reader, dim)
-    return None
 
 
 def folding_norms(network: TracedNetwork) -> dict[int, int]:
@@ -51,28 +53,35 @@ def folding_norms(network: TracedNetwork) -> dict[int, int]:
     the weight is stored as it is used: a standardised weight would standardise the gain away, and one that another
     operation reads too would change there.
     """
-    norm_of = normalised_products(network)
-    product_of = {norm: product for product, norm in norm_of.items()}
+    product_of = {norm: product for product, norm in normalised_products(network).items()}
     uses = weight_uses(network)
+    found: dict[int, int] = {}
+    for executions in _executions_of_norms(network):
+        products = [product_of[norm] for norm in executions if norm in product_of]
+        weight = _only_weight(network, products)
+        if len(products) < len(executions) or weight is None or network.stored[weight].derived:
+            continue
+        if sorted(uses[weight]) == sorted(products):
+            found.update(zip(executions, products, strict=True))
+    return found
+
+
+def _executions_of_norms(network: TracedNetwork) -> list[list[int]]:
+    """For every BatchNorm, told apart by its vectors, the operations that execute it."""
     executions: defaultdict[tuple[int, ...], list[int]] = defaultdict(list)
     for index, op in enumerate(network.ops):
         if op.kind in BATCH_NORMS:
             executions[op.parameters].append(index)
-    found: dict[int, int | None] = {}
-    for norm_executions in executions.values():
-        products = [product_of.get(norm) for norm in norm_executions]
-        weights = {_weight(network, product) for product in products}
-        weight = weights.pop()
-        if weights or weight is None or network.stored[weight].derived:
-            continue
-        if sorted(uses[weight]) == sorted(product for product in products if product is not None):
-            found.update(zip(norm_executions, products, strict=True))
-    return {norm: product for norm, product in found.items() if product is not None}
+    return list(executions.values())
 
 
-def _weight(network: TracedNetwork, product: int | None) -> int | None:
-    dot = None if product is None else network.ops[product].dot
-    return None if dot is None else dot.weight
+def _only_weight(network: TracedNetwork, products: list[int]) -> int | None:
+    """The one stored weight that all of these products read; None where they read several or none."""
+    weights = set()
+    for product in products:
+        dot = network.ops[product].dot
+        weights.add(None if dot is None else dot.weight)
+    return weights.pop() if len(weights) == 1 else None
 
 
 def batch_norm_pairs(model: nn.Module, input_shape: Sequence[int]) -> dict[str, str]:
@@ -89,7 +98,8 @@ def batch_norm_pairs(model: nn.Module, input_shape: Sequence[int]) -> dict[str, 
     layers = own_weights(network, model)
     pairs = {}
     for norm, product in sorted(folding_norms(network).items()):
-        norm_name, layer_name = network.ops[norm].layer, network.ops[product].layer
+        norm_name = network.ops[norm].layer
+        layer_name = network.ops[product].layer
         if layer_name in layers and isinstance(model.get_submodule(norm_name), BatchNorm):
             pairs[norm_name] = layer_name
     return pairs

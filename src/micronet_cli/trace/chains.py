@@ -19,11 +19,19 @@ from micronet_cli.trace.records import Call, Op, TracedNetwork
 
 # Activation functions, as they are recorded -> their operators.
 FUNCTIONS = {
-    name: name
-    for name in (
-        "relu", "leaky_relu", "hardtanh", "silu", "gelu", "sigmoid", "hardswish", "hardsigmoid", "tanh", "elu", "mish",
-    )
-} | {"gelu_tanh": "gelu"}  # fmt: skip
+    "relu": "relu",
+    "leaky_relu": "leaky_relu",
+    "hardtanh": "hardtanh",
+    "silu": "silu",
+    "gelu": "gelu",
+    "gelu_tanh": "gelu",
+    "sigmoid": "sigmoid",
+    "hardswish": "hardswish",
+    "hardsigmoid": "hardsigmoid",
+    "tanh": "tanh",
+    "elu": "elu",
+    "mish": "mish",
+}
 HOMOGENEOUS = frozenset({"relu", "leaky_relu"})  # f(s x) = s f(x) for s > 0
 POOLS = frozenset({"max_pool2d_with_indices", "avg_pool2d", "_adaptive_avg_pool2d", "adaptive_max_pool2d"})
 
@@ -79,7 +87,11 @@ def chains(model: nn.Module, input_shape: Sequence[int]) -> dict[str, Chain]:
         input_shape: (channels, height, width).
     """
     follower = _Follower(model, observe(model, input_shape))
-    return {call.module: follower.chain(call) for call in follower.layer_calls if follower.runs_once(call.module)}
+    found = {}
+    for call in follower.layer_calls:
+        if follower.runs_once(call.module):
+            found[call.module] = follower.chain(call)
+    return found
 
 
 class _Follower:
@@ -103,23 +115,23 @@ class _Follower:
         """The chain of the layer that was called."""
         chain = Chain(call.module)
         made = call.outputs[0]
-        channels = Channels(made.value, made.layout, self._channel_dim(call.module, len(made.layout.shape)))
+        dim = self._channel_dim(call.module, len(made.layout.shape))
+        channels = Channels(made.value, made.layout, dim)
         pooled = False
-        while (index := self.readers.sole(channels.value)) is not None and self._layer_at(index) is None:
+        while True:
+            index = self.readers.sole(channels.value)
+            if index is None or self._layer_at(index) is not None:
+                break
             op = self.network.ops[index]
-            dim = channels.dim_in(op.reads[0])
-            if dim is None:
+            read_dim = channels.dim_in(op.reads[0])
+            if read_dim is None:
                 return chain
-            behind: Channels | None = through(self.network, op, dim)
-            undecided = not pooled and chain.function is None
-            if op.kind in BATCH_NORMS and undecided and chain.norm is None and self._fits(op, dim):
-                chain.norm = op.layer
-            elif op.kind in FUNCTIONS and undecided:
-                chain.function = FUNCTIONS[op.kind]
-                chain.activation = Activation(chain.function, op.arguments, op.options)
-            elif op.kind not in RELAYS:
+            behind: Channels | None = through(self.network, op, read_dim)
+            # Behind a pool, a norm or a function is no longer the layer's own.
+            taken = not pooled and self._take(op, read_dim, chain)
+            if not taken and op.kind not in RELAYS:
                 pooled = True
-                behind = self._behind_pool(op, dim)
+                behind = self._behind_pool(op, read_dim)
             if behind is None:
                 return chain
             channels = behind
@@ -127,14 +139,29 @@ class _Follower:
         chain.scalable = self._scalable(chain)
         return chain
 
+    def _take(self, op: Op, dim: int, chain: Chain) -> bool:
+        """Add a BatchNorm or an activation function to the chain; whether it is one that the chain can take."""
+        if chain.function is not None:
+            return False
+        if op.kind in FUNCTIONS:
+            chain.function = FUNCTIONS[op.kind]
+            chain.activation = Activation(chain.function, op.arguments, op.options)
+            return True
+        if op.kind in BATCH_NORMS and chain.norm is None and self._fits(op, dim):
+            chain.norm = op.layer
+            return True
+        return False
+
     def _channel_dim(self, layer: str, dims: int) -> int:
         return dims - 1 if isinstance(self.model.get_submodule(layer), nn.Linear) else 1
 
     def _fits(self, op: Op, dim: int) -> bool:
         """Whether a BatchNorm, a module of its own executed once, takes the channels for its own."""
         norm = self.model.get_submodule(op.layer)
-        own = self._shared.isdisjoint(norm.parameters(recurse=False))
-        return dim == NORM_CHANNELS and isinstance(norm, BatchNorm) and own and self.runs_once(op.layer)
+        if dim != NORM_CHANNELS or not isinstance(norm, BatchNorm):
+            return False
+        has_own_parameters = self._shared.isdisjoint(norm.parameters(recurse=False))
+        return has_own_parameters and self.runs_once(op.layer)
 
     def _behind_pool(self, op: Op, dim: int) -> Channels | None:
         """The channels behind an operation that maps each on its own, and c x to c f(x); None behind any other."""
@@ -146,28 +173,39 @@ class _Follower:
         averaged = {number % len(read) for number in op.arguments[0]}
         if averaged & {0, dim}:
             return None
-        kept = len(op.arguments) > 1 and op.arguments[1]
-        gone = 0 if kept else sum(number < dim for number in averaged)
-        return through(self.network, op, dim - gone)
+        keepdim = len(op.arguments) > 1 and op.arguments[1]
+        if keepdim:
+            return through(self.network, op, dim)
+        gone_before = [number for number in averaged if number < dim]
+        return through(self.network, op, dim - len(gone_before))
 
     def _layer_at(self, index: int) -> Call | None:
         """The call of a layer that executed an operation."""
-        return next((call for call in self.layer_calls if call.first <= index < call.end), None)
+        for call in self.layer_calls:
+            if call.first <= index < call.end:
+                return call
+        return None
 
     def _layer_after(self, channels: Channels) -> str | None:
         """The layer, executed once, that alone reads the channels, as its own inputs."""
-        indices = self.readers.all(channels.value)
-        calls = [self._layer_at(index) for index in indices or []]
-        call = calls[0] if calls else None
-        if call is None or any(other is not call for other in calls) or not self.runs_once(call.module):
+        call = self._only_call(channels.value)
+        if call is None or not self.runs_once(call.module):
             return None
         if len(call.inputs) != 1 or call.inputs[0].value != channels.value:
             return None
         read = call.inputs[0]
         layer = self.model.get_submodule(call.module)
         inputs = layer.weight.shape[1] * getattr(layer, "groups", 1)
-        wanted = self._channel_dim(call.module, len(read.layout.shape))
-        return call.module if channels.dim_in(read) == wanted and channels.count == inputs else None
+        input_dim = self._channel_dim(call.module, len(read.layout.shape))
+        fits = channels.dim_in(read) == input_dim and channels.count == inputs
+        return call.module if fits else None
+
+    def _only_call(self, value: int) -> Call | None:
+        """The call of a layer that executed everything that reads the value."""
+        calls = [self._layer_at(index) for index in self.readers.all(value) or []]
+        if not calls or any(call is not calls[0] for call in calls):
+            return None
+        return calls[0]
 
     def _scalable(self, chain: Chain) -> bool:
         if chain.after not in self._own_weights:

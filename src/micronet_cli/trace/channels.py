@@ -3,7 +3,8 @@
 from collections import defaultdict
 from dataclasses import dataclass
 
-from micronet_cli.trace.records import Layout, Op, Read, TracedNetwork
+from micronet_cli.trace.layouts import Layout, Read
+from micronet_cli.trace.records import Op, TracedNetwork
 
 # These hand all elements on as they are, in a tensor of the same shape and other memory.
 RELAYS = frozenset({"clone", "contiguous", "copy", "_to_copy", "_unsafe_view", "reshape"})
@@ -39,13 +40,18 @@ class Channels:
             return self.dim
         if seen.elements != self.layout.elements or seen.offset != self.layout.offset:
             return None
-        own = (self.count, self.layout.strides[self.dim])
-        matches = [dim for dim, found in enumerate(zip(seen.shape, seen.strides, strict=True)) if found == own]
-        return matches[0] if len(matches) == 1 and self.count > 1 else None
+        if self.count == 1:
+            return None  # any dimension of size 1 may be it
+        stride = self.layout.strides[self.dim]
+        matches = []
+        for dim, size in enumerate(seen.shape):
+            if size == self.count and seen.strides[dim] == stride:
+                matches.append(dim)
+        return matches[0] if len(matches) == 1 else None
 
 
 class Readers:
-    """Who reads each value of a traced network."""
+    """Which operations read each value of a traced network."""
 
     def __init__(self, network: TracedNetwork) -> None:
         self.network = network
@@ -64,8 +70,8 @@ class Readers:
         found = self.all(value)
         if found is None or len(found) != 1:
             return None
-        reads = self.network.ops[found[0]].reads
-        return found[0] if len(reads) == 1 else None
+        reader = found[0]
+        return reader if len(self.network.ops[reader].reads) == 1 else None
 
 
 def through(network: TracedNetwork, op: Op, dim: int) -> Channels:

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -14,8 +15,9 @@ from micronet_cli.layers.fake_quantize import FakeQuantize
 from micronet_cli.layers.integer import Rescale
 from micronet_cli.layers.rules import COMPRESSIBLE
 from micronet_cli.torch_internals import flat_weights, set_flat_weights, tree_leaves, uncompiled
+from micronet_cli.trace.layouts import Read
 from micronet_cli.trace.recorder import Recorder
-from micronet_cli.trace.records import Call, Read, TracedNetwork
+from micronet_cli.trace.records import Call, TracedNetwork
 
 PARAMETRIZED = ".parametrizations."
 
@@ -23,7 +25,7 @@ PARAMETRIZED = ".parametrizations."
 def observe(model: nn.Module, input_shape: Sequence[int]) -> TracedNetwork:
     """What ``model`` executes in evaluation mode on one example, every BatchNorm included; it is left as it was.
 
-    Layers that read no image, as those that make a table of positions from a buffer, are followed as well.
+    Layers that read no image, such as those that make a table of positions from a buffer, are followed as well.
 
     Args:
         model: any network.
@@ -32,43 +34,56 @@ def observe(model: nn.Module, input_shape: Sequence[int]) -> TracedNetwork:
     Raises:
         ValueError: the network reads the value of a tensor in Python.
     """
-    return record(uncompiled(model), tuple(input_shape), constants=True)[1]
+    _, network = record(uncompiled(model), tuple(input_shape), constants=True)
+    return network
 
 
 def record(model: nn.Module, input_shape: tuple[int, ...], constants: bool = False) -> tuple[Recorder, TracedNetwork]:
     """One forward pass under a recorder: it, and what it wrote down.
 
-    What layers make of constants is done before inference; with ``constants`` it is recorded as what depends on the
-    image is.
+    What layers make of constants is done before inference; with ``constants`` it is recorded just as what depends on
+    the image.
     """
     recorder = Recorder()
-    persistent = set(model.state_dict(keep_vars=True))
-    for name, tensor in [*model.named_parameters(), *model.named_buffers()]:
-        if name in persistent:
-            recorder.add_stored(tensor, name, name.rpartition(".")[0])
-    example = torch.empty(1, *input_shape, device="meta", dtype=_float_type(model))
+    _store_parameters(model, recorder)
     watch = _ModuleWatch(model, recorder, constants)
-    with _evaluation(model), torch.random.fork_rng(devices=[]), torch.no_grad():
-        recorder.add_input(example)
-        with watch.listening(), recorder:
-            returned = tree_leaves(model(example))
-    values = [recorder.activation(leaf) for leaf in returned if isinstance(leaf, Tensor)]
+    example = torch.empty(1, *input_shape, device="meta", dtype=_float_type(model))
+    recorder.known.add_value(example, None)
+    with _evaluation(model), torch.random.fork_rng(devices=[]), torch.no_grad(), watch.listening(), recorder:
+        returned = tree_leaves(model(example))
+    outputs = []
+    for leaf in returned:
+        value = recorder.known.activation(leaf) if isinstance(leaf, Tensor) else None
+        if value is not None:
+            outputs.append(value)
     network = TracedNetwork(
         ops=tuple(recorder.ops),
-        values=tuple(recorder.values),
-        stored=tuple(recorder.stored),
+        values=tuple(recorder.known.values),
+        stored=tuple(recorder.known.stored),
         quantizers={},
         input_shape=input_shape,
         free_multiplications=recorder.free_multiplications,
         ends=watch.ends,
-        outputs=tuple(value for value in values if value is not None),
+        outputs=tuple(outputs),
         calls=tuple(watch.calls),
     )
     return recorder, network
 
 
+def _store_parameters(model: nn.Module, recorder: Recorder) -> None:
+    """Parameters and buffers are stored, but for buffers that no checkpoint holds: tables that the code makes."""
+    persistent = set(model.state_dict(keep_vars=True))
+    for name, tensor in [*model.named_parameters(), *model.named_buffers()]:
+        if name in persistent:
+            layer, _, _ = name.rpartition(".")
+            recorder.known.add_stored(tensor, name, layer)
+
+
 def _float_type(model: nn.Module) -> torch.dtype:
-    return next((p.dtype for p in model.parameters() if p.is_floating_point()), torch.float32)
+    for parameter in model.parameters():
+        if parameter.is_floating_point():
+            return parameter.dtype
+    return torch.float32
 
 
 @contextmanager
@@ -80,6 +95,14 @@ def _evaluation(model: nn.Module) -> Iterator[None]:
     finally:
         for module, training in modes.items():
             module.training = training
+
+
+@dataclass(frozen=True)
+class _Begun:
+    """A module that is being executed: the operations before it, and what went in."""
+
+    first: int
+    inputs: tuple[Read, ...]
 
 
 class _ModuleWatch:
@@ -96,59 +119,65 @@ class _ModuleWatch:
         self.ends: dict[str, int] = {}
         self.calls: list[Call] = []
         self._names = {module: name for name, module in model.named_modules()}
-        self._begun: list[tuple[int, tuple[Read, ...]]] = []
+        self._begun: list[_Begun] = []
         self._replaced: dict[nn.RNNBase, list[Tensor]] = {}
 
     @contextmanager
     def listening(self) -> Iterator[None]:
         """Watch every module that is executed inside the block."""
-        handles = [register_module_forward_pre_hook(self._enter), register_module_forward_hook(self._leave)]
+        entering = register_module_forward_pre_hook(self._enter)
+        leaving = register_module_forward_hook(self._leave)
         try:
             yield
         finally:
-            for handle in handles:
-                handle.remove()
+            entering.remove()
+            leaving.remove()
             for module, weights in self._replaced.items():
                 set_flat_weights(module, weights)
 
     def _enter(self, module: nn.Module, inputs: tuple) -> None:
         recorder = self.recorder
-        recorder.stack.append(self._names.get(module, recorder.stack[-1]))
+        # A module that is not the model's (made during the forward) counts as part of the one that runs it.
+        name = self._names.get(module, recorder.stack[-1])
+        recorder.stack.append(name)
         if self.constants and isinstance(module, COMPRESSIBLE):
             self._follow(inputs)
-        self._begun.append((len(recorder.ops), recorder.reads(inputs)))
+        self._begun.append(_Begun(len(recorder.ops), recorder.known.reads(inputs)))
         if isinstance(module, FakeQuantize | Rescale):
             recorder.inside += 1
         if isinstance(module, nn.RNNBase):
             # Its kernel refuses to mix devices.
             weights = flat_weights(module)
             self._replaced[module] = weights
-            set_flat_weights(module, [recorder.stand_in(weight) for weight in weights])
+            set_flat_weights(module, [recorder.known.stand_in(weight) for weight in weights])
 
     def _follow(self, inputs: tuple) -> None:
-        """Take what a layer reads for an activation."""
+        """Count what a layer reads as an activation."""
+        known = self.recorder.known
         for tensor in inputs:
-            if isinstance(tensor, Tensor) and self.recorder.activation(tensor) is None:
-                self.recorder.add_input(tensor)
+            if isinstance(tensor, Tensor) and known.activation(tensor) is None:
+                known.add_value(tensor, None)
 
     def _leave(self, module: nn.Module, inputs: tuple, output: Any) -> None:
         recorder = self.recorder
         name = recorder.stack.pop()
-        self.ends[name] = len(recorder.ops)
-        first, inputs_read = self._begun.pop()
+        end = len(recorder.ops)
+        self.ends[name] = end
+        begun = self._begun.pop()
         if module in self._names:
-            call = Call(name, first, len(recorder.ops), inputs_read, recorder.reads(output))
-            self.calls.append(call)
+            outputs = recorder.known.reads(output)
+            self.calls.append(Call(name, begun.first, end, begun.inputs, outputs))
         if isinstance(module, FakeQuantize | Rescale):
             recorder.inside -= 1
         if isinstance(module, FakeQuantize):
             recorder.quantized(inputs[0], output, name)
         elif isinstance(module, Rescale):
+            layer, _, _ = name.rpartition(".")
             bias = None if module.bias is None else module.bias.stored
-            recorder.rescaled(inputs[0], name.rpartition(".")[0], bias)
+            recorder.rescaled(inputs[0], layer, bias)
         elif isinstance(module, nn.RNNBase):
             set_flat_weights(module, self._replaced.pop(module))
         elif isinstance(module, ParametrizationList) and isinstance(output, Tensor):
             layer, _, tensor = name.partition(PARAMETRIZED)
             derived = not all(isinstance(part, EffectiveWeight) for part in module)
-            recorder.rename_stored(output, f"{layer}.{tensor}", layer, derived)
+            recorder.known.rename_stored(output, f"{layer}.{tensor}", layer, derived)

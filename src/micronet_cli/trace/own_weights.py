@@ -29,15 +29,18 @@ def own_weights(network: TracedNetwork, model: nn.Module) -> set[str]:
     is not the plain product.
     """
     shared = shared_parameters(model)
-    layers = compressible_layers(model)
     uses = weight_uses(network)
-    found = set()
+    stored_by_layer: dict[str, list[int]] = {}
     for index, stored in enumerate(network.stored):
-        layer = layers.get(stored.layer)
-        if layer is None or stored.derived or stored.name != f"{stored.layer}.weight" or not runs_linear(layer):
-            continue
+        if stored.name == f"{stored.layer}.weight" and not stored.derived:
+            stored_by_layer.setdefault(stored.layer, []).append(index)
+    found = set()
+    for name, layer in compressible_layers(model).items():
         tied = original_weight(layer) in shared or (layer.bias is not None and layer.bias in shared)
-        readers = [network.ops[use] for use in uses[index]]
-        if readers and not tied and all(op.dot is not None and op.layer == stored.layer for op in readers):
-            found.add(stored.layer)
+        if tied or not runs_linear(layer):
+            continue
+        for index in stored_by_layer.get(name, []):
+            readers = [network.ops[use] for use in uses.get(index, [])]
+            if readers and all(op.dot is not None and op.layer == name for op in readers):
+                found.add(name)
     return found

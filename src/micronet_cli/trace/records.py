@@ -5,13 +5,14 @@ it reads; those name the quantiser behind them. Bits are looked up when a rule a
 count of zeros only needs new numbers here, not a new trace.
 """
 
-import math
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import Any
 
 import numpy as np
+
+from micronet_cli.trace.layouts import UNKNOWN_LAYOUT, Layout, Read
 
 FLOAT_BITS = 32
 
@@ -62,37 +63,6 @@ class Stored:
 
 
 @dataclass(frozen=True, slots=True)
-class Layout:
-    """How a tensor lies in its memory: views of one value differ in nothing else.
-
-    Attributes:
-        strides: distance of neighbours along each dimension, in elements.
-        offset: of the first element.
-    """
-
-    shape: tuple[int, ...]
-    strides: tuple[int, ...]
-    offset: int = 0
-
-    @property
-    def elements(self) -> int:
-        """Number of elements."""
-        return math.prod(self.shape)
-
-
-@dataclass(frozen=True, slots=True)
-class Read:
-    """A value as something reads it: all of it or a view of it.
-
-    Attributes:
-        value: its index.
-    """
-
-    value: int
-    layout: Layout
-
-
-@dataclass(frozen=True, slots=True)
 class Value:
     """An activation.
 
@@ -106,7 +76,7 @@ class Value:
     buffer: int
     float_bits: int = FLOAT_BITS
     quantizers: frozenset[str] | None = None
-    layout: Layout = Layout((), ())
+    layout: Layout = UNKNOWN_LAYOUT
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -224,54 +194,75 @@ class TracedNetwork:
     @cached_property
     def value_bits(self) -> tuple[int, ...]:
         """Bits of an element of each value."""
-        return tuple(self._bits(v.float_bits, v.quantizers) for v in self.values)
+        return tuple(self._bits(value.float_bits, value.quantizers) for value in self.values)
 
     @cached_property
     def stored_bits(self) -> tuple[int, ...]:
         """Bits of an element of each stored tensor."""
-        return tuple(self._bits(s.float_bits, [s.quantizer] if s.quantizer else None) for s in self.stored)
+        bits = []
+        for stored in self.stored:
+            quantizers = [stored.quantizer] if stored.quantizer else None
+            bits.append(self._bits(stored.float_bits, quantizers))
+        return tuple(bits)
 
-    def _bits(self, float_bits: int, names: Iterable[str] | None) -> int:
-        if names is None:
+    def _bits(self, float_bits: int, quantizers: Iterable[str] | None) -> int:
+        """The most bits of these quantisers; ``float_bits`` for none, or for one that was not executed."""
+        if quantizers is None:
             return float_bits
-        return max((self.quantizers[n].bits if n in self.quantizers else float_bits for n in names), default=float_bits)
+        bits = []
+        for name in quantizers:
+            quantizer = self.quantizers.get(name)
+            bits.append(float_bits if quantizer is None else quantizer.bits)
+        return max(bits, default=float_bits)
 
     @cached_property
     def weights(self) -> tuple[int, ...]:
         """Indices of the stored tensors that are the weight of a convolution or matrix product."""
-        return tuple(dict.fromkeys(op.dot.weight for op in self.ops if op.dot and op.dot.weight is not None))
+        found: dict[int, None] = {}
+        for op in self.ops:
+            if op.dot is not None and op.dot.weight is not None:
+                found[op.dot.weight] = None
+        return tuple(found)
 
     @cached_property
     def used(self) -> tuple[int, ...]:
         """Indices of the stored tensors that an operation reads."""
         found: dict[int, None] = {}
         for op in self.ops:
-            mine = (op.dot.weight, op.dot.bias) if op.dot else ()
-            found |= dict.fromkeys(i for i in (*mine, *op.parameters) if i is not None)
+            if op.dot is not None:
+                for index in (op.dot.weight, op.dot.bias):
+                    if index is not None:
+                        found[index] = None
+            found |= dict.fromkeys(op.parameters)
         return tuple(found)
 
     def with_sparsity(self, sparsity: float) -> "TracedNetwork":
         """Every product's weight with this fraction of zeros in each channel (a what-if; fractional counts)."""
-        kept, weights = 1 - sparsity, set(self.weights)
-        stored = tuple(
-            replace(s, nonzeros=s.elements * kept, kept_blocks=None) if i in weights else s
-            for i, s in enumerate(self.stored)
-        )
-        return replace(self, stored=stored, ops=tuple(_scaled(op, kept) for op in self.ops))
+        kept = 1 - sparsity
+        stored = list(self.stored)
+        for index in self.weights:
+            nonzeros = stored[index].elements * kept
+            stored[index] = replace(stored[index], nonzeros=nonzeros, kept_blocks=None)
+        ops = tuple(_scaled(op, kept) for op in self.ops)
+        return replace(self, stored=tuple(stored), ops=ops)
 
     def dense(self) -> "TracedNetwork":
         """The same network in float32, its weights without a zero; a permutation matrix keeps its own."""
-        stored = [
-            replace(s, quantizer=None, kept_blocks=None, binary=False, float_bits=FLOAT_BITS) for s in self.stored
-        ]
-        for i in self.weights:
-            stored[i] = replace(stored[i], nonzeros=stored[i].elements)
-        values = tuple(replace(v, quantizers=None, float_bits=FLOAT_BITS) for v in self.values)
+        stored = []
+        for tensor in self.stored:
+            plain = replace(tensor, quantizer=None, kept_blocks=None, binary=False, float_bits=FLOAT_BITS)
+            stored.append(plain)
+        for index in self.weights:
+            stored[index] = replace(stored[index], nonzeros=stored[index].elements)
+        values = tuple(replace(value, quantizers=None, float_bits=FLOAT_BITS) for value in self.values)
         ops = tuple(_scaled(op, 1) for op in self.ops)
         return replace(self, stored=tuple(stored), values=values, ops=ops, quantizers={})
 
 
 def _scaled(op: Op, kept: float) -> Op:
-    if op.dot is None or op.dot.weight is None:
+    """The operation with this fraction of each channel's weights, where its weight is a stored one."""
+    dot = op.dot
+    if dot is None or dot.weight is None:
         return op
-    return replace(op, dot=replace(op.dot, nonzeros=np.full(len(op.dot.nonzeros), op.dot.terms * kept), extremes=None))
+    nonzeros = np.full(len(dot.nonzeros), dot.terms * kept)
+    return replace(op, dot=replace(dot, nonzeros=nonzeros, extremes=None))

@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import replace
+from operator import itemgetter
 
 import torch
 from torch import Tensor, nn
@@ -12,6 +13,7 @@ from micronet_cli.torch_internals import memory_of, uncompiled, version_of
 from micronet_cli.trace.folded import fold_batch_norms
 from micronet_cli.trace.observe import PARAMETRIZED, record
 from micronet_cli.trace.products import Shape
+from micronet_cli.trace.recorder import Recorder
 from micronet_cli.trace.records import ExecutedQuantizer, TracedNetwork
 from micronet_cli.trace.weights import WeightReader
 
@@ -25,7 +27,8 @@ class Trace:
 
     def __init__(self, model: nn.Module, input_shape: Sequence[int]) -> None:
         # A compiled model hides the one whose operations are counted.
-        self.model, self.input_shape = uncompiled(model), tuple(input_shape)
+        self.model = uncompiled(model)
+        self.input_shape = tuple(input_shape)
         self._trace()
 
     def _trace(self) -> None:
@@ -33,32 +36,48 @@ class Trace:
         recorder, network = record(self.model, self.input_shape)
         self._network = fold_batch_norms(network)
         self._shapes = recorder.quantized_shapes
-        products = [p for _, p in sorted(recorder.products.items())]
-        dots = [(i, op.dot) for i, op in enumerate(self._network.ops) if op.dot]
-        self._readers = [
-            (index, self._reader(shape, dot.weight, recorder.sources[dot.weight]))
-            for (index, dot), shape in zip(dots, products, strict=True)
-            if dot.weight is not None
-        ]
-        owners = {memory_of(tensor) for tensor in self._tensors()}
-        self._derived = any(r.operand is not None and memory_of(r.operand) not in owners for _, r in self._readers)
+        self._readers = self._weight_readers(recorder)
+        self._derived = self._has_computed_weights()
         self._signature = self._structure()
+
+    def _weight_readers(self, recorder: Recorder) -> dict[int, WeightReader]:
+        """Product with a weight, as the index of its operation -> what reads that weight."""
+        # Folding leaves products out of none and in their order, but their indices change.
+        shapes = [shape for _, shape in sorted(recorder.products.items(), key=itemgetter(0))]
+        products = [index for index, op in enumerate(self._network.ops) if op.dot is not None]
+        readers = {}
+        for index, shape in zip(products, shapes, strict=True):
+            dot = self._network.ops[index].dot
+            if dot is not None and dot.weight is not None:
+                source = recorder.known.sources[dot.weight]
+                readers[index] = self._reader(shape, dot.weight, source)
+        return readers
+
+    def _has_computed_weights(self) -> bool:
+        """Whether a product's weight is neither a parameter nor what a layer's ``weight`` property makes."""
+        owners = {memory_of(tensor) for tensor in self._tensors()}
+        operands = [reader.operand for reader in self._readers.values()]
+        return any(operand is not None and memory_of(operand) not in owners for operand in operands)
 
     def _tensors(self) -> list[Tensor]:
         return [*self.model.parameters(), *self.model.buffers()]
 
     def _structure(self) -> tuple:
         """What the trace depends on: the modules, and all values where weights are computed from them."""
-        versions = [version_of(tensor) for tensor in self._tensors()] if self._derived else []
-        return (*(id(module) for module in self.model.modules()), *versions)
+        modules = [id(module) for module in self.model.modules()]
+        versions = []
+        if self._derived:
+            versions = [version_of(tensor) for tensor in self._tensors()]
+        return (*modules, *versions)
 
     def _reader(self, shape: Shape, weight: int, source: Tensor | None) -> WeightReader:
         """Reads a layer's effective weight where the operand is a view of it, else the operand itself."""
         assert source is not None
         layer = self._modules.get(self._network.stored[weight].name.removesuffix(".weight"))
-        effective = layer is not None and effective_weight(layer) is not None
-        direct = effective and memory_of(shape.weight) == memory_of(source)
-        return WeightReader(shape, source, layer if direct else None)
+        if layer is None or effective_weight(layer) is None:
+            return WeightReader(shape, source, None)
+        is_view = memory_of(shape.weight) == memory_of(source)
+        return WeightReader(shape, source, layer if is_view else None)
 
     def read(self, codes: bool = False, block: Sequence[int] | None = None) -> TracedNetwork:
         """The network with the bits and zeros of this moment.
@@ -69,15 +88,20 @@ class Trace:
         """
         if self._structure() != self._signature:
             self._trace()
-        ops, stored = list(self._network.ops), list(self._network.stored)
-        for index, reader in self._readers:
-            op = ops[index]
-            assert op.dot is not None
-            assert op.dot.weight is not None
-            found = reader.read(codes, tuple(block) if block else None)
-            dot, stored[op.dot.weight] = found.apply(op.dot, stored[op.dot.weight])
-            ops[index] = replace(op, dot=dot)
-        quantizers = {name: self._quantizer(name, shape, codes) for name, shape in self._shapes.items()}
+        ops = list(self._network.ops)
+        stored = list(self._network.stored)
+        blocks = tuple(block) if block else None
+        for index, reader in self._readers.items():
+            dot = ops[index].dot
+            assert dot is not None
+            weight = dot.weight
+            assert weight is not None
+            found = reader.read(codes, blocks)
+            dot, stored[weight] = found.apply(dot, stored[weight])
+            ops[index] = replace(ops[index], dot=dot)
+        quantizers = {}
+        for name, shape in self._shapes.items():
+            quantizers[name] = self._quantizer(name, shape, codes)
         return replace(self._network, ops=tuple(ops), stored=tuple(stored), quantizers=quantizers)
 
     @property
@@ -88,7 +112,10 @@ class Trace:
     def _quantizer(self, name: str, shape: torch.Size, codes: bool) -> ExecutedQuantizer:
         module = self._modules[name]
         assert isinstance(module, FakeQuantize)
-        layer = name.partition(PARAMETRIZED)[0] if PARAMETRIZED in name else name.rpartition(".")[0]
+        if PARAMETRIZED in name:
+            layer, _, _ = name.partition(PARAMETRIZED)
+        else:
+            layer, _, _ = name.rpartition(".")
         limits = None
         if codes and isinstance(module, ActivationFakeQuantize):
             zero_point = int(module.qparams()[1])
