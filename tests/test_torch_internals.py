@@ -9,8 +9,7 @@ from micronet_cli import torch_internals as internals
 
 
 @pytest.mark.parametrize(
-    "norm",
-    [nn.BatchNorm1d(2), nn.BatchNorm2d(2), nn.BatchNorm3d(2), nn.SyncBatchNorm(2), timm.layers.BatchNormAct2d(2)],
+    "kind", [nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d, nn.SyncBatchNorm, timm.layers.BatchNormAct2d]
 )
 def test_batch_norm_is_the_class_behind_all_batch_norms(kind):
     assert isinstance(kind(2), internals.BatchNorm)
