@@ -2,10 +2,8 @@
 
 import pytest
 
-from micronet_cli.command.cli import main
 from micronet_cli.config import build, check_config, locate
 from micronet_cli.errors import UserError
-from micronet_cli.overrides import is_option
 from micronet_cli.paths import CONF
 from micronet_cli.stages import pipeline
 from micronet_cli.stages.inherit import inherited
@@ -15,7 +13,6 @@ OPTIONS = [
     for group in sorted(CONF.iterdir())
     if group.is_dir() and group.name != "hydra"
     for path in sorted(group.rglob("*.yaml"))
-    if is_option(path.stem)
 ]
 NEEDED = {
     **dict.fromkeys(
@@ -94,9 +91,3 @@ def test_every_distillation_has_the_same_teacher(composed, option):
     teacher = composed("stage=qat", f"distill={option}", *NEEDED[option]).distill.teacher
     assert set(teacher) == {"_target_", "model", "weights", "pretrained", "amp", "cache_mb"}
     assert teacher.cache_mb == 0
-
-
-def test_what_options_share_is_no_option(capsys, mistake):
-    main(["--help"])
-    assert "_teacher" not in capsys.readouterr().out
-    assert "_teacher" not in mistake("stage=qat", "distill=teacher")

@@ -19,13 +19,14 @@ from micronet_cli.models import cifar_resnet  # noqa: F401
 from micronet_cli.models.model import InputSpec
 from micronet_cli.network import Network
 from micronet_cli.runs.directory import Run
+from micronet_cli.training.averaging import copy_zeros
 from micronet_cli.training.distill import SoftTargets, Teacher
 from micronet_cli.training.hints import Hint, HintLoss
 from micronet_cli.training.meter import Meter
 from micronet_cli.training.objectives import CrossEntropy, Distillation
 from micronet_cli.training.optim import Optim
 from micronet_cli.training.settings import TrainerSettings
-from micronet_cli.training.trainer import Trainer, copy_zeros
+from micronet_cli.training.trainer import Trainer
 from tests.conftest import history_of
 
 CPU = torch.device("cpu")

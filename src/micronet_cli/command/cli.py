@@ -10,7 +10,7 @@ from typing import Any, NoReturn
 
 from micronet_cli.allocator import use_huge_pages
 from micronet_cli.errors import Interrupted, JobsFailed, UserError
-from micronet_cli.overrides import explain, free_key, group_names, is_option
+from micronet_cli.overrides import explain, free_key, group_names
 from micronet_cli.paths import CONF
 
 MAX_LINES = 15
@@ -151,8 +151,7 @@ def usage() -> str:
     lines = []
     for group in (g for g in group_names() if g != "hydra"):
         root = CONF / group
-        files = [path for path in root.rglob("*.yaml") if is_option(path.stem)]
-        options = sorted(path.relative_to(root).with_suffix("").as_posix() for path in files)
+        options = sorted(path.relative_to(root).with_suffix("").as_posix() for path in root.rglob("*.yaml"))
         lines.append(f"  {group:<13}{'  '.join(options)}")
     return USAGE.format(groups="\n".join(lines))
 

@@ -9,9 +9,21 @@ from torch import Tensor, nn
 from micronet_cli.training.batch_norm import batch_norms
 
 
+def non_finite_source(model: nn.Module, images: Tensor) -> str:
+    """The first parameter that is not finite, else the first layer whose output is not.
+
+    The network is spent afterwards.
+    """
+    for name, parameter in model.named_parameters():
+        if not parameter.isfinite().all():
+            return f"parameter {name}"
+    return first_non_finite(model, images)
+
+
 def first_non_finite(model: nn.Module, images: Tensor) -> str:
     """The first layer whose output is not finite, by running ``images`` once more; the network is spent afterwards."""
-    model.eval()  # other processes do not take ranges along
+    # Evaluation mode keeps the observers still: in training mode they would wait for processes that are not here.
+    model.eval()
     for norm in batch_norms(model):
         norm.train()
     found: list[str] = []
@@ -23,10 +35,15 @@ def first_non_finite(model: nn.Module, images: Tensor) -> str:
 
         return hook
 
-    leaves = [(name, m) for name, m in model.named_modules() if not list(m.children())]
-    handles = [module.register_forward_hook(watch(name)) for name, module in leaves]
+    handles = []
+    for name, module in model.named_modules():
+        is_leaf = next(module.children(), None) is None
+        if is_leaf:
+            handles.append(module.register_forward_hook(watch(name)))
     with torch.no_grad():
         model(images)
     for handle in handles:
         handle.remove()
-    return f"layer {found[0]}" if found else "the objective (every layer's output is finite)"
+    if not found:
+        return "the objective (every layer's output is finite)"
+    return f"layer {found[0]}"

@@ -1,72 +1,112 @@
 """Everything that decides a training's next step, as tensors and plain values."""
 
-from typing import Any, Protocol
+import logging
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
 
 import torch
-from timm.utils import ModelEmaV3
 from torch import nn
+from torch.optim import Optimizer
 
-from micronet_cli import distributed
+from micronet_cli import checkpoint, distributed
+from micronet_cli.errors import UserError
+
+log = logging.getLogger(__name__)
 
 
-class Resumable(Protocol):
-    """What a training is made of, as far as its next step depends on it.
+@dataclass(frozen=True)
+class Stateful:
+    """What a training changes from step to step.
 
     Attributes:
-        total: steps of the whole training.
-        step: steps done.
-        best: figures of the best network so far.
         model: the network that is trained.
-        ema: its average, or None.
-        own: the objective's own parameters.
-        scaler: of the loss, for half precision.
+        average: its moving average; None where there is none.
+        objective_parameters: parameters of the objective itself.
+        optimizer: of the model's and the objective's parameters.
+        scaler: the loss scale of fp16.
     """
 
-    total: int
-    step: int
-    best: dict[str, Any] | None
     model: nn.Module
-    ema: ModelEmaV3 | None
-    own: list[nn.Parameter]
-    optimizer: torch.optim.Optimizer
+    average: nn.Module | None
+    objective_parameters: Sequence[nn.Parameter]
+    optimizer: Optimizer
     scaler: torch.amp.GradScaler
 
 
-def state_of(fit: Resumable) -> dict[str, Any]:
+@dataclass(frozen=True)
+class Place:
+    """How far a training has come.
+
+    Attributes:
+        step: optimiser steps done.
+        total: optimiser steps of the whole run.
+        best: val metrics of the best network so far.
+    """
+
+    step: int
+    total: int
+    best: dict[str, Any] | None
+
+
+def state_of(parts: Stateful, place: Place) -> dict[str, Any]:
     """The state between two steps; data order and schedules follow from the step, so they are not in it.
 
     All processes have to call it: each adds its random state.
     """
-    rng = distributed.gather((torch.get_rng_state(), [s.cpu() for s in torch.cuda.get_rng_state_all()]))
+    cuda_states = [state.cpu() for state in torch.cuda.get_rng_state_all()]
+    random_states = distributed.gather((torch.get_rng_state(), cuda_states))
     return {
-        "total": fit.total,
-        "step": fit.step,
-        "best": fit.best,
-        "model": fit.model.state_dict(),
-        "ema": fit.ema.module.state_dict() if fit.ema else None,
-        "objective": [parameter.detach() for parameter in fit.own],
-        "optimizer": fit.optimizer.state_dict(),
-        "scaler": fit.scaler.state_dict(),
-        "rng": rng,
+        "total": place.total,
+        "step": place.step,
+        "best": place.best,
+        "model": parts.model.state_dict(),
+        "ema": None if parts.average is None else parts.average.state_dict(),
+        "objective": [parameter.detach() for parameter in parts.objective_parameters],
+        "optimizer": parts.optimizer.state_dict(),
+        "scaler": parts.scaler.state_dict(),
+        "rng": random_states,
     }
 
 
-def restore_state(fit: Resumable, state: dict[str, Any]) -> None:
-    """Bring ``fit`` to a state.
+def restore_state(parts: Stateful, state: dict[str, Any]) -> Place:
+    """Bring ``parts`` to a state; how far the training had come.
+
+    Random states are left alone where the number of processes or GPUs has changed.
 
     Raises:
-        RuntimeError, ValueError, AttributeError, TypeError: it is of another network, objective or optimiser.
+        RuntimeError, ValueError, AttributeError, TypeError, KeyError: it is of another network, objective or optimiser.
     """
-    fit.model.load_state_dict(state["model"])
-    if fit.ema:
-        fit.ema.module.load_state_dict(state["ema"])
-    for parameter, saved in zip(fit.own, state["objective"], strict=True):
+    parts.model.load_state_dict(state["model"])
+    if parts.average is not None:
+        parts.average.load_state_dict(state["ema"])
+    for parameter, saved in zip(parts.objective_parameters, state["objective"], strict=True):
         parameter.data.copy_(saved)
-    fit.optimizer.load_state_dict(state["optimizer"])
-    fit.scaler.load_state_dict(state["scaler"])
+    parts.optimizer.load_state_dict(state["optimizer"])
+    parts.scaler.load_state_dict(state["scaler"])
     if len(state["rng"]) == distributed.world_size():
-        cpu, cuda = state["rng"][distributed.rank()]
-        torch.set_rng_state(cpu)
-        if len(cuda) == torch.cuda.device_count():
-            torch.cuda.set_rng_state_all(cuda)
-    fit.step, fit.best = state["step"], state["best"]
+        cpu_state, cuda_states = state["rng"][distributed.rank()]
+        torch.set_rng_state(cpu_state)
+        if len(cuda_states) == torch.cuda.device_count():
+            torch.cuda.set_rng_state_all(cuda_states)
+    return Place(state["step"], state["total"], state["best"])
+
+
+def read_state(parts: Stateful, path: Path, total: int) -> Place:
+    """Bring ``parts`` to the state that was saved at ``path``; ``total`` is the run's length now.
+
+    Raises:
+        UserError: the file is damaged, or of another network, objective or optimiser.
+    """
+    state = checkpoint.load_state(path)
+    if state["total"] != total:
+        log.warning("the run was %d steps long and is %d now: schedules shift", state["total"], total)
+    try:
+        return restore_state(parts, state)
+    except (RuntimeError, ValueError, AttributeError, TypeError, KeyError) as error:
+        reason = str(error).splitlines()[0]
+        raise UserError(
+            f"resume=true: the state in {str(path)!r} is of another network or optimiser ({reason}); "
+            f"use the run's own config, or leave resume out to start afresh"
+        ) from None
