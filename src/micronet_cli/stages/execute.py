@@ -19,6 +19,7 @@ from micronet_cli import distributed
 from micronet_cli.config import check_config, to_plain
 from micronet_cli.errors import Interrupted, UserError
 from micronet_cli.network import versions
+from micronet_cli.paths import CONFIG_DIRECTORIES
 from micronet_cli.runs.directory import Run
 from micronet_cli.stages.inherit import inherited
 from micronet_cli.stages.job import Job
@@ -55,6 +56,7 @@ def execute(config: DictConfig, directory: Path, overrides: list[str] | None = N
             OmegaConf.to_container(config),
             directory,
             overrides,
+            list(CONFIG_DIRECTORIES),
             on_failure=_go_on(directory),
         )
     with distributed.process_group():
@@ -125,8 +127,11 @@ def _go_on(directory: Path) -> str:
     return f"go on with the same command, resume=true and hydra.run.dir={directory}"
 
 
-def _work(config: dict[str, Any], directory: Path, overrides: list[str] | None) -> dict[str, Any]:
+def _work(
+    config: dict[str, Any], directory: Path, overrides: list[str] | None, config_directories: list[Path]
+) -> dict[str, Any]:
     """One process of several on this machine: like the command line, without Hydra."""
+    CONFIG_DIRECTORIES[:] = config_directories
     if distributed.local_rank() == 0:
         handlers: list[logging.Handler] = [
             logging.StreamHandler(sys.stdout),
