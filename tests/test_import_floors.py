@@ -21,7 +21,7 @@ ALLOWED = {
     "renamed": set(),
     "torch_internals": set(),
     # floor 1
-    "config": {"errors", "renamed"},
+    "config": {"errors", "overrides", "renamed"},
     "overrides": {"errors", "paths"},
     "distributed": {"errors"},
     "models": {"errors"},

@@ -15,14 +15,12 @@ from typing import Any
 from omegaconf import DictConfig, OmegaConf
 
 from micronet_cli.errors import UserError, near_misses
+from micronet_cli.overrides import group_names
 from micronet_cli.renamed import RENAMED
 
 MISSING = "???"
 ALLOWED_TARGETS = ("micronet_cli.",)
-GROUPS = (
-    "model", "data", "prune", "quantize", "ptq", "distill", "optim", "trainer", "eval", "score", "export", "logger",
-    "search", "sensitivity", "budget",
-)  # fmt: skip
+NOT_BUILT = ("experiment", "hydra", "stage")  # directories of options that are no part of a stage
 SETTINGS: dict[str, Any] = {
     "name": str,
     "seed": int,
@@ -77,14 +75,18 @@ def check_config(cfg: DictConfig) -> dict[str, Any]:
         UserError: every mistake in the whole config, a line each.
     """
     plain = to_plain(cfg)
-    known = {*GROUPS, *SETTINGS, "stage"}
-    problems = [f"{key}: unknown key{near_misses(key, known)}" for key in plain if key not in known]
+    groups = [name for name in group_names() if name not in NOT_BUILT]
+    known = {*groups, *SETTINGS, "stage"}
+    problems = []
+    for key in plain:
+        if key not in known:
+            problems.append(f"{key}: unknown key{near_misses(key, known)}")
     for key, kind in SETTINGS.items():
         if key in plain:
             _build(plain[key], kind, key, problems)
     if isinstance(seed := plain.get("seed"), int) and seed < 0:
-        problems.append(f"seed={seed}: 0 or more is wanted")
-    built = {group: _build_group(plain.get(group), group, problems) for group in GROUPS}
+        problems.append(f"seed={seed}: must be at least 0")
+    built = {group: _build_group(plain.get(group), group, problems) for group in groups}
     if problems:
         raise UserError("\n".join(problems))
     return built

@@ -5,12 +5,15 @@ from pathlib import Path
 from typing import Any
 
 from micronet_cli.errors import UserError, near_misses
-from micronet_cli.paths import CONF
+from micronet_cli.paths import CONFIG_DIRECTORIES
 
 
 def group_names() -> list[str]:
-    """Config groups, by the packaged directories."""
-    return sorted(path.name for path in CONF.iterdir() if path.is_dir())
+    """Config groups: the directories beside the packaged config.yaml and in the user's own config directory."""
+    names = set()
+    for directory in CONFIG_DIRECTORIES:
+        names |= {path.name for path in directory.glob("*/") if path.is_dir()}
+    return sorted(names)
 
 
 def free_key(argument: str) -> str:

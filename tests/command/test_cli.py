@@ -51,7 +51,7 @@ def test_completion_imports_no_torch():
         (("stage=train", "trainer.epochs=[1"), "trainer.epochs=[1: no viable alternative at input '[1'; quote a value"),
         (("stage=eval", "init_from=/no/lr=0.1"), "init_from='/no/lr=0.1': no such file"),
         (("prune=null",), "prune=null: a group takes an option, as prune=none"),
-        (("stage=train", "seed=-1"), "seed=-1: 0 or more is wanted"),
+        (("stage=train", "seed=-1"), "seed=-1: must be at least 0"),
         (("stage=prune", "prune.importance=micronet_cli.functional.pruning.magnitud"), "did you mean magnitude"),
         (("stage=prune", "prune.schedule=micronet_cli.functional.schedules.AGP"), "prune.schedule=AGP: a class must"),
         (("stage=shrink", "stage.multipel=16"), "stage.multipel: unknown key; did you mean multiple"),

@@ -104,8 +104,8 @@ def test_a_network_without_a_run_of_its_own(micronet):
 @pytest.mark.parametrize(
     ("arguments", "said"),
     [
-        (("quantize=none",), "quantize=none: stage=ptq wants an option"),
-        (("ptq=none",), "ptq=none: stage=ptq wants an option"),
+        (("quantize=none",), "quantize=none: stage=ptq needs an option"),
+        (("ptq=none",), "ptq=none: stage=ptq needs an option"),
         (("prune=agp",), "run stage=prune first"),
         (("quantize=lsq",), "layer1.0.conv1 has LearnedStepWeight; must be range-linear"),
         (("ptq.image=3",), "ptq.image: unknown key; did you mean images"),

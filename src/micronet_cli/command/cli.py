@@ -11,24 +11,14 @@ from typing import Any, NoReturn
 from micronet_cli.allocator import use_huge_pages
 from micronet_cli.errors import Interrupted, JobsFailed, UserError
 from micronet_cli.overrides import explain, free_key, group_names
-from micronet_cli.paths import CONF
+from micronet_cli.paths import CONF, CONFIG_DIRECTORIES, use_config_directory
 
 MAX_LINES = 15
 SWITCHES = ("-m", "--multirun", "--resolve", "-r", "--run")
 USAGE = """\
 micronet: compress image classifiers and prove it.
 
-  micronet                                     train, prune, quantise and score on the embedded digits
-  micronet stage=train model=resnet20 data=cifar10 data.root=DIR
-  micronet stage=prune init_from=RUN prune.rules.conv.sparsity=0.7
-  micronet stage=qat   init_from=RUN quantize=w4a4 distill=soft_targets \\
-                       distill.teacher.model=NAME distill.teacher.weights=FILE
-  micronet stage=ptq   init_from=RUN           quantise without training and labels
-  micronet stage=eval  init_from=RUN
-  micronet stage=score init_from=RUN           without init_from: what would this recipe score?
-  micronet stage=export init_from=RUN          model.mnet and model.onnx, read back and compared
-  micronet -m stage=prune init_from=RUN prune.rules.conv.sparsity=0.5,0.6,0.7
-  micronet stage=report runs='outputs/**'      one HTML page about many runs
+{stages}
 
 Groups, chosen with GROUP=OPTION; any timm name is a model:
 {groups}
@@ -47,17 +37,18 @@ def main(argv: list[str] | None = None) -> None:
         SystemExit: 2 a user's mistake, 130 interrupted, 1 anything else that failed.
     """
     arguments = sys.argv[1:] if argv is None else argv
-    if {"-h", "--help"} & set(arguments):
-        print(usage(), end="")
-        return
     if "--version" in arguments:
         print(f"micronet {version('micronet-cli')}")
         return
     use_huge_pages()
     debug = "debug=true" in [a.lstrip("+").lower() for a in arguments]
     try:
+        if {"-h", "--help"} & set(arguments):
+            use_config_directory(take_config_dir(arguments)[1])
+            print(usage(), end="")
+            return
         completing = {"-sc", "--shell-completion", "--shell_completion"} & set(arguments)
-        run_hydra(arguments if completing else [free_key(a) for a in arguments])
+        run_hydra(arguments, completing=bool(completing))
     except (UserError, Interrupted, KeyboardInterrupt) as error:
         answer(error, debug)
     except Exception as error:
@@ -69,8 +60,8 @@ def main(argv: list[str] | None = None) -> None:
         fail(f"hydra.run.dir={error.filename}: no directory can be there ({error.strerror})", debug)
 
 
-def run_hydra(arguments: list[str]) -> None:
-    """Compose and run, once or as a sweep; errors come out as they are."""
+def run_hydra(arguments: list[str], completing: bool = False) -> None:
+    """Compose and run, once or as a sweep, or complete what a shell asks for; errors come out as they are."""
     import hydra
     from hydra.core.global_hydra import GlobalHydra
 
@@ -78,9 +69,11 @@ def run_hydra(arguments: list[str]) -> None:
     from micronet_cli.command.sweeps import reported
 
     arguments, user = take_config_dir(arguments)
+    register(user)
+    if not completing:
+        arguments = [free_key(argument) for argument in arguments]
     # argparse would not take overrides on both sides of a flag.
     arguments = sorted(arguments, key=lambda argument: argument not in SWITCHES)
-    register(user)
     # Hydra's own error report hides the exception type and exits with 1.
     os.environ["HYDRA_FULL_ERROR"] = "1"
     if os.environ.get("RANK", "0") != "0":
@@ -111,6 +104,9 @@ def task(config: Any) -> float | None:
 
     hydra_config = HydraConfig.get()
     directory = Path(hydra_config.runtime.output_dir)
+    # A launcher may run the job in a process that knows nothing of the command line.
+    own = [source.path for source in hydra_config.runtime.config_sources if source.provider == "user"]
+    use_config_directory(Path(own[0]) if own else None)
     overrides = [override.lstrip("+") for override in hydra_config.overrides.task]
     if (sweep := Sweep.current) is not None and "RANK" not in os.environ:
 
@@ -147,13 +143,32 @@ def take_config_dir(arguments: list[str]) -> tuple[list[str], Path | None]:
 
 
 def usage() -> str:
-    """The help text, with the groups' options as they are on the disk."""
-    lines = []
-    for group in (g for g in group_names() if g != "hydra"):
-        root = CONF / group
-        options = sorted(path.relative_to(root).with_suffix("").as_posix() for path in root.rglob("*.yaml"))
-        lines.append(f"  {group:<13}{'  '.join(options)}")
-    return USAGE.format(groups="\n".join(lines))
+    """The help text, with the stages and the groups' options as they are on the disk."""
+    stages = [f"  {usage_line(path)}" for _, path in sorted(options_of("stage").items())]
+    groups = []
+    for group in group_names():
+        if group != "hydra":
+            groups.append(f"  {group:<13}{'  '.join(sorted(options_of(group)))}")
+    return USAGE.format(stages="\n".join(stages), groups="\n".join(groups))
+
+
+def options_of(group: str) -> dict[str, Path]:
+    """Option -> its file; the user's own stands before the packaged one of the same name."""
+    found: dict[str, Path] = {}
+    for directory in reversed(CONFIG_DIRECTORIES):
+        root = directory / group
+        for path in root.rglob("*.yaml"):
+            found[path.relative_to(root).with_suffix("").as_posix()] = path
+    return found
+
+
+def usage_line(path: Path) -> str:
+    """How to run the stage of this file: its first comment that is not Hydra's ``@package``; else the bare command."""
+    for line in path.read_text().splitlines():
+        comment = line.removeprefix("#").strip()
+        if line.startswith("#") and not comment.startswith("@package"):
+            return comment
+    return f"micronet stage={path.stem}"
 
 
 def answer(error: BaseException, debug: bool) -> NoReturn:

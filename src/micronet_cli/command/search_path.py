@@ -13,6 +13,7 @@ from hydra.plugins.search_path_plugin import SearchPathPlugin
 from omegaconf import OmegaConf
 
 from micronet_cli.errors import UserError
+from micronet_cli.paths import use_config_directory
 
 PREFIX = "model/"
 
@@ -70,5 +71,6 @@ def register(user: Path | None = None) -> None:
     if user is not None and not user.is_dir():
         raise UserError(f"--config-dir {user}: no such directory")
     MicronetSearchPath.user = user
+    use_config_directory(user)
     for plugin in (TimmConfigSource, MicronetSearchPath):
         Plugins.instance().register(plugin)

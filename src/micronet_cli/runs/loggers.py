@@ -22,6 +22,18 @@ class Tracker(Protocol):
         ...
 
 
+class Logger(Protocol):
+    """The ``logger`` config group's object."""
+
+    def open(self, directory: Path, config: Mapping[str, Any]) -> Tracker:
+        """Begin to log the run in ``directory``.
+
+        Raises:
+            UserError: the library is not installed.
+        """
+        ...
+
+
 @dataclass(frozen=True)
 class TensorBoard:
     """Event files in ``<run>/tensorboard``."""

@@ -9,7 +9,7 @@ from typing import Any
 
 from omegaconf import OmegaConf
 
-from micronet_cli.config import build, to_plain
+from micronet_cli.config import build
 from micronet_cli.errors import UserError, near_misses
 from micronet_cli.explore.budgets import Budget, Rows, prune_rules, quantize_rules
 from micronet_cli.explore.prices import Option, Prices
@@ -32,14 +32,14 @@ def run(job: Job) -> dict[str, Any]:
 
     The files are the config's prune and quantize groups with other rules: schedule, criterion and schemes are theirs.
     """
-    budget: Budget = job.parts["budget"]
+    budget = job.parts.budget
     if budget.target is None:
         raise UserError("budget.score=null: a target is wanted; budget.score, budget.storage_bytes or budget.math_ops")
     rows = read_table(job, budget)
     network = job.network(with_data=False)
     check_unpacked(network, "stage=allocate")
     check_layers(rows, network)
-    shape, rules = network.spec.size, job.parts["score"]
+    shape, rules = network.spec.size, job.parts.score
 
     def total(options: Mapping[str, Option]) -> Mapping[str, Any]:
         trial = copy.deepcopy(network)
@@ -64,8 +64,8 @@ def run(job: Job) -> dict[str, Any]:
 
 def groups(job: Job, options: Mapping[str, Option]) -> dict[str, dict[str, Any]]:
     """Config group -> the config's own with the options' rules; a group without rules is left out."""
-    made = {group: rules(options) for group, rules in RULES.items() if job.config[group]}
-    return {group: to_plain(job.config[group]) | {"rules": rules} for group, rules in made.items() if rules}
+    made = {group: rules(options) for group, rules in RULES.items() if job.group_config(group)}
+    return {group: job.group_config(group) | {"rules": rules} for group, rules in made.items() if rules}
 
 
 def attach(found: Mapping[str, Mapping[str, Any]], network: Network) -> list[Any]:
@@ -83,7 +83,7 @@ def read_table(job: Job, budget: Budget) -> Rows:
     Raises:
         UserError: no such file, or not such a table.
     """
-    where, given = ("budget.table", budget.table) if budget.table else ("init_from", job.config.init_from)
+    where, given = ("budget.table", budget.table) if budget.table else ("init_from", job.init_from)
     path = Path(given or "").expanduser()
     path = path / "sensitivity.csv" if path.is_dir() else path
     if not given or path.suffix != ".csv" or not path.is_file():
@@ -92,7 +92,7 @@ def read_table(job: Job, budget: Budget) -> Rows:
         )
     try:
         with path.open(newline="") as file:
-            rows = [row for row in csv.DictReader(file) if job.config[GROUP_OF[row["kind"]]]]
+            rows = [row for row in csv.DictReader(file) if job.group_config(GROUP_OF[row["kind"]])]
         if rows and budget.loss not in rows[0]:
             raise UserError(f"budget.loss={budget.loss}: not in {path}; sensitivity.method=evaluate writes it")
         read = [row | {key: float(row[key]) for key in ("value", budget.loss)} for row in rows]

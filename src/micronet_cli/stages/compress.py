@@ -4,7 +4,6 @@ from collections.abc import Sequence
 from typing import Any
 
 from micronet_cli.compression.compressor import Compressor
-from micronet_cli.config import to_plain
 from micronet_cli.errors import UserError
 from micronet_cli.network import Network
 from micronet_cli.stages.job import Job
@@ -19,18 +18,18 @@ def attach_compressors(job: Job, network: Network) -> list[Compressor]:
     Raises:
         UserError: a rule is left with no layer (every such rule is named), or the network is packed.
     """
-    wanted = [group for group in COMPRESSORS if job.parts[group] is not None]
-    if wanted:
-        check_unpacked(network, wanted[0])
-    attached, problems = [], []
-    for group in COMPRESSORS:
-        if (compressor := job.parts[group]) is not None:
-            try:
-                compressor.attach(network.model)
-            except ValueError as error:
-                problems.append(str(error))
-            network.compressors = [*network.compressors, to_plain(job.config[group])]
-            attached.append(compressor)
+    attached: list[Compressor] = []
+    problems = []
+    for group, compressor in (("prune", job.parts.prune), ("quantize", job.parts.quantize)):
+        if compressor is None:
+            continue
+        check_unpacked(network, group)
+        try:
+            compressor.attach(network.model)
+        except ValueError as error:
+            problems.append(str(error))
+        network.compressors = [*network.compressors, job.group_config(group)]
+        attached.append(compressor)
     if problems:
         raise UserError("\n".join(problems))
     return attached

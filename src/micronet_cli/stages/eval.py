@@ -9,8 +9,8 @@ from micronet_cli.training.evaluate import evaluate
 
 def run(job: Job) -> dict[str, Any]:
     """Evaluate on ``eval.split``, every image once."""
-    evaluation = job.parts["eval"]
-    device = job.parts["trainer"].torch_device()
+    evaluation = job.parts.eval
+    device = job.parts.trainer.torch_device()
     job.require_splits(evaluation.split)
     network = job.network()
     report = score_network(job, network)  # an operation without a price, or another image size, ends the run here

@@ -5,6 +5,7 @@ import logging
 import random
 import sys
 import time
+from collections.abc import Mapping
 from contextlib import nullcontext, suppress
 from pathlib import Path
 from types import ModuleType
@@ -18,10 +19,11 @@ from micronet_cli import distributed
 from micronet_cli.config import check_config, to_plain
 from micronet_cli.errors import Interrupted, UserError
 from micronet_cli.network import versions
+from micronet_cli.paths import CONFIG_DIRECTORIES
 from micronet_cli.runs.directory import Run
 from micronet_cli.stages.inherit import inherited
 from micronet_cli.stages.job import Job
-from micronet_cli.stages.node import stage_module
+from micronet_cli.stages.node import stage_module, stage_node
 from micronet_cli.stages.used_directory import check_directory, settings
 
 log = logging.getLogger(__name__)
@@ -44,7 +46,7 @@ def execute(config: DictConfig, directory: Path, overrides: list[str] | None = N
     """
     stage = stage_module(config)
     config = inherited(config)
-    parts = getattr(stage, "check", check_config)(config)
+    checked = getattr(stage, "check", check_config)(config)
     alone = distributed.started_by_launcher() or getattr(stage, "ONE_PROCESS", False)
     if config.trainer.devices > 1 and not alone:
         # The processes check for themselves again; here a mistake is answered before any is started.
@@ -54,10 +56,11 @@ def execute(config: DictConfig, directory: Path, overrides: list[str] | None = N
             OmegaConf.to_container(config),
             directory,
             overrides,
+            list(CONFIG_DIRECTORIES),
             on_failure=_go_on(directory),
         )
     with distributed.process_group():
-        return _run_stage(stage, config, parts, distributed.from_rank_zero(directory), overrides or [])
+        return _run_stage(stage, config, checked, distributed.from_rank_zero(directory), overrides or [])
 
 
 def execute_missing(config: DictConfig, directory: Path, overrides: list[str] | None = None) -> dict[str, Any]:
@@ -79,9 +82,10 @@ def execute_missing(config: DictConfig, directory: Path, overrides: list[str] | 
 
 
 def _run_stage(
-    stage: ModuleType, config: DictConfig, parts: Any, directory: Path, overrides: list[str]
+    stage: ModuleType, config: DictConfig, checked: Mapping[str, Any], directory: Path, overrides: list[str]
 ) -> dict[str, Any]:
     started = time.perf_counter()
+    node = stage_node(config, stage)
     check_directory(config, directory)
     run = Run(directory, config.resume, writes=distributed.rank() == 0)
     distributed.wait_for_all()  # nobody reads what rank 0 is still moving
@@ -91,9 +95,9 @@ def _run_stage(
     torch.manual_seed(config.seed)
     metrics: dict[str, Any] = {"stage": config.stage.name, "status": "failed"}
     try:
-        if (logger := parts.get("logger")) and run.writes:
+        if (logger := checked.get("logger")) and run.writes:
             run.tracker = logger.open(directory, to_plain(config))
-        metrics |= stage.run(Job(config, parts, run)) | {"status": "completed"}
+        metrics |= stage.run(Job(config, checked, node, run)) | {"status": "completed"}
     except (Interrupted, KeyboardInterrupt) as error:
         metrics["status"] = "interrupted"
         reason = str(error).partition(";")[0] or "interrupted"
@@ -123,8 +127,11 @@ def _go_on(directory: Path) -> str:
     return f"go on with the same command, resume=true and hydra.run.dir={directory}"
 
 
-def _work(config: dict[str, Any], directory: Path, overrides: list[str] | None) -> dict[str, Any]:
+def _work(
+    config: dict[str, Any], directory: Path, overrides: list[str] | None, config_directories: list[Path]
+) -> dict[str, Any]:
     """One process of several on this machine: like the command line, without Hydra."""
+    CONFIG_DIRECTORIES[:] = config_directories
     if distributed.local_rank() == 0:
         handlers: list[logging.Handler] = [
             logging.StreamHandler(sys.stdout),

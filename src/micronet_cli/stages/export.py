@@ -31,10 +31,10 @@ def run(job: Job) -> dict[str, Any]:
     Raises:
         UserError: the network cannot be packed, or what was packed computes something else.
     """
-    options = job.parts["export"]
+    options = job.parts.export
     network = job.network(with_data=False)
     if network.packed is not None:
-        raise UserError(f"init_from={job.config.init_from!r}: is packed already; {UNPACKED}")
+        raise UserError(f"init_from={job.init_from!r}: is packed already; {UNPACKED}")
     score = score_network(job, network).metrics()
     channels = [
         {key: config[key] for key in ("outputs", "inputs")}
@@ -65,9 +65,9 @@ def run(job: Job) -> dict[str, Any]:
 
 def _reported(job: Job, score: dict[str, Any]) -> dict[str, Any]:
     """The metrics that the checkpoint holds, and the score."""
-    if not job.config.init_from:
+    if not job.init_from:
         return score
-    return checkpoint.read_header(checkpoint.resolve(job.config.init_from))["metrics"] | score
+    return checkpoint.read_header(checkpoint.resolve(job.init_from))["metrics"] | score
 
 
 def _onnx(job: Job, network: Network, images: Tensor) -> dict[str, Any]:
@@ -83,7 +83,7 @@ def _onnx(job: Job, network: Network, images: Tensor) -> dict[str, Any]:
         raise UserError(
             f"export.onnx=true: {error.name} is not installed; install the extra `export`, or give export.onnx=false"
         ) from None
-    options, directory = job.parts["export"], job.run.directory
+    options, directory = job.parts.export, job.run.directory
     found: dict[str, Any] = {}
     if options.onnx:
         found["model.onnx"] = export_onnx(network, directory / "model.onnx")
@@ -135,12 +135,12 @@ def _checked(network: Network, path: Path, images: Tensor, what: str) -> dict[st
 
 def _images(job: Job, network: Network) -> tuple[Tensor, str]:
     """A few inputs, and what they are: test images where the data are there."""
-    count, size = job.parts["export"].images, network.spec.size
-    data = job.parts["data"]
+    count, size = job.parts.export.images, network.spec.size
+    data = job.parts.data
     if data is not None and not data.problems(("test",)):
         few = replace(data, eval_batch_size=count, cache_mb=0, workers=0)  # nothing but these is decoded
-        loader = few.loader("test", network.spec, torch.device("cpu"), job.config.seed, network.classes)
+        loader = few.loader("test", network.spec, torch.device("cpu"), job.seed, network.classes)
         images = next(iter(loader.batches()))[0]
         if len(images) == count and tuple(images.shape[1:]) == tuple(size):
             return images, "test"
-    return torch.randn(count, *size, generator=torch.Generator().manual_seed(job.config.seed)), "random"
+    return torch.randn(count, *size, generator=torch.Generator().manual_seed(job.seed)), "random"

@@ -1,33 +1,98 @@
 """What a stage gets: its config, the objects built from it, and the run's directory."""
 
-from dataclasses import dataclass
-from typing import Any
+from collections.abc import Mapping
+from dataclasses import dataclass, fields
+from functools import cached_property
+from typing import Any, Generic, TypeVar
 
 import torch
 from omegaconf import DictConfig
 
 from micronet_cli import checkpoint
+from micronet_cli.artifact.settings import Export
+from micronet_cli.compression.compressor import Compressor
+from micronet_cli.compression.quantization.post_training import PostTraining
 from micronet_cli.config import to_plain
+from micronet_cli.data.datasets import Data
 from micronet_cli.data.loader import Loader
 from micronet_cli.errors import UserError
-from micronet_cli.models.model import InputSpec
+from micronet_cli.explore.budgets import Budget
+from micronet_cli.explore.search import Search
+from micronet_cli.explore.sensitivity import Sensitivity
+from micronet_cli.models.model import InputSpec, Model
 from micronet_cli.network import Network
 from micronet_cli.runs.directory import Run
+from micronet_cli.runs.loggers import Logger
+from micronet_cli.scoring.rules import Rules
+from micronet_cli.stages.node import Stage
+from micronet_cli.training.distill import SoftTargets
+from micronet_cli.training.evaluate import Evaluation
+from micronet_cli.training.optim import Optim
+from micronet_cli.training.settings import TrainerSettings
+
+NodeT = TypeVar("NodeT", bound=Stage)
+
+
+@dataclass(frozen=True)
+class Parts:
+    """The packaged config groups, built; None where a group is ``none``."""
+
+    model: Model
+    data: Data
+    optim: Optim
+    trainer: TrainerSettings
+    eval: Evaluation
+    score: Rules
+    export: Export
+    sensitivity: Sensitivity
+    budget: Budget
+    prune: Compressor | None
+    quantize: Compressor | None
+    ptq: PostTraining | None
+    distill: SoftTargets | None
+    logger: Logger | None
+    search: Search | None
 
 
 @dataclass
-class Job:
+class Job(Generic[NodeT]):
     """What a stage gets.
 
     Attributes:
-        config: the whole config, composed.
-        parts: config group -> the object built from it.
+        config: the whole config, composed; for stages that compose others. The rest read ``parts`` and ``node``.
+        checked: what the check of the stage's config found: config group -> the object built from it.
+        node: the config node ``stage``.
         run: the run's directory.
     """
 
     config: DictConfig
-    parts: Any
+    checked: Mapping[str, Any]
+    node: NodeT
     run: Run
+
+    @cached_property
+    def parts(self) -> Parts:
+        """The packaged groups' objects; those of groups of one's own are in ``checked``."""
+        return Parts(**{field.name: self.checked[field.name] for field in fields(Parts)})
+
+    @property
+    def seed(self) -> int:
+        """What every random number of the run follows from."""
+        return self.config.seed
+
+    @property
+    def init_from(self) -> str | None:
+        """The run directory or checkpoint to start from."""
+        return self.config.init_from
+
+    @property
+    def runs(self) -> str | None:
+        """Glob of the run directories that a report is about."""
+        return self.config.runs
+
+    def group_config(self, group: str) -> dict[str, Any]:
+        """The config of a group as plain values; empty where the group is ``none``."""
+        return to_plain(self.config[group]) or {}
 
     def require_splits(self, *splits: str) -> None:
         """Fail before the heavy work.
@@ -35,7 +100,7 @@ class Job:
         Raises:
             UserError: what is missing of the data.
         """
-        if problems := self.parts["data"].problems(splits):
+        if problems := self.parts.data.problems(splits):
             raise UserError("\n".join(problems))
 
     def network(self, with_data: bool = True) -> Network:
@@ -43,23 +108,24 @@ class Job:
 
         That one has the data's classes, and without data as many as timm says.
         """
-        data = to_plain(self.config.data)
-        if self.config.init_from:
-            network = checkpoint.load(self.config.init_from, config=to_plain(self.config.model))
+        data = self.group_config("data")
+        if self.init_from:
+            network = checkpoint.load(self.init_from, config=self.group_config("model"))
             self._check_classes(network.classes)
             network.data = data
             network.spec = InputSpec.of(network.model, data.get("input_size") or network.spec.size[-1])
             return network
-        classes = self.parts["data"].classes if with_data else []
+        classes = self.parts.data.classes if with_data else []
         if with_data:
             self._check_classes(classes)
-        model = self.parts["model"].build(len(classes))
+        model = self.parts.model.build(len(classes))
         spec = InputSpec.of(model, data.get("input_size"))
-        return Network(model, to_plain(self.config.model), classes, spec, data=data)
+        return Network(model, self.group_config("model"), classes, spec, data=data)
 
     def _check_classes(self, classes: list[str]) -> None:
-        if (wanted := self.parts["model"].num_classes) not in (None, len(classes)):
-            raise UserError(f"model.num_classes={wanted}: there are {len(classes)} classes; leave it null")
+        given = self.parts.model.num_classes
+        if given not in (None, len(classes)):
+            raise UserError(f"model.num_classes={given}: there are {len(classes)} classes; leave it null")
 
     def save(self, network: Network, metrics: dict[str, Any]) -> None:
         """Write the network that is reported."""
@@ -68,4 +134,4 @@ class Job:
 
     def loader(self, network: Network, split: str, device: torch.device) -> Loader:
         """Batches of a split as the network wants them."""
-        return self.parts["data"].loader(split, network.spec, device, self.config.seed, network.classes)
+        return self.parts.data.loader(split, network.spec, device, self.seed, network.classes)

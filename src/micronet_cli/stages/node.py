@@ -55,5 +55,14 @@ def stage_module(config: DictConfig) -> ModuleType:
         if error.name != path:
             raise
         raise UserError(f"stage.module={path!r}: no such stage") from None
-    build(config.stage, "stage", getattr(module, "Node", Stage))
+    stage_node(config, module)
     return module
+
+
+def stage_node(config: DictConfig, module: ModuleType) -> Any:
+    """The config node ``stage`` as an object of the module's class ``Node``, or of ``Stage``.
+
+    Raises:
+        UserError: a key below ``stage`` is wrong.
+    """
+    return build(config.stage, "stage", getattr(module, "Node", Stage))

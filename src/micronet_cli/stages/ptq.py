@@ -23,33 +23,36 @@ from micronet_cli.training.evaluate import evaluate
 log = logging.getLogger(__name__)
 
 
-def check_job(job: Job) -> None:
-    """Fail before the heavy work.
+def checked_settings(job: Job) -> PostTraining:
+    """The ``ptq`` group; fails before the heavy work.
 
     Raises:
         UserError: a part is switched off that the stage is about, pruning is switched on, or several processes.
     """
-    for group in ("ptq", "quantize"):
-        if job.parts[group] is None:
-            raise UserError(f"{group}=none: stage=ptq wants an option, as in {group}=<name>")
-    if job.parts["prune"] is not None:
+    settings = job.parts.ptq
+    if settings is None:
+        raise UserError("ptq=none: stage=ptq needs an option, as in ptq=<name>")
+    if job.parts.quantize is None:
+        raise UserError("quantize=none: stage=ptq needs an option, as in quantize=<name>")
+    if job.parts.prune is not None:
         raise UserError("prune: stage=ptq does not prune; run stage=prune first and give its run as init_from")
     if distributed.world_size() > 1:
         raise UserError(f"trainer.devices={distributed.world_size()}: stage=ptq runs in one process")
-    job.require_splits("train", job.parts["eval"].split)
+    job.require_splits("train", job.parts.eval.split)
+    return settings
 
 
 def run(job: Job) -> dict[str, Any]:
     """Quantise, report on test."""
-    check_job(job)
-    device, settings = job.parts["trainer"].torch_device(), job.parts["ptq"]
+    settings = checked_settings(job)
+    device = job.parts.trainer.torch_device()
     network = job.network()
     try:
         sweep = settings.prepare(network.model, network.spec.size)
         quantizers = attach_compressors(job, network)
         rules = rule_table(quantizers, network)
         log.info("%s", text_table([{"layer": layer} | columns for layer, columns in rules.items()]))
-        batches = calibration_batches(job, network, device)
+        batches = calibration_batches(job, settings.images, network, device)
         network.model.to(device).eval()
         sweep.reference.to(device)
         log.info("%d pairs of layers equalised; ranges from %d images", len(sweep.pairs), sum(map(len, batches)))
@@ -59,7 +62,7 @@ def run(job: Job) -> dict[str, Any]:
     network.compressors = [*network.compressors, HISTORY]
     if settings.adaround is not None or settings.correct_bias:
         refine(job, settings, sweep, network, batches)
-    evaluation = job.parts["eval"]
+    evaluation = job.parts.eval
     metrics = evaluate(network.model, job.loader(network, evaluation.split, device), evaluation.amp)
     metrics |= {"split": evaluation.split, "calibration_images": sum(map(len, batches))}
     network.model.cpu()
@@ -68,11 +71,10 @@ def run(job: Job) -> dict[str, Any]:
     return metrics | report.metrics()
 
 
-def calibration_batches(job: Job, network: Network, device: torch.device) -> list[Tensor]:
+def calibration_batches(job: Job, images: int, network: Network, device: torch.device) -> list[Tensor]:
     """Images drawn by the seed from train, as evaluation would see them."""
-    data, settings = job.parts["data"], job.parts["ptq"]
-    loader = data.sample("train", settings.images, network.spec, device, job.config.seed, network.classes)
-    batches = [images for images, _ in loader.batches()]
+    loader = job.parts.data.sample("train", images, network.spec, device, job.seed, network.classes)
+    batches = [batch for batch, _ in loader.batches()]
     if not batches:
         raise UserError("data: not one image could be read")
     return batches
@@ -88,7 +90,7 @@ def refine(
     started = time.perf_counter()
     bar = tqdm(total=len(names), desc="ptq", unit="layer", dynamic_ncols=True, disable=None)
     with nullcontext() if bar.disable else logging_redirect_tqdm(), bar:
-        for number, line in enumerate(sweep.run(network.model, batches, job.config.seed), 1):
+        for number, line in enumerate(sweep.run(network.model, batches, job.seed), 1):
             job.run.record({"kind": "layer", "step": number, **line})
             left = (time.perf_counter() - started) / number * (len(names) - number)
             log.info(

@@ -30,8 +30,8 @@ def check(config: DictConfig) -> dict[str, Any]:
 
 def run(job: Job) -> dict[str, Any]:
     """Write report.html."""
-    found = run_report.read_runs(job.parts["runs"])
-    job.run.write_text("report.html", run_report.html(found, job.config.runs or DEFAULT))
+    found = run_report.read_runs(job.checked["runs"])
+    job.run.write_text("report.html", run_report.html(found, job.runs or DEFAULT))
     for file, reason in found.problems.items():
         log.warning("%s: %s", file, reason)
     log.info("%d runs: %s", len(found.runs), job.run.directory / "report.html")

@@ -23,7 +23,7 @@ def score_network(job: Job, network: Network, rules: Mapping[str, Mapping[str, A
         UserError: an operation has no price, or an option of the score group does not fit the network.
     """
     try:
-        report = score_with(network.model, job.parts["score"], network.spec.size)
+        report = score_with(network.model, job.parts.score, network.spec.size)
     except ValueError as error:
         raise UserError(f"score: {error}") from None
     except AssertionError as error:  # timm's, of networks for one size

@@ -16,8 +16,8 @@ log = logging.getLogger(__name__)
 
 def run(job: Job) -> dict[str, Any]:
     """Try every point on held-back images; the unchanged network's accuracy and a checkpoint of it."""
-    settings = job.parts["sensitivity"]
-    device = job.parts["trainer"].torch_device()
+    settings = job.parts.sensitivity
+    device = job.parts.trainer.torch_device()
     job.require_splits("val")
     network = job.network()
     check_unpacked(network, "stage=sensitivity")
@@ -26,7 +26,7 @@ def run(job: Job) -> dict[str, Any]:
     if settings.images is not None:
         loader = loader.some(settings.images)
     metrics = evaluate(network.model, loader)
-    rows = settings.measure(network.model, loader.batches, job.config.seed)
+    rows = settings.measure(network.model, loader.batches, job.seed)
     found = table(rows)
     job.run.write_csv("sensitivity.csv", rows)
     log.info("KL divergence of the output, each layer alone\n%s", text_table(found))

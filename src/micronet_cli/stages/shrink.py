@@ -30,7 +30,7 @@ class Node(Stage):
             raise ValueError(f"multiple={self.multiple}: a whole number from 1 up is wanted")
 
 
-def run(job: Job) -> dict[str, Any]:
+def run(job: Job[Node]) -> dict[str, Any]:
     """Find dead channels, take them out, evaluate where there is data, save and score.
 
     Raises:
@@ -38,10 +38,10 @@ def run(job: Job) -> dict[str, Any]:
     """
     network = job.network()
     if network.packed is not None:
-        raise UserError(f"init_from={job.config.init_from!r}: a packed network is not shrunk; {UNPACKED}")
+        raise UserError(f"init_from={job.init_from!r}: a packed network is not shrunk; {UNPACKED}")
     before = sum(parameter.numel() for parameter in network.model.parameters())
     try:
-        removal = find_dead_channels(network.model, network.spec.size, job.config.stage.multiple)
+        removal = find_dead_channels(network.model, network.spec.size, job.node.multiple)
     except ImportError:
         raise UserError("stage=shrink: needs torch-pruning; install the extra `structured`") from None
     except ValueError as error:
@@ -58,9 +58,9 @@ def run(job: Job) -> dict[str, Any]:
     after = sum(parameter.numel() for parameter in network.model.parameters())
     log.info("%d of %d parameters went; channels of %d layers", before - after, before, len(removal.outputs))
     metrics: dict[str, Any] = {"removed_params": before - after, "params": after}
-    evaluation = job.parts["eval"]
-    if not job.parts["data"].problems((evaluation.split,)):
-        device = job.parts["trainer"].torch_device()
+    evaluation = job.parts.eval
+    if not job.parts.data.problems((evaluation.split,)):
+        device = job.parts.trainer.torch_device()
         metrics |= evaluate(network.model.to(device), job.loader(network, evaluation.split, device), evaluation.amp)
         network.model.cpu()
     job.save(network, metrics)

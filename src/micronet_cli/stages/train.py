@@ -22,10 +22,10 @@ def check_teacher(job: Job) -> None:
     Raises:
         UserError: a trained student would get an untrained teacher.
     """
-    distill, model = job.parts["distill"], job.parts["model"]
+    distill, model = job.parts.distill, job.parts.model
     if distill is None or distill.teacher.trained:
         return
-    if job.config.init_from or model.weights or model.pretrained:
+    if job.init_from or model.weights or model.pretrained:
         raise UserError(
             "distill.teacher.weights=None: a trained student wants a trained teacher; "
             "give distill.teacher.weights=<file or run directory> or distill.teacher.pretrained=true"
@@ -35,16 +35,16 @@ def check_teacher(job: Job) -> None:
 
 def run(job: Job) -> dict[str, Any]:
     """Train, select on val, report on test."""
-    trainer, distill = job.parts["trainer"], job.parts["distill"]
+    trainer, distill = job.parts.trainer, job.parts.distill
     device = trainer.torch_device()
-    job.require_splits("train", "val", job.parts["eval"].split)
+    job.require_splits("train", "val", job.parts.eval.split)
     check_teacher(job)
-    processes, batch = distributed.world_size(), job.parts["data"].batch_size
+    processes, batch = distributed.world_size(), job.parts.data.batch_size
     if batch % processes:
         raise UserError(f"data.batch_size={batch}: {processes} processes want a multiple of {processes}")
     network = job.network()
     if network.packed is not None:
-        raise UserError(f"init_from={job.config.init_from!r}: a packed network is not trained; {UNPACKED}")
+        raise UserError(f"init_from={job.init_from!r}: a packed network is not trained; {UNPACKED}")
     compressors = attach_compressors(job, network)
     if rules := rule_table(compressors, network):
         log.info("%s", text_table([{"layer": layer} | columns for layer, columns in rules.items()]))
@@ -57,9 +57,9 @@ def run(job: Job) -> dict[str, Any]:
     )
     train, val = (job.loader(network, split, device) for split in ("train", "val"))
     log.info("%d training images, %d val images, on %s", train.images, val.images, device)
-    best = Trainer(trainer, job.parts["optim"], network, objective, compressors, train, val, job.run).run()
+    best = Trainer(trainer, job.parts.optim, network, objective, compressors, train, val, job.run).run()
     network.model.to(device)
-    evaluation = job.parts["eval"]
+    evaluation = job.parts.eval
     metrics = evaluate(network.model, job.loader(network, evaluation.split, device), evaluation.amp)
     network.model.cpu()
     metrics |= {"val_top1": best["val_top1"], "best_epoch": best["epoch"], "split": evaluation.split}
