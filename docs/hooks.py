@@ -92,7 +92,9 @@ def option_pages() -> Iterator[tuple[str, str]]:
         targets: dict[str, None] = {}
         for name, file in sorted(options.items()):
             text, body = split_comment(file.read_text())
-            parts += [f"## {name}", text, f"```yaml\n{body.strip()}\n```"]
+            shared = name.startswith("_")  # no option, but a part of several
+            title = f"{name[1:]}: what several options share" if shared else name
+            parts += [f"## {title}", text, f"```yaml\n{body.strip()}\n```"]
             targets |= dict.fromkeys(re.findall(r"_target_: (micronet_cli\.[\w.]+)", body))
         described = [(target, docstring(target)) for target in sorted(targets)]
         if any(doc for _, doc in described):

@@ -2,17 +2,20 @@
 
 import pytest
 
+from micronet_cli.command.cli import main
 from micronet_cli.config import build, check_config, locate
 from micronet_cli.errors import UserError
+from micronet_cli.overrides import is_option
 from micronet_cli.paths import CONF
 from micronet_cli.stages import pipeline
-from micronet_cli.stages.job import inherited
+from micronet_cli.stages.inherit import inherited
 
 OPTIONS = [
     (group.name, path.relative_to(group).with_suffix("").as_posix())
     for group in sorted(CONF.iterdir())
     if group.is_dir() and group.name != "hydra"
     for path in sorted(group.rglob("*.yaml"))
+    if is_option(path.stem)
 ]
 NEEDED = {
     **dict.fromkeys(
@@ -51,7 +54,7 @@ def test_all_mistakes_come_together(composed):
         check_config(inherited(config))
     said = str(caught.value)
     assert "trainer.epoch: unknown key; did you mean epochs" in said
-    assert "prune.rules.conv.sparsity=1.5: a fraction of zeros in [0, 1) is wanted" in said
+    assert "prune.rules.conv.sparsity=1.5: must be a fraction of zeros in [0, 1)" in said
     assert "stag: unknown key; did you mean stage" in said
     assert "optim.lr='fast': a number is wanted" in said
     assert "quantize.bits: quantize=none takes no keys" in said
@@ -84,3 +87,16 @@ def test_targets_outside_the_allowed_packages_are_refused(path):
         locate(path, "prune")
     with pytest.raises(UserError, match="not allowed"):
         build({"_target_": path}, "prune")
+
+
+@pytest.mark.parametrize("option", ["soft_targets", "decoupled", "hints"])
+def test_every_distillation_has_the_same_teacher(composed, option):
+    teacher = composed("stage=qat", f"distill={option}", *NEEDED[option]).distill.teacher
+    assert set(teacher) == {"_target_", "model", "weights", "pretrained", "amp", "cache_mb"}
+    assert teacher.cache_mb == 0
+
+
+def test_what_options_share_is_no_option(capsys, mistake):
+    main(["--help"])
+    assert "_teacher" not in capsys.readouterr().out
+    assert "_teacher" not in mistake("stage=qat", "distill=teacher")

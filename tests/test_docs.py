@@ -17,7 +17,7 @@ from hydra.core.override_parser.overrides_parser import OverridesParser
 
 from micronet_cli.command.cli import free_key
 from micronet_cli.config import check_config
-from micronet_cli.stages.job import inherited
+from micronet_cli.stages.inherit import inherited
 from micronet_cli.stages.node import stage_module
 from tests.conftest import TINY
 

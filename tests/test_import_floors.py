@@ -42,7 +42,8 @@ ALLOWED = {
     "checkpoint": {"artifact", "config", "errors", "models", "network", "renamed", "runs"},
     # floor 7
     "training": {
-        "allocator", "checkpoint", "data", "distributed", "errors", "functional", "models", "network", "runs",
+        "allocator", "checkpoint", "compression", "data", "distributed", "errors", "functional", "models",
+        "network", "runs",
     },
     # floor 8
     "stages": {

@@ -1,5 +1,7 @@
 """What the package believes of torch's private names, a contract each: a new release breaks here first."""
 
+import copy
+
 import pytest
 import timm.layers
 import torch
@@ -7,10 +9,10 @@ from torch import nn
 
 from micronet_cli import torch_internals as internals
 
+BATCH_NORMS = (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d, nn.SyncBatchNorm, timm.layers.BatchNormAct2d)
 
-@pytest.mark.parametrize(
-    "kind", [nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d, nn.SyncBatchNorm, timm.layers.BatchNormAct2d]
-)
+
+@pytest.mark.parametrize("kind", BATCH_NORMS)
 def test_batch_norm_is_the_class_behind_all_batch_norms(kind):
     assert isinstance(kind(2), internals.BatchNorm)
 
@@ -106,6 +108,16 @@ def test_own_tensors_and_children_can_be_replaced_by_name():
     assert torch.equal(block.state_dict()["0.running_mean"], torch.full((2,), 4.0))
     internals.submodules_of(block)["0"] = nn.Identity()
     assert isinstance(block[0], nn.Identity)
+
+
+def test_a_layer_without_its_parametrization_computes_the_same_and_leaves_copies_alone():
+    layer = nn.utils.parametrizations.weight_norm(nn.Linear(3, 2))
+    twin, x = copy.deepcopy(layer), torch.randn(4, 3)
+    plain = internals.unparametrized(twin)
+    assert type(plain) is nn.Linear
+    assert set(plain.state_dict()) == {"weight", "bias"}
+    assert torch.equal(plain(x), layer(x))
+    assert torch.equal(twin(x), layer(x))
 
 
 def test_a_hook_whose_entry_is_deleted_is_gone():

@@ -13,6 +13,15 @@ def group_names() -> list[str]:
     return sorted(path.name for path in CONF.iterdir() if path.is_dir())
 
 
+def is_option(name: str) -> bool:
+    """Whether a file of a group is an option; what several options share begins with an underscore.
+
+    >>> is_option("soft_targets"), is_option("_teacher")
+    (True, False)
+    """
+    return not name.rpartition("/")[2].startswith("_")
+
+
 def free_key(argument: str) -> str:
     """``key=value`` as ``++key=value``: rules can be added, and unknown keys reach the config check, which knows more.
 
@@ -76,7 +85,7 @@ def explain(error: Exception) -> str:
     for link in chain:
         if isinstance(link, MissingConfigException) and link.missing_cfg_file:
             group, _, option = link.missing_cfg_file.rpartition("/")
-            options = list(link.options or [])
+            options = [name for name in link.options or [] if is_option(name)]
             listed = f" (there are {', '.join(options)})" if options else ""
             return f"{group or 'config'}={option}: no such option{near_misses(option, options)}{listed}"
         if isinstance(link, OverrideParseException):

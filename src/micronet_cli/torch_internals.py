@@ -26,6 +26,7 @@ __all__ = [
     "tree_leaves",
     "tree_map",
     "uncompiled",
+    "unparametrized",
     "version_of",
     "writes_to_inputs",
 ]
@@ -87,6 +88,18 @@ def buffers_of(module: nn.Module) -> dict[str, Any]:
 def submodules_of(module: nn.Module) -> dict[str, Any]:
     """The module's own children by name; changes to the dictionary are changes to the module."""
     return module._modules
+
+
+def unparametrized(layer: nn.Module) -> nn.Module:
+    """A copy of a layer with a parametrised weight: of the class it had, with the effective weight as a parameter.
+
+    ``parametrize.remove_parametrizations`` changes the class, which deep copies of the layer share.
+    """
+    plain: nn.Module = object.__new__(type(layer).__mro__[1])
+    plain.__dict__ = dict(layer.__dict__)
+    plain._modules = {name: module for name, module in layer._modules.items() if name != "parametrizations"}
+    plain._parameters = {"weight": nn.Parameter(layer.weight.detach().clone()), **layer._parameters}
+    return plain
 
 
 def forward_pre_hooks_of(module: nn.Module) -> dict[int, Callable]:

@@ -12,7 +12,6 @@ import pytest
 import torch
 
 import micronet_cli
-from micronet_cli.artifact.entries import Layer
 from micronet_cli.artifact.format import DIGEST_BYTES, STREAMS, Damaged, deflate, inflate, read, read_json, write
 from micronet_cli.artifact.pack import pack
 from micronet_cli.errors import UserError
@@ -163,16 +162,6 @@ def test_a_stream_that_decompresses_to_more_is_refused():
         inflate(bomb[:-10], 1 << 22, 1 << 22)
     with pytest.raises(Damaged, match="size"):
         inflate(bomb + b"x", 1 << 22, 1 << 22)
-
-
-def test_entries_leave_out_what_is_the_default():
-    assert Layer("a").to_json() == {"name": "a"}
-    assert Layer("a", bits=4, levels=16, zero_code=0).to_json() == {
-        "name": "a",
-        "bits": 4,
-        "levels": 16,
-        "zero_code": 0,
-    }
 
 
 def spots(node, path=()):

@@ -186,7 +186,7 @@ def test_the_network_itself_is_left_as_it_was():
 
 
 def test_older_opsets_are_refused(tmp_path):
-    with pytest.raises(ValueError, match="opset=20: 21 at least"):
+    with pytest.raises(ValueError, match="opset=20: must be at least 21"):
         export_onnx(Network(small(), {}, [], SPEC), tmp_path / "x.onnx", opset=20)
 
 

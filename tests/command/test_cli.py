@@ -41,7 +41,7 @@ def test_completion_imports_no_torch():
     [
         (("stage=train", "trainer.epoch=1"), "trainer.epoch: unknown key; did you mean epochs"),
         (("stage=prunne",), "stage=prunne: no such option; did you mean prune"),
-        (("stage=prune", "prune.rules.conv.sparsity=1.5"), "prune.rules.conv.sparsity=1.5: a fraction"),
+        (("stage=prune", "prune.rules.conv.sparsity=1.5"), "prune.rules.conv.sparsity=1.5: must be a fraction"),
         (("stage=train", "model=resnet2O"), "model=resnet2O: no such network; did you mean resnet"),
         (("stage=train", "data=imagefolder", "data.train=/nowhere"), "data.train='/nowhere': no such file"),
         (("stage=train", "data=imagefolder"), "data.train: missing"),
@@ -53,7 +53,7 @@ def test_completion_imports_no_torch():
         (("prune=null",), "prune=null: a group takes an option, as prune=none"),
         (("stage=train", "seed=-1"), "seed=-1: 0 or more is wanted"),
         (("stage=prune", "prune.importance=micronet_cli.functional.pruning.magnitud"), "did you mean magnitude"),
-        (("stage=prune", "prune.schedule=micronet_cli.functional.schedules.AGP"), "prune.schedule=AGP: a class is"),
+        (("stage=prune", "prune.schedule=micronet_cli.functional.schedules.AGP"), "prune.schedule=AGP: a class must"),
         (("stage=shrink", "stage.multipel=16"), "stage.multipel: unknown key; did you mean multiple"),
         (("stage.steps.qat.group=[]",), "stage.steps.qat.group: unknown key; did you mean groups"),
         (("stage.steps.qat.settings.trainer.epoch=1",), "stage.steps.qat.settings.trainer.epoch: unknown key"),

@@ -111,4 +111,4 @@ def test_what_lies_before_is_not_computed():
 def test_memory_is_counted_once_for_shared_storage():
     model = nn.Sequential(nn.Flatten(), nn.Linear(4, 8), nn.Identity())
     # [1, 8] floats once, though the layer, the identity and the sequence return it; the flattened image besides.
-    assert Prefix(model, torch.zeros(3, 4, 1, 1)).bytes_per_image == 8 * 4 + 3 * 4 * 4
+    assert Prefix(model, torch.zeros(3, 4, 1, 1)).bytes_per_image == 8 * 4 + 4 * 4

@@ -11,7 +11,8 @@ import pytest
 
 from micronet_cli.command.cli import main
 from micronet_cli.errors import UserError
-from micronet_cli.explore.search import Choices, Interval, Search, Study, dimensions
+from micronet_cli.explore.search import Choices, Interval, Search, dimensions
+from micronet_cli.explore.study import Study
 from tests.conftest import TINY, metrics_of
 
 pytest.importorskip("optuna")
@@ -57,15 +58,15 @@ def test_space_takes_choices_and_ranges_dotted_or_nested():
 @pytest.mark.parametrize(
     ("wrong", "wanted"),
     [
-        ({"space": {"a": {"low": 2, "high": 1}}}, "space.a=.*: low has to be below high"),
-        ({"space": {"a": {"low": 0, "high": 1, "log": True}}}, "log wants low above 0"),
-        ({"space": {"a": {"low": 0, "high": "b"}}}, "low, high and step are numbers"),
+        ({"space": {"a": {"low": 2, "high": 1}}}, "space.a=.*: low must be below high"),
+        ({"space": {"a": {"low": 0, "high": 1, "log": True}}}, "log needs low above 0"),
+        ({"space": {"a": {"low": 0, "high": "b"}}}, "low, high and step must be finite numbers"),
         ({"space": {"a": {"low": 0}}}, "a list of plain values or"),
         ({"space": {"a": [[1]]}}, "a list of plain values or"),
         ({"space": {"a": 3}}, "a list of plain values or"),
-        ({"space": {"a": None}}, "at least one setting is wanted"),
+        ({"space": {"a": None}}, "must hold at least one setting"),
         ({"objectives": {"top1": None}}, "at least one figure"),
-        ({"trials": 0}, "trials=0: at least 1"),
+        ({"trials": 0}, "trials=0: must be at least 1"),
     ],
 )  # fmt: skip
 def test_what_is_no_search_is_refused(wrong, wanted):
@@ -147,7 +148,7 @@ def test_missing_optuna_is_answered_with_the_extra(mistake, monkeypatch):
     ("argument", "wanted"),
     [
         ("search.space.prune.rules.conv.sparsty=[0.1]", "prune.rules.conv.sparsty: unknown key; did you mean sparsity"),
-        ("search.space.prune.rules.conv.sparsity.high=1.5", "prune.rules.conv.sparsity=1.5: a fraction"),
+        ("search.space.prune.rules.conv.sparsity.high=1.5", "prune.rules.conv.sparsity=1.5: must be a fraction"),
         ("search.space.quantize=[w4a4,w8a9]", "quantize=w8a9: no such option; did you mean w8a8"),
         ("search.stage=prun", "stage=prun: no such option; did you mean prune"),
         ("search.sampler=TPE", "search.sampler='TPE': TPESampler or"),

@@ -32,7 +32,7 @@ def test_two_layers_by_hand(budget, options):
 
 
 def test_too_small_a_budget_names_the_least():
-    with pytest.raises(ValueError, match="at least 4 is wanted"):
+    with pytest.raises(ValueError, match="at least 4, which"):
         allocate(LOSSES, COSTS, 3.9)
 
 

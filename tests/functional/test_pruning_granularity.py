@@ -121,5 +121,5 @@ def test_global_blocks_of_layers_of_different_size():
 
 @pytest.mark.parametrize("build", [lambda: Block([]), lambda: Block([0, 4]), lambda: NM(4, 4), lambda: NM(0, 4)])
 def test_impossible_units_are_refused(build):
-    with pytest.raises(ValueError, match="wanted"):
+    with pytest.raises(ValueError, match="must"):
         build()

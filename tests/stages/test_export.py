@@ -64,7 +64,7 @@ def test_damaged_file_is_a_users_mistake(quantised, micronet, mistake, tmp_path)
 
 
 def test_network_that_packs_into_something_else_is_no_success(quantised, mistake, monkeypatch, tmp_path):
-    from micronet_cli.artifact import pack as module
+    from micronet_cli.artifact import live_layer as module
 
     right = module.gain_and_shift
     monkeypatch.setattr(module, "gain_and_shift", lambda norm: (2 * right(norm)[0], right(norm)[1]))

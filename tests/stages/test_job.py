@@ -7,7 +7,6 @@ from omegaconf import OmegaConf
 
 from micronet_cli.errors import UserError
 from micronet_cli.runs.directory import set_aside
-from micronet_cli.stages.compress import rule_table
 from micronet_cli.stages.node import stage_module
 from micronet_cli.stages.pipeline import steps
 from tests.conftest import TINY
@@ -107,10 +106,6 @@ def test_only_a_run_s_own_directories_are_set_aside(tmp_path):
     (tmp_path / "report.html").touch()
     set_aside(tmp_path)
     assert {path.name for path in (tmp_path / "previous").iterdir()} == {"7", "2_prune", "report.html"}
-
-
-def test_a_compressor_needs_no_table():
-    assert rule_table([object()], None) == {}
 
 
 def test_a_stage_has_its_own_keys_and_no_others():

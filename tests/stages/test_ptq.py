@@ -107,9 +107,9 @@ def test_a_network_without_a_run_of_its_own(micronet):
         (("quantize=none",), "quantize=none: stage=ptq wants an option"),
         (("ptq=none",), "ptq=none: stage=ptq wants an option"),
         (("prune=agp",), "run stage=prune first"),
-        (("quantize=lsq",), "layer1.0.conv1 has LearnedStepWeight; range-linear weights are wanted"),
+        (("quantize=lsq",), "layer1.0.conv1 has LearnedStepWeight; must be range-linear"),
         (("ptq.image=3",), "ptq.image: unknown key; did you mean images"),
-        (("ptq.adaround.iterations=0",), "ptq.adaround.iterations=0: at least 1 is wanted"),
+        (("ptq.adaround.iterations=0",), "ptq.adaround.iterations=0: must be at least 1"),
         (("quantize.rules.conv.match=nothing",), "matches no layer"),
     ],
 )
@@ -119,4 +119,4 @@ def test_mistakes_are_answered(mistake, arguments, said):
 
 def test_a_quantised_network_is_refused(chain, mistake):
     said = mistake("stage=ptq", f"init_from={chain / 'ptq'}")
-    assert "quantised already; a network in float is wanted" in said
+    assert "quantised already; must be a network in float" in said

@@ -96,3 +96,19 @@ def test_the_network_is_left_as_it_was():
     assert all(module.training for module in model.modules())
     assert not [m for m in model.modules() if m._forward_hooks or m._forward_pre_hooks]
     assert all(torch.equal(before[name], value) for name, value in model.state_dict().items())
+
+
+class Table(nn.Module):
+    """A table of positions that two layers make of a buffer, as Swin V2 does; it never meets the image before."""
+
+    def __init__(self):
+        super().__init__()
+        self.register_buffer("positions", torch.arange(6.0).view(1, 3, 2))
+        self.first, self.second = nn.Linear(2, 4), nn.Linear(4, 1)
+
+    def forward(self, x):
+        return x + self.second(F.relu(self.first(self.positions))).view(1, 3, 1, 1)
+
+
+def test_layers_that_read_no_image_are_followed_too():
+    assert follow(Table())["first"] == (None, "relu", "second", True)

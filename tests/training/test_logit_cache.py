@@ -89,5 +89,5 @@ def test_the_teachers_precision_is_its_own():
 
 
 def test_hints_and_a_cache_exclude_each_other():
-    with pytest.raises(ValueError, match=r"teacher\.cache_mb=1: hints want"):
+    with pytest.raises(ValueError, match=r"teacher\.cache_mb=1: hints need"):
         SoftTargets(Teacher("resnet8", cache_mb=1), hints={"a": Hint("layer1", "layer1")})

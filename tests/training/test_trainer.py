@@ -181,7 +181,7 @@ def test_scaled_gradients_are_not_ranked_by(tmp_path, options):
 
 @pytest.mark.parametrize("options", [{"clip_grad_norm": -1}, {"reestimate_bn_batches": 0}])
 def test_impossible_settings_are_refused(options):
-    with pytest.raises(ValueError, match="more than 0, or null, is wanted"):
+    with pytest.raises(ValueError, match="must be more than 0, or null"):
         TrainerSettings(**options)
 
 
@@ -307,5 +307,5 @@ def test_hint_of_an_unknown_layer_names_near_misses():
     model = timm.create_model("resnet8")
     with pytest.raises(UserError, match=r"distill\.hints\.x\.student='layer9': no such layer; there are layer"):
         HintLoss(model, model, {"x": Hint("layer9", "layer1")}, (torch.zeros(2, 3, 8, 8),) * 2)
-    with pytest.raises(UserError, match=r"distill\.hints\.x: outputs of as many dimensions are wanted"):
+    with pytest.raises(UserError, match=r"distill\.hints\.x: the outputs must have as many dimensions"):
         HintLoss(model, model, {"x": Hint("linear", "layer1")}, (torch.zeros(2, 3, 8, 8),) * 2)

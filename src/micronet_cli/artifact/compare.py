@@ -2,7 +2,7 @@
 
 import copy
 from collections import defaultdict
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 
@@ -39,6 +39,34 @@ class Comparison:
     logit_error: float = 0.0
     differing_by_module: dict[str, int] = field(default_factory=dict)
 
+    def add_codes(self, name: str, ours: Tensor, theirs: Tensor) -> Tensor:
+        """Count one call of a quantiser, ``[N, ...]`` twice; which images differ, bool ``[N]``."""
+        different = ours != theirs
+        count = int(different.sum())
+        self.codes += different.numel()
+        self.differing_codes += count
+        if count:
+            self.differing_by_module[name] = self.differing_by_module.get(name, 0) + count
+        return different.reshape(len(different), -1).any(1)
+
+    def add_logits(self, ours: Tensor, theirs: Tensor, changed: Tensor) -> None:
+        """Count the answers to one batch.
+
+        Args:
+            ours: logits of one network, ``[N, classes]``.
+            theirs: logits of the other.
+            changed: images with a differing integer somewhere, bool ``[N]``.
+        """
+        same = ours.argmax(1) == theirs.argmax(1)
+        self.images += len(ours)
+        self.same_predictions += int(same.sum())
+        self.same_codes += int((~changed).sum())
+        self.unexplained += int((~same & ~changed).sum())
+        tiny = torch.finfo(ours.dtype).tiny  # logits may all be 0
+        largest = ours.abs().max().clamp_min(tiny)
+        error = float((ours - theirs).abs().max() / largest)
+        self.logit_error = max(self.logit_error, error)
+
 
 @torch.no_grad()
 def compare(
@@ -52,32 +80,33 @@ def compare(
     Raises:
         ValueError: one executes quantisers that the other does not have.
     """
-    networks = [copy.deepcopy(network).to(dtype).eval() for network in (source, packed)]
-    found = Comparison()
-    differing: defaultdict[str, int] = defaultdict(int)
-    for batch in images.split(BATCH):
-        with _watched(networks[0], {}) as first:
-            logits = networks[0](batch.to(dtype))
-        with _watched(networks[1], first if alone else {}) as second:
-            other = networks[1](batch.to(dtype))
-        if first.keys() != second.keys():
-            raise ValueError(f"quantisers of one network alone: {', '.join(sorted(first.keys() ^ second.keys())[:3])}")
-        changed = torch.zeros(len(batch), dtype=torch.bool)
-        for name, codes in first.items():
-            for ours, theirs in zip(codes, second[name], strict=True):
-                found.codes += ours.numel()
-                differing[name] += int((different := ours != theirs).sum())
-                changed |= different.reshape(len(batch), -1).any(1)
-        same = logits.argmax(1) == other.argmax(1)
-        found.images += len(batch)
-        found.same_predictions += int(same.sum())
-        found.same_codes += int((~changed).sum())
-        found.unexplained += int((~same & ~changed).sum())
-        error = float((logits - other).abs().max() / logits.abs().max().clamp_min(torch.finfo(dtype).tiny))
-        found.logit_error = max(found.logit_error, error)
-    found.differing_by_module = {name: count for name, count in differing.items() if count}
-    found.differing_codes = sum(differing.values())
-    return found
+    source = copy.deepcopy(source).to(dtype).eval()
+    packed = copy.deepcopy(packed).to(dtype).eval()
+    comparison = Comparison()
+    for part in images.split(BATCH):
+        batch = part.to(dtype)
+        with _watched(source, {}) as source_codes:
+            source_logits = source(batch)
+        replaced = source_codes if alone else {}
+        with _watched(packed, replaced) as packed_codes:
+            packed_logits = packed(batch)
+        changed = _compare_codes(comparison, source_codes, packed_codes, len(batch))
+        comparison.add_logits(source_logits, packed_logits, changed)
+    return comparison
+
+
+def _compare_codes(
+    comparison: Comparison, ours: Mapping[str, list[Tensor]], theirs: Mapping[str, list[Tensor]], images: int
+) -> Tensor:
+    """Count the integers of one batch; which of its ``images`` differ somewhere."""
+    if ours.keys() != theirs.keys():
+        only_one = sorted(ours.keys() ^ theirs.keys())
+        raise ValueError(f"quantisers of one network alone: {', '.join(only_one[:3])}")
+    changed = torch.zeros(images, dtype=torch.bool)
+    for name, calls in ours.items():
+        for our_codes, their_codes in zip(calls, theirs[name], strict=True):
+            changed |= comparison.add_codes(name, our_codes, their_codes)
+    return changed
 
 
 @contextmanager
@@ -85,21 +114,32 @@ def _watched(model: nn.Module, given: Mapping[str, list[Tensor]]) -> Iterator[di
     """Quantiser -> its integers at every call; the network goes on with those that are ``given``."""
     seen: defaultdict[str, list[Tensor]] = defaultdict(list)
 
-    def hook(name: str) -> object:
+    def hook_of(name: str) -> Callable:
         def note(module: ActivationFakeQuantize, inputs: tuple, output: Tensor) -> Tensor:
-            integers = isinstance(module, IntegerActivation) and module.dtype is not None
-            scale = 1 if integers else module.qparams()[0].to(output.dtype)
+            scale = _scale_of_output(module, output.dtype)
+            call = len(seen[name])
             seen[name].append(torch.round(output * scale).to(torch.int32))
             if name not in given:
                 return output
-            return (given[name][len(seen[name]) - 1] / scale).to(output.dtype)
+            return (given[name][call] / scale).to(output.dtype)
 
         return note
 
-    quantizers = [(n, m) for n, m in model.named_modules() if isinstance(m, ActivationFakeQuantize)]
-    handles = [module.register_forward_hook(hook(name)) for name, module in quantizers]
+    handles = []
+    for name, module in model.named_modules():
+        if isinstance(module, ActivationFakeQuantize):
+            handles.append(module.register_forward_hook(hook_of(name)))
     try:
         yield seen
     finally:
         for handle in handles:
             handle.remove()
+
+
+def _scale_of_output(quantizer: ActivationFakeQuantize, dtype: torch.dtype) -> Tensor | int:
+    """What the quantiser's output is multiplied by to get its integers."""
+    hands_over_integers = isinstance(quantizer, IntegerActivation) and quantizer.dtype is not None
+    if hands_over_integers:
+        return 1
+    scale, _ = quantizer.qparams()
+    return scale.to(dtype)

@@ -24,13 +24,30 @@ def check(condition: bool, message: str) -> None:
 
 
 def is_count(value: Any, least: int = 0, most: int = 1 << 40) -> bool:
-    """Whether a value from JSON is a whole number in a range."""
+    """Whether a value from JSON is a whole number in a range.
+
+    >>> is_count(3), is_count(True), is_count(3.0), is_count(-1)
+    (True, False, False, False)
+    """
     return type(value) is int and least <= value <= most
 
 
 def is_bits(value: Any) -> bool:
-    """Whether a value from JSON is a number of bits."""
+    """Whether a value from JSON is a number of bits.
+
+    >>> is_bits(4), is_bits(2.5), is_bits(0.5), is_bits(True)
+    (True, True, False, False)
+    """
     return type(value) in (int, float) and 1 <= value <= MAX_BITS
+
+
+def is_names(value: Any) -> bool:
+    """Whether a value from JSON is a list of strings.
+
+    >>> is_names(["a", "b"]), is_names([]), is_names("ab"), is_names(["a", 1])
+    (True, True, False, False)
+    """
+    return isinstance(value, list) and all(isinstance(item, str) for item in value)
 
 
 @dataclass(frozen=True)
@@ -51,6 +68,9 @@ class Layer:
         scales: how many are stored: 0, 1 or one a channel.
         scale_exponent: they are int32 times 2^exponent; None: float32.
         bias_exponent: a bias is stored as int32 times 2^exponent; None: none is.
+
+    Raises:
+        Damaged: a field has another type, is out of its range, or contradicts another field.
     """
 
     name: str
@@ -68,19 +88,28 @@ class Layer:
 
     def __post_init__(self) -> None:
         where = f"layer {self.name!r:.80}"
-        check(isinstance(self.name, str), f"{where}: a name is wanted")
+        check(isinstance(self.name, str), f"{where}: the name must be a string")
         for name in ("masked", "zeros", "integer", "per_tensor"):
-            check(type(getattr(self, name)) is bool, f"{where}: {name}: true or false is wanted")
+            check(type(getattr(self, name)) is bool, f"{where}: {name} must be true or false")
         check(isinstance(self.positions, list | tuple) and self._positions_fit(), f"{where}: unknown positions")
-        check(self.bits is None or is_bits(self.bits), f"{where}: bits: a number in [1, {MAX_BITS}] is wanted")
-        check(is_count(self.levels, 2, MAX_LEVELS), f"{where}: levels: 2 to {MAX_LEVELS} are wanted")
-        check(self.bits is None or self.base <= quant_max(self.bits) + 1, f"{where}: more levels than its bits give")
-        zero_code = self.zero_code
-        check(zero_code is None or is_count(zero_code, 0, self.levels - 1), f"{where}: zero_code beyond the levels")
-        check(is_count(self.scales), f"{where}: scales: a count is wanted")
-        check(not self.integer or (self.bits is not None and self.scales > 0), f"{where}: integers without scale")
+        self._check_codes(where)
+        self._check_rescale(where)
+
+    def _check_codes(self, where: str) -> None:
+        check(self.bits is None or is_bits(self.bits), f"{where}: bits must be a number in [1, {MAX_BITS}]")
+        check(is_count(self.levels, 2, MAX_LEVELS), f"{where}: levels must be in 2 to {MAX_LEVELS}")
+        if self.bits is not None:
+            check(self.base <= quant_max(self.bits) + 1, f"{where}: more levels than its bits give")
+        if self.zero_code is not None:
+            check(is_count(self.zero_code, 0, self.levels - 1), f"{where}: zero_code beyond the levels")
+
+    def _check_rescale(self, where: str) -> None:
+        check(is_count(self.scales), f"{where}: scales must be a count")
+        if self.integer:
+            check(self.bits is not None and self.scales > 0, f"{where}: integers without scale")
         for exponent in (self.scale_exponent, self.bias_exponent):
-            check(exponent is None or (type(exponent) is int and exponent in EXPONENTS), f"{where}: a bad exponent")
+            if exponent is not None:
+                check(type(exponent) is int and exponent in EXPONENTS, f"{where}: a bad exponent")
         check(self.rescaled or self.bias_exponent is None, f"{where}: a bias without rescale")
 
     @property
@@ -90,11 +119,13 @@ class Layer:
 
     @property
     def base(self) -> int:
-        """Digits of the stored codes."""
-        return self.levels - (not self.zeros)
+        """Digits of the stored codes: one fewer than levels where 0 is never stored."""
+        return self.levels if self.zeros else self.levels - 1
 
     def _positions_fit(self) -> bool:
-        kind, *rest = self.positions or [None]
+        if not self.positions:
+            return False
+        kind, *rest = self.positions
         if kind == "blocks":
             return 0 < len(rest) <= MAX_DIMS and all(is_count(size, 1, 1 << 31) for size in rest)
         if kind == "groups":
@@ -103,27 +134,51 @@ class Layer:
 
     def to_json(self) -> dict[str, Any]:
         """Plain values, those that are the defaults left out."""
-        defaults = {field.name: field.default for field in fields(self)}
-        return {k: v for k, v in asdict(self).items() if v != defaults[k] or type(v) is not type(defaults[k])}
+        values = asdict(self)
+        kept = {}
+        for field in fields(self):
+            value = values[field.name]
+            # By type too: False equals 0, and 2.0 equals 2.
+            if value != field.default or type(value) is not type(field.default):
+                kept[field.name] = value
+        return kept
 
 
 @dataclass(frozen=True)
 class Activation:
-    """A quantiser of activations: the module that carries it, before (``input``) or behind it (``output``)."""
+    """A quantiser of activations.
+
+    Attributes:
+        module: the module that carries it.
+        place: before the module (``input``) or behind it (``output``).
+        bits: in [1, 16], maybe fractional.
+
+    Raises:
+        Damaged: a field has another type or is out of its range.
+    """
 
     module: str
     place: str
     bits: float
 
     def __post_init__(self) -> None:
-        check(isinstance(self.module, str), "activations: a module's name is wanted")
-        check(self.place in PLACES, f"activations: place {self.place!r:.80}: {' or '.join(PLACES)} is wanted")
-        check(is_bits(self.bits), f"activations: {self.module!r:.80}: bits in [1, {MAX_BITS}] are wanted")
+        check(isinstance(self.module, str), "activations: a module's name must be a string")
+        check(self.place in PLACES, f"activations: place {self.place!r:.80} must be {' or '.join(PLACES)}")
+        check(is_bits(self.bits), f"activations: {self.module!r:.80}: bits must be in [1, {MAX_BITS}]")
 
 
 @dataclass(frozen=True)
 class Parameter:
-    """A tensor that is stored as it is."""
+    """A tensor that is stored as it is.
+
+    Attributes:
+        name: in the network's state.
+        shape: at most 8 sizes.
+        dtype: one of ``DTYPES``.
+
+    Raises:
+        Damaged: a field has another type or is out of its range.
+    """
 
     name: str
     shape: Sequence[int]
@@ -131,10 +186,12 @@ class Parameter:
 
     def __post_init__(self) -> None:
         where = f"parameter {self.name!r:.80}"
-        check(isinstance(self.name, str), f"{where}: a name is wanted")
-        check(isinstance(self.shape, list | tuple) and len(self.shape) <= MAX_DIMS, f"{where}: a shape is wanted")
-        check(all(is_count(size) for size in self.shape), f"{where}: a shape is wanted")
-        check(is_count(prod(max(size, 1) for size in self.shape)), f"{where}: too large a shape")
+        check(isinstance(self.name, str), f"{where}: the name must be a string")
+        is_shape = isinstance(self.shape, list | tuple) and len(self.shape) <= MAX_DIMS
+        check(is_shape and all(is_count(size) for size in self.shape), f"{where}: not a shape")
+        # A size of 0 must not hide sizes beside it that no tensor can have.
+        elements = prod(max(size, 1) for size in self.shape)
+        check(is_count(elements), f"{where}: too large a shape")
         check(self.dtype in DTYPES, f"{where}: dtype {self.dtype!r:.80} is not known")
 
 
@@ -144,13 +201,20 @@ def parse(kind: Any, rows: Any, what: str) -> list[Any]:
     Raises:
         Damaged: what is wrong with them.
     """
-    check(isinstance(rows, list), f"{what}: a list is wanted")
+    check(isinstance(rows, list), f"{what}: must be a list")
     found = []
     for row in rows:
         try:
-            found.append(kind(**row) if isinstance(row, dict) else kind(*row))
+            entry = kind(**row) if isinstance(row, dict) else kind(*row)
         except TypeError:
             raise Damaged(f"header: {what}: an entry has other fields than {kind.__name__}") from None
-    names = [(entry.module, entry.place) if kind is Activation else entry.name for entry in found]
-    check(len(set(names)) == len(names), f"{what}: a name comes twice")
+        found.append(entry)
+    names = {_name_of(entry) for entry in found}
+    check(len(names) == len(found), f"{what}: a name comes twice")
     return found
+
+
+def _name_of(entry: Layer | Activation | Parameter) -> Any:
+    if isinstance(entry, Activation):
+        return entry.module, entry.place
+    return entry.name

@@ -36,11 +36,21 @@ def write(header: Mapping[str, Any], streams: Mapping[str, Sequence[bytes]], ent
         streams: stream -> its parts, one a layer.
         entropy: entropy-code the streams of ``CODED``.
     """
-    raw = {name: b"".join(streams[name]) for name in STREAMS if name not in ("header", "sha256")}
-    coded = {name: len(raw[name]) for name in CODED if entropy}
-    content = raw | {name: deflate(streams[name]) for name in coded}
-    full = {"format_version": FORMAT_VERSION, "coded": coded} | dict(header)
-    content["header"] = zlib.compress(json.dumps(full, separators=(",", ":"), allow_nan=False).encode(), 9)
+    content: dict[str, bytes] = {}
+    coded: dict[str, int] = {}
+    for name in STREAMS:
+        if name in ("header", "sha256"):
+            continue
+        content[name] = b"".join(streams[name])
+        if entropy and name in CODED:
+            coded[name] = len(content[name])
+            content[name] = deflate(streams[name])
+
+    full_header = {"format_version": FORMAT_VERSION, "coded": coded} | dict(header)
+    text = json.dumps(full_header, separators=(",", ":"), allow_nan=False)
+    content["header"] = zlib.compress(text.encode(), 9)
+
+    # safetensors writes the streams in alphabetical order, so the digest's place is the end of the file.
     content["sha256"] = bytes(DIGEST_BYTES)
     tensors = {name: np.frombuffer(content[name], np.uint8) for name in STREAMS}
     unsealed = save(tensors, {"format": "mnet"})[:-DIGEST_BYTES]
@@ -53,39 +63,52 @@ def read(content: bytes) -> tuple[dict[str, Any], dict[str, bytes]]:
     Raises:
         Damaged: truncated, changed, of a newer format, or not such a file.
     """
-    if len(content) < 2 * DIGEST_BYTES or hashlib.sha256(content[:-DIGEST_BYTES]).digest() != content[-DIGEST_BYTES:]:
+    if len(content) < 2 * DIGEST_BYTES or not _digest_fits(content):
         raise Damaged("truncated or damaged (its checksum does not fit), or not a packed network")
     try:
-        found = deserialize(content)
+        tensors = deserialize(content)
     except SafetensorError as error:
         raise Damaged(f"not a packed network ({error})") from None
-    tensors = {name: info for name, info in found if info["dtype"] == "U8" and len(info["shape"]) == 1}
-    if set(tensors) != set(STREAMS) or len(found) != len(STREAMS):
-        raise Damaged("not a packed network: other streams than " + ", ".join(STREAMS))
-    streams = {name: bytes(info["data"]) for name, info in tensors.items()}
-    header = read_json(inflate(streams.pop("header"), None, MAX_EXPANSION * len(content)))
+    streams: dict[str, bytes] = {}
+    for name, tensor in tensors:
+        if tensor["dtype"] == "U8" and len(tensor["shape"]) == 1:
+            streams[name] = bytes(tensor["data"])
+    if set(streams) != set(STREAMS) or len(tensors) != len(STREAMS):
+        raise Damaged(f"not a packed network: its streams are not {', '.join(STREAMS)}")
+
+    # No stream may expand beyond what a file of this size plausibly holds.
+    most_bytes = MAX_EXPANSION * len(content)
+    header = read_json(inflate(streams.pop("header"), None, most_bytes))
     del streams["sha256"]
     coded = header.get("coded")
     if not isinstance(coded, dict) or not set(coded) <= set(CODED):
-        raise Damaged(f"header: coded={coded!r:.80}: sizes of {', '.join(CODED)} are wanted")
+        raise Damaged(f"header: coded={coded!r:.80}: must be sizes of {', '.join(CODED)}")
     for name, size in coded.items():
-        if type(size) is not int or not 0 <= size <= MAX_EXPANSION * len(content):
+        if type(size) is not int or not 0 <= size <= most_bytes:
             raise Damaged(f"header: coded.{name}={size!r:.80}: not a size that this file can hold")
         streams[name] = inflate(streams[name], size, size)
     return header, streams
 
 
+def _digest_fits(content: bytes) -> bool:
+    sealed = content[:-DIGEST_BYTES]
+    return hashlib.sha256(sealed).digest() == content[-DIGEST_BYTES:]
+
+
 def sizes(content: bytes) -> dict[str, int]:
     """Stream -> its bytes in the file, of a file that ``read`` accepts; ``container`` is what lies around them."""
-    found = {name: math.prod(info["shape"]) for name, info in deserialize(content)}
-    return {"container": len(content) - sum(found.values())} | {name: found[name] for name in STREAMS}
+    streams = {name: math.prod(tensor["shape"]) for name, tensor in deserialize(content)}
+    found = {"container": len(content) - sum(streams.values())}
+    for name in STREAMS:
+        found[name] = streams[name]
+    return found
 
 
 def read_json(text: bytes) -> dict[str, Any]:
     """The header's JSON, its version checked.
 
     Raises:
-        Damaged: no JSON object, or of another version.
+        Damaged: not a JSON object, or of another version.
     """
     try:
         header = json.loads(text, parse_constant=_refuse)
@@ -106,28 +129,39 @@ def _refuse(constant: str) -> None:
 def deflate(parts: Sequence[bytes]) -> bytes:
     """Huffman codes of the parts' bytes as one deflate stream (RFC 1951), with tables of their own for large parts."""
     coder = zlib.compressobj(9, zlib.DEFLATED, -zlib.MAX_WBITS, 9, zlib.Z_HUFFMAN_ONLY)
-    out, pending = [], 0
+    out: list[bytes] = []
+    pending_bytes = 0
     for part in parts:
-        if pending and pending + len(part) > BLOCK_BYTES:
+        if pending_bytes and pending_bytes + len(part) > BLOCK_BYTES:
             out.append(coder.flush(zlib.Z_BLOCK))
-            pending = 0
+            pending_bytes = 0
         out.append(coder.compress(part))
-        pending += len(part)
-    return b"".join([*out, coder.flush()])
+        pending_bytes += len(part)
+    out.append(coder.flush())
+    return b"".join(out)
 
 
 def inflate(content: bytes, size: int | None, limit: int) -> bytes:
-    """What was compressed: at most ``limit`` bytes, exactly ``size`` where it is known; None: the zlib format.
+    """Decompress a stream.
+
+    Args:
+        content: a raw deflate stream, or one in the zlib format where ``size`` is None.
+        size: bytes that must come out; None: any number up to ``limit``.
+        limit: the most bytes that may come out.
 
     Raises:
-        Damaged: anything else.
+        Damaged: not such a stream, cut off or followed by something, or of another size.
     """
-    coder = zlib.decompressobj(zlib.MAX_WBITS if size is None else -zlib.MAX_WBITS)
+    window = zlib.MAX_WBITS if size is None else -zlib.MAX_WBITS
+    coder = zlib.decompressobj(window)
     try:
+        # One byte more than allowed, so that a bomb shows itself without being unpacked.
         out = coder.decompress(content, limit + 1)
     except zlib.error as error:
         raise Damaged(f"a stream does not decompress ({error})") from None
-    if not coder.eof or coder.unused_data or len(out) > limit or size not in (None, len(out)):
+    complete = coder.eof and not coder.unused_data
+    wrong_size = size is not None and len(out) != size
+    if not complete or wrong_size or len(out) > limit:
         raise Damaged("a stream does not have the size that the header gives")
     return out
 
@@ -136,7 +170,13 @@ class Cursor:
     """Reads a stream from its beginning to its end."""
 
     def __init__(self, name: str, content: bytes) -> None:
-        self.name, self._content, self._at = name, memoryview(content), 0
+        self.name = name
+        self._content = memoryview(content)
+        self._at = 0
+
+    @property
+    def _left(self) -> int:
+        return len(self._content) - self._at
 
     def take(self, size: int) -> bytes:
         """The next ``size`` bytes.
@@ -144,12 +184,17 @@ class Cursor:
         Raises:
             Damaged: fewer are left.
         """
-        if size > len(self._content) - self._at:
+        if size > self._left:
             raise Damaged(f"stream {self.name} ends too early")
+        start = self._at
         self._at += size
-        return bytes(self._content[self._at - size : self._at])
+        return bytes(self._content[start : self._at])
 
     def close(self) -> None:
-        """Raises Damaged where something is left over."""
-        if self._at != len(self._content):
-            raise Damaged(f"stream {self.name} is {len(self._content) - self._at} bytes too long")
+        """Check that the stream was read to its end.
+
+        Raises:
+            Damaged: something is left over.
+        """
+        if self._left:
+            raise Damaged(f"stream {self.name} is {self._left} bytes too long")

@@ -17,7 +17,13 @@ import torch
 from torch import Tensor, nn
 
 from micronet_cli.artifact.onnx_graph import hold_biases, pack_codes, split_clips, strip
-from micronet_cli.artifact.onnx_operators import TRANSLATIONS, QuantizedActivation, QuantizedWeight, quiet
+from micronet_cli.artifact.onnx_operators import (
+    TRANSLATIONS,
+    QuantizedActivation,
+    QuantizedWeight,
+    along_channels,
+    quiet,
+)
 from micronet_cli.errors import UserError
 from micronet_cli.functional.quantization import quant_max
 from micronet_cli.layers.batch_norm import gain_and_shift, remove_batch_norm
@@ -37,16 +43,13 @@ def with_codes(network: Network) -> nn.Module:
     """A copy for export: weights as codes, ranges as constants, BatchNorm folded where it can be."""
     model = copy.deepcopy(network.model).cpu().float().eval()
     pairs = batch_norm_pairs(model, network.spec.size)
-    coded = {name: code for name, layer in compressible_layers(model).items() if (code := _freeze(layer))}
+    coded: dict[str, QuantizedWeight] = {}
+    for name, layer in compressible_layers(model).items():
+        code = _freeze(layer)
+        if code is not None:
+            coded[name] = code
     for norm_name, layer_name in pairs.items():
-        layer = model.get_submodule(layer_name)
-        gain, shift = gain_and_shift(model.get_submodule(norm_name))
-        if layer_name in coded:
-            coded[layer_name].multiply(gain)
-        else:
-            original_weight(layer).mul_(gain.view(-1, *(1,) * (layer.weight.dim() - 1)))
-        bias = shift if layer.bias is None else layer.bias.double() * gain + shift
-        layer.bias = nn.Parameter(bias.float())
+        _fold(model.get_submodule(norm_name), model.get_submodule(layer_name), coded.get(layer_name))
         remove_batch_norm(model, norm_name)
     for code in coded.values():
         code.rescale_zeros()
@@ -56,17 +59,33 @@ def with_codes(network: Network) -> nn.Module:
     return model
 
 
+def _fold(norm: nn.Module, layer: nn.Module, code: QuantizedWeight | None) -> None:
+    """Put a BatchNorm's gain into the layer's scales or weight, and its shift into the bias."""
+    gain, shift = gain_and_shift(norm)
+    if code is not None:
+        code.multiply(gain)
+    else:
+        weight = original_weight(layer)
+        weight.mul_(along_channels(gain, weight.dim()))
+    bias = shift
+    if layer.bias is not None:
+        bias = layer.bias.double() * gain + shift
+    layer.bias = nn.Parameter(bias.float())
+
+
 def _freeze(layer: nn.Module) -> QuantizedWeight | None:
     """Make the effective weight the layer's own, as codes where it is quantised."""
     effective = effective_weight(layer)
     if effective is None:
         return None
-    # The parametrized class is shared with the network that was copied: what it does is replaced, it itself stays.
-    chain, quantizer, weight = layer.parametrizations["weight"], effective.fake_quantize, layer.weight.clone()
+    chain = layer.parametrizations["weight"]
+    weight = layer.weight.clone()
     code = None
-    if quantizer is not None:
-        code = QuantizedWeight(weight, *effective.qparams(chain.original), quant_max(quantizer.bits))
+    if effective.fake_quantize is not None:
+        scale, zero_point = effective.qparams(chain.original)
+        code = QuantizedWeight(weight, scale, zero_point, quant_max(effective.fake_quantize.bits))
     chain.original.copy_(weight)
+    # The parametrized class is shared with the network that was copied: what it does is replaced, it itself stays.
     chain[0] = code or nn.Identity()
     return code
 
@@ -77,17 +96,25 @@ def to_proto(model: nn.Module, input_shape: Sequence[int], opset: int) -> onnx.M
     Raises:
         UserError: the exporter cannot follow the network.
     """
+    example = torch.zeros(2, *input_shape)
     try:
         with quiet():
             program = torch.onnx.export(
-                model, (torch.zeros(2, *input_shape),), dynamo=True, external_data=False, opset_version=opset,
-                verbose=False, input_names=[INPUT], output_names=[OUTPUT],
-                dynamic_shapes=({0: torch.export.Dim("batch")},), custom_translation_table=TRANSLATIONS,
-            )  # fmt: skip
+                model,
+                (example,),
+                dynamo=True,
+                external_data=False,
+                opset_version=opset,
+                verbose=False,
+                input_names=[INPUT],
+                output_names=[OUTPUT],
+                dynamic_shapes=({0: torch.export.Dim("batch")},),
+                custom_translation_table=TRANSLATIONS,
+            )
     except torch.onnx.errors.OnnxExporterError as error:
         reason = str(error.__cause__ or error).strip().splitlines()[0]
         raise UserError(f"ONNX: torch's exporter cannot follow this network ({reason})") from None
-    proto = program.model_proto
+    proto: onnx.ModelProto = program.model_proto
     strip(proto.graph)
     return proto
 
@@ -101,7 +128,7 @@ def export_onnx(network: Network, path: Path, opset: int = OPSET) -> dict[str, A
     Args:
         network: the network as it was trained.
         path: the file.
-        opset: 21 at least.
+        opset: at least 21.
 
     Returns:
         ``bytes`` of the file, ``opset``, number of ``quantized_weights`` and ``quantized_activations``.
@@ -111,7 +138,7 @@ def export_onnx(network: Network, path: Path, opset: int = OPSET) -> dict[str, A
         UserError: the exporter cannot follow the network.
     """
     if opset < OPSET:
-        raise ValueError(f"opset={opset}: {OPSET} at least is wanted, 4-bit types begin there")
+        raise ValueError(f"opset={opset}: must be at least {OPSET}, where 4-bit types begin")
     model = with_codes(network)
     proto = to_proto(model, network.spec.size, opset)
     pack_codes(proto.graph)
@@ -146,7 +173,7 @@ def check_onnx(path: Path, model: nn.Module, images: Tensor, fused: bool = False
     Args:
         path: what ``export_onnx`` wrote.
         model: what it was made of.
-        images: ``[N, C, H, W]``, as the network wants them.
+        images: ``[N, C, H, W]``, normalised for the network.
         fused: with onnxruntime's integer kernels, which round and may saturate on their own (int8 products on CPUs
             with AVX2 and without VNNI); else the graph as it stands.
         batch: images at a time.
@@ -154,12 +181,19 @@ def check_onnx(path: Path, model: nn.Module, images: Tensor, fused: bool = False
     Returns:
         ``max_abs_deviation`` of the logits, ``max_abs_logit`` beside it, and ``equal_predictions``, a share in [0, 1].
     """
-    run = session(path, torch.get_num_threads(), fused)
+    runtime = session(path, torch.get_num_threads(), fused)
     model = model.eval()
-    found = np.concatenate([run.run(None, {INPUT: part.numpy()})[0] for part in images.split(batch)])
-    wanted = torch.cat([model(part) for part in images.split(batch)]).numpy()
+    found_parts = []
+    expected_parts = []
+    for part in images.split(batch):
+        (logits,) = runtime.run([OUTPUT], {INPUT: part.numpy()})
+        found_parts.append(logits)
+        expected_parts.append(model(part).numpy())
+    found = np.concatenate(found_parts)
+    expected = np.concatenate(expected_parts)
+    equal = found.argmax(1) == expected.argmax(1)
     return {
-        "max_abs_deviation": float(np.abs(found - wanted).max()),
-        "max_abs_logit": float(np.abs(wanted).max()),
-        "equal_predictions": float((found.argmax(1) == wanted.argmax(1)).mean()),
+        "max_abs_deviation": float(np.abs(found - expected).max()),
+        "max_abs_logit": float(np.abs(expected).max()),
+        "equal_predictions": float(equal.mean()),
     }

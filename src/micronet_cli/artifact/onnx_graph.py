@@ -1,5 +1,7 @@
 """An exported graph made ready: the narrowest integer types, no traces of where it was made."""
 
+from collections.abc import Mapping, Sequence
+
 import numpy as np
 import onnx
 from onnx import numpy_helper
@@ -13,12 +15,22 @@ RANGES: dict[int, tuple[int, int]] = {
     onnx.TensorProto.INT16: (-32768, 32767),
     onnx.TensorProto.UINT16: (0, 65535),
 }
+FOUR_BITS = (onnx.TensorProto.UINT4, onnx.TensorProto.INT4)
+BIAS_STEPS = 2**30  # from 0 to the power of two above the largest bias
+
+
+def replace_node(graph: onnx.GraphProto, node: onnx.NodeProto, parts: Sequence[onnx.NodeProto]) -> None:
+    """Put ``parts``, in their order, in a node's place."""
+    place = list(graph.node).index(node)
+    graph.node.remove(node)
+    for part in reversed(parts):
+        graph.node.insert(place, part)
 
 
 def pack_codes(graph: onnx.GraphProto) -> None:
     """Give the codes and zero points of every weight the narrowest type that holds them.
 
-    Signed and without an offset where one zero point serves all channels, as integer kernels want it.
+    Signed and without an offset where one zero point serves all channels, since integer kernels expect that.
     """
     tensors = {tensor.name: tensor for tensor in graph.initializer}
     packed: dict[tuple[str, str], tuple[str, str]] = {}
@@ -28,13 +40,32 @@ def pack_codes(graph: onnx.GraphProto) -> None:
         given = (node.input[0], node.input[2])
         if given not in packed:
             # Equal zero points of several layers are one tensor, and may need several types.
-            packed[given] = (f"{node.output[0]}.codes", f"{node.output[0]}.zero_point")
-            values = _centred(*(numpy_helper.to_array(tensors[name]) for name in given))
-            kind = narrowest(np.concatenate([value.ravel() for value in values]))
-            graph.initializer.extend(_tensor(name, kind, v) for name, v in zip(packed[given], values, strict=True))
-        node.input[0], node.input[2] = packed[given]
-    for name in {name for given in packed for name in given}:
+            names = (f"{node.output[0]}.codes", f"{node.output[0]}.zero_point")
+            packed[given] = names
+            graph.initializer.extend(_packed_tensors(tensors, given, names))
+        codes_name, zero_point_name = packed[given]
+        node.input[0] = codes_name
+        node.input[2] = zero_point_name
+    replaced: set[str] = set()
+    for given in packed:
+        replaced.update(given)
+    for name in replaced:
         graph.initializer.remove(tensors[name])
+
+
+def _packed_tensors(
+    tensors: Mapping[str, onnx.TensorProto], given: tuple[str, str], names: tuple[str, str]
+) -> list[onnx.TensorProto]:
+    """Codes and zero points in the narrowest type that holds both."""
+    codes, zero_point = (numpy_helper.to_array(tensors[name]) for name in given)
+    codes, zero_point = _centred(codes, zero_point)
+    kind = narrowest(np.concatenate([codes.ravel(), zero_point.ravel()]))
+    dtype = onnx.helper.tensor_dtype_to_np_dtype(kind)
+    codes_name, zero_point_name = names
+    return [
+        numpy_helper.from_array(codes.astype(dtype), codes_name),
+        numpy_helper.from_array(zero_point.astype(dtype), zero_point_name),
+    ]
 
 
 def _centred(codes: np.ndarray, zero_point: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -42,28 +73,29 @@ def _centred(codes: np.ndarray, zero_point: np.ndarray) -> tuple[np.ndarray, np.
     if (zero_point != zero_point[0]).any():
         return codes, zero_point
     signed = codes - zero_point[0]
-    return (codes, zero_point) if bits(narrowest(signed)) > bits(narrowest(codes)) else (signed, zero_point * 0)
+    if bits(narrowest(signed)) > bits(narrowest(codes)):
+        return codes, zero_point
+    return signed, np.zeros_like(zero_point)
 
 
 def split_clips(graph: onnx.GraphProto) -> None:
     """Make Max and Min of a Clip before a 4-bit QuantizeLinear: onnxruntime's fusion of the two fails on 4 bits."""
-    narrow = (onnx.TensorProto.UINT4, onnx.TensorProto.INT4)
-    four_bits = {tensor.name for tensor in graph.initializer if tensor.data_type in narrow}
+    four_bits = {tensor.name for tensor in graph.initializer if tensor.data_type in FOUR_BITS}
     for node in graph.node:
-        if node.op_type == "Constant" and node.attribute[0].t.data_type in narrow:
+        if node.op_type == "Constant" and node.attribute[0].t.data_type in FOUR_BITS:
             four_bits.add(node.output[0])
-    quantised = {n.input[0] for n in graph.node if n.op_type == "QuantizeLinear" and n.input[2] in four_bits}
-    for node in [n for n in graph.node if n.op_type == "Clip" and n.output[0] in quantised]:
-        x, low, high = node.input
-        between = f"{node.output[0]}.above"
-        parts = [
-            onnx.helper.make_node("Max", [x, low], [between], f"{node.name}.max"),
-            onnx.helper.make_node("Min", [between, high], list(node.output), f"{node.name}.min"),
-        ]
-        at = list(graph.node).index(node)
-        graph.node.remove(node)
-        for part in reversed(parts):
-            graph.node.insert(at, part)
+    quantised = set()
+    for node in graph.node:
+        if node.op_type == "QuantizeLinear" and node.input[2] in four_bits:
+            quantised.add(node.input[0])
+    for node in list(graph.node):
+        if node.op_type == "Clip" and node.output[0] in quantised:
+            x, low, high = node.input
+            output = node.output[0]
+            between = f"{output}.above"
+            at_least = onnx.helper.make_node("Max", [x, low], [between], f"{node.name}.max")
+            at_most = onnx.helper.make_node("Min", [between, high], [output], f"{node.name}.min")
+            replace_node(graph, node, [at_least, at_most])
 
 
 def hold_biases(graph: onnx.GraphProto) -> None:
@@ -72,26 +104,60 @@ def hold_biases(graph: onnx.GraphProto) -> None:
     onnxruntime rounds a float bias to the unit of the integer products, which is coarse where operands have few bits.
     """
     tensors = {tensor.name: tensor for tensor in graph.initializer}
-    makers = {output: node for node in graph.node for output in node.output}
     held: set[str] = set()
-    for node in list(graph.node):
-        if node.op_type not in ("Conv", "Gemm") or len(node.input) < 3 or node.input[2] not in tensors:
-            continue
-        weight = makers.get(node.input[1])
-        if weight is None or weight.op_type != "DequantizeLinear" or bits(tensors[weight.input[0]].data_type) >= 8:
-            continue
+    for node in _few_bit_layers(graph, tensors):
         name = node.input[2]
         if name not in held:  # equal biases of several layers are one tensor
             held.add(name)
-            bias = numpy_helper.to_array(tensors[name])
-            scale = np.exp2(np.ceil(np.log2(max(np.abs(bias).max(), np.finfo(np.float32).tiny)))) / 2**30
-            parts = {f"{name}.int32": np.round(bias / scale).astype(np.int32), f"{name}.scale": np.float32(scale)}
-            graph.initializer.extend(numpy_helper.from_array(np.asarray(part), key) for key, part in parts.items())
-            dequantize = onnx.helper.make_node("DequantizeLinear", list(parts), [f"{name}.value"], name)
+            parts = _bias_parts(name, numpy_helper.to_array(tensors[name]))
+            graph.initializer.extend(parts)
+            inputs = [part.name for part in parts]
+            dequantize = onnx.helper.make_node("DequantizeLinear", inputs, [f"{name}.value"], name)
             graph.node.insert(list(graph.node).index(node), dequantize)
         node.input[2] = f"{name}.value"
-    for unused in held - {read for node in graph.node for read in node.input}:
-        graph.initializer.remove(tensors[unused])
+    still_read = _inputs(graph)
+    for name in held - still_read:
+        graph.initializer.remove(tensors[name])
+
+
+def _few_bit_layers(graph: onnx.GraphProto, tensors: Mapping[str, onnx.TensorProto]) -> list[onnx.NodeProto]:
+    """Layers with a stored bias and a weight of less than 8 bits."""
+    makers = {output: node for node in graph.node for output in node.output}
+    found = []
+    for node in graph.node:
+        if node.op_type not in ("Conv", "Gemm") or len(node.input) < 3 or node.input[2] not in tensors:
+            continue
+        weight = makers.get(node.input[1])
+        if weight is None or weight.op_type != "DequantizeLinear":
+            continue
+        if bits(tensors[weight.input[0]].data_type) < 8:
+            found.append(node)
+    return found
+
+
+def _bias_parts(name: str, bias: np.ndarray) -> list[onnx.TensorProto]:
+    """A bias as int32 and a scale, a power of two."""
+    tiny = np.finfo(np.float32).tiny  # a bias of zeros has a scale too
+    largest = max(np.abs(bias).max(), tiny)
+    scale = np.exp2(np.ceil(np.log2(largest))) / BIAS_STEPS
+    integers = np.round(bias / scale).astype(np.int32)
+    return [
+        numpy_helper.from_array(integers, f"{name}.int32"),
+        numpy_helper.from_array(np.asarray(np.float32(scale)), f"{name}.scale"),
+    ]
+
+
+def _inputs(graph: onnx.GraphProto) -> set[str]:
+    """Names of all tensors that a node reads."""
+    return {name for node in graph.node for name in node.input}
+
+
+def remove_unread(graph: onnx.GraphProto) -> None:
+    """Take away the stored tensors that no node reads."""
+    read = _inputs(graph)
+    for tensor in list(graph.initializer):
+        if tensor.name not in read:
+            graph.initializer.remove(tensor)
 
 
 def strip(graph: onnx.GraphProto) -> None:
@@ -110,11 +176,12 @@ def narrowest(values: np.ndarray) -> int:
     Raises:
         ValueError: none does.
     """
-    low, high = int(values.min()), int(values.max())
+    low = int(values.min())
+    high = int(values.max())
     for kind, (least, most) in RANGES.items():
         if least <= low and high <= most:
             return kind
-    raise ValueError(f"values={low} .. {high}: 16 bits at most are wanted")
+    raise ValueError(f"values={low} .. {high}: must fit 16 bits")
 
 
 def bits(kind: int) -> int:
@@ -125,7 +192,3 @@ def bits(kind: int) -> int:
     """
     least, most = RANGES[kind]
     return (most - least).bit_length()
-
-
-def _tensor(name: str, kind: int, values: np.ndarray) -> onnx.TensorProto:
-    return numpy_helper.from_array(values.astype(onnx.helper.tensor_dtype_to_np_dtype(kind)), name)

@@ -17,22 +17,28 @@ from micronet_cli.functional.quantization import codes as codes_of
 from micronet_cli.functional.quantization import quant_max
 from micronet_cli.layers.fake_quantize import ActivationFakeQuantize
 
-# Types of activations and their largest codes.
+# Types of activations and their largest codes, from narrow to wide.
 UNSIGNED = {onnx.TensorProto.UINT4: 15, onnx.TensorProto.UINT8: 255, onnx.TensorProto.UINT16: 65535}
+
+
+def along_channels(values: Tensor, dims: int) -> Tensor:
+    """Numbers a channel beside a weight of ``dims`` dimensions: ``[C_out] -> [C_out, 1, ...]``."""
+    return values.view(-1, *(1,) * (dims - 1))
 
 
 @torch.library.custom_op("micronet::quantize_dequantize", mutates_args=())
 def quantize_dequantize(x: Tensor, scale: float, zero_point: int, largest: int) -> Tensor:
     """``x`` rounded to ``(q - zero_point) * scale``, q in 0 .. largest."""
     inverse = x.new_tensor(scale).reciprocal()
-    return codes_of(x, inverse, x.new_tensor(-zero_point), largest).sub_(zero_point).div_(inverse)
+    codes = codes_of(x, inverse, x.new_tensor(-zero_point), largest)
+    return codes.sub_(zero_point).div_(inverse)
 
 
 @torch.library.custom_op("micronet::dequantize", mutates_args=())
 def dequantize(codes: Tensor, scale: Tensor, zero_point: Tensor) -> Tensor:
     """``(q - zero_point) * scale`` by output channel: ``[C_out, ...], [C_out], [C_out] -> [C_out, ...]``."""
-    along = (-1, *(1,) * (codes.dim() - 1))
-    return (codes - zero_point.view(along)) * scale.view(along)
+    integers = codes - along_channels(zero_point, codes.dim())
+    return integers * along_channels(scale, codes.dim())
 
 
 @quantize_dequantize.register_fake
@@ -46,19 +52,32 @@ def _(codes: Tensor, scale: Tensor, zero_point: Tensor) -> Tensor:
 
 
 def _quantize_linear(x: Any, scale: float, zero_point: int, largest: int) -> Any:
-    kind, most = next((kind, most) for kind, most in UNSIGNED.items() if largest <= most)
     op: Any = opset21  # its annotations know no values that are traced
-    if largest < most:
+    step = np.float32(scale)
+    kind, type_largest = _narrowest_unsigned(largest)
+    if largest < type_largest:
         # The type has more codes than the quantiser: clip to its own range.
-        low, high = (np.float32(scale) * np.float32(code - zero_point) for code in (0, largest))
+        low = step * np.float32(0 - zero_point)
+        high = step * np.float32(largest - zero_point)
         x = op.Clip(x, _constant(low), _constant(high))
-    step = _constant(np.float32(scale))
-    zero = op.Constant(value=onnx.helper.make_tensor("zero_point", kind, [], [zero_point]))
-    return op.DequantizeLinear(op.QuantizeLinear(x, step, zero), step, zero)
+    step_constant = _constant(step)
+    zero_tensor = onnx.helper.make_tensor("zero_point", kind, [], [zero_point])
+    zero_constant = op.Constant(value=zero_tensor)
+    codes = op.QuantizeLinear(x, step_constant, zero_constant)
+    return op.DequantizeLinear(codes, step_constant, zero_constant)
+
+
+def _narrowest_unsigned(largest: int) -> tuple[int, int]:
+    """The narrowest unsigned type that holds 0 .. ``largest``, and its own largest code."""
+    for kind, type_largest in UNSIGNED.items():
+        if largest <= type_largest:
+            return kind, type_largest
+    raise ValueError(f"largest={largest}: codes must have at most 16 bits")
 
 
 def _constant(value: np.float32) -> Any:
-    return opset21.Constant(value=onnx.helper.make_tensor("value", onnx.TensorProto.FLOAT, [], [float(value)]))
+    tensor = onnx.helper.make_tensor("value", onnx.TensorProto.FLOAT, [], [float(value)])
+    return opset21.Constant(value=tensor)
 
 
 def _dequantize_linear(codes: Any, scale: Any, zero_point: Any) -> Any:
@@ -77,7 +96,8 @@ class QuantizedActivation(nn.Module):
     def __init__(self, quantizer: ActivationFakeQuantize) -> None:
         super().__init__()
         scale, zero_point = quantizer.qparams()
-        self.scale, self.zero_point = 1 / float(scale), -int(zero_point)
+        self.scale = 1 / float(scale)
+        self.zero_point = -int(zero_point)
         self.largest = quant_max(quantizer.bits)
 
     def forward(self, x: Tensor) -> Tensor:
@@ -100,29 +120,42 @@ class QuantizedWeight(nn.Module):
     def __init__(self, weight: Tensor, scale: Tensor, zero_point: Tensor, largest: int) -> None:
         super().__init__()
         per_channel = (len(weight), *(1,) * (weight.dim() - 1))
-        zero = -zero_point.expand(per_channel).int()
-        self.register_buffer("codes", torch.round(weight * scale).int() + zero)
-        self.register_buffer("zero_point", zero.flatten())
-        self.register_buffer("scale", scale.reciprocal().expand(per_channel).flatten())
+        zero_codes = -zero_point.expand(per_channel).int()
+        integers = torch.round(weight * scale).int()
+        steps = scale.reciprocal().expand(per_channel)
+        self.register_buffer("codes", integers + zero_codes)
+        self.register_buffer("zero_point", zero_codes.flatten())
+        self.register_buffer("scale", steps.flatten())
         self.largest = max(largest, int(self.codes.max()))
 
     def multiply(self, gain: Tensor) -> None:
         """Fold a factor per output channel, ``[C_out]``, into the scales."""
-        along = (-1, *(1,) * (self.codes.dim() - 1))
+        mirrored = gain < 0
         # Around the zero point where that keeps the codes in their range, so that symmetric codes stay symmetric.
         twice = 2 * self.zero_point
-        fits = (self.codes.flatten(1).amax(1) <= twice) & (twice <= self.largest)
+        largest_codes = self.codes.flatten(1).amax(1)
+        fits = (largest_codes <= twice) & (twice <= self.largest)
         ends = torch.where(fits, twice, self.largest)
-        self.codes = torch.where((gain < 0).view(along), ends.view(along) - self.codes, self.codes)
-        self.zero_point = torch.where(gain < 0, ends - self.zero_point, self.zero_point)
-        self.codes = torch.where((gain == 0).view(along), self.zero_point.view(along), self.codes)
-        self.scale = (self.scale.double() * gain.abs()).to(self.scale.dtype)
+        mirrored_codes = self._along(ends) - self.codes
+        self.codes = torch.where(self._along(mirrored), mirrored_codes, self.codes)
+        self.zero_point = torch.where(mirrored, ends - self.zero_point, self.zero_point)
+        # Without a gain every weight is 0.
+        zero_codes = self._along(self.zero_point)
+        self.codes = torch.where(self._along(gain == 0), zero_codes, self.codes)
+        scale = self.scale.double() * gain.abs()
+        self.scale = scale.to(self.scale.dtype)
 
     def rescale_zeros(self) -> None:
         """Give channels of zeros, whose scale is arbitrary, an ordinary one: runtimes quantise biases in its units."""
-        empty = (self.codes == self.zero_point.view(-1, *(1,) * (self.codes.dim() - 1))).flatten(1).all(1)
-        usual = self.scale[~empty].median() if not empty.all() else torch.ones(())
+        is_zero = self.codes == self._along(self.zero_point)
+        empty = is_zero.flatten(1).all(1)
+        usual = torch.ones(())
+        if not empty.all():
+            usual = self.scale[~empty].median()
         self.scale = torch.where(empty, usual, self.scale)
+
+    def _along(self, values: Tensor) -> Tensor:
+        return along_channels(values, self.codes.dim())
 
     def forward(self, original: Tensor) -> Tensor:
         """The weight; ``original`` is not read."""
@@ -131,7 +164,7 @@ class QuantizedWeight(nn.Module):
 
 @contextmanager
 def quiet() -> Iterator[None]:
-    """Progress, warnings and advice of exporter and quantiser say nothing to a user."""
+    """Keep progress, warnings and advice of exporter and quantiser from a user, whom they tell nothing."""
     level = logging.root.manager.disable
     logging.disable(logging.WARNING)
     try:

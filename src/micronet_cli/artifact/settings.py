@@ -13,6 +13,9 @@ class Export:
         onnx: write model.onnx beside it.
         int8: write model.int8.onnx too, with ranges from the compared images.
         images: how many are compared with the checkpoint, at least 1.
+
+    Raises:
+        ValueError: fewer than one image.
     """
 
     entropy: bool = True
@@ -23,4 +26,4 @@ class Export:
 
     def __post_init__(self) -> None:
         if self.images < 1:
-            raise ValueError(f"images={self.images}: at least 1 is wanted")
+            raise ValueError(f"images={self.images}: must be at least 1")

@@ -1,4 +1,4 @@
-"""The ``micronet`` command: Hydra composes, ``stages.job.execute`` runs, mistakes are answered in a few lines."""
+"""The ``micronet`` command: Hydra composes, ``stages.execute.execute`` runs, mistakes are answered in a few lines."""
 
 import os
 import signal
@@ -10,7 +10,7 @@ from typing import Any, NoReturn
 
 from micronet_cli.allocator import use_huge_pages
 from micronet_cli.errors import Interrupted, JobsFailed, UserError
-from micronet_cli.overrides import explain, free_key, group_names
+from micronet_cli.overrides import explain, free_key, group_names, is_option
 from micronet_cli.paths import CONF
 
 MAX_LINES = 15
@@ -107,7 +107,7 @@ def task(config: Any) -> float | None:
 
     from micronet_cli.command.sweeps import Sweep
     from micronet_cli.runs.outcomes import Outcome
-    from micronet_cli.stages.job import execute, execute_missing
+    from micronet_cli.stages.execute import execute, execute_missing
 
     hydra_config = HydraConfig.get()
     directory = Path(hydra_config.runtime.output_dir)
@@ -151,7 +151,8 @@ def usage() -> str:
     lines = []
     for group in (g for g in group_names() if g != "hydra"):
         root = CONF / group
-        options = sorted(path.relative_to(root).with_suffix("").as_posix() for path in root.rglob("*.yaml"))
+        files = [path for path in root.rglob("*.yaml") if is_option(path.stem)]
+        options = sorted(path.relative_to(root).with_suffix("").as_posix() for path in files)
         lines.append(f"  {group:<13}{'  '.join(options)}")
     return USAGE.format(groups="\n".join(lines))
 

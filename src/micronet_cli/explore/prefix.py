@@ -13,7 +13,9 @@ import torch
 from torch import Tensor, nn
 
 from micronet_cli.layers.rules import shared_parameters
-from micronet_cli.torch_internals import memory_of, tree_leaves, tree_map, version_of
+from micronet_cli.torch_internals import tree_map
+from micronet_cli.trace.execution import Execution
+from micronet_cli.trace.observe import observe
 
 
 @dataclass(slots=True)
@@ -36,20 +38,22 @@ class Prefix:
     """
 
     def __init__(self, model: nn.Module, example: Tensor) -> None:
-        """Watch one run on ``example``, images ``[N, C, H, W]``, of which one is enough."""
+        """Observe the network on images like ``example``, ``[N, C, H, W]``.
+
+        Raises:
+            ValueError: the network reads the value of a tensor in Python.
+        """
         self._model = model
         self._names = {module: name for name, module in model.named_modules()}
         tied = shared_parameters(model)
         self._shared = {module for module in self._names if not tied.isdisjoint(module.parameters(recurse=False))}
         self._calls: dict[tuple[nn.Module, int], _Call] = {}
-        self._overwritten: set[tuple[nn.Module, int]] = set()
-        self._writes: set[nn.Module] = set()
         self._clock = 0
-        versions: list[tuple[tuple[nn.Module, int], Tensor, int]] = []
-        self._run(example[:1], lambda *call: self._watch(versions, *call))
-        self._overwritten = {key for key, tensor, version in versions if version_of(tensor) != version}
-        kept = {memory_of(t): t.untyped_storage().nbytes() for _, t, _ in versions}
-        self.bytes_per_image = sum(kept.values())
+        execution = Execution.of(observe(model, example.shape[1:]))
+        modules = dict(model.named_modules())
+        self._overwritten = {(modules[name], number) for name, number in execution.overwritten}
+        self._writers = {modules[name] for name in execution.writers}
+        self.bytes_per_image = execution.output_bytes
 
     def record(self, images: Tensor) -> Tensor:
         """The logits of ``images`` ``[N, C, H, W]``; what ``replay`` goes by from now on."""
@@ -78,15 +82,6 @@ class Prefix:
         with _intercepted(self._names, step):
             return self._model(images)
 
-    def _watch(self, versions: list, key: tuple[nn.Module, int], forward: Callable, inputs: tuple, named: dict) -> Any:
-        """Note which outputs are written to later, and who writes to an input."""
-        given = [(t, version_of(t)) for t in _tensors((inputs, named))]
-        output = forward(*inputs, **named)
-        if any(version_of(t) != version for t, version in given):
-            self._writes.add(key[0])
-        versions += [(key, t, version_of(t)) for t in _tensors(output)]
-        return output
-
     def _record(self, key: tuple[nn.Module, int], forward: Callable, inputs: tuple, named: dict) -> Any:
         start, self._clock = self._clock, self._clock + 1
         output = forward(*inputs, **named)
@@ -98,7 +93,7 @@ class Prefix:
     def _reuse(self, before: int, key: tuple[nn.Module, int], forward: Callable, inputs: tuple, named: dict) -> Any:
         call = self._calls.get(key)
         # Within a parent that is not executed no calls are counted: what is called more than once is always executed.
-        if call is None or call.end > before or key[0] in self._writes or (key[0], 1) in self._calls:
+        if call is None or call.end > before or key[0] in self._writers or (key[0], 1) in self._calls:
             return forward(*inputs, **named)
         return _copy(call.output) if key in self._overwritten else call.output
 
@@ -131,10 +126,6 @@ def _intercepted(modules: dict[nn.Module, str], step: Callable) -> Iterator[None
                 del module.forward
             else:
                 module.forward = forward
-
-
-def _tensors(tree: Any) -> list[Tensor]:
-    return [leaf for leaf in tree_leaves(tree) if isinstance(leaf, Tensor)]
 
 
 def _copy(tree: Any) -> Any:

@@ -1,17 +1,9 @@
-"""The ``search`` config group: a space of settings, the objectives, and the study that proposes trials.
+"""The ``search`` config group: a space of settings, and the objectives that its trials are compared by."""
 
-Optuna (Akiba et al., arXiv 1907.10902) does the searching; it is imported when a study is opened.
-"""
-
-import importlib
 import math
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
-from pathlib import Path
-from types import ModuleType
 from typing import Any, Literal
-
-import numpy as np
 
 from micronet_cli.errors import UserError, near_misses
 
@@ -31,10 +23,6 @@ class Choices:
         """First and last."""
         return self.values[0], self.values[-1]
 
-    def distribution(self, optuna: ModuleType) -> Any:
-        """As Optuna says it."""
-        return optuna.distributions.CategoricalDistribution(self.values)
-
 
 @dataclass(frozen=True)
 class Interval:
@@ -43,6 +31,9 @@ class Interval:
     Attributes:
         log: equal chances on a logarithmic scale; excludes ``step``.
         step: distance of neighbours; None: 1 for whole numbers, any value between for others.
+
+    Raises:
+        ValueError: something is no finite number, the range is empty, or ``log`` and ``step`` do not fit it.
     """
 
     low: float
@@ -51,26 +42,25 @@ class Interval:
     step: float | None = None
 
     def __post_init__(self) -> None:
-        numbers = [self.low, self.high] if self.step is None else [self.low, self.high, self.step]
-        if not all(isinstance(x, int | float) and not isinstance(x, bool) and math.isfinite(x) for x in numbers):
-            raise ValueError("low, high and step are numbers")
+        numbers = [self.low, self.high]
+        if self.step is not None:
+            numbers.append(self.step)
+        for number in numbers:
+            if not _is_finite_number(number):
+                raise ValueError("low, high and step must be finite numbers")
         if not self.low < self.high:
-            raise ValueError("low has to be below high")
-        if self.step is not None and (self.log or self.step <= 0):
-            raise ValueError("step is above 0 and excludes log")
+            raise ValueError("low must be below high")
+        if self.step is not None and self.step <= 0:
+            raise ValueError("step must be above 0")
+        if self.step is not None and self.log:
+            raise ValueError("log and step exclude each other; take one of them")
         if self.log and self.low <= 0:
-            raise ValueError("log wants low above 0")
+            raise ValueError("log needs low above 0")
 
     @property
     def ends(self) -> tuple[Plain, Plain]:
         """Lowest and highest."""
         return self.low, self.high
-
-    def distribution(self, optuna: ModuleType) -> Any:
-        """As Optuna says it."""
-        if all(isinstance(x, int) for x in (self.low, self.high, self.step or 1)):
-            return optuna.distributions.IntDistribution(self.low, self.high, log=self.log, step=self.step or 1)
-        return optuna.distributions.FloatDistribution(self.low, self.high, log=self.log, step=self.step)
 
 
 def dimensions(space: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Choices | Interval]]:
@@ -84,17 +74,17 @@ def dimensions(space: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str
     """
     for name, values in space.items():
         key = f"{prefix}{name}"
-        if isinstance(values, Mapping) and {"low", "high"} <= values.keys() <= RANGE_KEYS:
+        if _is_range(values):
             try:
                 yield key, Interval(**values)
             except ValueError as error:
                 raise ValueError(f"space.{key}={dict(values)}: {error}") from None
         elif isinstance(values, Mapping) and not RANGE_KEYS & values.keys():
             yield from dimensions(values, f"{key}.")
-        elif isinstance(values, list) and values and all(isinstance(value, Plain) for value in values):
+        elif _is_list_of_plain_values(values):
             yield key, Choices(tuple(values))
         elif values is not None:
-            raise ValueError(f"space.{key}={values!r}: a list of plain values or {{low: x, high: y}} is wanted")
+            raise ValueError(f"space.{key}={values!r}: must be a list of plain values or {{low: x, high: y}}")
 
 
 @dataclass(frozen=True)
@@ -108,6 +98,9 @@ class Search:
         trials: how many, failed ones included.
         sampler: by its name in ``optuna.samplers``.
         objectives: key of metrics.json -> ``maximize`` or ``minimize``; null takes one out.
+
+    Raises:
+        ValueError: there is nothing to search or to compare by, or the space is wrong.
     """
 
     space: dict[str, Any]
@@ -118,13 +111,13 @@ class Search:
 
     def __post_init__(self) -> None:
         if self.trials < 1:
-            raise ValueError(f"trials={self.trials}: at least 1 is wanted")
+            raise ValueError(f"trials={self.trials}: must be at least 1")
         if self.stage == "search":
-            raise ValueError("stage='search': a stage that ends with the objectives is wanted")
+            raise ValueError("stage='search': a trial must be another stage, one that reports the objectives")
         if not self.directions:
-            raise ValueError("objectives={}: at least one figure of metrics.json is wanted")
+            raise ValueError("objectives={}: must name at least one figure of metrics.json")
         if not self.dimensions:
-            raise ValueError("space={}: at least one setting is wanted, as in search.space.seed=[0,1]")
+            raise ValueError("space={}: must hold at least one setting, as in search.space.seed=[0,1]")
 
     @property
     def directions(self) -> dict[str, str]:
@@ -137,131 +130,33 @@ class Search:
         return dict(dimensions(self.space))
 
     def values(self, metrics: Mapping[str, Any]) -> list[float]:
-        """The objectives of a run.
+        """The objectives of a run, in the order of ``directions``.
 
         Raises:
             UserError: one is missing, or is no finite number.
         """
+        found = []
         for key in self.directions:
             value = metrics.get(key)
             if not isinstance(value, int | float) or not math.isfinite(value):
                 numbers = [name for name, other in metrics.items() if isinstance(other, int | float)]
-                said = "no such figure in metrics.json" if key not in metrics else f"{value} is no finite number"
-                raise UserError(f"search.objectives.{key}: {said}{near_misses(key, numbers)}")
-        return [float(metrics[key]) for key in self.directions]
+                reason = f"{value} is no finite number" if key in metrics else "no such figure in metrics.json"
+                raise UserError(f"search.objectives.{key}: {reason}{near_misses(key, numbers)}")
+            found.append(float(value))
+        return found
 
 
-@dataclass(frozen=True)
-class Proposal:
-    """A trial to run.
-
-    Attributes:
-        number: its directory's; kept when a trial that was cut short is run again.
-        settings: setting -> value.
-        trial: Optuna's.
-    """
-
-    number: int
-    settings: dict[str, Plain]
-    trial: Any
+def _is_finite_number(value: Any) -> bool:
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        return False
+    return math.isfinite(value)
 
 
-class Study:
-    """Trials in an SQLite file: what was told is kept, whatever happens to the process.
-
-    Proposals depend on the seed, the number of the trial and the trials told so far, so that a study that is gone on
-    with proposes what an uninterrupted one would have.
-    """
-
-    def __init__(self, search: Search, path: Path, seed: int) -> None:
-        """Open or create; trials that were cut short or failed are queued again.
-
-        Raises:
-            UserError: Optuna is not installed, or the file's study is another one.
-        """
-        self.search, self.seed, self.optuna = search, seed, load_optuna()
-        self.space = {key: values.distribution(self.optuna) for key, values in search.dimensions.items()}
-        self.study = self.optuna.create_study(
-            storage=f"sqlite:///{path}",
-            study_name="search",
-            directions=list(search.directions.values()),
-            load_if_exists=True,
-        )
-        self._check(path)
-        for number, trial in self._latest().items():
-            if trial.state.name == "RUNNING":
-                self.study.tell(trial.number, state=self.optuna.trial.TrialState.FAIL)
-            if trial.state.name in ("RUNNING", "FAIL"):
-                self.study.enqueue_trial(trial.params, user_attrs={"number": number})
-
-    def _check(self, path: Path) -> None:
-        described = {key: self.optuna.distributions.distribution_to_json(d) for key, d in self.space.items()}
-        wanted = {"objectives": self.search.directions, "space": described, "stage": self.search.stage}
-        known = self.study.user_attrs.get("search", wanted)
-        self.study.set_user_attr("search", known)
-        if changed := [key for key, value in wanted.items() if known[key] != value]:
-            raise UserError(
-                f"search.{changed[0]}: the study in {str(path)!r} has another; leave resume out to start afresh"
-            )
-
-    def _latest(self) -> dict[int, Any]:
-        """Number -> the latest attempt."""
-        return {trial.user_attrs.get("number", trial.number): trial for trial in self.study.get_trials(deepcopy=False)}
-
-    def next(self) -> Proposal | None:
-        """The next trial; None when there have been enough."""
-        latest = self._latest()
-        waiting = any(trial.state.name == "WAITING" for trial in latest.values())
-        if not waiting and len(latest) >= self.search.trials:
-            return None
-        self.study.sampler = self._sampler(len(latest))
-        trial = self.study.ask(self.space)
-        number = trial.user_attrs.get("number", max(latest, default=-1) + 1)
-        trial.set_user_attr("number", number)
-        return Proposal(number, dict(trial.params), trial)
-
-    def tell(self, proposal: Proposal, values: list[float] | None, note: dict[str, Any]) -> None:
-        """A trial's objectives, None where it failed; ``note`` is kept with it."""
-        proposal.trial.set_user_attr("note", note)
-        if values is None:
-            self.study.tell(proposal.trial, state=self.optuna.trial.TrialState.FAIL)
-        else:
-            self.study.tell(proposal.trial, values)
-
-    def notes(self) -> list[dict[str, Any]]:
-        """What was told with every trial's latest attempt that ended, by number."""
-        ended = {
-            trial.user_attrs["number"]: trial.user_attrs["note"]
-            for trial in self.study.get_trials(deepcopy=False)
-            if "note" in trial.user_attrs
-        }
-        return [ended[number] for number in sorted(ended)]
-
-    def front(self) -> list[int]:
-        """Numbers of the trials that no other is better than in everything, by the first objective, best first."""
-        sign = -1 if next(iter(self.search.directions.values())) == "maximize" else 1
-        best = sorted(self.study.best_trials, key=lambda trial: sign * trial.values[0])
-        return [trial.user_attrs["number"] for trial in best]
-
-    def _sampler(self, number: int) -> Any:
-        samplers = self.optuna.samplers
-        own = int(np.random.SeedSequence([self.seed, number]).generate_state(1)[0])
-        if self.search.sampler == "QMCSampler":
-            # One sequence for all trials; what it has no place for, choices above all, is drawn.
-            drawn = samplers.RandomSampler(seed=own)
-            return samplers.QMCSampler(seed=self.seed, independent_sampler=drawn, warn_independent_sampling=False)
-        return getattr(samplers, self.search.sampler)(seed=own)
+def _is_range(values: Any) -> bool:
+    return isinstance(values, Mapping) and {"low", "high"} <= values.keys() <= RANGE_KEYS
 
 
-def load_optuna() -> ModuleType:
-    """Optuna, quiet.
-
-    Raises:
-        UserError: it is not installed.
-    """
-    try:
-        optuna = importlib.import_module("optuna")
-    except ImportError:
-        raise UserError("stage=search: optuna is not installed; pip install 'micronet-cli[search]'") from None
-    optuna.logging.set_verbosity(optuna.logging.WARNING)
-    return optuna
+def _is_list_of_plain_values(values: Any) -> bool:
+    if not isinstance(values, list) or not values:
+        return False
+    return all(isinstance(value, Plain) for value in values)

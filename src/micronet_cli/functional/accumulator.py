@@ -9,15 +9,21 @@ from micronet_cli.functional.quantization import StraightThrough
 
 
 def l1_limit(accumulator_bits: int, input_levels: int) -> int:
-    """Largest sum of magnitudes of integer weights that a signed accumulator takes whatever the input.
+    """Largest sum of magnitudes of a channel's integer weights with which no input overflows a signed accumulator.
 
     ``floor((2^(P-1) - 1) / (2^N - 1))`` for integers of the input of magnitude at most 2^N - 1 = ``input_levels - 1``,
     wherever its zero point lies: the bound of A2Q (Colbert et al., arXiv 2308.13504, section 3).
 
+    Args:
+        accumulator_bits: P, at least 1.
+        input_levels: 2^N, at least 2.
+
     >>> l1_limit(8, 16), l1_limit(12, 16)
     (8, 136)
     """
-    return (2 ** (accumulator_bits - 1) - 1) // (input_levels - 1)
+    largest_sum = 2 ** (accumulator_bits - 1) - 1
+    largest_input = input_levels - 1
+    return largest_sum // largest_input
 
 
 def accumulator_aware(weight: Tensor, step: Tensor, largest_integer: int, limit: int) -> Tensor:
@@ -40,14 +46,18 @@ def accumulator_aware(weight: Tensor, step: Tensor, largest_integer: int, limit:
     """
     clipped = (weight / step).clamp(-largest_integer, largest_integer)
     magnitudes = clipped.detach().abs().flatten(1)
-    bound = magnitudes.sum(1, keepdim=True) > limit
+    above_limit = magnitudes.sum(1, keepdim=True) > limit
     magnitudes = project_l1(magnitudes, limit)
     down = magnitudes.floor()
     fraction = magnitudes - down
+    # What the limit leaves once every magnitude is rounded down goes to the largest fractions.
     left = limit - down.sum(1, keepdim=True)
-    rank = fraction.sort(dim=1, descending=True, stable=True).indices.argsort(1)
-    integers = down + (torch.where(bound, fraction > 0, fraction >= 0.5) & (rank < left))
-    return StraightThrough.apply(clipped, integers.view_as(clipped) * clipped.detach().sign()) * step
+    order = fraction.sort(dim=1, descending=True, stable=True).indices
+    rank = order.argsort(1)
+    may_rise = torch.where(above_limit, fraction > 0, fraction >= 0.5)
+    integers = down + (may_rise & (rank < left))
+    signed = integers.view_as(clipped) * clipped.detach().sign()
+    return StraightThrough.apply(clipped, signed) * step
 
 
 def project_l1(magnitudes: Tensor, radius: float) -> Tensor:
@@ -62,7 +72,8 @@ def project_l1(magnitudes: Tensor, radius: float) -> Tensor:
     count = torch.arange(1, magnitudes.shape[1] + 1, device=magnitudes.device)
     thresholds = (ordered.cumsum(1) - radius) / count
     used = (ordered > thresholds).sum(1, keepdim=True).clamp(min=1)
-    return (magnitudes - thresholds.gather(1, used - 1).clamp(min=0)).clamp(min=0)
+    threshold = thresholds.gather(1, used - 1).clamp(min=0)
+    return (magnitudes - threshold).clamp(min=0)
 
 
 def scale_gradient(x: Tensor, factor: float) -> Tensor:

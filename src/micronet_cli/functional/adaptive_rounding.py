@@ -5,7 +5,9 @@ import math
 import torch
 from torch import Tensor
 
-ZETA, GAMMA = 1.1, -0.1  # how far the sigmoid is stretched beyond 1 and 0
+# How far the sigmoid is stretched beyond 1 and 0.
+ZETA = 1.1
+GAMMA = -0.1
 
 
 def rectified_sigmoid(variables: Tensor) -> Tensor:
@@ -14,12 +16,14 @@ def rectified_sigmoid(variables: Tensor) -> Tensor:
     >>> rectified_sigmoid(torch.tensor([0.0, 9.0, -9.0]))
     tensor([0.5000, 1.0000, 0.0000])
     """
-    return (torch.sigmoid(variables) * (ZETA - GAMMA) + GAMMA).clamp(0, 1)
+    stretched = torch.sigmoid(variables) * (ZETA - GAMMA) + GAMMA
+    return stretched.clamp(0, 1)
 
 
 def inverse_rectified_sigmoid(fraction: Tensor) -> Tensor:
     """V with h(V) = ``fraction`` in [0, 1]: where learning starts, the network as it was in float."""
-    return torch.logit((fraction - GAMMA) / (ZETA - GAMMA))
+    probability = (fraction - GAMMA) / (ZETA - GAMMA)
+    return torch.logit(probability)
 
 
 def rounding_regularizer(fraction: Tensor, beta: float) -> Tensor:
@@ -28,7 +32,8 @@ def rounding_regularizer(fraction: Tensor, beta: float) -> Tensor:
     >>> rounding_regularizer(torch.tensor([0.0, 0.5, 0.75, 1.0]), 2)
     tensor(1.7500)
     """
-    return (1 - (2 * fraction - 1).abs().pow(beta)).sum()
+    decided = (2 * fraction - 1).abs()
+    return (1 - decided.pow(beta)).sum()
 
 
 def annealed_beta(progress: float, warmup: float = 0.2, start: float = 20.0, end: float = 2.0) -> float | None:
@@ -41,4 +46,5 @@ def annealed_beta(progress: float, warmup: float = 0.2, start: float = 20.0, end
     """
     if progress < warmup:
         return None
-    return end + (start - end) * (1 + math.cos(math.pi * (progress - warmup) / (1 - warmup))) / 2
+    angle = math.pi * (progress - warmup) / (1 - warmup)
+    return end + (start - end) * (1 + math.cos(angle)) / 2

@@ -33,32 +33,52 @@ def allocate(
     """
     cheapest = sum(min(options) for options in costs)
     if cheapest > budget:
-        raise ValueError(f"a budget of at least {cheapest:.6g} is wanted, {budget:.6g} is given")
+        raise ValueError(
+            f"the budget must be at least {cheapest:.6g}, which the cheapest options cost, but it is {budget:.6g}"
+        )
     width = (budget - cheapest) / buckets
     best = np.zeros(buckets + 1)  # [spent]: the least loss so far
-    chosen = []
+    choices = []
     for layer_losses, layer_costs in zip(losses, costs, strict=True):
-        spent, best, option = _add_layer(best, np.asarray(layer_losses, float), np.asarray(layer_costs, float), width)
-        chosen.append((spent, option))
-    at, found = int(best.argmin()), []
-    for spent, option in reversed(chosen):
-        found.append(int(option[at]))
-        at -= int(spent[option[at]])
+        losses_here = np.asarray(layer_losses, float)
+        spent = _buckets_spent(np.asarray(layer_costs, float), width, len(best))
+        best, option = _add_layer(best, losses_here, spent, np.argsort(layer_costs, kind="stable"))
+        choices.append((spent, option))
+    # Back from the last layer: its option tells how many buckets were left for those before it.
+    bucket = int(best.argmin())
+    found = []
+    for spent, option in reversed(choices):
+        chosen = int(option[bucket])
+        found.append(chosen)
+        bucket -= int(spent[chosen])
     return found[::-1]
 
 
-def _add_layer(
-    best: np.ndarray, losses: np.ndarray, costs: np.ndarray, width: float
-) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Buckets that each option spends, and for each sum of buckets the least loss and the option it takes."""
-    over = costs - costs.min()
+def _buckets_spent(costs: np.ndarray, width: float, beyond: int) -> np.ndarray:
+    """Buckets that each option takes above the cheapest one; ``beyond`` where it does not fit."""
+    extra = costs - costs.min()
     # A whole number of buckets up to rounding is that number.
-    spent = np.ceil(over / width - 1e-9) if width > 0 else np.where(over > 0, np.inf, 0.0)
-    spent = np.minimum(spent, len(best)).astype(int)
-    found, option = np.full(len(best), np.inf), np.zeros(len(best), int)
-    for index in np.argsort(costs, kind="stable"):
-        moved = best[: len(best) - spent[index]] + losses[index]
-        better = moved < found[spent[index] :]
-        found[spent[index] :][better] = moved[better]
-        option[spent[index] :][better] = index
-    return spent, found, option
+    spent = np.ceil(extra / width - 1e-9) if width > 0 else np.where(extra > 0, np.inf, 0.0)
+    return np.minimum(spent, beyond).astype(int)
+
+
+def _add_layer(
+    best: np.ndarray, losses: np.ndarray, spent: np.ndarray, order: np.ndarray
+) -> tuple[np.ndarray, np.ndarray]:
+    """For each sum of buckets the least loss with one more layer, and the option of that layer that gives it.
+
+    Args:
+        best: least loss of the layers before, ``[buckets + 1]``.
+        losses: of the layer's options.
+        spent: buckets that each option takes.
+        order: the options; of equal losses the earlier one in it is taken.
+    """
+    found = np.full(len(best), np.inf)
+    option = np.zeros(len(best), int)
+    for index in order:
+        first = spent[index]
+        moved = best[: len(best) - first] + losses[index]
+        better = moved < found[first:]
+        found[first:][better] = moved[better]
+        option[first:][better] = index
+    return found, option

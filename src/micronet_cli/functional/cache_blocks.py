@@ -13,19 +13,18 @@ BLOCK = 1 << 18  # elements: a MiB of floats, halved between two threads
 
 
 def blocks_pay(x: Tensor) -> bool:
-    """Whether ``x`` is a real float CPU tensor of more than a block; a compiler fuses by itself."""
-    return (
-        not torch.compiler.is_compiling()
-        and x.device.type == "cpu"
-        and x.dtype == torch.float32
-        and x.numel() > BLOCK
-        and type(x) in (Tensor, torch.nn.Parameter)
-    )
+    """Whether ``x`` is a plain float32 CPU tensor larger than a block; a compiler fuses by itself."""
+    if torch.compiler.is_compiling():
+        return False
+    is_plain = type(x) in (Tensor, torch.nn.Parameter)
+    return is_plain and x.device.type == "cpu" and x.dtype == torch.float32 and x.numel() > BLOCK
 
 
 def is_dense(x: Tensor) -> bool:
     """Whether the elements lie in memory without gaps."""
-    return x.is_contiguous() or (x.dim() == 4 and x.is_contiguous(memory_format=torch.channels_last))
+    if x.is_contiguous():
+        return True
+    return x.dim() == 4 and x.is_contiguous(memory_format=torch.channels_last)
 
 
 def dense(x: Tensor) -> Tensor:
@@ -40,4 +39,5 @@ def flat(x: Tensor) -> Tensor:
 
 def blocks(*tensors: Tensor) -> Iterator[tuple[Tensor, ...]]:
     """Flat blocks of tensors of one shape and layout, each dense: views that share their memory."""
-    yield from zip(*(flat(t).split(BLOCK) for t in tensors), strict=True)
+    split = [flat(tensor).split(BLOCK) for tensor in tensors]
+    yield from zip(*split, strict=True)

@@ -13,8 +13,8 @@ from micronet_cli.functional.quantization import codes, quant_max, range_linear,
 
 RangeEstimate = Callable[[Tensor, float], tuple[Tensor, Tensor]]
 SAMPLE = 1 << 16  # values that the slower estimates look at
-TAIL = 0.001
-SHRINKS = 40
+TAIL = 0.001  # fraction of the values beyond each end of the ``percentile`` range
+SHRINKS = 40  # ranges that ``mse`` tries
 
 
 def min_max(x: Tensor, bits: float) -> tuple[Tensor, Tensor]:
@@ -28,7 +28,8 @@ def min_max(x: Tensor, bits: float) -> tuple[Tensor, Tensor]:
 
 def percentile(x: Tensor, bits: float) -> tuple[Tensor, Tensor]:
     """The values that 0.1 % lie beyond on each side (Wu et al., arXiv 2004.09602: 99.9 %)."""
-    low, high = torch.quantile(sample(x), torch.tensor([TAIL, 1 - TAIL], device=x.device)).unbind()
+    levels = torch.tensor([TAIL, 1 - TAIL], device=x.device)
+    low, high = torch.quantile(sample(x), levels).unbind()
     return low, high
 
 
@@ -43,9 +44,11 @@ def mse(x: Tensor, bits: float) -> tuple[Tensor, Tensor]:
     shares = torch.arange(SHRINKS, 0, -1, device=x.device) / SHRINKS
     for share in shares:
         scale, zero_point = range_linear(low * share, high * share, bits)
-        rounded = (codes(values, scale, zero_point, quant_max(bits)) + zero_point) / scale
+        levels = codes(values, scale, zero_point, quant_max(bits)) + zero_point
+        rounded = levels / scale
         errors.append((rounded - values).square().mean())
-    best = torch.take(shares, torch.stack(errors).argmin())  # indexing would wait for a GPU
+    # Indexing with a tensor's value would wait for a GPU.
+    best = torch.take(shares, torch.stack(errors).argmin())
     return low * best, high * best
 
 
@@ -53,6 +56,7 @@ def sample(x: Tensor) -> Tensor:
     """At most ``SAMPLE`` values of ``x`` at equal distances, flat, float32."""
     flat = x.detach().reshape(-1)
     stride = -(-flat.numel() // SAMPLE)
-    while math.gcd(stride, flat.numel()) > 1:  # else it meets some rows, columns or channels alone
+    # A stride with a factor in common with the shape would meet only some rows, columns or channels.
+    while math.gcd(stride, flat.numel()) > 1:
         stride += 1
     return flat[::stride].float()

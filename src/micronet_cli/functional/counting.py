@@ -41,7 +41,9 @@ def uniform_width(weight_bits: float, input_bits: float, terms: float) -> int:
     >>> uniform_width(4, 4, 1), uniform_width(4, 4, 9)
     (8, 12)
     """
-    return math.ceil(weight_bits + input_bits) + math.ceil(math.log2(max(terms, 1)))
+    product_bits = math.ceil(weight_bits + input_bits)
+    carry_bits = math.ceil(math.log2(max(terms, 1)))
+    return product_bits + carry_bits
 
 
 def signed_width(low: np.ndarray | float, high: np.ndarray | float) -> np.ndarray:
@@ -51,8 +53,10 @@ def signed_width(low: np.ndarray | float, high: np.ndarray | float) -> np.ndarra
     [1, 1, 8, 9]
     """
     # The magnitude that has to stay below 2^(w - 1); frexp is exact where log2 rounds.
-    magnitude = np.maximum(np.asarray(high, float), -np.asarray(low, float) - 1)
-    return np.frexp(magnitude)[1] + 1
+    above = np.asarray(high, float)
+    below = -np.asarray(low, float) - 1
+    _, exponent = np.frexp(np.maximum(above, below))
+    return exponent + 1
 
 
 def accumulator_width(positive: np.ndarray, negative: np.ndarray, codes: tuple[int, int]) -> np.ndarray:
@@ -61,7 +65,7 @@ def accumulator_width(positive: np.ndarray, negative: np.ndarray, codes: tuple[i
     Args:
         positive: sum of the positive integer weights of each channel, [channels].
         negative: sum of the negative ones, [channels], <= 0.
-        codes: smallest and largest integer input; 0 is taken as a member.
+        codes: smallest and largest integer input; 0 is always included.
 
     Every term's range holds 0, so every partial sum lies in the range of the whole sum.
 
@@ -70,8 +74,11 @@ def accumulator_width(positive: np.ndarray, negative: np.ndarray, codes: tuple[i
     >>> accumulator_width(np.array([3]), np.array([-2]), (0, 15)).tolist()
     [7]
     """
-    low, high = min(codes[0], 0), max(codes[1], 0)
-    return signed_width(positive * low + negative * high, positive * high + negative * low)
+    low = min(codes[0], 0)
+    high = max(codes[1], 0)
+    smallest_sum = positive * low + negative * high
+    largest_sum = positive * high + negative * low
+    return signed_width(smallest_sum, largest_sum)
 
 
 def adder_tree_bits(terms: float, first_bits: int, widest: int = 32) -> float:
@@ -87,10 +94,15 @@ def adder_tree_bits(terms: float, first_bits: int, widest: int = 32) -> float:
     """
     if terms != int(terms):
         low = math.floor(terms)
-        below, above = adder_tree_bits(low, first_bits, widest), adder_tree_bits(low + 1, first_bits, widest)
+        below = adder_tree_bits(low, first_bits, widest)
+        above = adder_tree_bits(low + 1, first_bits, widest)
         return below + (terms - low) * (above - below)
-    left, bits, total = int(terms), first_bits, 0
+    left = int(terms)
+    bits = first_bits
+    total = 0
     while left > 1:
-        total += left // 2 * min(bits, widest)
-        left, bits = left - left // 2, bits + 1
+        additions = left // 2
+        total += additions * min(bits, widest)
+        left -= additions
+        bits += 1
     return total

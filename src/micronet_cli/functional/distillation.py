@@ -15,7 +15,7 @@ def soft_target_loss(student: Tensor, teacher: Tensor, temperature: float) -> Te
     """
     log_p = F.log_softmax(student / temperature, dim=1)
     log_q = F.log_softmax(teacher.detach() / temperature, dim=1)
-    return temperature**2 * F.kl_div(log_p, log_q, log_target=True, reduction="batchmean")
+    return temperature**2 * _batch_divergence(log_p, log_q)
 
 
 def decoupled_loss(
@@ -35,15 +35,28 @@ def decoupled_loss(
         non_target: weight of NCKD.
     """
     is_label = F.one_hot(labels, student.shape[1]).bool()
-    log_p, log_q = (F.log_softmax(x / temperature, dim=1) for x in (student, teacher.detach()))
-    binary_p, binary_q = (
-        torch.stack([x[is_label], x.masked_fill(is_label, -torch.inf).logsumexp(1)], dim=1) for x in (log_p, log_q)
-    )
-    # The label's own entry vanishes from both: exp of -1000 is exactly 0.
-    rest_p, rest_q = (F.log_softmax(x.masked_fill(is_label, -1000.0), dim=1) for x in (log_p, log_q))
-    tckd = F.kl_div(binary_p, binary_q, log_target=True, reduction="batchmean")
-    nckd = F.kl_div(rest_p, rest_q, log_target=True, reduction="batchmean")
+    log_p = F.log_softmax(student / temperature, dim=1)
+    log_q = F.log_softmax(teacher.detach() / temperature, dim=1)
+    tckd = _batch_divergence(_label_and_rest(log_p, is_label), _label_and_rest(log_q, is_label))
+    nckd = _batch_divergence(_among_the_rest(log_p, is_label), _among_the_rest(log_q, is_label))
     return temperature**2 * (target * tckd + non_target * nckd)
+
+
+def _label_and_rest(log_p: Tensor, is_label: Tensor) -> Tensor:
+    """Log-probabilities of the label and of all else: ``[N, C] -> [N, 2]``."""
+    rest = log_p.masked_fill(is_label, -torch.inf)
+    return torch.stack([log_p[is_label], rest.logsumexp(1)], dim=1)
+
+
+def _among_the_rest(log_p: Tensor, is_label: Tensor) -> Tensor:
+    """Log-probabilities of the classes but the label, given that it is not the label: ``[N, C]``."""
+    # The label's own entry vanishes: exp of -1000 is exactly 0.
+    return F.log_softmax(log_p.masked_fill(is_label, -1000.0), dim=1)
+
+
+def _batch_divergence(log_p: Tensor, log_q: Tensor) -> Tensor:
+    """KL(q || p), mean over the batch."""
+    return F.kl_div(log_p, log_q, log_target=True, reduction="batchmean")
 
 
 def hint_loss(student: Tensor, teacher: Tensor) -> Tensor:

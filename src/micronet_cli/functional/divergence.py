@@ -11,8 +11,11 @@ def divergence(logits: Tensor, changed: Tensor) -> Tensor:
     >>> divergence(torch.tensor([[0.0, 0.0]]), torch.tensor([[3.0, 3.0]])).tolist()
     [0.0]
     """
-    log_p, log_q = (F.log_softmax(x.float(), dim=1) for x in (logits, changed))
-    return F.kl_div(log_q, log_p, log_target=True, reduction="none").sum(1).clamp_min(0)
+    log_p = F.log_softmax(logits.float(), dim=1)
+    log_q = F.log_softmax(changed.float(), dim=1)
+    by_class = F.kl_div(log_q, log_p, log_target=True, reduction="none")
+    # Rounding can bring the sum just below 0.
+    return by_class.sum(1).clamp_min(0)
 
 
 def fisher_factor(logits: Tensor, signs: Tensor) -> Tensor:

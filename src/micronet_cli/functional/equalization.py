@@ -18,7 +18,8 @@ def equalization_scales(produced: Tensor, consumed: Tensor) -> Tensor:
     tensor([2.0000, 0.5000, 1.0000])
     """
     used = (produced > 0) & (consumed > 0)
-    return torch.where(used, produced / torch.where(used, consumed, 1.0), 1.0).sqrt()
+    divisor = torch.where(used, consumed, 1.0)
+    return torch.where(used, produced / divisor, 1.0).sqrt()
 
 
 def output_ranges(weight: Tensor) -> Tensor:
@@ -32,13 +33,16 @@ def input_ranges(weight: Tensor, groups: int = 1) -> Tensor:
     >>> input_ranges(torch.tensor([[1.0, -3.0], [2.0, 0.5]]))
     tensor([2., 3.])
     """
-    return weight.abs().unflatten(0, (groups, -1)).amax(1).reshape(groups * weight.shape[1], -1).amax(1)
+    by_group = weight.abs().unflatten(0, (groups, -1))
+    largest = by_group.amax(1)
+    return largest.reshape(groups * weight.shape[1], -1).amax(1)
 
 
 def scale_inputs(weight: Tensor, scales: Tensor, groups: int = 1) -> Tensor:
     """The weight with input channel i times ``scales[i]``: ``[C_out, C_in / groups, ...], [C_in]``, shape unchanged."""
     per_group = scales.view(groups, 1, -1, *(1,) * (weight.dim() - 2))
-    return (weight.unflatten(0, (groups, -1)) * per_group).flatten(0, 1)
+    by_group = weight.unflatten(0, (groups, -1))
+    return (by_group * per_group).flatten(0, 1)
 
 
 def expected_output(weight: Tensor, mean_input: Tensor) -> Tensor:
@@ -49,4 +53,5 @@ def expected_output(weight: Tensor, mean_input: Tensor) -> Tensor:
     >>> expected_output(torch.tensor([[1.0, 2.0], [0.0, -1.0]]), torch.tensor([[3.0, 1.0]]))
     tensor([ 5., -1.])
     """
-    return (weight.flatten(1).unflatten(0, (len(mean_input), -1)) @ mean_input[:, :, None]).flatten()
+    rows = weight.flatten(1).unflatten(0, (len(mean_input), -1))
+    return (rows @ mean_input[:, :, None]).flatten()

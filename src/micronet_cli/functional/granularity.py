@@ -70,7 +70,7 @@ class Block(Granularity):
 
     def __post_init__(self) -> None:
         if not self.shape or not all(isinstance(size, int) and size > 0 for size in self.shape):
-            raise ValueError(f"shape={list(self.shape)}: positive sizes as [4, 4] are wanted")
+            raise ValueError(f"shape={list(self.shape)}: must be positive sizes, such as [4, 4]")
 
     def sizes(self, shape: torch.Size) -> list[int]:
         """A size for every dimension."""
@@ -134,7 +134,7 @@ class NM(Granularity):
 
     def __post_init__(self) -> None:
         if not 1 <= self.n < self.m:
-            raise ValueError(f"n={self.n}: 1 <= n < m is wanted, m is {self.m}")
+            raise ValueError(f"n={self.n}: must be at least 1 and below m, which is {self.m}")
 
     @property
     def max_sparsity(self) -> float:

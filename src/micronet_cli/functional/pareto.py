@@ -12,4 +12,10 @@ def pareto_front(costs: Sequence[float], values: Sequence[float]) -> list[bool]:
     [True, True, False, False]
     """
     points = list(zip(costs, values, strict=True))
-    return [not any(c <= cost and v >= value and (c, v) != (cost, value) for c, v in points) for cost, value in points]
+    return [not any(_beats(other, point) for other in points) for point in points]
+
+
+def _beats(one: tuple[float, float], other: tuple[float, float]) -> bool:
+    """Whether the first (cost, value) is at least as good in both and better in one."""
+    cost, value = one
+    return cost <= other[0] and value >= other[1] and one != other

@@ -83,7 +83,7 @@ class Taylor(Accumulated):
 
     def __post_init__(self) -> None:
         if not 0 < self.decay <= 1:
-            raise ValueError(f"decay={self.decay}: a factor in (0, 1] is wanted")
+            raise ValueError(f"decay={self.decay}: must be a factor in (0, 1]")
 
     def add(self, scores: Tensor, weight: Tensor, gradient: Tensor) -> Tensor:
         """Decay * scores + |w g|."""

@@ -33,7 +33,7 @@ class OneShot:
 
     def __post_init__(self) -> None:
         if not 0 <= self.at <= 1:
-            raise ValueError(f"at={self.at}: a fraction of the run in [0, 1] is wanted")
+            raise ValueError(f"at={self.at}: must be a fraction of the run in [0, 1]")
 
     def __call__(self, progress: float) -> float:
         """Fraction of the target at ``progress``."""
@@ -114,7 +114,7 @@ class Exponential:
     def __post_init__(self) -> None:
         _check_window(self.begin, self.end, self.interval)
         if not 0 < self.rate <= 100:
-            raise ValueError(f"rate={self.rate}: halvings in (0, 100] are wanted")
+            raise ValueError(f"rate={self.rate}: must be a number of halvings in (0, 100]")
 
     def __call__(self, progress: float) -> float:
         """Fraction of the target at ``progress``."""
@@ -134,6 +134,6 @@ def _time(progress: float, begin: float, end: float, interval: float) -> float:
 
 def _check_window(begin: float, end: float, interval: float) -> None:
     if not 0 <= begin < end <= 1:
-        raise ValueError(f"begin={begin}: 0 <= begin < end <= 1 is wanted, end is {end}")
+        raise ValueError(f"begin={begin}: 0 <= begin < end <= 1 must hold, but end is {end}")
     if not 0 <= interval <= 1:
-        raise ValueError(f"interval={interval}: a fraction of the run in [0, 1] is wanted")
+        raise ValueError(f"interval={interval}: must be a fraction of the run in [0, 1]")

@@ -19,9 +19,9 @@ def damped(hessian: Tensor, dampening: float) -> Tensor:
     """
     hessian = hessian.double()
     mean = hessian.diagonal().mean()
-    return hessian + torch.eye(len(hessian), dtype=hessian.dtype, device=hessian.device) * (
-        mean * dampening if mean > 0 else 1.0
-    )
+    identity = torch.eye(len(hessian), dtype=hessian.dtype, device=hessian.device)
+    added = mean * dampening if mean > 0 else 1.0
+    return hessian + identity * added
 
 
 def obs_importance(weight: Tensor, hessian: Tensor, mask: Tensor) -> Tensor:
@@ -63,12 +63,14 @@ def obs_update(weight: Tensor, hessian: Tensor, mask: Tensor) -> Tensor:
     [[0.0, 2.5]]
     """
     hessian = hessian.double()
-    wanted = weight.double() @ hessian
+    products = weight.double() @ hessian
     identity = torch.eye(len(hessian), dtype=hessian.dtype, device=hessian.device)
     found = []
-    for kept, right in zip(mask, wanted, strict=True):
+    for kept, right in zip(mask, products, strict=True):
         both = kept[:, None] & kept
-        found.append(torch.linalg.solve(torch.where(both, hessian, identity * ~both), right * kept))
+        # Rows and columns of what was dropped become the identity's, which leaves the kept ones' system.
+        system = torch.where(both, hessian, identity * ~both)
+        found.append(torch.linalg.solve(system, right * kept))
     return (torch.stack(found) * mask).to(weight.dtype)
 
 
@@ -77,7 +79,8 @@ def _emptied(weight: Tensor, inverse: Tensor) -> Tensor:
     inverses = inverse.float().repeat(rows, 1, 1)
     every = torch.arange(rows, device=weight.device)
     left = torch.ones_like(weight, dtype=torch.bool)
-    importance, highest = torch.zeros_like(weight), torch.zeros(rows, device=weight.device)
+    importance = torch.zeros_like(weight)
+    highest = torch.zeros(rows, device=weight.device)
     for _ in range(size):
         diagonal = inverses.diagonal(dim1=1, dim2=2).clamp(min=torch.finfo(torch.float32).tiny)
         cost = (weight.square() / diagonal).masked_fill(~left, torch.inf)
@@ -85,8 +88,10 @@ def _emptied(weight: Tensor, inverse: Tensor) -> Tensor:
         highest = torch.maximum(highest, cost[every, index])
         importance[every, index] = highest
         left[every, index] = False
-        column, pivot = inverses[every, :, index], diagonal[every, index]
-        weight = (weight - (weight[every, index] / pivot)[:, None] * column) * left
+        column = inverses[every, :, index]
+        pivot = diagonal[every, index]
+        factor = weight[every, index] / pivot
+        weight = (weight - factor[:, None] * column) * left
         scaled = column / pivot.sqrt()[:, None]
         inverses.baddbmm_(scaled[:, :, None], scaled[:, None, :], alpha=-1)
     return importance

@@ -14,18 +14,33 @@ def gain_and_shift(norm: nn.Module) -> tuple[Tensor, Tensor]:
     assert isinstance(norm, BatchNorm)
     assert norm.running_mean is not None
     assert norm.running_var is not None
-    gain = (norm.running_var.double() + norm.eps).rsqrt()
+    variance = norm.running_var.double()
+    gain = (variance + norm.eps).rsqrt()
     if norm.affine:
         gain = gain * norm.weight.detach().double()
     shift = -norm.running_mean.double() * gain
-    return gain, shift + norm.bias.detach().double() if norm.affine else shift
+    if norm.affine:
+        shift = shift + norm.bias.detach().double()
+    return gain, shift
 
 
 def remove_batch_norm(model: nn.Module, name: str) -> None:
-    """Put the identity, or what timm's BatchNorms do after normalising, in a BatchNorm's place."""
+    """Put the identity, or what timm's BatchNorms do after normalising, in a BatchNorm's place.
+
+    A quantiser of the BatchNorm's output goes on quantising the output of what takes its place.
+    """
     norm = model.get_submodule(name)
-    after = [module for module in (getattr(norm, key, None) for key in ("drop", "act")) if module is not None]
-    left = [module for module in after if not isinstance(module, nn.Identity)]
-    replacement = nn.Sequential(*left) if left else nn.Identity()
-    attach_output_fake_quantize(replacement, getattr(norm, "output_fake_quantize", None))
-    model.set_submodule(name, replacement.train(norm.training))
+    remaining: list[nn.Module] = []
+    # timm's BatchNormAct2d drops paths and applies its activation function by itself.
+    for key in ("drop", "act"):
+        module = getattr(norm, key, None)
+        does_nothing = module is None or isinstance(module, nn.Identity)
+        if not does_nothing:
+            remaining.append(module)
+    replacement: nn.Module = nn.Identity()
+    if remaining:
+        replacement = nn.Sequential(*remaining)
+    output_quantizer = getattr(norm, "output_fake_quantize", None)
+    attach_output_fake_quantize(replacement, output_quantizer)
+    replacement.train(norm.training)
+    model.set_submodule(name, replacement)

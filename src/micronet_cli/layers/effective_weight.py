@@ -35,7 +35,9 @@ class EffectiveWeight(nn.Module):
     def forward(self, weight: Tensor) -> Tensor:
         """``weight -> mask * weight -> fake-quantised``, shape unchanged."""
         weight = self.masked(weight)
-        return weight if self.fake_quantize is None else self.fake_quantize(weight)
+        if self.fake_quantize is None:
+            return weight
+        return self.fake_quantize(weight)
 
     def qparams(self, weight: Tensor) -> tuple[Tensor, Tensor]:
         """Scale and zero point of the quantiser on the original ``weight``; see ``WeightFakeQuantize.qparams``."""
@@ -44,23 +46,30 @@ class EffectiveWeight(nn.Module):
 
     def masked(self, weight: Tensor) -> Tensor:
         """The original ``weight``, zero where the mask is; itself where there is no mask."""
-        return weight if self.mask is None else weight * self.mask
+        if self.mask is None:
+            return weight
+        return weight * self.mask
 
 
 def effective_weight(layer: nn.Module) -> EffectiveWeight | None:
     """The layer's parametrization, None where its weight is plain."""
     if not parametrize.is_parametrized(layer, "weight"):
         return None
-    return next((p for p in layer.parametrizations["weight"] if isinstance(p, EffectiveWeight)), None)
+    for parametrization in layer.parametrizations["weight"]:
+        if isinstance(parametrization, EffectiveWeight):
+            return parametrization
+    return None
 
 
 def attach_effective_weight(layer: nn.Module) -> EffectiveWeight:
     """The layer's parametrization, registered first where it has none."""
     found = effective_weight(layer)
-    if found is None:
-        # unsafe: skips a trial run of the (shape-preserving) parametrization.
-        parametrize.register_parametrization(layer, "weight", found := EffectiveWeight(), unsafe=True)
-    return found
+    if found is not None:
+        return found
+    registered = EffectiveWeight()
+    # unsafe: skips a trial run of the (shape-preserving) parametrization.
+    parametrize.register_parametrization(layer, "weight", registered, unsafe=True)
+    return registered
 
 
 def original_weight(layer: nn.Module) -> Tensor:
@@ -72,8 +81,10 @@ def original_weight(layer: nn.Module) -> Tensor:
 
 def check_zero(quantizer: WeightFakeQuantize | None) -> None:
     """Raises ValueError where ``quantizer`` has no level for a mask's zeros."""
-    if quantizer is not None and not quantizer.has_zero:
-        raise ValueError(f"a masked layer wants a level for 0, which {type(quantizer).__name__} lacks; ternary has one")
+    if quantizer is None or quantizer.has_zero:
+        return
+    scheme = type(quantizer).__name__
+    raise ValueError(f"a masked layer needs a level for 0, which {scheme} lacks; ternary has one")
 
 
 def attach_mask(layer: nn.Module) -> EffectiveWeight:

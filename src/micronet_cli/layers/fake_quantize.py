@@ -25,14 +25,17 @@ RangeGranularity = Literal["per_channel", "per_tensor"]
 
 
 def check_levels(name: str, bits: float, least: int, what: str) -> None:
-    """Raises ValueError unless ``bits`` give ``least`` levels."""
-    if quant_max(bits) + 1 < least:
-        raise ValueError(f"{name}={bits}: {what} wants {least} levels at least")
+    """Raises ValueError unless ``bits`` give at least ``least`` levels."""
+    levels = quant_max(bits) + 1
+    if levels < least:
+        raise ValueError(f"{name}={bits}: {what} needs at least {least} levels")
 
 
 def reduced_dims(weight: Tensor, granularity: RangeGranularity) -> tuple[int, ...] | None:
     """Dimensions that share a range; None: all."""
-    return None if granularity == "per_tensor" else tuple(range(1, weight.dim()))
+    if granularity == "per_tensor":
+        return None
+    return tuple(range(1, weight.dim()))
 
 
 class FakeQuantize(nn.Module):
@@ -66,7 +69,7 @@ class FakeQuantize(nn.Module):
 
 
 class WeightFakeQuantize(FakeQuantize):
-    """RangeEstimate-linear, the range taken anew from the weight itself at every call.
+    """Range-linear, the range taken anew from the weight itself at every call.
 
     Attributes:
         granularity: a range for each output channel, or one for the tensor.
@@ -78,33 +81,50 @@ class WeightFakeQuantize(FakeQuantize):
 
     def __init__(self, bits: float, granularity: RangeGranularity = "per_channel", symmetric: bool = False) -> None:
         super().__init__(bits)
-        self.granularity, self.symmetric = granularity, symmetric
+        self.granularity = granularity
+        self.symmetric = symmetric
 
     def qparams(self, weight: Tensor) -> tuple[Tensor, Tensor]:
         """Scale and zero point: ``[C_out, ...] -> 2 x [C_out, 1, ...]``, or 0-dim."""
-        find = channel_range if self.granularity == "per_channel" else tensor_range
-        return (range_symmetric if self.symmetric else range_linear)(*find(weight.detach()), self.bits)
+        values = weight.detach()
+        if self.granularity == "per_channel":
+            low, high = channel_range(values)
+        else:
+            low, high = tensor_range(values)
+        if self.symmetric:
+            return range_symmetric(low, high, self.bits)
+        return range_linear(low, high, self.bits)
 
     def forward(self, weight: Tensor) -> Tensor:
         """Shape unchanged; zeros stay exactly zero; gradient 1."""
-        return fake_quantize(weight, *self.qparams(weight), self.largest, clip_gradient=False)
+        scale, zero_point = self.qparams(weight)
+        return fake_quantize(weight, scale, zero_point, self.largest, clip_gradient=False)
 
     @property
     def largest(self) -> int:
         """Largest code."""
-        return quant_max(self.bits) - quant_max(self.bits) % 2 * self.symmetric
+        largest = quant_max(self.bits)
+        # -n .. n are an odd number of integers: an even number of levels leaves one unused.
+        if self.symmetric and largest % 2 == 1:
+            return largest - 1
+        return largest
 
     def ranges(self, shape: torch.Size) -> int:
         """Number of ranges that a tensor of this shape has."""
-        return shape[0] if self.granularity == "per_channel" else 1
+        if self.granularity == "per_channel":
+            return shape[0]
+        return 1
 
     def qparams_bits(self, shape: torch.Size) -> int:
         """A 32-bit scale and, if asymmetric, a zero point at the code's bits for every range."""
-        return self.ranges(shape) * (32 + (0 if self.symmetric else self.code_bits))
+        bits_of_one = 32
+        if not self.symmetric:
+            bits_of_one += self.code_bits
+        return self.ranges(shape) * bits_of_one
 
 
 class ActivationFakeQuantize(FakeQuantize):
-    """RangeEstimate-linear, per tensor, over a range tracked while training.
+    """Range-linear, per tensor, over a range tracked while training.
 
     The range is an exponential moving average of each batch's range with bias correction (Kingma and Ba,
     arXiv 1412.6980, section 3): after t batches the weight of the newest one is (1 - d) / (1 - d^t).
@@ -126,14 +146,17 @@ class ActivationFakeQuantize(FakeQuantize):
         self, bits: float, decay: float = 0.99, symmetric: bool = False, estimate: RangeEstimate = min_max
     ) -> None:
         super().__init__(bits)
-        self.decay, self.symmetric, self.estimate = decay, symmetric, estimate
+        self.decay = decay
+        self.symmetric = symmetric
+        self.estimate = estimate
         self.frozen = False
         for name in ("low", "high", "seen"):
             self.register_buffer(name, torch.zeros(()))
 
     def observe(self, x: Tensor) -> tuple[Tensor, Tensor]:
         """Take the range of ``x``, which is returned, into the average; together with those of other processes."""
-        low, high = range_over_ranks(*self.estimate(x.detach(), self.bits))
+        low, high = self.estimate(x.detach(), self.bits)
+        low, high = range_over_ranks(low, high)
         self.track(low, high)
         return low, high
 
@@ -152,14 +175,19 @@ class ActivationFakeQuantize(FakeQuantize):
 
     def forward(self, x: Tensor) -> Tensor:
         """Shape and type unchanged; tracks the range in training mode."""
-        batch = self.observe(x) if self.training and not self.frozen else None
+        batch_range = None
+        if self.training and not self.frozen:
+            batch_range = self.observe(x)
         scale, zero_point = self.qparams()
-        largest, clips = quant_max(self.bits), True
-        if batch is not None and self.estimate is min_max and blocks_pay(x):
-            # Most batches stay within a tracked range: nothing to clip, and no pass over the tensor's gradient.
+        largest = quant_max(self.bits)
+        clips = True
+        # Most batches stay within a tracked range: nothing to clip, and no pass over the tensor's gradient.
+        if batch_range is not None and self.estimate is min_max and blocks_pay(x):
+            smallest_value, largest_value = batch_range
             low, high = clip_bounds(scale, zero_point, largest)
-            clips = bool((batch[0] <= low) | (batch[1] >= high))
-        return fake_quantize(x.to(scale.dtype), scale, zero_point, largest, clips).to(x.dtype)
+            clips = bool((smallest_value <= low) | (largest_value >= high))
+        out = fake_quantize(x.to(scale.dtype), scale, zero_point, largest, clips)
+        return out.to(x.dtype)
 
     def qparams_bits(self, shape: torch.Size) -> int:
         """One 32-bit scale and one 32-bit zero point."""
@@ -178,24 +206,30 @@ def quantize_output(module: nn.Module, inputs: tuple, output: Tensor) -> Tensor:
 
 def attach_input_fake_quantize(layer: nn.Module, quantizer: FakeQuantize | None) -> None:
     """Quantise the layer's input by ``quantizer``, in place of what was there; None takes it away."""
-    _attach(layer, "input_fake_quantize", quantizer, forward_pre_hooks_of(layer), quantize_input)
+    hooked = getattr(layer, "input_fake_quantize", None) is not None
+    if quantizer is not None:
+        layer.input_fake_quantize = quantizer
+        if not hooked:
+            layer.register_forward_pre_hook(quantize_input)
+    elif hooked:
+        layer.input_fake_quantize = None
+        _take_away(forward_pre_hooks_of(layer), quantize_input)
 
 
 def attach_output_fake_quantize(module: nn.Module, quantizer: FakeQuantize | None) -> None:
     """Quantise the module's output by ``quantizer``, in place of what was there; None takes it away."""
-    _attach(module, "output_fake_quantize", quantizer, forward_hooks_of(module), quantize_output)
-
-
-def _attach(
-    module: nn.Module, name: str, quantizer: FakeQuantize | None, hooks: dict[int, Callable], hook: Callable
-) -> None:
-    hooked = getattr(module, name, None) is not None
+    hooked = getattr(module, "output_fake_quantize", None) is not None
     if quantizer is not None:
-        setattr(module, name, quantizer)
+        module.output_fake_quantize = quantizer
         if not hooked:
-            register = module.register_forward_pre_hook if hook is quantize_input else module.register_forward_hook
-            register(hook)
+            module.register_forward_hook(quantize_output)
     elif hooked:
-        setattr(module, name, None)
-        for key in [k for k, found in hooks.items() if found is hook]:
-            del hooks[key]
+        module.output_fake_quantize = None
+        _take_away(forward_hooks_of(module), quantize_output)
+
+
+def _take_away(hooks: dict[int, Callable], hook: Callable) -> None:
+    """Delete every entry of ``hooks`` that is ``hook``."""
+    keys = [key for key, registered in hooks.items() if registered is hook]
+    for key in keys:
+        del hooks[key]

@@ -39,14 +39,19 @@ class IntegerWeight(WeightFakeQuantize):
 
     def qparams(self, weight: Tensor) -> tuple[Tensor, Tensor]:
         """Scale and zero point of the effective weight; integers are their own, so the zero point is 0."""
-        one = torch.ones((), dtype=weight.dtype, device=weight.device)
-        return one if self.step is None else 1 / self.step(weight.dtype, weight.dim() - 1), torch.zeros_like(one)
+        zero_point = torch.zeros((), dtype=weight.dtype, device=weight.device)
+        if self.step is None:
+            return torch.ones_like(zero_point), zero_point
+        step = self.step(weight.dtype, weight.dim() - 1)
+        return 1 / step, zero_point
 
     def forward(self, weight: Tensor) -> Tensor:
         """Integers, times the step where there is one."""
         if self.step is not None:
             return weight * self.step(weight.dtype, weight.dim() - 1)
-        return weight if self.dtype is None else weight.to(self.dtype)
+        if self.dtype is not None:
+            return weight.to(self.dtype)
+        return weight
 
 
 class IntegerActivation(ActivationFakeQuantize):
@@ -59,28 +64,35 @@ class IntegerActivation(ActivationFakeQuantize):
 
     def __init__(self, bits: float, scale: float, zero_point: int) -> None:
         FakeQuantize.__init__(self, bits)  # nothing is tracked
-        self.scale, self.zero_point = scale, zero_point
+        self.scale = scale
+        self.zero_point = zero_point
         self.dtype: torch.dtype | None = None
 
     @property
     def codes(self) -> tuple[int, int]:
         """Smallest and largest integer."""
-        return self.zero_point, self.zero_point + self.levels - 1
+        smallest = self.zero_point
+        largest = smallest + self.levels - 1
+        return smallest, largest
 
     def qparams(self) -> tuple[Tensor, Tensor]:
         """Scale and zero point, 0-dim, float64."""
-        return torch.tensor(self.scale, dtype=torch.float64), torch.tensor(float(self.zero_point), dtype=torch.float64)
+        scale = torch.tensor(self.scale, dtype=torch.float64)
+        zero_point = torch.tensor(float(self.zero_point), dtype=torch.float64)
+        return scale, zero_point
 
     def integers(self, x: Tensor) -> Tensor:
         """``round(scale x)`` within the range, in the type of ``x``."""
-        return torch.round(x * self.scale).clamp_(*self.codes)
+        smallest, largest = self.codes
+        return torch.round(x * self.scale).clamp_(smallest, largest)
 
     def forward(self, x: Tensor) -> Tensor:
         """Shape unchanged."""
         integers = self.integers(x)
         if self.dtype is None:
             return integers / self.scale
-        return integers.to(torch.promote_types(x.dtype, self.dtype))
+        dtype = torch.promote_types(x.dtype, self.dtype)
+        return integers.to(dtype)
 
 
 class Numbers(nn.Module):
@@ -95,7 +107,9 @@ class Numbers(nn.Module):
 
     def forward(self, dtype: torch.dtype, trailing: int) -> Tensor:
         """The numbers in ``dtype``, with ``trailing`` dimensions of 1 behind the channels."""
-        return (self.stored.to(dtype) * self.unit).view(-1, *(1,) * trailing)
+        numbers = self.stored.to(dtype) * self.unit
+        ones = [1] * trailing
+        return numbers.view(-1, *ones)
 
 
 class Rescale(nn.Module):
@@ -108,22 +122,31 @@ class Rescale(nn.Module):
 
     def __init__(self, factor: Numbers, bias: Numbers | None, trailing: int) -> None:
         super().__init__()
-        self.factor, self.bias, self.trailing = factor, bias, trailing
+        self.factor = factor
+        self.bias = bias
+        self.trailing = trailing
 
     def forward(self, sums: Tensor, dtype: torch.dtype) -> Tensor:
         """Shape unchanged, in ``dtype``."""
-        out = sums.to(dtype) * self.factor(dtype, self.trailing)
-        return out if self.bias is None else out.add_(self.bias(dtype, self.trailing))
+        factor = self.factor(dtype, self.trailing)
+        out = sums.to(dtype) * factor
+        if self.bias is not None:
+            bias = self.bias(dtype, self.trailing)
+            out.add_(bias)
+        return out
 
 
 def rescale_output(layer: nn.Module, inputs: tuple, output: Tensor) -> Tensor:
     """Forward hook: the layer's sums through its own ``Rescale``."""
-    return layer.rescale(output, original_weight(layer).dtype)
+    dtype = original_weight(layer).dtype
+    return layer.rescale(output, dtype)
 
 
 def attach_rescale(layer: nn.Module, factor: Numbers, bias: Numbers | None) -> None:
     """Rescale the layer's output; its own bias goes. To be done before its output is quantised."""
-    trailing = 0 if isinstance(layer, nn.Linear) else cast(Tensor, layer.weight).dim() - 2
+    trailing = 0
+    if not isinstance(layer, nn.Linear):
+        trailing = cast(Tensor, layer.weight).dim() - 2
     layer.bias = None
     layer.rescale = Rescale(factor, bias, trailing)
     layer.register_forward_hook(rescale_output)
@@ -142,30 +165,45 @@ def attach_integers(layer: nn.Module, integers: Tensor, quantizer: IntegerWeight
     weight = attach_effective_weight(layer)
     weight.fake_quantize = quantizer
     original_weight(layer).copy_(integers)
-    weight.mask = integers != 0 if masked else None
+    weight.mask = None
+    if masked:
+        weight.mask = integers != 0
 
 
 def integer_input(layer: nn.Module) -> IntegerActivation | None:
     """The quantiser that hands integers to an integer layer, None for any other layer."""
     quantizer = getattr(layer, "input_fake_quantize", None)
-    return quantizer if isinstance(quantizer, IntegerActivation) and quantizer.dtype is not None else None
+    if isinstance(quantizer, IntegerActivation) and quantizer.dtype is not None:
+        return quantizer
+    return None
 
 
 def signed_sums(integers: Tensor) -> tuple[np.ndarray, np.ndarray]:
     """Sums of the positive and of the negative integers of each output channel, int64 ``[C_out]`` each."""
     rows = integers.detach().flatten(1).cpu().numpy().astype(np.int64)
-    return np.maximum(rows, 0).sum(1), np.minimum(rows, 0).sum(1)
+    positive = np.maximum(rows, 0).sum(1)
+    negative = np.minimum(rows, 0).sum(1)
+    return positive, negative
 
 
 def exact_dtype(integers: Tensor, codes: tuple[int, int]) -> torch.dtype:
     """The smallest floating type that holds every partial sum of the layer exactly.
 
+    Args:
+        integers: the layer's weight ``[C_out, ...]``.
+        codes: smallest and largest integer of its input.
+
     Raises:
         ValueError: none does.
     """
+    smallest_code, largest_code = codes
     positive, negative = signed_sums(integers)
-    low, high = min(codes[0], 0), max(codes[1], 0)
-    largest = max((positive * high + negative * low).max(), -(positive * low + negative * high).min())
+    # A partial sum leaves terms out, which is as if their input were 0.
+    low = min(smallest_code, 0)
+    high = max(largest_code, 0)
+    highest_sum = (positive * high + negative * low).max()
+    lowest_sum = (positive * low + negative * high).min()
+    largest = max(highest_sum, -lowest_sum)
     for dtype, limit in EXACT_BELOW.items():
         if largest < limit:
             return dtype
@@ -178,8 +216,11 @@ def certified_widths(model: nn.Module) -> dict[str, np.ndarray]:
     No input, in whatever order the products are added, overflows a two's complement accumulator of that width; one bit
     less overflows for some input.
     """
-    found = {}
+    widths = {}
     for name, layer in model.named_modules():
-        if (quantizer := integer_input(layer)) is not None:
-            found[name] = accumulator_width(*signed_sums(original_weight(layer)), quantizer.codes)
-    return found
+        quantizer = integer_input(layer)
+        if quantizer is None:
+            continue
+        positive, negative = signed_sums(original_weight(layer))
+        widths[name] = accumulator_width(positive, negative, quantizer.codes)
+    return widths

@@ -66,12 +66,13 @@ def score_with(model: "nn.Module | Trace", rules: "Rules", input_shape: Sequence
         ValueError: an operation has no price, or an option does not fit the network.
     """
     from micronet_cli.layers.rules import own_shape
+    from micronet_cli.scoring.dense import dense_charges
     from micronet_cli.scoring.score_report import ScoreReport
     from micronet_cli.trace.trace import Trace
 
     traced = model if isinstance(model, Trace) else Trace(model, rules.input_shape or input_shape or own_shape(model))
     network = traced.read(codes=rules.accumulator == "integer", block=rules.block)
-    report = ScoreReport(rules, network, rules.charges(network), traced.dense_charges(rules))
+    report = ScoreReport(rules, network, rules.charges(network), dense_charges(traced.structure, rules))
     if rules.compare is None:
         return report
     shared = {name: getattr(rules, name) for name in ("input_shape", "task", "bases", "weight_sparsity", "unknown")}

@@ -1,51 +1,87 @@
 """A picture of where the score sits, drawn with Pillow: a plotting library would cost more time than the score."""
 
+from collections.abc import Mapping
 from io import BytesIO
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 if TYPE_CHECKING:
     from PIL.ImageDraw import ImageDraw
 
-    from micronet_cli.scoring.score_report import ScoreReport
-
-PANEL, NAMES, BARS, LINE, MARGIN = 760, 300, 330, 26, 16  # pixels
+# Pixels.
+PANEL = 760
+NAMES = 300
+BARS = 330
+LINE = 26
+MARGIN = 16
 FONT_PIXELS = 16
-BLUE, GREY, BLACK, WHITE = "#4878a8", "#9a9a9a", "#202020", "#ffffff"
+LONGEST_NAME = 34  # characters
+BLUE = "#4878a8"
+GREY = "#9a9a9a"
+BLACK = "#202020"
+WHITE = "#ffffff"
 
 
-def draw(report: "ScoreReport", top: int) -> bytes:
+class Panel(NamedTuple):
+    """One half of the picture.
+
+    Attributes:
+        title: the line above the bars.
+        scores: layer -> its part of the score, at least 0.
+    """
+
+    title: str
+    scores: Mapping[str, float]
+
+
+class _Bar(NamedTuple):
+    name: str
+    score: float
+    colour: str
+
+
+def draw(storage: Panel, operations: Panel, top: int) -> bytes:
     """Bars of the ``top`` layers by storage score and by math score, and one for all others, as PNG."""
     from PIL import Image, ImageDraw
 
-    base, total = report.base, report.total
-    storage = {row.layer: row.storage_params / base.params for row in report.rows()}
-    math = {row.layer: row.math_ops / base.ops for row in report.rows()}
-    image = Image.new("RGB", (2 * PANEL, (top + 3) * LINE + 2 * MARGIN), WHITE)
+    height = (top + 3) * LINE + 2 * MARGIN
+    image = Image.new("RGB", (2 * PANEL, height), WHITE)
     canvas = ImageDraw.Draw(image)
-    panels = (("storage", storage, total.storage_score), ("operations", math, total.math_score))
-    for left, (name, scores, whole) in zip((0, PANEL), panels, strict=True):
-        title = f"{name}: {whole:.4f} of the score {total.score:.4f} ({report.rules.name})"
-        _panel(canvas, left + MARGIN, title, scores, top)
-    image.save(content := BytesIO(), format="PNG")
+    _draw_panel(canvas, MARGIN, storage, top)
+    _draw_panel(canvas, PANEL + MARGIN, operations, top)
+    content = BytesIO()
+    image.save(content, format="PNG")
     return content.getvalue()
 
 
-def _panel(canvas: "ImageDraw", left: int, title: str, scores: dict[str, float], top: int) -> None:
+def _draw_panel(canvas: "ImageDraw", left: int, panel: Panel, top: int) -> None:
     from PIL import ImageFont
 
     font = ImageFont.load_default(size=FONT_PIXELS)
-    whole = sum(scores.values())
-    largest = dict(sorted(scores.items(), key=lambda item: -item[1])[:top])
-    rest = f"{max(len(scores) - top, 0)} others"
-    bars = [*((name, value, BLUE) for name, value in largest.items()), (rest, whole - sum(largest.values()), GREY)]
-    widest = max(value for _, value, _ in bars) or 1.0
-    canvas.text((left, MARGIN), title, fill=BLACK, font=font)
-    for line, (name, value, colour) in enumerate(bars, start=1):
+    whole = sum(panel.scores.values())
+    bars = _bars(panel.scores, top)
+    longest = max(bar.score for bar in bars) or 1.0
+    canvas.text((left, MARGIN), panel.title, fill=BLACK, font=font)
+    for line, bar in enumerate(bars, start=1):
         y = MARGIN + line * LINE + LINE // 4
         x = left + NAMES
-        shown = name if len(name) <= 34 else "..." + name[-31:]
-        canvas.text((x - 8, y), shown, fill=BLACK, font=font, anchor="ra")
-        end = x + max(round(BARS * value / widest), 1)
-        canvas.rectangle((x, y, end, y + LINE - 8), fill=colour)
-        share = value / whole if whole else 0.0
-        canvas.text((end + 6, y), f"{value:.4f}  {share:.1%}", fill=BLACK, font=font)
+        end = x + max(round(BARS * bar.score / longest), 1)
+        share = bar.score / whole if whole else 0.0
+        canvas.text((x - 8, y), _shortened(bar.name), fill=BLACK, font=font, anchor="ra")
+        canvas.rectangle((x, y, end, y + LINE - 8), fill=bar.colour)
+        canvas.text((end + 6, y), f"{bar.score:.4f}  {share:.1%}", fill=BLACK, font=font)
+
+
+def _bars(scores: Mapping[str, float], top: int) -> list[_Bar]:
+    """The ``top`` largest, of equal ones the earlier first, and what all others sum to."""
+    ranked = sorted(scores.items(), key=lambda item: -item[1])
+    bars = [_Bar(name, score, BLUE) for name, score in ranked[:top]]
+    others = max(len(scores) - top, 0)
+    rest = sum(scores.values()) - sum(bar.score for bar in bars)
+    return [*bars, _Bar(f"{others} others", rest, GREY)]
+
+
+def _shortened(name: str) -> str:
+    """The end of a long name, which tells layers apart."""
+    if len(name) <= LONGEST_NAME:
+        return name
+    return "..." + name[3 - LONGEST_NAME :]

@@ -12,6 +12,8 @@ from micronet_cli.scoring.prices import PRICES, Price
 from micronet_cli.trace.records import Op, TracedNetwork
 
 SMALL_IMAGE_PIXELS = 64
+# What an option may be.
+CHOICES = {"unknown": ("error", "warn"), "accumulator": ("fp32", "integer", "adder_tree")}
 
 
 @dataclass(frozen=True)
@@ -31,7 +33,7 @@ class Base:
     def __post_init__(self) -> None:
         for name in ("params", "ops"):
             if not getattr(self, name) > 0:
-                raise ValueError(f"{name}={getattr(self, name)}: a positive number is wanted")
+                raise ValueError(f"{name}={getattr(self, name)}: must be a positive number")
 
 
 # [T] MobileNetV2-1.4 and WRN-28-10.
@@ -78,21 +80,21 @@ class Rules:
     def __post_init__(self) -> None:
         check_shape(self.input_shape)
         if self.weight_sparsity is not None and not 0 <= self.weight_sparsity < 1:
-            raise ValueError(f"weight_sparsity={self.weight_sparsity}: a fraction of zeros in [0, 1) or null is wanted")
-        for name, wanted in (("unknown", ("error", "warn")), ("accumulator", ("fp32", "integer", "adder_tree"))):
-            if getattr(self, name) not in wanted:
-                raise ValueError(f"{name}={getattr(self, name)}: one of {', '.join(wanted)} is wanted")
+            raise ValueError(f"weight_sparsity={self.weight_sparsity}: must be a fraction of zeros in [0, 1) or null")
+        for name, allowed in CHOICES.items():
+            if getattr(self, name) not in allowed:
+                raise ValueError(f"{name}={getattr(self, name)}: must be one of {', '.join(allowed)}")
         if self.task is not None and self.task not in self._tasks:
-            raise ValueError(f"task={self.task}: one of {', '.join(self._tasks)} or null is wanted")
+            raise ValueError(f"task={self.task}: must be one of {', '.join(self._tasks)} or null")
         if self.nonlinearity_bits is not None and not 0 < self.nonlinearity_bits <= 32:
-            raise ValueError(f"nonlinearity_bits={self.nonlinearity_bits}: bits in (0, 32] or null are wanted")
+            raise ValueError(f"nonlinearity_bits={self.nonlinearity_bits}: must be bits in (0, 32] or null")
         if self.compare is not None:
             rules_named("compare", self.compare)
         if self.block is not None and (not self.block or any(not isinstance(n, int) or n < 1 for n in self.block)):
-            raise ValueError(f"block={self.block}: positive sizes as [4, 4] or null are wanted")
+            raise ValueError(f"block={self.block}: must be positive sizes, such as [4, 4], or null")
         bad = {name: p for name, p in self.paths.items() if not 0 <= p <= 1}
         if bad or sum(self.paths.values()) > 1 + 1e-9:
-            raise ValueError(f"paths={dict(self.paths)}: probabilities in [0, 1] with a sum of at most 1 are wanted")
+            raise ValueError(f"paths={dict(self.paths)}: must be probabilities in [0, 1] that sum to at most 1")
 
     @property
     def _tasks(self) -> dict[str, Base]:
@@ -163,11 +165,11 @@ def rules_named(key: str, name: str) -> type[Rules]:
     except (ImportError, AttributeError, TypeError, ValueError):
         found = None
     if not (isinstance(found, type) and issubclass(found, Rules)):
-        raise ValueError(f"{key}={name}: official, seed2019 or the dotted path of a rule set is wanted")
+        raise ValueError(f"{key}={name}: must be official, seed2019 or the dotted path of a rule set")
     return found
 
 
 def check_shape(shape: Sequence[int] | None) -> None:
     """Raises ValueError unless ``shape`` is null or (channels, height, width)."""
     if shape is not None and (len(shape) != 3 or any(not isinstance(n, int) or n < 1 for n in shape)):
-        raise ValueError(f"input_shape={shape}: [channels, height, width] or null is wanted")
+        raise ValueError(f"input_shape={shape}: must be [channels, height, width] or null")

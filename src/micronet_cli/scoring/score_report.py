@@ -5,10 +5,12 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from micronet_cli.scoring.charges import Charge
+from micronet_cli.scoring.figure import Panel, draw
 from micronet_cli.scoring.memory import peak_activation_bytes
+from micronet_cli.scoring.report_text import csv_text, ratios_text, rows_text, totals_text, waterfall_text
 from micronet_cli.scoring.rules import Base, Rules
-from micronet_cli.scoring.tables import Row, Total, WaterfallStep, by_part, csv_text, report_text, rows, waterfall
-from micronet_cli.trace.records import TracedNetwork
+from micronet_cli.scoring.tables import Row, Total, WaterfallStep, by_part, rows, waterfall
+from micronet_cli.trace.records import FLOAT_BITS, TracedNetwork
 
 
 @dataclass(frozen=True)
@@ -61,9 +63,15 @@ class ScoreReport:
         }
 
     def rows(self, per: str = "layer") -> list[Row]:
-        """One row a ``layer`` or a ``block``, in the order of execution."""
+        """One row a ``layer`` or a ``block``, in the order of execution.
+
+        Raises:
+            ValueError: ``per`` is something else.
+        """
         what_if = self.rules.weight_sparsity
-        network = self.network if what_if is None else self.network.with_sparsity(what_if)
+        network = self.network
+        if what_if is not None:
+            network = network.with_sparsity(what_if)
         weights = [network.stored[i] for i in network.weights]
         return rows(self.charges, self.base, [op.layer for op in network.ops], per, weights)
 
@@ -79,7 +87,11 @@ class ScoreReport:
 
     def table(self, per: str = "block") -> str:
         """The terminal's text: a row a block (or ``layer``), headings, totals, ratios, and the waterfall if any."""
-        return report_text(self, per)
+        totals = {**self.parts(), "all": self.total, "dense float network": self.dense}
+        texts = [rows_text(self.rows(per), per), totals_text(totals), ratios_text(self.dense, self.total)]
+        if self.compared is not None:
+            texts.append(waterfall_text(self.rules, self.compared.rules, self.waterfall(), self.total.score))
+        return "\n\n".join(texts)
 
     def csv(self) -> str:
         """The text of ``layers.csv``."""
@@ -87,28 +99,43 @@ class ScoreReport:
 
     def figure(self, top: int = 15) -> bytes:
         """A PNG of the ``top`` layers by storage and by operations."""
-        from micronet_cli.scoring.figure import draw
-
-        return draw(self, top)
+        base = self.base
+        total = self.total
+        of_score = f"of the score {total.score:.4f} ({self.rules.name})"
+        storage = {}
+        operations = {}
+        for row in self.rows():
+            storage[row.layer] = row.storage_params / base.params
+            operations[row.layer] = row.math_ops / base.ops
+        return draw(
+            Panel(f"storage: {total.storage_score:.4f} {of_score}", storage),
+            Panel(f"operations: {total.math_score:.4f} {of_score}", operations),
+            top,
+        )
 
 
 def weight_figures(network: TracedNetwork, what_if: float | None) -> dict[str, float]:
     """Zeros and bits of convolution and linear weights, and bits of their inputs: means over elements."""
-    weights = [(network.stored[i], network.stored_bits[i]) for i in network.weights]
-    elements = np.array([s.elements for s, _ in weights], float)
-    zeros = elements - np.array([s.nonzeros for s, _ in weights], float)
-    inputs = [
-        (network.values[i].elements, network.value_bits[i])
-        for op in network.ops
-        if op.dot is not None and op.dot.weight is not None
-        for i in op.inputs
-    ]
+    weights = [network.stored[i] for i in network.weights]
+    elements = np.array([weight.elements for weight in weights], float)
+    zeros = elements - np.array([weight.nonzeros for weight in weights], float)
+    sparsity = what_if or 0.0
+    if what_if is None and weights:
+        sparsity = float(zeros.sum() / elements.sum())
+    inputs: list[int] = []  # read by products with a weight
+    for op in network.ops:
+        if op.dot is not None and op.dot.weight is not None:
+            inputs.extend(op.inputs)
+    input_elements = np.array([network.values[i].elements for i in inputs], float)
     return {
-        "weight_sparsity": float(zeros.sum() / elements.sum()) if what_if is None and weights else what_if or 0.0,
-        "weight_bits_mean": _mean(elements, [b for _, b in weights]),
-        "activation_bits_mean": _mean(np.array([n for n, _ in inputs], float), [b for _, b in inputs]),
+        "weight_sparsity": sparsity,
+        "weight_bits_mean": _mean_bits(elements, [network.stored_bits[i] for i in network.weights]),
+        "activation_bits_mean": _mean_bits(input_elements, [network.value_bits[i] for i in inputs]),
     }
 
 
-def _mean(elements: np.ndarray, bits: list[int]) -> float:
-    return float((elements * bits).sum() / elements.sum()) if len(bits) else 32.0
+def _mean_bits(elements: np.ndarray, bits: list[int]) -> float:
+    """Mean over elements; that of floats where there are none."""
+    if not bits:
+        return float(FLOAT_BITS)
+    return float((elements * bits).sum() / elements.sum())

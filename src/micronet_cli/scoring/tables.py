@@ -1,20 +1,13 @@
-"""Sums of charges, and the texts that show them."""
+"""Sums of charges: by layer or block, by heading, and the difference between two rule sets."""
 
-import csv
-import io
 import re
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import asdict, dataclass
-from typing import TYPE_CHECKING
+from dataclasses import dataclass
 
 from micronet_cli.scoring.charges import MULTIPLY, Charge
 from micronet_cli.scoring.rules import Base
-from micronet_cli.tables import text_table
 from micronet_cli.trace.records import Stored
-
-if TYPE_CHECKING:
-    from micronet_cli.scoring.score_report import ScoreReport
 
 # blocks.1.0, stages.0.blocks.1, layer1.0, features.3: the numbered part of a layer's name.
 _BLOCK = re.compile(r"[^.]*\.\d+(?:\.(?:blocks?|layers?)\.\d+|\.\d+)*")
@@ -39,9 +32,13 @@ class Total:
     @classmethod
     def of(cls, charges: Sequence[Charge], base: Base) -> "Total":
         """The sums."""
-        names = ("storage_bits", "multiplications", "additions", "math_ops")
-        bits, multiplications, additions, math_ops = (float(sum(getattr(c, name) for c in charges)) for name in names)
-        return cls(bits, multiplications, additions, math_ops, base)
+        return cls(
+            storage_bits=float(sum(charge.storage_bits for charge in charges)),
+            multiplications=float(sum(charge.multiplications for charge in charges)),
+            additions=float(sum(charge.additions for charge in charges)),
+            math_ops=float(sum(charge.math_ops for charge in charges)),
+            base=base,
+        )
 
     @property
     def storage_params(self) -> float:
@@ -103,37 +100,53 @@ class WaterfallStep:
 def rows(
     charges: Sequence[Charge], base: Base, order: Iterable[str], per: str, weights: Iterable[Stored] = ()
 ) -> list[Row]:
-    """Rows ``per`` layer or block; the names in ``order`` come first, ``weights`` say how sparse each is."""
+    """What each layer or block costs; those that cost nothing are left out.
+
+    Args:
+        charges: of the whole network.
+        base: of the task.
+        order: names of layers that come first, in this order.
+        per: ``layer`` or ``block``.
+        weights: of all products, for the rows' sparsity.
+
+    Raises:
+        ValueError: ``per`` is something else.
+    """
     if per not in ("layer", "block"):
-        raise ValueError(f"per={per}: layer or block is wanted")
+        raise ValueError(f"per={per}: must be layer or block")
     name = block_of if per == "block" else str
     found = {name(layer): Row(name(layer)) for layer in order}
-    bits: dict[str, dict[str, None]] = defaultdict(dict)
-    for c in charges:
-        row = found.setdefault(name(c.layer), Row(name(c.layer)))
-        row.storage_params += c.storage_bits / 32
-        row.multiplications += c.multiplications
-        row.additions += c.additions
-        row.math_ops += c.math_ops
-        if c.part == MULTIPLY:
-            bits[row.layer][c.bits] = None
-        elif c.bits and not row.bits:
-            row.bits = c.bits
-    for layer, of_layer in _grouped(weights, name).items():
-        if layer in found:
-            found[layer].sparsity = 1 - sum(s.nonzeros for s in of_layer) / sum(s.elements for s in of_layer)
+    product_bits: dict[str, dict[str, None]] = defaultdict(dict)  # row -> its bits, each once, in order
+    for charge in charges:
+        row = found.setdefault(name(charge.layer), Row(name(charge.layer)))
+        row.storage_params += charge.storage_bits / 32
+        row.multiplications += charge.multiplications
+        row.additions += charge.additions
+        row.math_ops += charge.math_ops
+        if charge.part == MULTIPLY:
+            product_bits[row.layer][charge.bits] = None
+        elif charge.bits and not row.bits:
+            row.bits = charge.bits
+    sparsities = _sparsities(weights, name)
     score = Total.of(charges, base).score
     for row in found.values():
-        row.bits = " ".join(bits[row.layer]) or row.bits
+        row.sparsity = sparsities.get(row.layer)
+        row.bits = " ".join(product_bits[row.layer]) or row.bits
         row.score = row.storage_params / base.params + row.math_ops / base.ops
         row.share = row.score / score if score else 0.0
     return [row for row in found.values() if row.score]
 
 
-def _grouped(weights: Iterable[Stored], name: Callable[[str], str]) -> dict[str, list[Stored]]:
-    found: dict[str, list[Stored]] = defaultdict(list)
+def _sparsities(weights: Iterable[Stored], name: Callable[[str], str]) -> dict[str, float]:
+    """Zeros over elements of each row's weights."""
+    grouped: dict[str, list[Stored]] = defaultdict(list)
     for stored in weights:
-        found[name(stored.layer)].append(stored)
+        grouped[name(stored.layer)].append(stored)
+    found = {}
+    for row, members in grouped.items():
+        nonzeros = sum(stored.nonzeros for stored in members)
+        elements = sum(stored.elements for stored in members)
+        found[row] = 1 - nonzeros / elements
     return found
 
 
@@ -159,70 +172,8 @@ def waterfall(
     here: Sequence[Charge], here_base: Base, there: Sequence[Charge], there_base: Base
 ) -> list[WaterfallStep]:
     """One step a heading, largest effect first; the effects add up to the difference of the scores."""
-    ours, theirs = by_part(here, here_base), by_part(there, there_base)
-    steps = [
-        WaterfallStep(part, ours[part].score if part in ours else 0.0, theirs[part].score if part in theirs else 0.0)
-        for part in dict.fromkeys([*ours, *theirs])
-    ]
+    ours = {part: total.score for part, total in by_part(here, here_base).items()}
+    theirs = {part: total.score for part, total in by_part(there, there_base).items()}
+    parts = dict.fromkeys([*ours, *theirs])
+    steps = [WaterfallStep(part, ours.get(part, 0.0), theirs.get(part, 0.0)) for part in parts]
     return sorted(steps, key=lambda step: -abs(step.effect))
-
-
-def csv_text(table: Sequence[Row]) -> str:
-    """Comma-separated rows under a line of names."""
-    text = io.StringIO()
-    writer = csv.DictWriter(text, list(Row.__dataclass_fields__), lineterminator="\n")
-    writer.writeheader()
-    writer.writerows(asdict(row) for row in table)
-    return text.getvalue()
-
-
-def report_text(report: "ScoreReport", per: str) -> str:
-    """Everything that the terminal shows; see ``ScoreReport.table``."""
-    layers = [
-        {
-            per: row.layer,
-            "params": f"{row.storage_params:,.0f}",
-            "multiplies": f"{row.multiplications:,.0f}",
-            "additions": f"{row.additions:,.0f}",
-            "ops": f"{row.math_ops:,.0f}",
-            "bits": row.bits,
-            "share": f"{row.share:.1%}",
-        }
-        for row in report.rows(per)
-    ]
-    sums = {**report.parts(), "all": report.total, "dense float network": report.dense}
-    headings = [
-        {"heading": name, "params": f"{t.storage_params:,.0f}", "ops": f"{t.math_ops:,.0f}", "score": f"{t.score:.4f}"}
-        for name, t in sums.items()
-    ]
-    storage = _ratio(report.dense.storage_bits, report.total.storage_bits)
-    math = _ratio(report.dense.math_ops, report.total.math_ops)
-    ratios = f"dense over this: storage {storage}, operations {math}"
-    return "\n\n".join([text_table(layers), text_table(headings), ratios, *_waterfall_text(report)])
-
-
-def _ratio(dense: float, here: float) -> str:
-    return f"{dense / here:.2f}" if here else "-"
-
-
-def _waterfall_text(report: "ScoreReport") -> list[str]:
-    if report.compared is None:
-        return []
-    here, there = report.rules, report.compared.rules
-    lines = [
-        {
-            f"from {here.name} to {there.name}": step.part,
-            "effect": f"{step.effect:+.6f}",
-            here.name: f"{step.here:.6f}",
-            there.name: f"{step.there:.6f}",
-        }
-        for step in report.waterfall()
-    ]
-    both = (report.total.score, sum(step.there for step in report.waterfall()))
-    lines.append(dict(zip(lines[0], ("score", f"{both[1] - both[0]:+.6f}", *(f"{b:.6f}" for b in both)), strict=True)))
-    changed = [step.part for step in report.waterfall() if abs(step.effect) >= 5e-7]
-    notes = [
-        f"{part}: {here.name} {here.notes.get(part, 'none')}; {there.name} {there.notes.get(part, 'none')}"
-        for part in changed
-    ]
-    return [text_table(lines), "\n".join(notes)]

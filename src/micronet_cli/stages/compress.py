@@ -1,7 +1,9 @@
 """What the compressor groups of a config do to a network."""
 
+from collections.abc import Sequence
 from typing import Any
 
+from micronet_cli.compression.compressor import Compressor
 from micronet_cli.config import to_plain
 from micronet_cli.errors import UserError
 from micronet_cli.network import Network
@@ -11,7 +13,7 @@ COMPRESSORS = ("prune", "quantize")
 UNPACKED = "give init_from=<the run that it was exported from>"
 
 
-def attach_compressors(job: Job, network: Network) -> list[Any]:
+def attach_compressors(job: Job, network: Network) -> list[Compressor]:
     """Attach the config's compressors (prune, then quantise), note them in the network's history, return them.
 
     Raises:
@@ -40,11 +42,10 @@ def check_unpacked(network: Network, where: str) -> None:
         raise UserError(f"{where}: {str(network.packed)!r} is packed and stays as it is; {UNPACKED}")
 
 
-def rule_table(compressors: list[Any], network: Network) -> dict[str, dict[str, Any]]:
+def rule_table(compressors: Sequence[Compressor], network: Network) -> dict[str, dict[str, Any]]:
     """Layer -> the rules and targets that the compressors have for it."""
     rows: dict[str, dict[str, Any]] = {}
     for compressor in compressors:
-        table = getattr(compressor, "table", None)
-        for layer, columns in (table(network.model) if table else {}).items():
+        for layer, columns in compressor.table(network.model).items():
             rows[layer] = rows.get(layer, {}) | columns
     return rows

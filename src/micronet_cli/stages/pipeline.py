@@ -12,7 +12,8 @@ from micronet_cli.config import check_config, to_plain
 from micronet_cli.errors import UserError
 from micronet_cli.runs.directory import Run, write_bytes
 from micronet_cli.stages.compress import COMPRESSORS
-from micronet_cli.stages.job import Job, execute
+from micronet_cli.stages.execute import execute
+from micronet_cli.stages.job import Job
 from micronet_cli.tables import text_table
 
 log = logging.getLogger(__name__)

@@ -11,7 +11,7 @@ from tqdm import tqdm
 from tqdm.contrib.logging import logging_redirect_tqdm
 
 from micronet_cli import distributed
-from micronet_cli.compression.quantization.post_training import HISTORY, PostTraining, PostTrainingPass
+from micronet_cli.compression.quantization.post_training import HISTORY, PostTraining, PostTrainingQuantization
 from micronet_cli.errors import UserError
 from micronet_cli.network import Network
 from micronet_cli.stages.compress import attach_compressors, rule_table
@@ -78,7 +78,9 @@ def calibration_batches(job: Job, network: Network, device: torch.device) -> lis
     return batches
 
 
-def refine(job: Job, settings: PostTraining, sweep: PostTrainingPass, network: Network, batches: list[Tensor]) -> None:
+def refine(
+    job: Job, settings: PostTraining, sweep: PostTrainingQuantization, network: Network, batches: list[Tensor]
+) -> None:
     """Round and correct layer after layer, with the time that is left."""
     names, left_out = sweep.layers(network.model)
     if left_out:

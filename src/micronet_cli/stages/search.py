@@ -14,10 +14,13 @@ from omegaconf.errors import OmegaConfBaseException
 from micronet_cli import distributed
 from micronet_cli.config import build, check_config
 from micronet_cli.errors import UserError
-from micronet_cli.explore.search import Plain, Proposal, Search, Study, load_optuna
+from micronet_cli.explore.search import Plain, Search
+from micronet_cli.explore.study import Proposal, Study, load_optuna
 from micronet_cli.overrides import as_override, explain, free_key
 from micronet_cli.runs.outcomes import Outcome, raise_for_failed, table, write_summary
-from micronet_cli.stages.job import Job, execute_missing, inherited
+from micronet_cli.stages.execute import execute_missing
+from micronet_cli.stages.inherit import inherited
+from micronet_cli.stages.job import Job
 from micronet_cli.stages.node import stage_module
 
 log = logging.getLogger(__name__)

@@ -43,7 +43,9 @@ def run(job: Job) -> dict[str, Any]:
     try:
         removal = find_dead_channels(network.model, network.spec.size, job.config.stage.multiple)
     except ImportError:
-        raise UserError("stage=shrink: wants torch-pruning; install the extra `structured`") from None
+        raise UserError("stage=shrink: needs torch-pruning; install the extra `structured`") from None
+    except ValueError as error:
+        raise UserError(f"stage=shrink: {error}") from None
     if removal.outputs:
         removal.attach(network.model)
         target = f"{type(removal).__module__}.{type(removal).__qualname__}"

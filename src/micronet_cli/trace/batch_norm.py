@@ -1,95 +1,105 @@
-"""BatchNorm folded into the layer before it (Jacob et al., arXiv 1712.05877, section 3.2)."""
+"""Which BatchNorms fold into the product before them: the packer, the folder and the scorer all ask here."""
 
-from collections import Counter
-from collections.abc import Iterator, Sequence
-from typing import Any
+from collections import defaultdict
+from collections.abc import Sequence
 
-import torch
-from torch import Tensor, nn
-from torch.utils.hooks import RemovableHandle
+from torch import nn
 
-from micronet_cli.layers.effective_weight import original_weight
-from micronet_cli.layers.plain_product import runs_linear
-from micronet_cli.layers.rules import compressible_layers, shared_parameters
-from micronet_cli.torch_internals import BatchNorm, memory_of, tree_leaves
-from micronet_cli.trace.execution import Execution
+from micronet_cli.torch_internals import BatchNorm
+from micronet_cli.trace.channels import RELAYS, Channels, Readers, through
+from micronet_cli.trace.kinds import BATCH_NORMS
+from micronet_cli.trace.observe import observe
+from micronet_cli.trace.own_weights import own_weights, weight_uses
+from micronet_cli.trace.records import TracedNetwork
+
+NORM_CHANNELS = 1  # the dimension that BatchNorm takes for the channels
+
+
+def normalised_products(network: TracedNetwork) -> dict[int, int]:
+    """Product with a weight -> the BatchNorm that alone reads it, channel by channel; both as indices of operations."""
+    readers = Readers(network)
+    found = {}
+    for index, op in enumerate(network.ops):
+        if op.dot is not None and op.dot.weight is not None:
+            norm = _norm_behind(network, readers, index)
+            if norm is not None:
+                found[index] = norm
+    return found
+
+
+def _norm_behind(network: TracedNetwork, readers: Readers, product: int) -> int | None:
+    op = network.ops[product]
+    assert op.dot is not None
+    channels: Channels = through(network, op, op.dot.channel_dim)
+    while True:
+        index = readers.sole(channels.value)
+        if index is None:
+            return None
+        reader = network.ops[index]
+        dim = channels.dim_in(reader.reads[0])
+        if dim is None:
+            return None
+        if reader.kind in BATCH_NORMS:
+            return index if dim == NORM_CHANNELS else None
+        if reader.kind not in RELAYS:
+            return None
+        channels = through(network, reader, dim)
+
+
+def folding_norms(network: TracedNetwork) -> dict[int, int]:
+    """BatchNorm -> the product whose weight takes its gain and whose bias takes its shift, as indices of operations.
+
+    One folds where it alone reads the product, channel by channel, every time that either is executed, and where
+    the weight is stored as it is used: a standardised weight would standardise the gain away, and one that another
+    operation reads too would change there.
+    """
+    product_of = {norm: product for product, norm in normalised_products(network).items()}
+    uses = weight_uses(network)
+    found: dict[int, int] = {}
+    for executions in _executions_of_norms(network):
+        products = [product_of[norm] for norm in executions if norm in product_of]
+        weight = _only_weight(network, products)
+        if len(products) < len(executions) or weight is None or network.stored[weight].derived:
+            continue
+        if sorted(uses[weight]) == sorted(products):
+            found.update(zip(executions, products, strict=True))
+    return found
+
+
+def _executions_of_norms(network: TracedNetwork) -> list[list[int]]:
+    """For every BatchNorm, told apart by its vectors, the operations that execute it."""
+    executions: defaultdict[tuple[int, ...], list[int]] = defaultdict(list)
+    for index, op in enumerate(network.ops):
+        if op.kind in BATCH_NORMS:
+            executions[op.parameters].append(index)
+    return list(executions.values())
+
+
+def _only_weight(network: TracedNetwork, products: list[int]) -> int | None:
+    """The one stored weight that all of these products read; None where they read several or none."""
+    weights = set()
+    for product in products:
+        dot = network.ops[product].dot
+        weights.add(None if dot is None else dot.weight)
+    return weights.pop() if len(weights) == 1 else None
 
 
 def batch_norm_pairs(model: nn.Module, input_shape: Sequence[int]) -> dict[str, str]:
     """BatchNorm -> the convolution or linear layer it folds into, by name, in the executed order.
 
-    One folds where its input is a layer's output that nothing else reads, unquantised, both are executed once, and the
-    layer is a plain product with a weight of its own. The network is run on one image of zeros to see that; it is left
-    as it was.
+    Of the BatchNorms that fold (``folding_norms``) those are named whose layer is a plain product that can be written
+    anew (``own_weights``). The network is left as it was.
 
     Args:
         model: any network.
         input_shape: (channels, height, width).
     """
-    with _Execution(model) as seen:
-        parameter = next(model.parameters())
-        model(torch.zeros(1, *input_shape, device=parameter.device, dtype=parameter.dtype))
-    shared = shared_parameters(model)
-
-    def fits(layer: nn.Module, norm: nn.Module) -> bool:
-        weight = original_weight(layer)
-        return runs_linear(layer) and weight not in shared and len(weight) == norm.num_features
-
-    return {
-        norm: layer
-        for norm, made in seen.inputs.items()
-        if (layer := seen.layers.get(made))
-        and seen.calls[norm] == seen.calls[layer] == seen.reads[made] == 1
-        and fits(model.get_submodule(layer), model.get_submodule(norm))
-    }
-
-
-class _Execution(Execution):
-    """One pass in evaluation mode: which layer made a tensor, which BatchNorm takes it, how often it is read.
-
-    Attributes:
-        layers: memory -> name of the layer whose unquantised output lives there.
-        inputs: BatchNorm -> memory of its input.
-        calls: module -> how often it was executed.
-        reads: memory -> how many operators read it.
-    """
-
-    def __init__(self, model: nn.Module) -> None:
-        super().__init__(model)
-        self.layers: dict[int, str] = {}
-        self.inputs: dict[str, int] = {}
-        self.calls: Counter[str] = Counter()
-        self.reads: Counter[int] = Counter()
-        self._alive: list[Tensor] = []  # memory is told apart by address: none may be freed meanwhile
-
-    def __torch_dispatch__(self, func: Any, types: Any, args: tuple = (), kwargs: dict | None = None) -> Any:
-        """Run an operator and count what it reads; a view reads nothing."""
-        if not func.is_view:
-            self.reads.update({memory_of(leaf) for leaf in tree_leaves((args, kwargs)) if isinstance(leaf, Tensor)})
-        result = func(*args, **kwargs or {})
-        self._alive += [leaf for leaf in tree_leaves(result) if isinstance(leaf, Tensor)]
-        return result
-
-    def hooks(self) -> Iterator[RemovableHandle]:
-        """Watch layers and BatchNorms."""
-        for name, layer in compressible_layers(self.model).items():
-            yield layer.register_forward_hook(self._made(name))
-        for name, module in self.model.named_modules():
-            if isinstance(module, BatchNorm) and module.running_mean is not None:
-                yield module.register_forward_pre_hook(self._taken(name))
-
-    def _made(self, name: str) -> Any:
-        def hook(layer: nn.Module, inputs: tuple, output: Tensor) -> None:
-            self.calls[name] += 1
-            if getattr(layer, "output_fake_quantize", None) is None:
-                self.layers[memory_of(output)] = name
-                self.reads[memory_of(output)] = 0  # what the layer itself did does not count
-
-        return hook
-
-    def _taken(self, name: str) -> Any:
-        def hook(norm: nn.Module, inputs: tuple) -> None:
-            self.calls[name] += 1
-            self.inputs[name] = memory_of(inputs[0])
-
-        return hook
+    network = observe(model, input_shape)
+    layers = own_weights(network, model)
+    pairs = {}
+    for norm, product in sorted(folding_norms(network).items()):
+        norm_name = network.ops[norm].layer
+        layer_name = network.ops[product].layer
+        if layer_name in layers and isinstance(model.get_submodule(norm_name), BatchNorm):
+            pairs[norm_name] = layer_name
+    return pairs

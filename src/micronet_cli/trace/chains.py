@@ -1,21 +1,37 @@
 """What follows each layer of a network: its BatchNorm, its activation function, the next layer."""
 
-from collections import Counter, defaultdict
-from collections.abc import Callable, Iterator, Sequence
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.utils.hooks import RemovableHandle
 
-from micronet_cli.layers.rules import compressible_layers
-from micronet_cli.torch_internals import BatchNorm, memory_of, operator_name, tree_leaves, writes_to_inputs
-from micronet_cli.trace.execution import Execution
+from micronet_cli.layers.rules import compressible_layers, shared_parameters
+from micronet_cli.torch_internals import BatchNorm
+from micronet_cli.trace.batch_norm import NORM_CHANNELS
+from micronet_cli.trace.channels import RELAYS, Channels, Readers, through
+from micronet_cli.trace.kinds import BATCH_NORMS
+from micronet_cli.trace.observe import observe
+from micronet_cli.trace.own_weights import own_weights
+from micronet_cli.trace.records import Call, Op, TracedNetwork
 
-POINTWISE = frozenset(
-    {"relu", "leaky_relu", "hardtanh", "silu", "gelu", "sigmoid", "hardswish", "hardsigmoid", "tanh", "elu", "mish"}
-)
+# Activation functions, as they are recorded -> their operators.
+FUNCTIONS = {
+    "relu": "relu",
+    "leaky_relu": "leaky_relu",
+    "hardtanh": "hardtanh",
+    "silu": "silu",
+    "gelu": "gelu",
+    "gelu_tanh": "gelu",
+    "sigmoid": "sigmoid",
+    "hardswish": "hardswish",
+    "hardsigmoid": "hardsigmoid",
+    "tanh": "tanh",
+    "elu": "elu",
+    "mish": "mish",
+}
 HOMOGENEOUS = frozenset({"relu", "leaky_relu"})  # f(s x) = s f(x) for s > 0
 POOLS = frozenset({"max_pool2d_with_indices", "avg_pool2d", "_adaptive_avg_pool2d", "adaptive_max_pool2d"})
 
@@ -30,6 +46,8 @@ class Chain:
         activation: the function that follows, ``y -> f(y)``, or None.
         function: its operator's name.
         after: name of the layer that reads the result channel by channel, through nothing but pooling, or None.
+        scalable: whether what makes a channel, the BatchNorm's weight or else the layer's, can be multiplied by s > 0
+            to multiply the channel by it, and the weight that reads the channel divided by it.
     """
 
     layer: str
@@ -37,182 +55,161 @@ class Chain:
     activation: Callable[[Tensor], Tensor] | None = None
     function: str | None = None
     after: str | None = None
+    scalable: bool = False
 
     @property
     def equalizable(self) -> bool:
         """Whether a channel may be scaled on its way to the layer after."""
-        return self.after is not None and (self.function is None or self.function in HOMOGENEOUS)
+        homogeneous = self.function is None or self.function in HOMOGENEOUS
+        return self.after is not None and homogeneous and self.scalable
 
 
-@torch.no_grad()
+@dataclass(frozen=True)
+class Activation:
+    """An activation function with its other arguments, out of place."""
+
+    operator: str
+    arguments: tuple[Any, ...]
+    options: Mapping[str, Any]
+
+    def __call__(self, x: Tensor) -> Tensor:
+        """Shape unchanged."""
+        return getattr(torch.ops.aten, self.operator)(x, *self.arguments, **self.options)
+
+
 def chains(model: nn.Module, input_shape: Sequence[int]) -> dict[str, Chain]:
     """Layer -> its chain, for every layer that is executed exactly once, in the executed order.
 
-    The network is run on one image of zeros; it is left as it was.
+    The network is left as it was.
 
     Args:
         model: a network without quantisers of activations.
         input_shape: (channels, height, width).
     """
-    parameter = next(model.parameters())
-    with _Execution(model) as seen:
-        output = model(torch.zeros(1, *input_shape, device=parameter.device, dtype=parameter.dtype))
-    seen.read(output)
-    return {name: seen.follow(name) for name, times in seen.calls.items() if times == 1 and name in seen.made}
+    follower = _Follower(model, observe(model, input_shape))
+    found = {}
+    for call in follower.layer_calls:
+        if follower.runs_once(call.module):
+            found[call.module] = follower.chain(call)
+    return found
 
 
-@dataclass(frozen=True)
-class _Op:
-    """One executed operator: its name, its BatchNorm if it is one, how to run it, what it reads and makes.
+class _Follower:
+    """Follows the channels of a layer's output from reader to reader."""
 
-    ``made`` is the number of the result.
-    """
+    def __init__(self, model: nn.Module, network: TracedNetwork) -> None:
+        self.model = model
+        self.network = network
+        self.readers = Readers(network)
+        layers = compressible_layers(model)
+        self.layer_calls = [call for call in network.calls if call.module in layers and len(call.outputs) == 1]
+        self._executions = Counter(call.module for call in network.calls)
+        self._own_weights = own_weights(network, model)
+        self._shared = shared_parameters(model)
 
-    kind: str
-    norm: str | None
-    call: Callable[[Tensor], Tensor]
-    source: Tensor
-    result: Tensor
-    made: int
+    def runs_once(self, name: str) -> bool:
+        """Whether a module is executed exactly once."""
+        return self._executions[name] == 1
 
-
-class _Execution(Execution):
-    """One pass in evaluation mode: values, who made them, who reads them.
-
-    Attributes:
-        calls: layer or BatchNorm -> how often it was executed.
-        made: layer -> number of the value that it made.
-    """
-
-    def __init__(self, model: nn.Module) -> None:
-        super().__init__(model)
-        self.calls: Counter[str] = Counter()
-        self.made: dict[str, int] = {}
-        self._values: dict[int, int] = {}  # id of a tensor -> its value
-        self._alive: list[Tensor] = []  # tensors are told apart by id: none may be freed meanwhile
-        self._sharing: defaultdict[int, list[int]] = defaultdict(list)  # memory -> ids
-        self._readers: defaultdict[int, list[Any]] = defaultdict(list)
-        self._layer: str | None = None
-        self._norm: str | None = None
-
-    def follow(self, name: str) -> Chain:
-        """The chain of a layer."""
-        chain, value, pooled = Chain(name), self.made[name], False
-        layer = self.model.get_submodule(name)
-        while len(readers := self._readers[value]) == 1 and isinstance(reader := readers[0], _Op):
-            plain = not pooled and chain.function is None
-            if reader.norm is not None and plain and chain.norm is None and self._fits(reader, layer):
-                chain.norm = reader.norm
-            elif reader.kind in POINTWISE and plain:
-                chain.function, chain.activation = reader.kind, reader.call
-            elif not isinstance(layer, nn.Linear) and _keeps_channels(reader):
-                pooled = True
-            else:
+    def chain(self, call: Call) -> Chain:
+        """The chain of the layer that was called."""
+        chain = Chain(call.module)
+        made = call.outputs[0]
+        dim = self._channel_dim(call.module, len(made.layout.shape))
+        channels = Channels(made.value, made.layout, dim)
+        pooled = False
+        while True:
+            index = self.readers.sole(channels.value)
+            if index is None or self._layer_at(index) is not None:
+                break
+            op = self.network.ops[index]
+            read_dim = channels.dim_in(op.reads[0])
+            if read_dim is None:
                 return chain
-            value = reader.made
-        if len(readers) == 1 and isinstance(readers[0], str) and self._reads_channels(readers[0], layer, value):
-            chain.after = readers[0]
+            behind: Channels | None = through(self.network, op, read_dim)
+            # Behind a pool, a norm or a function is no longer the layer's own.
+            taken = not pooled and self._take(op, read_dim, chain)
+            if not taken and op.kind not in RELAYS:
+                pooled = True
+                behind = self._behind_pool(op, read_dim)
+            if behind is None:
+                return chain
+            channels = behind
+        chain.after = self._layer_after(channels)
+        chain.scalable = self._scalable(chain)
         return chain
 
-    def _fits(self, op: "_Op", layer: nn.Module) -> bool:
-        """Whether a BatchNorm, executed once, has the layer's outputs for channels."""
-        return self.calls[op.norm or ""] == 1 and (not isinstance(layer, nn.Linear) or op.source.dim() == 2)
-
-    def _reads_channels(self, name: str, layer: nn.Module, value: int) -> bool:
-        """Whether a layer, executed once, reads the channels of ``layer`` as its own inputs."""
-        reader = self.model.get_submodule(name)
-        if isinstance(reader, nn.Linear) and not isinstance(layer, nn.Linear) and self._alive[value].dim() != 2:
+    def _take(self, op: Op, dim: int, chain: Chain) -> bool:
+        """Add a BatchNorm or an activation function to the chain; whether it is one that the chain can take."""
+        if chain.function is not None:
             return False
-        return self.calls[name] == 1 and reader.weight.shape[1] * getattr(reader, "groups", 1) == len(layer.weight)
+        if op.kind in FUNCTIONS:
+            chain.function = FUNCTIONS[op.kind]
+            chain.activation = Activation(chain.function, op.arguments, op.options)
+            return True
+        if op.kind in BATCH_NORMS and chain.norm is None and self._fits(op, dim):
+            chain.norm = op.layer
+            return True
+        return False
 
-    def read(self, tree: Any) -> None:
-        """Something outside reads these values."""
-        for leaf in tree_leaves(tree):
-            if isinstance(leaf, Tensor) and id(leaf) in self._values:
-                self._readers[self._values[id(leaf)]].append(None)
+    def _channel_dim(self, layer: str, dims: int) -> int:
+        return dims - 1 if isinstance(self.model.get_submodule(layer), nn.Linear) else 1
 
-    def __torch_dispatch__(self, func: Any, types: Any, args: tuple = (), kwargs: dict | None = None) -> Any:
-        """Run an operator and note what it reads and makes; inside a layer only the whole counts."""
-        kwargs = kwargs or {}
-        read = [leaf for leaf in tree_leaves((args, kwargs)) if isinstance(leaf, Tensor) and id(leaf) in self._values]
-        result = func(*args, **kwargs)
-        if self._layer is not None or not read:
-            return result
-        outputs = [leaf for leaf in tree_leaves(result) if isinstance(leaf, Tensor)]
-        sources = dict.fromkeys(self._values[id(leaf)] for leaf in read)
-        if writes_to_inputs(func):
-            # Other views of the memory see the change: no chain may go through them.
-            for other in self._sharing[memory_of(read[0])]:
-                if (value := self._values[other]) not in sources:
-                    self._readers[value].append(None)
-        kind = operator_name(func).rstrip("_")
-        shapes = [leaf.detach() for leaf in (read[0], *outputs[:1])]
-        makes = [self._new_value(out) for out in outputs]
-        unary = len(sources) == 1 and makes
-        norm = None
-        if "batch_norm" in kind:
-            norm, self._norm = self._norm, None
-        op = _Op(kind, norm, _Call(kind, args[1:], kwargs), shapes[0], shapes[-1], makes[0]) if unary else None
-        for value in sources:
-            self._readers[value].append(op)
-        return result
+    def _fits(self, op: Op, dim: int) -> bool:
+        """Whether a BatchNorm, a module of its own executed once, takes the channels for its own."""
+        norm = self.model.get_submodule(op.layer)
+        if dim != NORM_CHANNELS or not isinstance(norm, BatchNorm):
+            return False
+        has_own_parameters = self._shared.isdisjoint(norm.parameters(recurse=False))
+        return has_own_parameters and self.runs_once(op.layer)
 
-    def _new_value(self, tensor: Tensor) -> int:
-        self._values[id(tensor)] = number = len(self._alive)
-        self._alive.append(tensor)
-        self._sharing[memory_of(tensor)].append(id(tensor))
-        return number
+    def _behind_pool(self, op: Op, dim: int) -> Channels | None:
+        """The channels behind an operation that maps each on its own, and c x to c f(x); None behind any other."""
+        read = op.reads[0].layout.shape
+        if op.kind in POOLS and dim == 1 and len(read) == 4:
+            return through(self.network, op, dim)
+        if op.kind != "mean" or not op.arguments or not op.arguments[0]:
+            return None
+        averaged = {number % len(read) for number in op.arguments[0]}
+        if averaged & {0, dim}:
+            return None
+        keepdim = len(op.arguments) > 1 and op.arguments[1]
+        if keepdim:
+            return through(self.network, op, dim)
+        gone_before = [number for number in averaged if number < dim]
+        return through(self.network, op, dim - len(gone_before))
 
-    def hooks(self) -> Iterator[RemovableHandle]:
-        """Watch layers and BatchNorms."""
-        for name, layer in compressible_layers(self.model).items():
-            yield layer.register_forward_pre_hook(self._enter(name))
-            yield layer.register_forward_hook(self._leave(name))
-        for name, module in self.model.named_modules():
-            if isinstance(module, BatchNorm) and module.running_mean is not None:
-                yield module.register_forward_pre_hook(self._normalise(name))
+    def _layer_at(self, index: int) -> Call | None:
+        """The call of a layer that executed an operation."""
+        for call in self.layer_calls:
+            if call.first <= index < call.end:
+                return call
+        return None
 
-    def _enter(self, name: str) -> Any:
-        def hook(layer: nn.Module, inputs: tuple) -> None:
-            self._layer = name
-            for leaf in inputs:
-                if isinstance(leaf, Tensor) and id(leaf) in self._values:
-                    self._readers[self._values[id(leaf)]].append(name)
+    def _layer_after(self, channels: Channels) -> str | None:
+        """The layer, executed once, that alone reads the channels, as its own inputs."""
+        call = self._only_call(channels.value)
+        if call is None or not self.runs_once(call.module):
+            return None
+        if len(call.inputs) != 1 or call.inputs[0].value != channels.value:
+            return None
+        read = call.inputs[0]
+        layer = self.model.get_submodule(call.module)
+        inputs = layer.weight.shape[1] * getattr(layer, "groups", 1)
+        input_dim = self._channel_dim(call.module, len(read.layout.shape))
+        fits = channels.dim_in(read) == input_dim and channels.count == inputs
+        return call.module if fits else None
 
-        return hook
+    def _only_call(self, value: int) -> Call | None:
+        """The call of a layer that executed everything that reads the value."""
+        calls = [self._layer_at(index) for index in self.readers.all(value) or []]
+        if not calls or any(call is not calls[0] for call in calls):
+            return None
+        return calls[0]
 
-    def _leave(self, name: str) -> Any:
-        def hook(layer: nn.Module, inputs: tuple, output: Tensor) -> None:
-            self._layer = None
-            self.calls[name] += 1
-            self.made[name] = self._new_value(output)
-
-        return hook
-
-    def _normalise(self, name: str) -> Any:
-        def hook(norm: nn.Module, inputs: tuple) -> None:
-            self.calls[name] += 1
-            self._norm = name
-
-        return hook
-
-
-@dataclass(frozen=True)
-class _Call:
-    """A unary operator with its other arguments, out of place."""
-
-    kind: str
-    arguments: tuple
-    options: dict
-
-    def __call__(self, x: Tensor) -> Tensor:
-        return getattr(torch.ops.aten, self.kind)(x, *self.arguments, **self.options)
-
-
-def _keeps_channels(op: _Op) -> bool:
-    """Whether an operator maps channels (dimension 1) one by one, and c x to c f(x)."""
-    if op.kind in POOLS:
-        return True
-    if op.kind == "mean" and isinstance(op.call, _Call) and op.call.arguments and op.call.arguments[0]:
-        return not {dim % op.source.dim() for dim in op.call.arguments[0]} & {0, 1}
-    return op.kind in ("view", "_unsafe_view", "reshape", "squeeze") and op.result.shape == op.source.shape[:2]
+    def _scalable(self, chain: Chain) -> bool:
+        if chain.after not in self._own_weights:
+            return False
+        if chain.norm is None:
+            return chain.layer in self._own_weights
+        return bool(self.model.get_submodule(chain.norm).affine)

@@ -1,50 +1,61 @@
-"""One pass of a network in evaluation mode, watched operator by operator and module by module."""
+"""How the modules of a network are executed: which of them, and who writes over what another one gave."""
 
-from collections.abc import Iterator
-from contextlib import contextmanager
-from typing import Any
+from collections import defaultdict
+from dataclasses import dataclass
 
-import torch
-from torch import nn
-from torch.utils.hooks import RemovableHandle
+from micronet_cli.trace.records import TracedNetwork
 
-from micronet_cli.torch_internals import TorchDispatchMode
+CallKey = tuple[str, int]  # a module's name, and which of its calls: 0 for the first
 
 
-class Execution(TorchDispatchMode):
-    """A dispatch mode with hooks on modules; inside the block gradients are off and the network evaluates.
+@dataclass(frozen=True)
+class Execution:
+    """What has to be known to run a part of a network again with remembered outputs.
 
-    Args:
-        model: left as it was.
+    Attributes:
+        modules: names of the modules that are called.
+        overwritten: calls whose output is written to later, in place.
+        writers: names of modules that write to memory they did not make, their inputs for one.
+        output_bytes: memory that the outputs of all calls take, for one image.
     """
 
-    def __init__(self, model: nn.Module) -> None:
-        super().__init__()
-        self.model = model
+    modules: frozenset[str]
+    overwritten: frozenset[CallKey]
+    writers: frozenset[str]
+    output_bytes: int
 
-    def hooks(self) -> Iterator[RemovableHandle]:
-        """Register the hooks that watch the modules."""
-        raise NotImplementedError
+    @classmethod
+    def of(cls, network: TracedNetwork) -> "Execution":
+        """Read it from what was observed."""
+        last_write, first_write = _writes(network)
+        overwritten = set()
+        writers = set()
+        sizes: dict[int, int] = {}
+        counts: defaultdict[str, int] = defaultdict(int)
+        for call in network.calls:
+            key = (call.module, counts[call.module])
+            counts[call.module] += 1
+            for read in call.outputs:
+                value = network.values[read.value]
+                sizes[value.buffer] = max(sizes.get(value.buffer, 0), value.elements * value.float_bits // 8)
+                if last_write.get(value.buffer, -1) >= call.end:
+                    overwritten.add(key)
+            for op in network.ops[call.first : call.end]:
+                buffers = [network.values[made].buffer for made in op.outputs]
+                if any(first_write.get(buffer, -1) < call.first for buffer in buffers):
+                    writers.add(call.module)
+        return cls(frozenset(counts), frozenset(overwritten), frozenset(writers), sum(sizes.values()))
 
-    def __enter__(self) -> "Execution":
-        self._context = self._watched()
-        self._context.__enter__()
-        return super().__enter__()
 
-    def __exit__(self, *error: Any) -> None:
-        super().__exit__(*error)
-        self._context.__exit__(*error)
-
-    @contextmanager
-    def _watched(self) -> Iterator[None]:
-        modes = {module: module.training for module in self.model.modules()}
-        handles = list(self.hooks())
-        try:
-            with torch.no_grad():
-                self.model.eval()
-                yield
-        finally:
-            for handle in handles:
-                handle.remove()
-            for module, training in modes.items():
-                module.training = training
+def _writes(network: TracedNetwork) -> tuple[dict[int, int], dict[int, int]]:
+    """Buffer -> the last and the first operation that writes to it; the network's input has no first."""
+    last: dict[int, int] = {}
+    first: dict[int, int] = {}
+    for index, op in enumerate(network.ops):
+        for made in op.outputs:
+            buffer = network.values[made].buffer
+            last[buffer] = index
+            first.setdefault(buffer, index)
+    for value in network.values[:1]:
+        first[value.buffer] = -1
+    return last, first

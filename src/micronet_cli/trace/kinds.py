@@ -46,9 +46,12 @@ def kind_of(func: Any, args: tuple, kwargs: dict) -> str:
         return "instance_norm"
     if name == "gelu" and kwargs.get("approximate") == "tanh":
         return "gelu_tanh"
-    if name in ("clamp", "clamp_") and sum(bound is not None for bound in (*args[1:], *kwargs.values())) == 1:
-        return "clamp_min"
-    return name if name == "copy_" or name.startswith("__") else name.rstrip("_")
+    if name in ("clamp", "clamp_"):
+        bounds = [bound for bound in (*args[1:], *kwargs.values()) if bound is not None]
+        return "clamp_min" if len(bounds) == 1 else "clamp"
+    if name == "copy_" or name.startswith("__"):
+        return name
+    return name.rstrip("_")
 
 
 def keeps_bits(kind: str, args: tuple) -> bool:

@@ -1,5 +1,6 @@
 """What a layer reads at some positions of some images: rows of its sums of products."""
 
+import math
 from collections.abc import Iterable, Sequence
 from contextlib import suppress
 
@@ -47,7 +48,10 @@ def input_rows(
 
 def product(rows: Tensor, weight: Tensor) -> Tensor:
     """``[groups, n, d], [C_out, ...] -> [n, C_out]``: the layer's output at these rows, without bias."""
-    return (rows @ weight.flatten(1).unflatten(0, (len(rows), -1)).transpose(1, 2)).transpose(0, 1).flatten(1)
+    groups = len(rows)
+    by_group = weight.flatten(1).unflatten(0, (groups, -1))  # [groups, C_out / groups, d]
+    sums = rows @ by_group.transpose(1, 2)  # [groups, n, C_out / groups]
+    return sums.transpose(0, 1).flatten(1)
 
 
 def _input_of(model: nn.Module, name: str, images: Tensor) -> Tensor:
@@ -68,7 +72,7 @@ def _input_of(model: nn.Module, name: str, images: Tensor) -> Tensor:
 
 def _draw(layer: nn.Module, x: Tensor, count: int, generator: torch.Generator) -> Tensor:
     """Numbers of output positions, int64 ``[N, P]``."""
-    total = int(torch.tensor(_output_size(layer, x)).prod())
+    total = math.prod(_output_size(layer, x))
     if total <= count:
         return torch.arange(total, device=x.device).expand(len(x), -1)
     return torch.randint(total, (len(x), count), generator=generator).to(x.device)
@@ -78,20 +82,29 @@ def _output_size(layer: nn.Module, x: Tensor) -> tuple[int, ...]:
     if not isinstance(layer, nn.Conv2d):
         return tuple(x.shape[1:-1])
     left, right, top, bottom = reversed_padding(layer)
-    sizes = (x.shape[2] + top + bottom, x.shape[3] + left + right)
-    return tuple(
-        (size - dilation * (kernel - 1) - 1) // stride + 1
-        for size, kernel, dilation, stride in zip(sizes, layer.kernel_size, layer.dilation, layer.stride, strict=True)
-    )
+    padded = (x.shape[2] + top + bottom, x.shape[3] + left + right)
+    sizes = []
+    for dim, size in enumerate(padded):
+        reach = layer.dilation[dim] * (layer.kernel_size[dim] - 1)
+        sizes.append((size - reach - 1) // layer.stride[dim] + 1)
+    return tuple(sizes)
 
 
 def _rows(layer: nn.Module, x: Tensor, positions: Tensor) -> Tensor:
     if not isinstance(layer, nn.Conv2d):
-        flat = x.reshape(len(x), -1, x.shape[-1])
-        return flat[torch.arange(len(x), device=x.device)[:, None], positions].reshape(1, -1, x.shape[-1])
-    width = _output_size(layer, x)[1]
+        features = x.shape[-1]
+        flat = x.reshape(len(x), -1, features)
+        image = torch.arange(len(x), device=x.device)[:, None]
+        return flat[image, positions].reshape(1, -1, features)
+    _, width = _output_size(layer, x)
     patches = sampled_patches(
-        x, layer.kernel_size, layer.stride, layer.dilation, reversed_padding(layer),
-        positions // width, positions % width,
-    )  # fmt: skip
-    return patches.unflatten(1, (layer.groups, -1)).transpose(0, 1).flatten(2)
+        x,
+        layer.kernel_size,
+        layer.stride,
+        layer.dilation,
+        reversed_padding(layer),
+        positions // width,
+        positions % width,
+    )
+    by_group = patches.unflatten(1, (layer.groups, -1))
+    return by_group.transpose(0, 1).flatten(2)

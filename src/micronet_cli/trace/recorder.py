@@ -5,25 +5,27 @@ alone is computed for real and is free, as it happens before inference; the effe
 therefore the one that is recorded.
 """
 
-from collections.abc import Iterable
 from dataclasses import replace
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from micronet_cli.torch_internals import TorchDispatchMode, memory_of
+from micronet_cli.torch_internals import TorchDispatchMode
 from micronet_cli.trace.kinds import FACTORIES, MOVES, PRODUCTS, keeps_bits, kind_of, program_constant, reduction
+from micronet_cli.trace.known_tensors import KnownTensors, layout_of, tensors_in
+from micronet_cli.trace.layouts import Read
 from micronet_cli.trace.products import Shape, product_shape
-from micronet_cli.trace.records import FLOAT_BITS, Dot, Op, Stored, Value
+from micronet_cli.trace.records import Dot, Op, Stored
 from micronet_cli.trace.shuffles import ShuffleWatch
 
 
 class Recorder(TorchDispatchMode):
-    """Operations, values and stored tensors of one forward pass.
+    """Operations of one forward pass, and what is known about its tensors.
 
     Attributes:
-        sources: per stored tensor, the tensor itself, None for one that a rule makes up.
+        ops: what was executed, in order.
+        known: values and stored tensors.
         products: per operation index, the product's shape with its tensors.
         quantized_shapes: quantiser -> shape of what it quantised.
         stack: qualified names of the modules being executed, innermost last.
@@ -34,202 +36,197 @@ class Recorder(TorchDispatchMode):
     def __init__(self) -> None:
         super().__init__()
         self.ops: list[Op] = []
-        self.values: list[Value] = []
-        self.stored: list[Stored] = []
-        self.sources: list[Tensor | None] = []
+        self.known = KnownTensors()
         self.products: dict[int, Shape] = {}
         self.quantized_shapes: dict[str, torch.Size] = {}
         self.stack: list[str] = [""]
         self.inside = 0
         self.free_multiplications = 0
-        self._activations: dict[int, int] = {}
-        self._roots: dict[int, int] = {}
-        self._alive: list[Any] = []  # storages are told apart by address: none may be freed while recording
         self._shuffles = ShuffleWatch()
 
-    # What is known about a tensor, by the memory it lives in.
-
-    def activation(self, tensor: Tensor) -> int | None:
-        """Index of the value that the tensor is a view of, None for a constant."""
-        return self._activations.get(memory_of(tensor))
-
-    def root(self, tensor: Tensor) -> int | None:
-        """Index of the stored tensor behind a constant, None where nothing is stored for it."""
-        return self._roots.get(memory_of(tensor))
-
-    def add_input(self, tensor: Tensor) -> None:
-        """Make the tensor an activation."""
-        self._new_value(tensor, None)
-
-    def add_stored(self, tensor: Tensor, name: str, layer: str, quantizer: str | None = None) -> int:
-        """Make the tensor a stored one, in place of what was known about it."""
-        self._alive.append(tensor)
-        self._roots[memory_of(tensor)] = len(self.stored)
-        self.sources.append(tensor)
-        elements = tensor.numel()
-        self.stored.append(Stored(name, layer, elements, elements, _float_bits(tensor), quantizer))
-        return len(self.stored) - 1
-
-    def stand_in(self, tensor: Tensor) -> Tensor:
-        """A meta tensor that counts as ``tensor``, for operators that refuse to mix devices."""
-        meta = tensor.detach().to("meta")
-        self._alive.append(meta)
-        root = self.root(tensor)
-        if root is not None:
-            self._roots[memory_of(meta)] = root
-        return meta
-
-    def rename_stored(self, tensor: Tensor, name: str, layer: str) -> None:
-        """Give the stored tensor behind ``tensor`` the name under which a layer knows it."""
-        index = self.root(tensor)
-        if index is not None:
-            self.stored[index] = replace(self.stored[index], name=name, layer=layer)
+    # What modules say about themselves.
 
     def quantized(self, source: Tensor, result: Tensor, quantizer: str) -> None:
         """A quantiser turned ``source`` into ``result``."""
-        self._alive.append(result)
+        self.known.keep_alive([result])
         self.quantized_shapes[quantizer] = result.shape
-        value = self.activation(source)
+        layer = self.stack[-1]
+        value = self.known.activation(source)
         if value is None:
-            self.add_stored(result, quantizer, self.stack[-1], quantizer)
+            self.known.add_stored(result, quantizer, layer, quantizer)
             return
-        self._activations.pop(memory_of(result), None)
-        made = self._new_value(result, frozenset([quantizer]))
+        made = self.known.add_value_in_new_buffer(result, frozenset([quantizer]))
         elements = result.numel()
-        self.ops.append(Op("quantize", self.stack[-1], (value,), (made,), elements=elements, taken=elements))
+        reads = (Read(value, layout_of(source)),)
+        op = Op("quantize", layer, (value,), (made,), elements=elements, taken=elements, reads=reads)
+        self.ops.append(op)
 
     def rescaled(self, sums: Tensor, layer: str, bias: Tensor | None) -> None:
         """``layer`` rescaled its product ``sums``, free as a folded BatchNorm's scale is, and maybe added a bias."""
         if bias is None:
             return
-        self.rename_stored(bias, f"{layer}.bias", layer)
-        value, root = self.activation(sums), self.root(bias)
-        index = next(i for i, op in reversed(list(enumerate(self.ops))) if op.dot is not None and value in op.outputs)
-        op = self.ops[index]
-        assert op.dot is not None
-        self.ops[index] = replace(op, dot=replace(op.dot, bias=root))
-
-    def _new_value(self, tensor: Tensor, quantizers: frozenset[str] | None) -> int:
-        self._alive.append(tensor)
-        key, index = memory_of(tensor), len(self.values)
-        old = self._activations.get(key)
-        buffer = index if old is None else self.values[old].buffer
-        self.values.append(Value(tensor.numel(), buffer, _float_bits(tensor), quantizers))
-        self._activations[key] = index
-        return index
+        self.known.rename_stored(bias, f"{layer}.bias", layer)
+        value = self.known.activation(sums)
+        for index in reversed(range(len(self.ops))):
+            op = self.ops[index]
+            if op.dot is not None and value in op.outputs:
+                self.ops[index] = replace(op, dot=replace(op.dot, bias=self.known.root(bias)))
+                return
 
     # Execution.
 
     def __torch_dispatch__(self, func: Any, types: Any, args: tuple = (), kwargs: dict | None = None) -> Any:
-        """Run one operation and write it down."""
+        """Run one operation and write it down.
+
+        Raises:
+            ValueError: the network reads the value of a tensor in Python.
+        """
         kwargs = kwargs or {}
         kind = kind_of(func, args, kwargs)
-        tensors = list(_tensors((*args, *kwargs.values())))
+        tensors = list(tensors_in((*args, *kwargs.values())))
         if kind == "_local_scalar_dense" and tensors[0].is_meta:
             where = self.stack[-1] or "(the network itself)"
             raise ValueError(f"layer {where!r} reads the value of a tensor in Python; such control flow is not traced")
-        if any(t.is_meta for t in tensors) and not all(t.is_meta for t in tensors):
-            result = func(*(_lift(a) for a in args), **{k: _lift(v) for k, v in kwargs.items()})
-        else:
-            result = func(*args, **kwargs)
-        outputs = list(_tensors((result,)))
-        self._alive += outputs
-        reads = [t for t in tensors if self.activation(t) is not None]
-        if not reads or kind in FACTORIES:
+        result = _execute(func, args, kwargs, tensors)
+        outputs = list(tensors_in((result,)))
+        self.known.keep_alive(outputs)
+        activations = [tensor for tensor in tensors if self.known.activation(tensor) is not None]
+        if not activations or kind in FACTORIES:
             self._constant(kind, args, tensors, outputs)
         elif self.inside:
             for out in outputs:
-                self._activations.setdefault(memory_of(out), self._activations[memory_of(reads[0])])
+                self.known.same_value(out, activations[0])
         elif outputs:
-            self._record(kind, args, tensors, outputs)
+            self._record(kind, args, kwargs, tensors, outputs)
         return result
 
     def _constant(self, kind: str, args: tuple, tensors: list[Tensor], outputs: list[Tensor]) -> None:
         """Arithmetic on parameters makes a stored tensor; moving them about leaves the old one."""
         if kind in PRODUCTS:
-            self.free_multiplications += product_shape(kind, args, outputs[0], (True,) * len(args)).multiplications
-        roots = list(dict.fromkeys(r for t in tensors if (r := self.root(t)) is not None))
+            # No operand is told apart as the weight: all that matters is how much is multiplied.
+            like_activations = (True,) * len(args)
+            self.free_multiplications += product_shape(kind, args, outputs[0], like_activations).multiplications
+        roots = self.known.roots(tensors)
         if not roots or kind in FACTORIES or self.inside:
             return
+        only_moved = kind in MOVES and len(roots) == 1
         for out in outputs:
-            if self.root(out) is None:
-                if kind in MOVES and len(roots) == 1:
-                    self._roots[memory_of(out)] = roots[0]
-                else:
-                    origin = self.stored[roots[0]]
-                    self.add_stored(out, f"{origin.name} ({kind})", origin.layer)
+            if self.known.root(out) is not None:
+                continue
+            if only_moved:
+                self.known.same_root(out, roots[0])
+            else:
+                origin = self.known.stored[roots[0]]
+                self.known.add_stored(out, f"{origin.name} ({kind})", origin.layer, derived=True)
 
-    def _record(self, kind: str, args: tuple, tensors: list[Tensor], outputs: list[Tensor]) -> None:
-        shuffled = self._shuffles.see(kind, args, outputs[0])
-        if shuffled:
-            self._permutation(tensors[0], outputs, shuffled)
+    def _record(self, kind: str, args: tuple, kwargs: dict, tensors: list[Tensor], outputs: list[Tensor]) -> None:
+        """Write down an operation that reads an activation."""
+        known = self.known
+        shuffled_channels = self._shuffles.see(kind, args, outputs[0])
+        if shuffled_channels:
+            self._permutation(tensors[0], outputs, shuffled_channels)
             return
-        known = [self.activation(out) for out in outputs]
-        if kind in MOVES and kind != "copy_" and all(k is not None for k in known):
+        if kind in MOVES and kind != "copy_" and all(known.activation(out) is not None for out in outputs):
             return  # a view
-        inputs = tuple(dict.fromkeys(v for t in tensors if (v := self.activation(t)) is not None))
+        reads = known.reads(tensors)
+        inputs = tuple(dict.fromkeys(read.value for read in reads))
         shape = self._product(kind, args, outputs[0]) if kind in PRODUCTS else None
-        constants = [t for t in tensors if self.activation(t) is None and (shape is None or t is not shape.bias)]
-        constant = program_constant(kind, args) or any(self.root(t) is None for t in constants)
-        read = [t for t in constants if shape is None or t is not shape.weight]
-        parameters = tuple(dict.fromkeys(r for t in read if (r := self.root(t)) is not None))
-        main = max((t for t in tensors if self.activation(t) is not None), key=Tensor.numel)
-        taken, rows = reduction(kind, args, outputs, main)
-        tags = self._tags(inputs, parameters) if keeps_bits(kind, args) else None
-        made = tuple(self._new_value(out, tags) for out in outputs)
-        dot = None if shape is None else self._dot(shape)
-        op = Op(kind, self.stack[-1], inputs, made, parameters, constant, outputs[0].numel(), taken, rows, dot)
+        parameters, other_constant = self._constants_read(tensors, shape)
+        depending = [tensor for tensor in tensors if known.activation(tensor) is not None]
+        taken, rows = reduction(kind, args, outputs, max(depending, key=Tensor.numel))
+        codes = known.codes_of(inputs, parameters) if keeps_bits(kind, args) else None
+        made = tuple(known.add_value(out, codes) for out in outputs)
+        op = Op(
+            kind=kind,
+            layer=self.stack[-1],
+            inputs=inputs,
+            outputs=made,
+            parameters=parameters,
+            constant=other_constant or program_constant(kind, args),
+            elements=outputs[0].numel(),
+            taken=taken,
+            rows=rows,
+            dot=None if shape is None else self._dot(shape),
+            reads=reads,
+            arguments=tuple(_plain(argument) for argument in args[1:]),
+            options={key: _plain(value) for key, value in kwargs.items()},
+        )
         self.ops.append(op)
-        if shape is not None and shape.bias is not None and (added := self.activation(shape.bias)) is not None:
-            elements = op.elements
-            self.ops.append(Op("add", op.layer, (made[0], added), made, elements=elements, taken=elements))
+        if shape is not None and shape.bias is not None:
+            self._sum_with(shape.bias, outputs[0], op)
+
+    def _constants_read(self, tensors: list[Tensor], shape: Shape | None) -> tuple[tuple[int, ...], bool]:
+        """Stored tensors that are read beside a product's own, and whether a constant is stored nowhere."""
+        weight = None if shape is None else shape.weight
+        bias = None if shape is None else shape.bias
+        parameters: dict[int, None] = {}
+        unstored = False
+        for tensor in tensors:
+            if self.known.activation(tensor) is not None or tensor is bias:
+                continue
+            root = self.known.root(tensor)
+            if root is None:
+                unstored = True
+            elif tensor is not weight:
+                parameters[root] = None
+        return tuple(parameters), unstored
 
     def _product(self, kind: str, args: tuple, out: Tensor) -> Shape:
-        activations = tuple(isinstance(a, Tensor) and self.activation(a) is not None for a in args)
-        return product_shape(kind, args, out, activations)
+        activations = []
+        for argument in args:
+            activations.append(isinstance(argument, Tensor) and self.known.activation(argument) is not None)
+        return product_shape(kind, args, out, tuple(activations))
 
     def _dot(self, shape: Shape) -> Dot:
+        """The record of a product, which is the operation written down next."""
         self.products[len(self.ops)] = shape
-        weight = None if self.activation(shape.weight) is not None else self.root(shape.weight)
-        return shape.dot(weight, None if shape.bias is None else self.root(shape.bias))
+        weight = None
+        if self.known.activation(shape.weight) is None:
+            weight = self.known.root(shape.weight)
+        bias = None if shape.bias is None else self.known.root(shape.bias)
+        return shape.dot(weight, bias)
+
+    def _sum_with(self, addend: Tensor, out: Tensor, product: Op) -> None:
+        """A product's first operand that is an activation is a sum of its own, not a bias."""
+        value = self.known.activation(addend)
+        if value is None:
+            return
+        made = product.outputs
+        elements = product.elements
+        reads = self.known.reads((out, addend))
+        op = Op("add", product.layer, (made[0], value), made, elements=elements, taken=elements, reads=reads)
+        self.ops.append(op)
 
     def _permutation(self, source: Tensor, outputs: list[Tensor], channels: int) -> None:
         """Channels change places: a product with a permutation matrix [channels, channels]."""
-        value = self.activation(source)
+        layer = self.stack[-1]
+        value = self.known.activation(source)
         assert value is not None
-        name = f"{self.stack[-1]}.permutation"
-        matrix = Stored(name, self.stack[-1], channels * channels, channels)
-        self.stored.append(matrix)
-        self.sources.append(None)
-        tags = self.values[value].quantizers
-        made = tuple(self._new_value(out, tags) for out in outputs)
+        matrix = self.known.add_made_up(Stored(f"{layer}.permutation", layer, channels * channels, channels))
+        codes = self.known.values[value].quantizers
+        made = tuple(self.known.add_value(out, codes) for out in outputs)
         elements = outputs[0].numel()
-        index = (len(self.stored) - 1,)
-        op = Op("permute_channels", self.stack[-1], (value,), made, index, False, elements, elements, elements)
+        op = Op(
+            kind="permute_channels",
+            layer=layer,
+            inputs=(value,),
+            outputs=made,
+            parameters=(matrix,),
+            elements=elements,
+            taken=elements,
+            rows=elements,
+            reads=(Read(value, layout_of(source)),),
+        )
         self.ops.append(op)
 
-    def _tags(self, inputs: Iterable[int], parameters: Iterable[int]) -> frozenset[str] | None:
-        """Quantisers whose codes these hold together, None where one holds floats."""
-        tags: frozenset[str] = frozenset()
-        sources = [self.values[i].quantizers for i in inputs]
-        sources += [frozenset([q]) if (q := self.stored[i].quantizer) else None for i in parameters]
-        for source in sources:
-            if source is None:
-                return None
-            tags |= source
-        return tags
 
-
-def _float_bits(tensor: Tensor) -> int:
-    return min(FLOAT_BITS, 8 * tensor.element_size()) if tensor.is_floating_point() else FLOAT_BITS
-
-
-def _tensors(tree: Iterable[Any]) -> Iterable[Tensor]:
-    for leaf in tree:
-        if isinstance(leaf, Tensor):
-            yield leaf
-        elif isinstance(leaf, list | tuple):
-            yield from _tensors(leaf)
+def _execute(func: Any, args: tuple, kwargs: dict, tensors: list[Tensor]) -> Any:
+    """The operator's result, on meta tensors throughout where one of its tensors is."""
+    on_meta = [tensor.is_meta for tensor in tensors]
+    if any(on_meta) and not all(on_meta):
+        args = tuple(_lift(argument) for argument in args)
+        kwargs = {key: _lift(value) for key, value in kwargs.items()}
+    return func(*args, **kwargs)
 
 
 def _lift(leaf: Any) -> Any:
@@ -239,3 +236,10 @@ def _lift(leaf: Any) -> Any:
     if isinstance(leaf, Tensor) and not leaf.is_meta:
         return torch.empty_strided(leaf.shape, leaf.stride(), dtype=leaf.dtype, device="meta")
     return leaf
+
+
+def _plain(argument: Any) -> Any:
+    """An operator's argument, None in the place of a tensor."""
+    if isinstance(argument, list | tuple):
+        return tuple(_plain(item) for item in argument)
+    return None if isinstance(argument, Tensor) else argument

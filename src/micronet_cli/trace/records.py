@@ -5,11 +5,14 @@ it reads; those name the quantiser behind them. Bits are looked up when a rule a
 count of zeros only needs new numbers here, not a new trace.
 """
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from functools import cached_property
+from typing import Any
 
 import numpy as np
+
+from micronet_cli.trace.layouts import UNKNOWN_LAYOUT, Layout, Read
 
 FLOAT_BITS = 32
 
@@ -44,6 +47,7 @@ class Stored:
         kept_blocks: (elements a block, blocks that hold a non-zero, all blocks), where blocks were asked for.
         binary: every element is plus or minus one value per channel.
         folded: a bias that a folded BatchNorm left.
+        derived: arithmetic on parameters makes it (a standardised weight), other than a mask and a quantiser.
     """
 
     name: str
@@ -55,6 +59,7 @@ class Stored:
     kept_blocks: tuple[int, int, int] | None = None
     binary: bool = False
     folded: bool = False
+    derived: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,12 +69,14 @@ class Value:
     Attributes:
         buffer: the memory it lives in; an in-place operation makes a new value in the old buffer.
         quantizers: names of the quantisers whose codes it holds, None for floats.
+        layout: of the tensor that was made.
     """
 
     elements: int
     buffer: int
     float_bits: int = FLOAT_BITS
     quantizers: frozenset[str] | None = None
+    layout: Layout = UNKNOWN_LAYOUT
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -86,6 +93,7 @@ class Dot:
         spatial: output positions (height x width) of a convolution, else 1.
         groups: of a convolution, else 1.
         extremes: sums of the positive and of the negative integer weights, [2, channels], where codes are known.
+        channel_dim: dimension of the output that numbers the channels.
     """
 
     weight: int | None
@@ -97,6 +105,7 @@ class Dot:
     spatial: int = 1
     groups: int = 1
     extremes: np.ndarray | None = None
+    channel_dim: int = 1
 
     @property
     def multiplications(self) -> float:
@@ -124,6 +133,8 @@ class Op:
         taken: elements it reads to make them; of a pooling, window size x outputs.
         rows: independent reductions of a pooling, a norm or a softmax.
         dot: set for convolutions and matrix products.
+        reads: its input values, each in the layouts in which it was read.
+        arguments, options: its other arguments, by position and by name; None in the place of a tensor.
     """
 
     kind: str
@@ -136,6 +147,26 @@ class Op:
     taken: int = 0
     rows: int = 0
     dot: Dot | None = None
+    reads: tuple[Read, ...] = ()
+    arguments: tuple[Any, ...] = ()
+    options: Mapping[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class Call:
+    """A module that was executed, once; calls are in the order of their ends.
+
+    Attributes:
+        module: its qualified name.
+        first, end: the operations that it executed are ``ops[first:end]``.
+        inputs, outputs: the values that went in and that came out, before quantisers that hang on the module.
+    """
+
+    module: str
+    first: int
+    end: int
+    inputs: tuple[Read, ...]
+    outputs: tuple[Read, ...]
 
 
 @dataclass(frozen=True, eq=False)
@@ -147,6 +178,7 @@ class TracedNetwork:
         free_multiplications: those of products of parameters alone, which are done before inference.
         ends: module name -> number of operations executed when it last returned.
         outputs: indices of the values that the network returns.
+        calls: every execution of a module.
     """
 
     ops: tuple[Op, ...]
@@ -157,58 +189,80 @@ class TracedNetwork:
     free_multiplications: int = 0
     ends: dict[str, int] = field(default_factory=dict)
     outputs: tuple[int, ...] = ()
+    calls: tuple[Call, ...] = ()
 
     @cached_property
     def value_bits(self) -> tuple[int, ...]:
         """Bits of an element of each value."""
-        return tuple(self._bits(v.float_bits, v.quantizers) for v in self.values)
+        return tuple(self._bits(value.float_bits, value.quantizers) for value in self.values)
 
     @cached_property
     def stored_bits(self) -> tuple[int, ...]:
         """Bits of an element of each stored tensor."""
-        return tuple(self._bits(s.float_bits, [s.quantizer] if s.quantizer else None) for s in self.stored)
+        bits = []
+        for stored in self.stored:
+            quantizers = [stored.quantizer] if stored.quantizer else None
+            bits.append(self._bits(stored.float_bits, quantizers))
+        return tuple(bits)
 
-    def _bits(self, float_bits: int, names: Iterable[str] | None) -> int:
-        if names is None:
+    def _bits(self, float_bits: int, quantizers: Iterable[str] | None) -> int:
+        """The most bits of these quantisers; ``float_bits`` for none, or for one that was not executed."""
+        if quantizers is None:
             return float_bits
-        return max((self.quantizers[n].bits if n in self.quantizers else float_bits for n in names), default=float_bits)
+        bits = []
+        for name in quantizers:
+            quantizer = self.quantizers.get(name)
+            bits.append(float_bits if quantizer is None else quantizer.bits)
+        return max(bits, default=float_bits)
 
     @cached_property
     def weights(self) -> tuple[int, ...]:
         """Indices of the stored tensors that are the weight of a convolution or matrix product."""
-        return tuple(dict.fromkeys(op.dot.weight for op in self.ops if op.dot and op.dot.weight is not None))
+        found: dict[int, None] = {}
+        for op in self.ops:
+            if op.dot is not None and op.dot.weight is not None:
+                found[op.dot.weight] = None
+        return tuple(found)
 
     @cached_property
     def used(self) -> tuple[int, ...]:
         """Indices of the stored tensors that an operation reads."""
         found: dict[int, None] = {}
         for op in self.ops:
-            mine = (op.dot.weight, op.dot.bias) if op.dot else ()
-            found |= dict.fromkeys(i for i in (*mine, *op.parameters) if i is not None)
+            if op.dot is not None:
+                for index in (op.dot.weight, op.dot.bias):
+                    if index is not None:
+                        found[index] = None
+            found |= dict.fromkeys(op.parameters)
         return tuple(found)
 
     def with_sparsity(self, sparsity: float) -> "TracedNetwork":
         """Every product's weight with this fraction of zeros in each channel (a what-if; fractional counts)."""
-        kept, weights = 1 - sparsity, set(self.weights)
-        stored = tuple(
-            replace(s, nonzeros=s.elements * kept, kept_blocks=None) if i in weights else s
-            for i, s in enumerate(self.stored)
-        )
-        return replace(self, stored=stored, ops=tuple(_scaled(op, kept) for op in self.ops))
+        kept = 1 - sparsity
+        stored = list(self.stored)
+        for index in self.weights:
+            nonzeros = stored[index].elements * kept
+            stored[index] = replace(stored[index], nonzeros=nonzeros, kept_blocks=None)
+        ops = tuple(_scaled(op, kept) for op in self.ops)
+        return replace(self, stored=tuple(stored), ops=ops)
 
     def dense(self) -> "TracedNetwork":
         """The same network in float32, its weights without a zero; a permutation matrix keeps its own."""
-        stored = [
-            replace(s, quantizer=None, kept_blocks=None, binary=False, float_bits=FLOAT_BITS) for s in self.stored
-        ]
-        for i in self.weights:
-            stored[i] = replace(stored[i], nonzeros=stored[i].elements)
-        values = tuple(replace(v, quantizers=None, float_bits=FLOAT_BITS) for v in self.values)
+        stored = []
+        for tensor in self.stored:
+            plain = replace(tensor, quantizer=None, kept_blocks=None, binary=False, float_bits=FLOAT_BITS)
+            stored.append(plain)
+        for index in self.weights:
+            stored[index] = replace(stored[index], nonzeros=stored[index].elements)
+        values = tuple(replace(value, quantizers=None, float_bits=FLOAT_BITS) for value in self.values)
         ops = tuple(_scaled(op, 1) for op in self.ops)
         return replace(self, stored=tuple(stored), values=values, ops=ops, quantizers={})
 
 
 def _scaled(op: Op, kept: float) -> Op:
-    if op.dot is None or op.dot.weight is None:
+    """The operation with this fraction of each channel's weights, where its weight is a stored one."""
+    dot = op.dot
+    if dot is None or dot.weight is None:
         return op
-    return replace(op, dot=replace(op.dot, nonzeros=np.full(len(op.dot.nonzeros), op.dot.terms * kept), extremes=None))
+    nonzeros = np.full(len(dot.nonzeros), dot.terms * kept)
+    return replace(op, dot=replace(dot, nonzeros=nonzeros, extremes=None))

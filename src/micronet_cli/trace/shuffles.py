@@ -11,6 +11,10 @@ import torch
 from torch import Tensor
 
 CHANNELS = 1
+_SHUFFLES = frozenset({"native_channel_shuffle", "channel_shuffle"})
+_INDEXING = frozenset({"index", "index_select"})
+_VIEWS = frozenset({"view", "_unsafe_view"})
+_REORDERS = frozenset({"transpose", "permute"})
 _KEEPS_SHAPE = frozenset({"clone", "contiguous", "alias", "detach"})
 
 
@@ -23,19 +27,19 @@ class ShuffleWatch:
 
     def see(self, kind: str, args: tuple, out: Tensor) -> int:
         """Number of channels that this move puts into a new order, 0 for any other operation."""
-        source = args[0] if args and isinstance(args[0], Tensor) else None
-        if source is None:
+        if not args or not isinstance(args[0], Tensor):
             return 0
-        if kind in ("native_channel_shuffle", "channel_shuffle"):
+        source = args[0]
+        if kind in _SHUFFLES:
             return source.shape[CHANNELS]
-        if kind in ("index", "index_select"):
+        if kind in _INDEXING:
             return _permuting_index(source, args)
-        if kind in ("view", "_unsafe_view"):
+        if kind in _VIEWS:
             if self._swapped.get(id(source)) == out.shape:
                 return out.shape[CHANNELS]
             if _splits_channels(source, out):
                 self._split[id(out)] = source.shape
-        elif kind in ("transpose", "permute") and id(source) in self._split:
+        elif kind in _REORDERS and id(source) in self._split:
             if _swaps_halves(source, kind, args):
                 self._swapped[id(out)] = self._split[id(source)]
         elif kind in _KEEPS_SHAPE and id(source) in self._swapped:
@@ -47,30 +51,43 @@ def _splits_channels(source: Tensor, out: Tensor) -> bool:
     """[N, C, ...] -> [N, g, C / g, ...] with both parts larger than one and further dimensions after them."""
     if source.dim() < 3 or out.dim() != source.dim() + 1:
         return False
-    same = out.shape[:CHANNELS] == source.shape[:CHANNELS] and out.shape[CHANNELS + 2 :] == source.shape[CHANNELS + 1 :]
-    return same and out.shape[CHANNELS] > 1 and out.shape[CHANNELS + 1] > 1
+    same_before = out.shape[:CHANNELS] == source.shape[:CHANNELS]
+    same_after = out.shape[CHANNELS + 2 :] == source.shape[CHANNELS + 1 :]
+    parts = out.shape[CHANNELS : CHANNELS + 2]
+    return same_before and same_after and min(parts) > 1
 
 
 def _swaps_halves(source: Tensor, kind: str, args: tuple) -> bool:
-    order = list(range(source.dim()))
+    """Whether the two parts of the split channels change places, and nothing else does."""
+    dims = source.dim()
     if kind == "transpose":
-        a, b = (d % source.dim() for d in args[1:3])
-        order[a], order[b] = order[b], order[a]
+        order = list(range(dims))
+        one, other = args[1] % dims, args[2] % dims
+        order[one], order[other] = other, one
     else:
-        order = [d % source.dim() for d in args[1]]
-    wanted = list(range(source.dim()))
-    wanted[CHANNELS : CHANNELS + 2] = [CHANNELS + 1, CHANNELS]
-    return order == wanted
+        order = [dim % dims for dim in args[1]]
+    swapped = list(range(dims))
+    swapped[CHANNELS], swapped[CHANNELS + 1] = CHANNELS + 1, CHANNELS
+    return order == swapped
 
 
 def _permuting_index(source: Tensor, args: tuple) -> int:
     """Channels of ``source[:, index]`` where a known index holds every channel once, out of order."""
-    index: Any = args[1][CHANNELS] if isinstance(args[1], list) and len(args[1]) > CHANNELS else None
-    if not isinstance(args[1], list) and args[1] == CHANNELS:
-        index = args[2]
+    index = _channel_index(args)
     if not isinstance(index, Tensor) or index.is_meta or index.dim() != 1 or source.dim() < 3:
         return 0
-    order = torch.arange(source.shape[CHANNELS], device=index.device)
-    if len(index) != len(order) or torch.equal(index, order):
+    channels = source.shape[CHANNELS]
+    in_order = torch.arange(channels, device=index.device)
+    if len(index) != channels or torch.equal(index, in_order):
         return 0
-    return len(order) if torch.equal(index.sort().values, order) else 0
+    if not torch.equal(index.sort().values, in_order):
+        return 0
+    return channels
+
+
+def _channel_index(args: tuple) -> Any:
+    """What the channels are indexed with: ``index(x, [indices])`` or ``index_select(x, dim, index)``."""
+    if isinstance(args[1], list):
+        indices = args[1]
+        return indices[CHANNELS] if len(indices) > CHANNELS else None
+    return args[2] if args[1] == CHANNELS else None

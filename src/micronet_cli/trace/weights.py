@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from micronet_cli.functional.packing import used_blocks
-from micronet_cli.layers.effective_weight import effective_weight, original_weight
+from micronet_cli.layers.effective_weight import EffectiveWeight, effective_weight, original_weight
 from micronet_cli.layers.fake_quantize import FakeQuantize, WeightFakeQuantize
 from micronet_cli.torch_internals import version_of
 from micronet_cli.trace.products import Shape
@@ -33,6 +33,14 @@ class Found:
         return dot, replace(stored, nonzeros=self.total, kept_blocks=self.kept_blocks, binary=self.binary)
 
 
+@dataclass(frozen=True)
+class _Remembered:
+    """Numbers of one state of a weight, and what the key names by its id, so that nothing else gets that id."""
+
+    found: Found
+    owners: tuple[object, ...]
+
+
 class WeightReader:
     """Reads the weight of one product again and again, and only when it changed.
 
@@ -40,18 +48,26 @@ class WeightReader:
         shape: the product as traced, with its weight operand.
         source: the stored tensor that the operand is a view or a gathering of.
         layer: the layer whose ``weight`` property makes the stored tensor, None for a plain parameter or a constant.
+
+    Attributes:
+        operand: the traced operand, None where the layer's property is read instead.
     """
 
     def __init__(self, shape: Shape, source: Tensor, layer: nn.Module | None) -> None:
-        self.layer, self.keep = layer, shape.keep
-        self._view = (shape.weight.shape, shape.weight.stride(), shape.weight.storage_offset())
-        self._source = source if layer is None else None
-        self.operand = None if layer is not None else shape.weight
-        if layer is None and shape.weight.is_meta and not source.is_meta:
-            self.operand = source.detach().as_strided(*self._view)  # a stand-in was traced
-        # Beside the numbers what the key names by its id, so that nothing else gets that id.
-        self._found: dict[tuple, tuple[Found, tuple]] = {}
-        self._parts = effective_weight(layer) if layer is not None else None
+        weight = shape.weight
+        self.layer = layer
+        self.keep = shape.keep
+        self.operand: Tensor | None = None
+        self._view = (weight.shape, weight.stride(), weight.storage_offset())
+        self._source: Tensor | None = None
+        self._parts: EffectiveWeight | None = None
+        if layer is not None:
+            self._parts = effective_weight(layer)
+        else:
+            self._source = source
+            stood_in = weight.is_meta and not source.is_meta
+            self.operand = source.detach().as_strided(*self._view) if stood_in else weight
+        self._remembered: dict[tuple, _Remembered] = {}
 
     def read(self, codes: bool, block: tuple[int, ...] | None) -> Found:
         """Numbers of the weight as it is now.
@@ -61,45 +77,50 @@ class WeightReader:
             block: shape of the blocks over the weight's first dimensions, None for none.
         """
         key = (*self._version(), codes, block)
-        if key not in self._found:
-            if len(self._found) >= REMEMBERED:
-                self._found.clear()
+        remembered = self._remembered.get(key)
+        if remembered is None:
+            if len(self._remembered) >= REMEMBERED:
+                self._remembered.clear()
             owners = () if self._parts is None else (self._parts.mask, self._parts.fake_quantize)
-            self._found[key] = self._read(codes, block), owners
-        return self._found[key][0]
+            remembered = _Remembered(self._read(codes, block), owners)
+            self._remembered[key] = remembered
+        return remembered.found
 
     def _version(self) -> tuple:
+        """Changes whenever the weight may have changed."""
         parts = self._parts
         if self.layer is None or parts is None:
-            return (cast(Tensor, self.operand)._version,)
-        mask, quantizer = parts.mask, parts.fake_quantize
+            return (version_of(cast(Tensor, self.operand)),)
         original = self.layer.parametrizations["weight"].original
-        steps = () if quantizer is None else (*quantizer.parameters(), *quantizer.buffers())
-        return (
-            version_of(original),
-            None if mask is None else (id(mask), version_of(mask)),
-            None if quantizer is None else (id(quantizer), quantizer.bits, *(version_of(step) for step in steps)),
-        )
+        return version_of(original), _mask_version(parts.mask), _quantizer_version(parts.fake_quantize)
+
+    def _tensor_and_view(self) -> tuple[Tensor, Tensor]:
+        """What is stored, and the operand of the product, a view of it or gathered from it."""
+        if self.layer is None:
+            return cast(Tensor, self._source), cast(Tensor, self.operand)
+        tensor = cast(Tensor, self.layer.weight)
+        return tensor, tensor.as_strided(*self._view)
 
     @torch.no_grad()
     def _read(self, codes: bool, block: tuple[int, ...] | None) -> Found:
-        tensor = cast(Tensor, self._source if self.layer is None else self.layer.weight)
-        view = cast(Tensor, self.operand) if self.layer is None else tensor.as_strided(*self._view)
+        tensor, view = self._tensor_and_view()
         if tensor.is_meta:  # no values: dense
-            channels = int(np.prod([view.shape[d] for d in self.keep]))
-            return Found(np.full(channels, view.numel() // channels), tensor.numel())
-        quantizer = self._quantizer()
-        found = Found(self._sum(view != 0), int(tensor.count_nonzero()))
-        if not self._is_sparse(tensor.numel(), found.total):
-            found = replace(found, nonzeros=np.full(len(found.nonzeros), view.numel() // len(found.nonzeros)))
+            channels = int(np.prod([view.shape[dim] for dim in self.keep]))
+            dense = np.full(channels, view.numel() // channels)
+            return Found(dense, tensor.numel())
+        nonzeros = self._sum(view != 0)
+        total = int(tensor.count_nonzero())
+        if not self._is_sparse(tensor.numel(), total):
+            channels = len(nonzeros)
+            nonzeros = np.full(channels, view.numel() // channels)
+        found = Found(nonzeros, total)
         if block is not None:
             found = replace(found, kept_blocks=_blocks(tensor, block))
+        quantizer = None if self._parts is None else self._parts.fake_quantize
         if quantizer is not None and quantizer.levels == 2:
             found = replace(found, binary=_is_binary(tensor))
-        if codes and self.layer is not None and isinstance(quantizer, WeightFakeQuantize):
-            integers = self._integers(tensor).as_strided(*self._view)
-            extremes = np.stack([self._sum(integers.clamp(min=0)), self._sum(integers.clamp(max=0))])
-            found = replace(found, extremes=extremes)
+        if codes and isinstance(quantizer, WeightFakeQuantize):
+            found = replace(found, extremes=self._extremes(tensor))
         return found
 
     def _is_sparse(self, elements: int, nonzeros: int) -> bool:
@@ -107,28 +128,47 @@ class WeightReader:
 
         A few zeros by chance (random numbers hold some) do not make a tensor sparse.
         """
-        masked = self._parts is not None and self._parts.mask is not None
-        return masked or (elements - nonzeros) * FLOAT_BITS > elements
+        if self._parts is not None and self._parts.mask is not None:
+            return True
+        zeros = elements - nonzeros
+        return zeros * FLOAT_BITS > elements
 
-    def _quantizer(self) -> FakeQuantize | None:
-        return None if self._parts is None else self._parts.fake_quantize
+    def _extremes(self, tensor: Tensor) -> np.ndarray:
+        """Sums of the positive and of the negative integer weights, [2, channels]."""
+        integers = self._integers(tensor).as_strided(*self._view)
+        positive = self._sum(integers.clamp(min=0))
+        negative = self._sum(integers.clamp(max=0))
+        return np.stack([positive, negative])
 
     def _integers(self, tensor: Tensor) -> Tensor:
         """Integer weights: effective weight times scale, which is a whole number up to rounding."""
         assert self._parts is not None
-        scale, _ = self._parts.qparams(original_weight(cast(nn.Module, self.layer)))
+        assert self.layer is not None
+        scale, _ = self._parts.qparams(original_weight(self.layer))
         return torch.round(tensor * scale)
 
     def _sum(self, view: Tensor) -> np.ndarray:
         """Sums over each channel, [channels]."""
-        over = tuple(d for d in range(view.dim()) if d not in self.keep)
-        sums = view.sum(over) if over else view
+        summed = tuple(dim for dim in range(view.dim()) if dim not in self.keep)
+        sums = view.sum(summed) if summed else view
         return sums.cpu().numpy().reshape(-1).astype(np.int64)
+
+
+def _mask_version(mask: Tensor | None) -> tuple | None:
+    return None if mask is None else (id(mask), version_of(mask))
+
+
+def _quantizer_version(quantizer: FakeQuantize | None) -> tuple | None:
+    if quantizer is None:
+        return None
+    steps = [version_of(tensor) for tensor in (*quantizer.parameters(), *quantizer.buffers())]
+    return (id(quantizer), quantizer.bits, *steps)
 
 
 def _blocks(weight: Tensor, block: tuple[int, ...]) -> tuple[int, int, int]:
     """See ``Stored.kept_blocks``; dimensions that ``block`` does not name are blocked by 1."""
-    sizes = (*block, *(1 for _ in weight.shape[len(block) :]))[: weight.dim()]
+    unnamed = max(weight.dim() - len(block), 0)
+    sizes = (*block, *[1] * unnamed)[: weight.dim()]
     used = used_blocks((weight != 0).cpu().numpy(), sizes)
     return int(np.prod(sizes)), int(used.sum()), used.size
 
@@ -136,4 +176,5 @@ def _blocks(weight: Tensor, block: tuple[int, ...]) -> tuple[int, int, int]:
 def _is_binary(weight: Tensor) -> bool:
     """Whether each output channel holds only plus and minus one magnitude."""
     magnitudes = weight.abs().flatten(1)
-    return bool(((magnitudes == magnitudes[:, :1]) & (magnitudes > 0)).all())
+    same = magnitudes == magnitudes[:, :1]
+    return bool((same & (magnitudes > 0)).all())

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 from itertools import islice
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 import torch
 from timm.utils import ModelEmaV3
@@ -16,13 +16,14 @@ from torch import Tensor, nn
 
 from micronet_cli import checkpoint, distributed
 from micronet_cli.allocator import keep_freed_memory
+from micronet_cli.compression.compressor import Compressor
 from micronet_cli.data.loader import Loader
 from micronet_cli.errors import Interrupted, UserError
 from micronet_cli.network import Network
 from micronet_cli.runs.directory import Run
 from micronet_cli.training.averaging import copy_zeros
 from micronet_cli.training.batch_norm import freeze_batch_norm, reestimate_batch_norm
-from micronet_cli.training.diagnose import non_finite_source
+from micronet_cli.training.diagnose import explain_non_finite, non_finite_source
 from micronet_cli.training.evaluate import autocast, evaluate
 from micronet_cli.training.interrupt import StopRequest
 from micronet_cli.training.meter import Meter
@@ -34,14 +35,6 @@ from micronet_cli.training.settings import TrainerSettings
 from micronet_cli.training.state import Place, Stateful, read_state, state_of
 
 log = logging.getLogger(__name__)
-
-
-class Compressor(Protocol):
-    """What the loop needs of a pruner or quantiser."""
-
-    def update(self, step: int, total_steps: int) -> bool:
-        """Do what is due before optimiser step ``step``; True when at the final target."""
-        ...
 
 
 class Trainer:
@@ -81,7 +74,7 @@ class Trainer:
                 f"trainer.accumulate_steps={trainer.accumulate_steps}: train has only {len(train)} batches of "
                 f"data.batch_size={train.settings.batch_size}"
             )
-        if trainer.amp == "fp16" and any(getattr(c, "reads_gradients", False) for c in compressors):
+        if trainer.amp == "fp16" and any(compressor.reads_gradients for compressor in compressors):
             raise UserError("trainer.amp=fp16: its loss scale would enter what prune ranks by; use bf16 or none")
         self.total = min(trainer.epochs * self.steps_per_epoch, trainer.max_steps or sys.maxsize)
         self.epochs = math.ceil(self.total / self.steps_per_epoch)
@@ -92,6 +85,8 @@ class Trainer:
         self.scheduler = optim.scheduler(self.optimizer, self.total, self.steps_per_epoch)
         self.scaler = torch.amp.GradScaler(train.device.type, enabled=trainer.amp == "fp16")
         self.ema = ModelEmaV3(self.model, trainer.ema_decay) if trainer.ema_decay else None
+        average = self.ema.module if self.ema else None
+        self.stateful = Stateful(self.model, average, self.objective_parameters, self.optimizer, self.scaler)
         computing = torch.compile(self.model) if trainer.compile else self.model
         self.forward = distributed.data_parallel(computing)
         self.step = 0
@@ -105,12 +100,6 @@ class Trainer:
     def reported(self) -> nn.Module:
         """The network that is evaluated and saved: the averaged one where there is one."""
         return self.ema.module if self.ema else self.model
-
-    @property
-    def stateful(self) -> Stateful:
-        """What the resume state consists of."""
-        average = self.ema.module if self.ema else None
-        return Stateful(self.model, average, self.objective_parameters, self.optimizer, self.scaler)
 
     def run(self) -> dict[str, Any]:
         """Train to the end, from the saved state where the run resumes; the best network's val metrics.
@@ -169,7 +158,7 @@ class Trainer:
             if ended:
                 break
             save_is_due = time.perf_counter() - saved_at > settings.checkpoint_minutes * 60
-            if self.set_anywhere(self.stop.asked or save_is_due):
+            if distributed.set_anywhere(self.stop.asked or save_is_due, self.train.device):
                 self.save_state()
                 saved_at = time.perf_counter()
         return figures
@@ -182,7 +171,9 @@ class Trainer:
             loss, logits = self.objective(self.forward, images, labels)
         value = loss.item()
         if not math.isfinite(value):
-            raise UserError(self.explain_non_finite(images, value))
+            with autocast(self.settings.amp, self.train.device):
+                source = non_finite_source(self.model, images)
+            raise UserError(explain_non_finite(value, self.step, source, self.run_dir.last))
         self.scaler.scale(loss / self.settings.accumulate_steps).backward()
         meter.add(value, logits, labels)
         self.accumulated += 1
@@ -249,13 +240,6 @@ class Trainer:
         if distributed.rank() == 0:
             checkpoint.save(path, replace(self.network, model=self.reported), metrics)
 
-    def set_anywhere(self, flag: bool) -> bool:
-        """Whether ``flag`` is set in any process; every process has to ask."""
-        if distributed.world_size() == 1:
-            return flag
-        flags = torch.tensor(float(flag), device=self.train.device)
-        return bool(distributed.sum_over_ranks(flags))
-
     def log_interval(self, epoch: int, meter: Meter, progress: Progress) -> dict[str, float]:
         """A line in the history, and in the log or on the bar."""
         figures = meter.take()
@@ -267,7 +251,7 @@ class Trainer:
     def save_state(self) -> None:
         """Write everything that decides the next step; raise Interrupted where a signal asked to stop."""
         state = state_of(self.stateful, Place(self.step, self.total, self.best))
-        stop_requested_anywhere = self.set_anywhere(self.stop.asked)
+        stop_requested_anywhere = distributed.set_anywhere(self.stop.asked, self.train.device)
         if distributed.rank() == 0:
             checkpoint.save_state(self.run_dir.state, state)
         if stop_requested_anywhere:
@@ -284,12 +268,3 @@ class Trainer:
         self.best = place.best
         self.run_dir.rewind_history(lambda line: line["step"] <= self.step)
         log.info("resumed at step %d of %d", self.step, self.total)
-
-    def explain_non_finite(self, images: Tensor, value: float) -> str:
-        """The message for a loss that is not finite: the step, and the first parameter or layer that is not."""
-        with autocast(self.settings.amp, self.train.device):
-            source = non_finite_source(self.model, images)
-        return (
-            f"trainer: the loss is {value} at step {self.step}, first seen in {source}; "
-            f"lower optim.lr, or set trainer.clip_grad_norm; the last checkpoint is {self.run_dir.last}"
-        )

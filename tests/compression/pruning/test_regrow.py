@@ -143,5 +143,5 @@ def test_what_does_not_go_together_is_refused(options):
 
 @pytest.mark.parametrize("options", [{"fraction": 0}, {"interval": 1.0}, {"end": 1.5}])
 def test_impossible_values_are_refused(options):
-    with pytest.raises(ValueError, match="wanted"):
+    with pytest.raises(ValueError, match="must be in"):
         Regrow(**options)

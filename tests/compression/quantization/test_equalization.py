@@ -5,6 +5,7 @@ import copy
 import pytest
 import timm
 import torch
+from timm.layers import StdConv2d
 from torch import nn
 
 from micronet_cli.compression.quantization.equalization import equalize
@@ -68,3 +69,24 @@ def test_pruned_channels_and_masks_stay():
     assert not model[0].weight[1].any()
     assert not model[2].weight[:, 2].any()
     assert all(parameter.isfinite().all() for parameter in model.parameters())
+
+
+def test_a_standardised_network_keeps_its_outputs():
+    model = timm.create_model("nf_resnet26", num_classes=4).double().eval()
+    for name, parameter in model.named_parameters():
+        if name.endswith("skipinit_gain"):
+            nn.init.uniform_(parameter, 0.5, 1.5)
+    images = torch.randn(1, 3, 64, 64, dtype=torch.float64)
+    with torch.no_grad():
+        before = model(images)
+        equalize(model, chains(model, (3, 64, 64)))
+        torch.testing.assert_close(model(images), before, rtol=1e-8, atol=1e-8)
+
+
+def test_the_norm_behind_a_standardised_layer_takes_the_scale():
+    model = nn.Sequential(StdConv2d(3, 4, 1), nn.BatchNorm2d(4), nn.ReLU(), nn.Conv2d(4, 2, 1))
+    model = random_statistics(model).double()
+    images = torch.randn(1, 3, 4, 4, dtype=torch.float64)
+    before = model(images)
+    assert equalize(model, chains(model, (3, 4, 4))) == [("0", "3")]
+    torch.testing.assert_close(model(images), before)

@@ -156,7 +156,7 @@ def test_stored_ranges_start_as_the_range_linear_grid():
 
 
 def test_other_weight_schemes_are_refused():
-    with pytest.raises(ValueError, match=r"quantize\.weight: 0 has LearnedStepWeight; range-linear"):
+    with pytest.raises(ValueError, match=r"quantize\.weight: 0 has LearnedStepWeight; must be range-linear"):
         quantized(quantizer=Quantizer({"all": BitsRule(".*")}, weight=WeightLSQ()))
 
 

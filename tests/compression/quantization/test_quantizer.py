@@ -113,5 +113,5 @@ def test_rules_have_bits_of_their_own():
 
 @pytest.mark.parametrize("bits", [0, 0.5, 17, "x"])
 def test_impossible_bits_are_refused(bits):
-    with pytest.raises(ValueError, match="bits in"):
+    with pytest.raises(ValueError, match="must be 1 to 16 bits"):
         Quantizer(ALL, weight_bits=bits)

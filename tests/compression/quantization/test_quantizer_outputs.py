@@ -60,7 +60,7 @@ def test_an_output_rule_without_a_module_names_near_misses():
 
 
 def test_output_bits_are_checked_by_config_path():
-    with pytest.raises(ValueError, match="activation_bits=0: bits"):
+    with pytest.raises(ValueError, match="activation_bits=0: must be 1 to 16 bits"):
         OutputRule("x", activation_bits=0)
 
 

@@ -276,7 +276,7 @@ def test_a_rule_has_schemes_of_its_own():
     [
         ({"weight": Binary(), "weight_bits": 4}, "rules.all.weight_bits=4: binary"),
         ({"weight": Ternary(), "weight_bits": 2}, "rules.all.weight_bits=2: ternary"),
-        ({"weight": WeightLSQ(), "weight_bits": 1}, "rules.all.weight_bits=1: LSQ wants 3 levels"),
+        ({"weight": WeightLSQ(), "weight_bits": 1}, "rules.all.weight_bits=1: LSQ needs at least 3 levels"),
         ({"weight": RangeLinear(symmetric=True), "weight_bits": 1}, "symmetric"),
         ({"activation": PACT(), "activation_bits": 1}, "rules.all.activation_bits=1: PACT"),
         ({"freeze_at": 2}, "freeze_at=2"),

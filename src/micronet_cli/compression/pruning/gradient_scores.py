@@ -19,8 +19,8 @@ DENSE = "dense_gradient"
 
 def attach_buffer(layer: nn.Module, name: str) -> None:
     """A float32 buffer of the weight's shape, all zero, beside the layer's mask."""
-    weight = _parametrization(layer)
-    weight.register_buffer(name, torch.zeros_like(original_weight(layer), dtype=torch.float32))
+    zeros = torch.zeros_like(original_weight(layer), dtype=torch.float32)
+    _parametrization(layer).register_buffer(name, zeros)
 
 
 def buffer_of(layer: nn.Module, name: str) -> Tensor:
@@ -30,26 +30,30 @@ def buffer_of(layer: nn.Module, name: str) -> Tensor:
 
 def averaged(layer: nn.Module, name: str) -> Tensor:
     """The buffer, first averaged over all processes: each has seen its own part of every batch."""
-    found = buffer_of(layer, name)
-    if world_size() > 1:
-        sum_over_ranks(found).div_(world_size())
-    return found
+    values = buffer_of(layer, name)
+    processes = world_size()
+    if processes > 1:
+        sum_over_ranks(values).div_(processes)
+    return values
 
 
 def accumulate(layer: nn.Module, criterion: Accumulated) -> RemovableHandle | None:
-    """Feed every gradient of the layer's weight to ``criterion``; None where the layer is not trained.
+    """Feed every gradient of the layer's weight to ``criterion`` until the handle is removed; None where it is frozen.
 
     The hook is on the trainable tensor: copies of the network have none, and a compiled network calls it too.
     """
-    original, weight = original_weight(layer), _parametrization(layer)
+    original = original_weight(layer)
+    weight = _parametrization(layer)
     if not original.requires_grad:
         return None
 
     @torch.no_grad()
     def add(gradient: Tensor) -> None:
         scores = weight.get_buffer(SCORES)
-        # A step whose loss scale overflowed says nothing.
-        scores.copy_(criterion.add(scores, weight.masked(original), gradient.nan_to_num(0.0, 0.0, 0.0)))
+        # Where the loss scale overflowed, gradients are not finite and say nothing about the weights.
+        finite = gradient.nan_to_num(0.0, 0.0, 0.0)
+        updated = criterion.add(scores, weight.masked(original), finite)
+        scores.copy_(updated)
 
     return original.register_hook(add)
 
@@ -67,7 +71,8 @@ def _watch(module: nn.Module, inputs: tuple, output: Tensor) -> None:
 
 @torch.no_grad()
 def _add_dense(module: nn.Module, gradient: Tensor) -> None:
-    module.get_buffer(DENSE).add_(gradient.nan_to_num(0.0, 0.0, 0.0))
+    finite = gradient.nan_to_num(0.0, 0.0, 0.0)
+    module.get_buffer(DENSE).add_(finite)
 
 
 def _parametrization(layer: nn.Module) -> EffectiveWeight:

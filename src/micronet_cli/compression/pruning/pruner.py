@@ -17,32 +17,13 @@ from micronet_cli.compression.pruning.gradient_scores import (
     buffer_of,
 )
 from micronet_cli.compression.pruning.regrow import Exchange, Regrow
+from micronet_cli.compression.pruning.sparsity_rules import SparsityRule, sparsity_table
 from micronet_cli.functional.granularity import NM, Element, Filter, Granularity
-from micronet_cli.functional.pruning import Accumulated, magnitude, shrink_masks
+from micronet_cli.functional.pruning import Accumulated, magnitude, shrink_mask, shrink_masks
 from micronet_cli.functional.schedules import AGP
 from micronet_cli.layers.effective_weight import attach_mask, effective_weight, original_weight
-from micronet_cli.layers.rules import LayerRule, match_layers
+from micronet_cli.layers.rules import match_layers
 from micronet_cli.trace.batch_norm import batch_norm_pairs
-
-
-@dataclass(frozen=True)
-class SparsityRule(LayerRule):
-    """Final sparsity of the matched layers: a fraction of zeros in [0, 1); null leaves them alone."""
-
-    sparsity: float | None
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        if self.sparsity is not None and not 0 <= self.sparsity < 1:
-            raise ValueError(f"sparsity={self.sparsity}: a fraction of zeros in [0, 1) is wanted")
-
-
-def sparsity_table(model: nn.Module, rules: Mapping[str, SparsityRule]) -> dict[str, dict[str, object]]:
-    """Layer -> its rule and target, as the run's table shows them."""
-    return {
-        layer: {"prune_rule": name, "target_sparsity": rule.sparsity or 0.0}
-        for layer, (name, rule) in match_layers(model, rules, "prune").items()
-    }
 
 
 @dataclass
@@ -71,29 +52,36 @@ class Pruner:
 
     def __post_init__(self) -> None:
         if not 0 <= self.initial_sparsity < 1:
-            raise ValueError(f"initial_sparsity={self.initial_sparsity}: a fraction of zeros in [0, 1) is wanted")
+            raise ValueError(f"initial_sparsity={self.initial_sparsity}: must be a fraction of zeros in [0, 1)")
         if self.scope not in ("layer", "global"):
-            raise ValueError(f"scope={self.scope}: layer or global is wanted")
+            raise ValueError(f"scope={self.scope}: must be layer or global")
         if not isinstance(self.granularity, Granularity):
-            raise ValueError(f"granularity={self.granularity}: one of micronet_cli.functional.granularity is wanted")
+            raise ValueError(f"granularity={self.granularity}: must be one of micronet_cli.functional.granularity")
         for name in ("importance", "schedule"):
-            if isinstance(given := getattr(self, name), type):
-                raise ValueError(f"{name}={given.__name__}: a class is wanted as {name}._target_")
+            given = getattr(self, name)
+            if isinstance(given, type):
+                raise ValueError(f"{name}={given.__name__}: a class must be given as {name}._target_")
         most = self.granularity.max_sparsity
         for name, rule in self.rules.items():
             if rule.sparsity and rule.sparsity > most:
                 raise ValueError(
-                    f"rules.{name}.sparsity={rule.sparsity}: at most {most} is wanted of {self.granularity}"
+                    f"rules.{name}.sparsity={rule.sparsity}: must be at most {most} for {self.granularity}"
                 )
-        if self.regrow is not None and (isinstance(self.granularity, NM) or isinstance(self.importance, Accumulated)):
-            raise ValueError(
-                f"regrow={self.regrow}: an importance of the weights, and units other than N:M, are wanted"
-            )
+        self._check_regrow()
         self._targets: list[tuple[nn.Module, float]] = []
         self._reached: float | None = None
         self._listening: list[RemovableHandle] | None = None
         self._exchange: Exchange | None = None
         self._norms: list[tuple[nn.Module, nn.Module]] = []
+
+    def _check_regrow(self) -> None:
+        if self.regrow is None:
+            return
+        # N:M has its own floor of kept weights; scores that gradients feed say nothing about a weight that is zero.
+        if isinstance(self.granularity, NM) or isinstance(self.importance, Accumulated):
+            raise ValueError(
+                f"regrow={self.regrow}: needs an importance that is a function of the weights, and units other than N:M"
+            )
 
     @property
     def reads_gradients(self) -> bool:
@@ -106,17 +94,22 @@ class Pruner:
         Raises:
             ValueError: a rule is left with no layer, or a layer does not have the granularity's units.
         """
-        self._targets, self._reached, self._listening = [], None, None
-        self._exchange = None if self.regrow is None else Exchange(self.regrow, self.granularity)
+        self._targets = []
+        self._reached = None
+        self._listening = None
+        self._exchange = None
+        if self.regrow is not None:
+            self._exchange = Exchange(self.regrow, self.granularity)
         for name, (rule_name, rule) in match_layers(model, self.rules, "prune").items():
             if not rule.sparsity:
                 continue
             layer = model.get_submodule(name)
-            inputs, multiple = original_weight(layer).shape[1], self.granularity.input_multiple
-            if inputs % multiple:
+            inputs = original_weight(layer).shape[1]
+            multiple = self.granularity.input_multiple
+            if inputs % multiple != 0:
                 raise ValueError(
-                    f"prune.rules.{rule_name}: {name} has an input dimension of {inputs}, a multiple of {multiple} is "
-                    f"wanted of {self.granularity}; a later rule with sparsity=null leaves it alone"
+                    f"prune.rules.{rule_name}: {name} has an input dimension of {inputs}, {self.granularity} needs "
+                    f"a multiple of {multiple}; a later rule with sparsity=null leaves it alone"
                 )
             try:
                 attach_mask(layer)
@@ -127,21 +120,29 @@ class Pruner:
             if self.regrow is not None:
                 attach_buffer(layer, DENSE)
             self._targets.append((layer, rule.sparsity))
-        self._norms = self._batch_norms(model) if isinstance(self.granularity, Filter) else []
+        self._norms = []
+        if isinstance(self.granularity, Filter):
+            self._norms = self._batch_norms(model)
 
     @torch.no_grad()
     def update(self, step: int, total_steps: int) -> bool:
         """Shrink the masks to what the schedule asks at ``step`` of ``total_steps``; True when at the final target."""
         fraction = self.schedule(step / total_steps)
+        # At the end masks reach their target even if no gradient has arrived to rank the weights by.
         if fraction != self._reached and (step == total_steps or self._has_scores()):
             self._shrink(fraction)
             self._reached = fraction
         for layer, norm in self._norms:
-            silence(norm, _mask(layer).flatten(1).any(1))
+            kept_channels = _mask(layer).flatten(1).any(1)
+            silence(norm, kept_channels)
         if self._exchange is not None:
-            self._exchange.update([layer for layer, _ in self._targets], self._importance, step, total_steps)
+            layers = [layer for layer, _ in self._targets]
+            self._exchange.update(layers, self._importance, step, total_steps)
         settled = fraction >= 1 and self._reached == fraction
-        self._listen(not settled)
+        if settled:
+            self._stop_listening()
+        else:
+            self._start_listening()
         return settled
 
     def table(self, model: nn.Module) -> dict[str, dict[str, object]]:
@@ -150,55 +151,71 @@ class Pruner:
 
     def _batch_norms(self, model: nn.Module) -> list[tuple[nn.Module, nn.Module]]:
         """Pruned layers with the BatchNorms that normalise them."""
-        shape = (getattr(model, "pretrained_cfg", None) or {}).get("input_size")
+        record = getattr(model, "pretrained_cfg", None) or {}
+        shape = record.get("input_size")
         if shape is None:
             return []
         pruned = {layer for layer, _ in self._targets}
-        pairs = batch_norm_pairs(model, shape)
-        named = [(model.get_submodule(layer), model.get_submodule(norm)) for norm, layer in pairs.items()]
-        return [(layer, norm) for layer, norm in named if layer in pruned]
+        found = []
+        for norm_name, layer_name in batch_norm_pairs(model, shape).items():
+            layer = model.get_submodule(layer_name)
+            if layer in pruned:
+                found.append((layer, model.get_submodule(norm_name)))
+        return found
 
     def _shrink(self, fraction: float) -> None:
-        masks = [_mask(layer) for layer, _ in self._targets]
-        sparsities = []
-        for _, final in self._targets:
+        """Shrink the masks to ``fraction`` of the way from the initial to the final sparsity."""
+        masks: list[Tensor] = []
+        importances: list[Tensor] = []
+        sparsities: list[float] = []
+        for number, (layer, final) in enumerate(self._targets):
             start = min(self.initial_sparsity, final)
             sparsities.append(start + (final - start) * fraction)
-        importances = [self._importance(number, layer) for number, (layer, _) in enumerate(self._targets)]
-        groups = [list(range(len(masks)))] if self.scope == "global" and masks else [[i] for i in range(len(masks))]
-        for group in groups:
-            found = shrink_masks(
-                [importances[i] for i in group], [masks[i] for i in group], [sparsities[i] for i in group],
-                self.granularity,
-            )  # fmt: skip
-            for i, mask in zip(group, found, strict=True):
-                masks[i].copy_(mask)
+            masks.append(_mask(layer))
+            importances.append(self._importance(number, layer))
+        if self.scope == "global" and masks:
+            shrunk = shrink_masks(importances, masks, sparsities, self.granularity)
+        else:
+            shrunk = []
+            for importance, mask, sparsity in zip(importances, masks, sparsities, strict=True):
+                shrunk.append(shrink_mask(importance, mask, sparsity, self.granularity))
+        for mask, smaller in zip(masks, shrunk, strict=True):
+            mask.copy_(smaller)
 
     def _importance(self, number: int, layer: nn.Module) -> Tensor:
+        """Importance of the weights of the layer with this number, larger = keep."""
+        if isinstance(self.importance, Accumulated) and self._has_scores():
+            return averaged(layer, SCORES)
+        masked = original_weight(layer) * _mask(layer)
         if isinstance(self.importance, Accumulated):
             # Without any gradient (an untrained what-if) the magnitude stands in.
-            return averaged(layer, SCORES) if self._has_scores() else magnitude(original_weight(layer) * _mask(layer))
+            return magnitude(masked)
+        # A criterion may differ from layer to layer: random numbers do.
         of_layer = getattr(self.importance, "of_layer", None)
         criterion = of_layer(number) if of_layer else self.importance
-        return criterion(original_weight(layer) * _mask(layer))
+        return criterion(masked)
 
     def _has_scores(self) -> bool:
-        """Whether there is something to rank by: gradients come with the first step."""
+        """Whether there is something to rank by: gradients arrive with the first step."""
         if not isinstance(self.importance, Accumulated):
             return True
         return any(bool(buffer_of(layer, SCORES).any()) for layer, _ in self._targets)
 
-    def _listen(self, wanted: bool) -> None:
-        """Let gradients feed the criterion, from the first update until the target is reached."""
-        if not isinstance(self.importance, Accumulated) or wanted == (self._listening is not None):
+    def _start_listening(self) -> None:
+        """Let gradients feed the criterion, from the first update on."""
+        if not isinstance(self.importance, Accumulated) or self._listening is not None:
             return
-        if wanted:
-            handles = [accumulate(layer, self.importance) for layer, _ in self._targets]
-            self._listening = [handle for handle in handles if handle is not None]
-        else:
-            for handle in self._listening or []:
-                handle.remove()
-            self._listening = None
+        self._listening = []
+        for layer, _ in self._targets:
+            handle = accumulate(layer, self.importance)
+            if handle is not None:
+                self._listening.append(handle)
+
+    def _stop_listening(self) -> None:
+        """Once the target is reached nothing is ranked any more."""
+        for handle in self._listening or []:
+            handle.remove()
+        self._listening = None
 
 
 @torch.no_grad()

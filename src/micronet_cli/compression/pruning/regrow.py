@@ -35,23 +35,31 @@ class Regrow:
     end: float = 0.75
 
     def __post_init__(self) -> None:
-        for name, value, fits in (
-            ("fraction", self.fraction, 0 < self.fraction <= 1),
-            ("interval", self.interval, 0 < self.interval < 1),
-            ("end", self.end, 0 < self.end <= 1),
-        ):
-            if not fits:
-                raise ValueError(f"{name}={value}: above 0 and at most 1 is wanted (interval: below 1)")
+        if not 0 < self.fraction <= 1:
+            raise ValueError(f"fraction={self.fraction}: must be in (0, 1]")
+        if not 0 < self.interval < 1:
+            raise ValueError(f"interval={self.interval}: must be in (0, 1)")
+        if not 0 < self.end <= 1:
+            raise ValueError(f"end={self.end}: must be in (0, 1]")
 
     def amount(self, progress: float) -> float:
         """Fraction of the kept units that is exchanged at ``progress``."""
-        return 0.0 if progress >= self.end else self.fraction / 2 * (1 + math.cos(math.pi * progress / self.end))
+        if progress >= self.end:
+            return 0.0
+        angle = math.pi * progress / self.end
+        return self.fraction / 2 * (1 + math.cos(angle))
 
     def due(self, step: int, total_steps: int) -> bool:
         """Whether an exchange is due before ``step``: the first of an interval, not the first of the run."""
+        if step <= 0 or step / total_steps >= self.end:
+            return False
+        return self._interval_of(step, total_steps) != self._interval_of(step - 1, total_steps)
+
+    def _interval_of(self, step: int, total_steps: int) -> float:
+        """Number of the interval that ``step`` lies in."""
         # The small shift keeps 0.3 // 0.1 from being 2.
-        interval, before = ((s / total_steps + 1e-9) // self.interval for s in (step, step - 1))
-        return step > 0 and interval != before and step / total_steps < self.end
+        progress = step / total_steps + 1e-9
+        return progress // self.interval
 
 
 class Exchange:
@@ -62,7 +70,8 @@ class Exchange:
     """
 
     def __init__(self, settings: Regrow, granularity: Granularity) -> None:
-        self.settings, self.granularity = settings, granularity
+        self.settings = settings
+        self.granularity = granularity
         self.step: int | None = None
         self.watching: list[RemovableHandle] = []
 
@@ -73,10 +82,16 @@ class Exchange:
         step: int,
         total_steps: int,
     ) -> None:
-        """Exchange where it is due at ``step``, watch where it is due at the next; once a step.
+        """Exchange where it is due at ``step``, watch where it is due at the next; a repeated step does nothing.
+
+        Args:
+            layers: masked layers, each with a ``DENSE`` buffer.
+            importance: number and layer -> importance of its weights, larger = keep.
+            step: in 0 .. ``total_steps``.
+            total_steps: of the run.
 
         Raises:
-            UserError: no gradient came.
+            UserError: gradients were watched for, and none arrived.
         """
         if step == self.step:
             return
@@ -85,7 +100,7 @@ class Exchange:
         for handle in self.watching:
             handle.remove()
         self.watching = []
-        if self.settings.due(step, total_steps) and self._seen(layers, watched):
+        if self.settings.due(step, total_steps) and self._gradients_arrived(layers, watched):
             amount = self.settings.amount(step / total_steps)
             for number, layer in enumerate(layers):
                 self._exchange(layer, importance(number, layer), amount)
@@ -94,17 +109,22 @@ class Exchange:
                 buffer_of(layer, DENSE).zero_()
             self.watching = [watch_dense_gradient(layer) for layer in layers]
 
-    def _seen(self, layers: Sequence[nn.Module], watched: bool) -> bool:
-        seen = any(bool(buffer_of(layer, DENSE).any()) for layer in layers)
-        if watched and not seen:
-            raise UserError("prune.regrow: no gradient reached the pruned weights; it wants trainer.compile=false")
-        return seen
+    def _gradients_arrived(self, layers: Sequence[nn.Module], watched: bool) -> bool:
+        """Whether any layer has a gradient to grow by; a run that never trained (an untrained what-if) has none."""
+        if any(bool(buffer_of(layer, DENSE).any()) for layer in layers):
+            return True
+        if watched:
+            raise UserError("prune.regrow: no gradient reached the pruned weights; it needs trainer.compile=false")
+        return False
 
     def _exchange(self, layer: nn.Module, importance: Tensor, amount: float) -> None:
         weight = effective_weight(layer)
         assert weight is not None
         assert weight.mask is not None
-        mask = regrow_mask(importance, averaged(layer, DENSE), weight.mask, amount, self.granularity)
+        gradient = averaged(layer, DENSE)
+        mask = regrow_mask(importance, gradient, weight.mask, amount, self.granularity)
+        # What comes back begins at zero, not at the value that it had when it went.
+        grown = mask & ~weight.mask
         with torch.no_grad():
-            original_weight(layer).masked_fill_(mask & ~weight.mask, 0.0)
+            original_weight(layer).masked_fill_(grown, 0.0)
         weight.mask.copy_(mask)

@@ -9,6 +9,10 @@ from torch import Tensor, nn
 from micronet_cli.layers.effective_weight import original_weight
 from micronet_cli.torch_internals import buffers_of, parameters_of
 
+# Dimensions of a weight, [C_out, C_in / groups, ...].
+OUTPUTS = 0
+INPUTS = 1
+
 
 @dataclass(frozen=True)
 class Removal:
@@ -23,6 +27,11 @@ class Removal:
     outputs: Mapping[str, Sequence[int]]
     inputs: Mapping[str, Sequence[int]]
 
+    @property
+    def reads_gradients(self) -> bool:
+        """False: nothing is trained."""
+        return False
+
     @torch.no_grad()
     def attach(self, model: nn.Module) -> None:
         """Take the channels out.
@@ -30,7 +39,7 @@ class Removal:
         Raises:
             ValueError: the network has no such layer, or the layer no such channel.
         """
-        for dim, channels in enumerate((self.outputs, self.inputs)):
+        for dim, channels in ((OUTPUTS, self.outputs), (INPUTS, self.inputs)):
             for name, gone in channels.items():
                 try:
                     layer = model.get_submodule(name)
@@ -39,7 +48,7 @@ class Removal:
                 take_out(layer, dim, gone, name)
 
     def update(self, step: int, total_steps: int) -> bool:
-        """Nothing moves."""
+        """Nothing changes during training."""
         return True
 
     def table(self, model: nn.Module) -> dict[str, dict[str, object]]:
@@ -62,16 +71,23 @@ def take_out(layer: nn.Module, dim: int, gone: Sequence[int], name: str) -> None
             for key, tensor in tensors.items():
                 if tensor is None:
                     continue
-                one_a_channel = dim == 0 and tensor.dim() and len(tensor) == tensor.numel() == shape[0]
+                one_a_channel = dim == OUTPUTS and _is_one_a_channel(tensor, shape[OUTPUTS])
                 if tensor.shape == shape or one_a_channel:
                     tensors[key] = _cut(tensor, dim, kept)
     for attribute in _sizes(layer, dim):
         setattr(layer, attribute, len(kept))
 
 
+def _is_one_a_channel(tensor: Tensor, channels: int) -> bool:
+    """Whether the tensor is [C_out], or that with dimensions of size 1 behind it."""
+    return tensor.dim() > 0 and len(tensor) == tensor.numel() == channels
+
+
 def _cut(tensor: Tensor, dim: int, kept: Tensor) -> Tensor:
     part = tensor.detach().index_select(dim, kept.to(tensor.device))
-    return nn.Parameter(part, tensor.requires_grad) if isinstance(tensor, nn.Parameter) else part
+    if isinstance(tensor, nn.Parameter):
+        return nn.Parameter(part, tensor.requires_grad)
+    return part
 
 
 def _sizes(layer: nn.Module, dim: int) -> tuple[str, ...]:
@@ -79,7 +95,9 @@ def _sizes(layer: nn.Module, dim: int) -> tuple[str, ...]:
     if hasattr(layer, "num_features"):
         return ("num_features",)
     if isinstance(layer, nn.Linear):
-        return (("out_features", "in_features")[dim],)
-    if dim == 0 and layer.groups == layer.in_channels == layer.out_channels > 1:
+        return ("out_features",) if dim == OUTPUTS else ("in_features",)
+    if dim == INPUTS:
+        return ("in_channels",)
+    if layer.groups == layer.in_channels == layer.out_channels > 1:
         return ("out_channels", "in_channels", "groups")
-    return (("out_channels", "in_channels")[dim],)
+    return ("out_channels",)

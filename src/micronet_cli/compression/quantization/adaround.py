@@ -33,8 +33,9 @@ class Reconstruction:
 
     def error(self, weight: Tensor, rows: Tensor | slice = slice(None)) -> Tensor:
         """Mean squared distance of an output vector, over the chosen rows; 0-dim."""
-        made = self.finish(product(self.inputs[:, rows], weight))
-        return (made - self.target[rows]).square().sum(1).mean()
+        products = product(self.inputs[:, rows], weight)
+        difference = self.finish(products) - self.target[rows]
+        return difference.square().sum(1).mean()
 
 
 @dataclass(frozen=True)
@@ -57,39 +58,52 @@ class AdaRound:
 
     def __post_init__(self) -> None:
         for name in ("iterations", "batch_size"):
-            if getattr(self, name) < 1:
-                raise ValueError(f"{name}={getattr(self, name)}: at least 1 is wanted")
+            value = getattr(self, name)
+            if value < 1:
+                raise ValueError(f"{name}={value}: must be at least 1")
         for name in ("lr", "regularization"):
-            if getattr(self, name) <= 0:
-                raise ValueError(f"{name}={getattr(self, name)}: above 0 is wanted")
+            value = getattr(self, name)
+            if value <= 0:
+                raise ValueError(f"{name}={value}: must be above 0")
         if not 0 <= self.warmup < 1:
-            raise ValueError(f"warmup={self.warmup}: a fraction of the steps in [0, 1) is wanted")
+            raise ValueError(f"warmup={self.warmup}: must be a fraction of the steps in [0, 1)")
 
     def round(self, layer: nn.Module, reconstruction: Reconstruction) -> None:
         """Set the layer's original weight to grid values: the learned rounding, or the nearest where that is better."""
         parts = effective_weight(layer)
         assert parts is not None
         assert isinstance(parts.fake_quantize, FixedGrid)
-        grid, original = parts.fake_quantize, original_weight(layer)
-        kept = torch.ones_like(original) if parts.mask is None else parts.mask.to(original.dtype)
-        exact = (original.detach() * kept) * grid.scale - grid.zero_point
-        floor = exact.floor()
+        grid = parts.fake_quantize
+        original = original_weight(layer)
+        kept = torch.ones_like(original)
+        if parts.mask is not None:
+            kept = parts.mask.to(original.dtype)
+        exact_codes = (original.detach() * kept) * grid.scale - grid.zero_point
+        floor = exact_codes.floor()
 
         def weight(fraction: Tensor) -> Tensor:
-            return ((floor + fraction).clamp(0, grid.largest) + grid.zero_point) / grid.scale * kept
+            codes = (floor + fraction).clamp(0, grid.largest)
+            return (codes + grid.zero_point) / grid.scale * kept
 
-        variables = inverse_rectified_sigmoid(exact - floor).requires_grad_()
+        variables = inverse_rectified_sigmoid(exact_codes - floor).requires_grad_()
         optimizer = torch.optim.Adam([variables], self.lr)
         rows = len(reconstruction.target)
+        batch_size = min(self.batch_size, rows)
         for step in range(self.iterations):
-            chosen = torch.randint(rows, (min(self.batch_size, rows),), device=original.device)
+            chosen = torch.randint(rows, (batch_size,), device=original.device)
             fraction = rectified_sigmoid(variables)
             loss = reconstruction.error(weight(fraction), chosen)
-            if (beta := annealed_beta(step / self.iterations, self.warmup)) is not None:
+            beta = annealed_beta(step / self.iterations, self.warmup)
+            if beta is not None:
                 loss = loss + self.regularization * rounding_regularizer(fraction, beta)
             optimizer.zero_grad()
             loss.backward()
             optimizer.step()
         with torch.no_grad():
-            candidates = [layer.weight.detach(), weight((rectified_sigmoid(variables) >= 0.5).to(original.dtype))]
-            original.copy_(min(candidates, key=lambda rounded: float(reconstruction.error(rounded))))
+            nearest = layer.weight.detach()
+            rounded_up = rectified_sigmoid(variables) >= 0.5
+            learned = weight(rounded_up.to(original.dtype))
+            if reconstruction.error(learned) < reconstruction.error(nearest):
+                original.copy_(learned)
+            else:
+                original.copy_(nearest)

@@ -29,12 +29,15 @@ def equalize(model: nn.Module, chains: Mapping[str, Chain]) -> list[tuple[str, s
 
     Args:
         model: without quantisers; changed in place.
-        chains: what ``compression.chains`` found in it.
+        chains: what ``trace.chains`` found in it.
     """
     pairs = [chain for chain in chains.values() if chain.equalizable and _scalable(batch_norm_of(model, chain))]
     for _ in range(SWEEPS):
-        moved = [float(_equalize_pair(model, chain).log().abs().amax()) for chain in pairs]
-        if max(moved, default=0.0) < CONVERGED:
+        largest_move = 0.0
+        for chain in pairs:
+            scales = _equalize_pair(model, chain)
+            largest_move = max(largest_move, float(scales.log().abs().amax()))
+        if largest_move < CONVERGED:
             break
     return [(chain.layer, chain.after or "") for chain in pairs]
 
@@ -44,16 +47,28 @@ def _scalable(norm: nn.Module | None) -> bool:
 
 
 def _equalize_pair(model: nn.Module, chain: Chain) -> Tensor:
-    layer, after = model.get_submodule(chain.layer), model.get_submodule(chain.after or "")
-    norm, groups = batch_norm_of(model, chain), getattr(after, "groups", 1)
+    """One step for the channels between two layers; the scales that they were divided by, [C]."""
+    layer = model.get_submodule(chain.layer)
+    after = model.get_submodule(chain.after or "")
+    norm = batch_norm_of(model, chain)
+    groups = getattr(after, "groups", 1)
     produced = output_ranges(layer.weight)
-    if norm is not None:
-        produced = produced * gain_and_shift(norm)[0].abs().to(produced.dtype)
+    if norm is None:
+        divided = [original_weight(layer), layer.bias]
+    else:
+        gain, _ = gain_and_shift(norm)
+        produced = produced * gain.abs().to(produced.dtype)
+        divided = [norm.weight, norm.bias]
     scales = equalization_scales(produced, input_ranges(after.weight, groups))
-    divided = [original_weight(layer), layer.bias] if norm is None else [norm.weight, norm.bias]
     for tensor in divided:
         if tensor is not None:
-            tensor.div_(scales.view(-1, *(1,) * (tensor.dim() - 1)))
+            tensor.div_(_per_row(scales, tensor))
     consumed = original_weight(after)
     consumed.copy_(scale_inputs(consumed, scales, groups))
     return scales
+
+
+def _per_row(scales: Tensor, tensor: Tensor) -> Tensor:
+    """``[C] -> [C, 1, ...]`` with as many dimensions as ``tensor``."""
+    ones = [1] * (tensor.dim() - 1)
+    return scales.view(-1, *ones)

@@ -9,7 +9,7 @@ from micronet_cli.layers.rules import compressible_layers
 
 
 class FixedGrid(WeightFakeQuantize):
-    """RangeEstimate-linear with the scale and zero point that were found once.
+    """Range-linear with the scale and zero point that were found once.
 
     A range taken anew from rounded weights would be another one as soon as an extreme weight was rounded inwards.
 
@@ -22,8 +22,9 @@ class FixedGrid(WeightFakeQuantize):
 
     def __init__(self, tracked: WeightFakeQuantize, weight: Tensor) -> None:
         super().__init__(tracked.bits, tracked.granularity, tracked.symmetric)
-        for name, value in zip(("scale", "zero_point"), tracked.qparams(weight), strict=True):
-            self.register_buffer(name, value.clone())
+        scale, zero_point = tracked.qparams(weight)
+        self.register_buffer("scale", scale.clone())
+        self.register_buffer("zero_point", zero_point.clone())
 
     def qparams(self, weight: Tensor) -> tuple[Tensor, Tensor]:
         """Scale and zero point, whatever the weight."""
@@ -32,6 +33,11 @@ class FixedGrid(WeightFakeQuantize):
 
 class FixedGrids:
     """Every range-linear weight of a network on a stored grid: part of a network's history, after its quantiser."""
+
+    @property
+    def reads_gradients(self) -> bool:
+        """False: nothing is trained."""
+        return False
 
     @torch.no_grad()
     def attach(self, model: nn.Module) -> None:
@@ -42,12 +48,25 @@ class FixedGrids:
         """
         for name, layer in compressible_layers(model).items():
             parts = effective_weight(layer)
-            if parts is None or parts.fake_quantize is None or isinstance(parts.fake_quantize, FixedGrid):
+            if parts is None:
                 continue
-            if type(parts.fake_quantize) is not WeightFakeQuantize:
-                scheme = type(parts.fake_quantize).__name__
+            quantizer = parts.fake_quantize
+            if quantizer is None or isinstance(quantizer, FixedGrid):
+                continue
+            # Not a subclass: those have grids of their own.
+            if type(quantizer) is not WeightFakeQuantize:
+                scheme = type(quantizer).__name__
                 raise ValueError(
-                    f"quantize.weight: {name} has {scheme}; range-linear weights are wanted, as of "
+                    f"quantize.weight: {name} has {scheme}; must be range-linear, as with "
                     "quantize=w4a4, w8a8, symmetric or micronet2019"
                 )
-            parts.fake_quantize = FixedGrid(parts.fake_quantize, parts.masked(original_weight(layer)))
+            masked = parts.masked(original_weight(layer))
+            parts.fake_quantize = FixedGrid(quantizer, masked)
+
+    def update(self, step: int, total_steps: int) -> bool:
+        """Nothing moves."""
+        return True
+
+    def table(self, model: nn.Module) -> dict[str, dict[str, object]]:
+        """Nothing to show: the quantiser before it has the layers' rules."""
+        return {}

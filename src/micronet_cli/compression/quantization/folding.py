@@ -12,23 +12,25 @@ from micronet_cli.trace.batch_norm import batch_norm_pairs
 
 @torch.no_grad()
 def fold_batch_norms(model: nn.Module, input_shape: Sequence[int]) -> dict[str, str]:
-    """Fold every BatchNorm that can be into weight and bias of the layer before it; which went where.
+    """Fold every BatchNorm that can be folded into the layer before it; BatchNorm -> layer, by name.
 
     The outputs in evaluation stay what they were, up to rounding; masked weights stay zero.
 
     Raises:
-        ValueError: a layer concerned is quantised: its levels would not survive.
+        ValueError: a layer that a BatchNorm folds into is quantised: its levels would not survive.
     """
     pairs = batch_norm_pairs(model, input_shape)
     for norm_name, layer_name in pairs.items():
-        layer, norm = model.get_submodule(layer_name), model.get_submodule(norm_name)
+        layer = model.get_submodule(layer_name)
+        norm = model.get_submodule(norm_name)
         weight = effective_weight(layer)
         if weight is not None and weight.fake_quantize is not None:
             raise ValueError(f"{layer_name} is quantised already; BatchNorms fold before that")
         gain, shift = gain_and_shift(norm)
         original = original_weight(layer)
-        original.mul_(gain.to(original.dtype).view(-1, *(1,) * (original.dim() - 1)))
-        old = 0.0 if layer.bias is None else layer.bias.double() * gain
-        layer.bias = nn.Parameter((old + shift).to(original.dtype))
+        ones = [1] * (original.dim() - 1)
+        original.mul_(gain.to(original.dtype).view(-1, *ones))
+        bias = shift if layer.bias is None else layer.bias.double() * gain + shift
+        layer.bias = nn.Parameter(bias.to(original.dtype))
         remove_batch_norm(model, norm_name)
     return pairs

@@ -1,19 +1,20 @@
 """Quantisation after training, from a few images without labels: ranges, biases, rounding."""
 
 import copy
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.utils.hooks import RemovableHandle
 
 from micronet_cli.compression.quantization.adaround import AdaRound, Reconstruction
-from micronet_cli.compression.quantization.equalization import batch_norm_of, equalize
+from micronet_cli.compression.quantization.equalization import equalize
 from micronet_cli.compression.quantization.fixed_grid import FixedGrids
+from micronet_cli.compression.quantization.layer_output import normalised, shift_output
 from micronet_cli.functional.calibration import RangeEstimate, mse
 from micronet_cli.functional.equalization import expected_output
-from micronet_cli.layers.batch_norm import gain_and_shift
 from micronet_cli.layers.effective_weight import effective_weight
 from micronet_cli.layers.fake_quantize import ActivationFakeQuantize, FakeQuantize
 from micronet_cli.trace.chains import Chain, chains
@@ -44,25 +45,30 @@ class PostTraining:
 
     def __post_init__(self) -> None:
         for name in ("images", "rows"):
-            if getattr(self, name) < 1:
-                raise ValueError(f"{name}={getattr(self, name)}: at least 1 is wanted")
+            value = getattr(self, name)
+            if value < 1:
+                raise ValueError(f"{name}={value}: must be at least 1")
 
-    def prepare(self, model: nn.Module, input_shape: Sequence[int]) -> "PostTrainingPass":
+    def prepare(self, model: nn.Module, input_shape: Sequence[int]) -> "PostTrainingQuantization":
         """Equalise ``model`` in place and keep a float copy of it, before a quantiser is attached.
 
         Raises:
             ValueError: it is quantised already.
         """
-        if name := next((name for name, module in model.named_modules() if isinstance(module, FakeQuantize)), None):
-            raise ValueError(f"{name}: quantised already; a network in float is wanted")
+        for name, module in model.named_modules():
+            if isinstance(module, FakeQuantize):
+                raise ValueError(f"{name}: quantised already; must be a network in float")
         found = chains(model, input_shape)
-        pairs = equalize(model, found) if self.equalize else []
-        return PostTrainingPass(self, found, pairs, copy.deepcopy(model).eval())
+        pairs = []
+        if self.equalize:
+            pairs = equalize(model, found)
+        reference = copy.deepcopy(model).eval()
+        return PostTrainingQuantization(self, found, pairs, reference)
 
 
 @dataclass
-class PostTrainingPass:
-    """One network's way through quantisation.
+class PostTrainingQuantization:
+    """The quantisation of one network: ``calibrate``, then ``run``.
 
     Attributes:
         settings: what is done.
@@ -88,9 +94,13 @@ class PostTrainingPass:
         for name, module in model.named_modules():
             for key, watch in (("input_fake_quantize", _watch_input), ("output_fake_quantize", _watch_output)):
                 quantizer = getattr(module, key, None)
-                if isinstance(quantizer, ActivationFakeQuantize):
-                    quantizer.estimate = self.settings.activation_range or quantizer.estimate
-                    handles.append(watch(self.reference.get_submodule(name), quantizer.train()))
+                if not isinstance(quantizer, ActivationFakeQuantize):
+                    continue
+                if self.settings.activation_range is not None:
+                    quantizer.estimate = self.settings.activation_range
+                quantizer.train()
+                reference = self.reference.get_submodule(name)
+                handles.append(watch(reference, quantizer))
         for images in batches:
             self.reference(images)
         for handle in handles:
@@ -100,8 +110,12 @@ class PostTrainingPass:
     def layers(self, model: nn.Module) -> tuple[list[str], list[str]]:
         """Layers that are rounded or corrected, in the executed order, and quantised ones that cannot be."""
         quantized = [name for name, layer in model.named_modules() if _is_quantized(layer)]
-        able = [name for name in self.chains if name in quantized and has_rows(self.reference.get_submodule(name))]
-        return able, [name for name in quantized if name not in able]
+        able = []
+        for name in self.chains:
+            if name in quantized and has_rows(self.reference.get_submodule(name)):
+                able.append(name)
+        unable = [name for name in quantized if name not in able]
+        return able, unable
 
     def run(self, model: nn.Module, batches: Sequence[Tensor], seed: int = 0) -> Iterator[dict[str, Any]]:
         """Round and correct layer after layer, each with what the layers before it have become.
@@ -114,74 +128,80 @@ class PostTrainingPass:
         Yields:
             layer, error before and after: ||f(W x) - f(W' x')||^2 over ||f(W x)||^2.
         """
-        settings, generator = self.settings, torch.Generator().manual_seed(seed)
-        per_image = max(1, settings.rows // sum(map(len, batches)))
-        for name in self.layers(model)[0]:
-            rows = input_rows((self.reference, model), name, batches, per_image, generator)
-            yield {"layer": name} | self._layer(model, self.chains[name], *rows)
+        generator = torch.Generator().manual_seed(seed)
+        images = sum(len(batch) for batch in batches)
+        per_image = max(1, self.settings.rows // images)
+        able, _ = self.layers(model)
+        for name in able:
+            rows, quantized_rows = input_rows((self.reference, model), name, batches, per_image, generator)
+            errors = self._layer(model, self.chains[name], rows, quantized_rows)
+            yield {"layer": name} | errors
 
     def _layer(self, model: nn.Module, chain: Chain, rows: Tensor, quantized_rows: Tensor) -> dict[str, float]:
-        settings, layer = self.settings, model.get_submodule(chain.layer)
+        """Round and correct one layer, given the rows that it reads in both networks; its error before and after."""
+        layer = model.get_submodule(chain.layer)
         reference = self.reference.get_submodule(chain.layer)
         activation = chain.activation or _identity
         with torch.no_grad():
-            target = activation(_normalised(self.reference, chain)(product(rows, reference.weight)))
-        size = float(target.square().sum(1).mean()) or 1.0
+            products = product(rows, reference.weight)
+            target = activation(normalised(self.reference, chain)(products))
+            size = float(target.square().sum(1).mean()) or 1.0
 
         def reconstruction() -> Reconstruction:
-            # A corrected bias makes another f.
-            normalised = _normalised(model, chain)
-            return Reconstruction(quantized_rows, target, lambda made: activation(normalised(made)))
+            # Made anew each time: a corrected bias makes another f.
+            with_bias = normalised(model, chain)
+            return Reconstruction(quantized_rows, target, lambda products: activation(with_bias(products)))
 
-        with torch.no_grad():
-            before = float(reconstruction().error(layer.weight)) / size
+        @torch.no_grad()
+        def relative_error() -> float:
+            return float(reconstruction().error(layer.weight)) / size
+
+        before = relative_error()
         parts = effective_weight(layer)
-        if settings.adaround is not None and parts is not None and parts.fake_quantize is not None:
-            settings.adaround.round(layer, reconstruction())
-        with torch.no_grad():
-            if settings.correct_bias:
-                wanted = _normalised(self.reference, chain)(expected_output(reference.weight, rows.mean(1))[None])
-                made = _normalised(model, chain)(expected_output(layer.weight, quantized_rows.mean(1))[None])
-                _shift(model, chain, (wanted - made)[0])
-            return {"error_before": before, "error": float(reconstruction().error(layer.weight)) / size}
+        quantizes_weight = parts is not None and parts.fake_quantize is not None
+        if self.settings.adaround is not None and quantizes_weight:
+            self.settings.adaround.round(layer, reconstruction())
+        if self.settings.correct_bias:
+            self._correct_bias(model, chain, rows, quantized_rows)
+        return {"error_before": before, "error": relative_error()}
+
+    @torch.no_grad()
+    def _correct_bias(self, model: nn.Module, chain: Chain, rows: Tensor, quantized_rows: Tensor) -> None:
+        """Take off what quantisation added to the mean of a layer's output."""
+        means = []
+        for network, its_rows in ((self.reference, rows), (model, quantized_rows)):
+            weight = network.get_submodule(chain.layer).weight
+            mean = expected_output(weight, its_rows.mean(1))
+            means.append(normalised(network, chain)(mean[None])[0])
+        in_float, quantized = means
+        shift_output(model, chain, in_float - quantized)
 
 
 def _is_quantized(layer: nn.Module) -> bool:
+    """Whether the weight or the input of a compressed layer is quantised."""
     parts = effective_weight(layer)
-    return parts is not None and (
-        parts.fake_quantize is not None or getattr(layer, "input_fake_quantize", None) is not None
-    )
-
-
-def _normalised(model: nn.Module, chain: Chain) -> Callable[[Tensor], Tensor]:
-    """A layer's products ``[n, C_out]`` -> with bias and BatchNorm, as they are now."""
-    layer, norm = model.get_submodule(chain.layer), batch_norm_of(model, chain)
-    gain, shift = (torch.ones(()), torch.zeros(())) if norm is None else gain_and_shift(norm)
-    bias = torch.zeros(()) if layer.bias is None else layer.bias.detach()
-    device, kind = layer.weight.device, layer.weight.dtype
-    gain, shift = gain.to(device, kind), (shift.to(device) + bias.to(device) * gain.to(device)).to(kind)
-    return lambda made: made * gain + shift
-
-
-def _shift(model: nn.Module, chain: Chain, change: Tensor) -> None:
-    """Add ``change`` ``[C_out]`` to what a layer and its BatchNorm give."""
-    layer, norm = model.get_submodule(chain.layer), batch_norm_of(model, chain)
-    if norm is not None:
-        gain = gain_and_shift(norm)[0].to(change.dtype)
-        change = torch.where(gain != 0, change / torch.where(gain != 0, gain, 1), 0)
-    if layer.bias is not None:
-        layer.bias.add_(change)
-    elif norm is not None:
-        norm.running_mean.sub_(change)
+    if parts is None:
+        return False
+    return parts.fake_quantize is not None or getattr(layer, "input_fake_quantize", None) is not None
 
 
 def _identity(x: Tensor) -> Tensor:
     return x
 
 
-def _watch_input(module: nn.Module, quantizer: FakeQuantize) -> Any:
-    return module.register_forward_pre_hook(lambda m, inputs: (quantizer(inputs[0]), None)[1])
+def _watch_input(module: nn.Module, quantizer: FakeQuantize) -> RemovableHandle:
+    """Show the module's input to ``quantizer``; the module itself goes on in float."""
+
+    def show(module: nn.Module, inputs: tuple) -> None:
+        quantizer(inputs[0])
+
+    return module.register_forward_pre_hook(show)
 
 
-def _watch_output(module: nn.Module, quantizer: FakeQuantize) -> Any:
-    return module.register_forward_hook(lambda m, inputs, output: (quantizer(output), None)[1])
+def _watch_output(module: nn.Module, quantizer: FakeQuantize) -> RemovableHandle:
+    """Show the module's output to ``quantizer``; the module itself goes on in float."""
+
+    def show(module: nn.Module, inputs: tuple, output: Tensor) -> None:
+        quantizer(output)
+
+    return module.register_forward_hook(show)

@@ -1,83 +1,31 @@
 """Quantisation-aware training: which layers get which bits, and by which schemes."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 import torch
 from torch import nn
 
 from micronet_cli.compression.quantization.activation_quantizers import TrackedRange
+from micronet_cli.compression.quantization.bits_rules import (
+    ActivationScheme,
+    BitsRule,
+    OutputRule,
+    Target,
+    WeightScheme,
+    check_bits,
+    first_scheme,
+    inherited_bits,
+)
 from micronet_cli.compression.quantization.folding import fold_batch_norms
 from micronet_cli.compression.quantization.weight_quantizers import AccumulatorAware, RangeLinear
 from micronet_cli.layers.effective_weight import attach_effective_weight, check_zero, original_weight
 from micronet_cli.layers.fake_quantize import (
     ActivationFakeQuantize,
-    WeightFakeQuantize,
     attach_input_fake_quantize,
     attach_output_fake_quantize,
 )
-from micronet_cli.layers.rules import LayerRule, match_layers, match_modules, own_shape
-
-MAX_BITS = 16
-WeightScheme = Callable[..., WeightFakeQuantize]
-ActivationScheme = Callable[..., ActivationFakeQuantize]
-
-
-@dataclass(frozen=True)
-class BitsRule(LayerRule):
-    """Bits of the matched layers' weights and inputs in [1, 16], maybe fractional.
-
-    ``inherit`` (the default) takes the quantiser's own value, null leaves the tensor in float.
-
-    Attributes:
-        weight, activation: schemes of these layers, null: the quantiser's own.
-    """
-
-    weight_bits: float | str | None = "inherit"
-    activation_bits: float | str | None = "inherit"
-    weight: WeightScheme | None = None
-    activation: ActivationScheme | None = None
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        for name in ("weight_bits", "activation_bits"):
-            if (bits := getattr(self, name)) != "inherit":
-                check_bits(name, bits)
-
-
-@dataclass(frozen=True)
-class OutputRule(LayerRule):
-    """Bits of the matched modules' outputs: a block that feeds a residual add, what goes into a pool.
-
-    Attributes:
-        activation_bits: in [1, 16]; ``inherit`` takes the quantiser's own value, null leaves the output in float.
-        activation: scheme, null: the quantiser's own.
-    """
-
-    activation_bits: float | str | None = "inherit"
-    activation: ActivationScheme | None = None
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        if self.activation_bits != "inherit":
-            check_bits("activation_bits", self.activation_bits)
-
-
-def check_bits(name: str, bits: float | str | None) -> None:
-    """Raises ValueError unless ``bits`` is null or a number in [1, 16]."""
-    if bits is not None and not (isinstance(bits, int | float) and 1 <= bits <= MAX_BITS):
-        raise ValueError(f"{name}={bits}: bits in [1, {MAX_BITS}] or null (float) are wanted")
-
-
-@dataclass(frozen=True)
-class Target:
-    """What one layer gets; bits None for float."""
-
-    rule: str
-    weight_bits: float | None
-    activation_bits: float | None
-    weight: WeightScheme
-    activation: ActivationScheme
+from micronet_cli.layers.rules import match_layers, match_modules, own_shape
 
 
 @dataclass
@@ -114,29 +62,37 @@ class Quantizer:
     def __post_init__(self) -> None:
         check_bits("weight_bits", self.weight_bits)
         check_bits("activation_bits", self.activation_bits)
-        if not 0 <= self.ema_decay < 1:
-            raise ValueError(f"ema_decay={self.ema_decay}: a decay in [0, 1) is wanted")
-        if self.freeze_at is not None and not 0 < self.freeze_at <= 1:
-            raise ValueError(f"freeze_at={self.freeze_at}: progress in (0, 1] is wanted")
-        if not 2 <= (self.accumulator_bits or 2) <= 32:
-            raise ValueError(f"accumulator_bits={self.accumulator_bits}: 2 to 32, or null (any), are wanted")
+        self._check_options()
         self._activations: list[ActivationFakeQuantize] = []
+        # Schemes check their bits when they make a module: any weight will do for that.
+        weight = torch.ones(1, 1)
         for name, rule in self.rules.items():
             target = self.target(name, rule)
             try:
-                make_modules(target, torch.ones(1, 1))
+                target.weight_quantizer(weight)
+                target.activation_quantizer()
             except ValueError as error:
                 raise ValueError(f"rules.{name}.{error}") from None
         for name, output in self.outputs.items():
             try:
-                self.output_module(output)
+                self.output_quantizer(output)
             except ValueError as error:
                 raise ValueError(f"outputs.{name}.{error}") from None
 
-    def output_module(self, rule: OutputRule) -> ActivationFakeQuantize | None:
-        """The quantiser that a rule puts behind a module."""
+    def _check_options(self) -> None:
+        if not 0 <= self.ema_decay < 1:
+            raise ValueError(f"ema_decay={self.ema_decay}: must be in [0, 1)")
+        if self.freeze_at is not None and not 0 < self.freeze_at <= 1:
+            raise ValueError(f"freeze_at={self.freeze_at}: must be a progress in (0, 1]")
+        if self.accumulator_bits is not None and not 2 <= self.accumulator_bits <= 32:
+            raise ValueError(f"accumulator_bits={self.accumulator_bits}: must be 2 to 32, or null (any)")
+
+    def output_quantizer(self, rule: OutputRule) -> ActivationFakeQuantize | None:
+        """The quantiser that a rule puts behind a module, None where its output stays in float."""
         bits = inherited_bits(rule.activation_bits, self.activation_bits)
-        return first_scheme(rule.activation, self.activation, TrackedRange(self.ema_decay))(bits) if bits else None
+        if bits is None:
+            return None
+        return self._activation_scheme(rule)(bits)
 
     def target(self, name: str, rule: BitsRule) -> Target:
         """A rule with what it inherits."""
@@ -149,8 +105,12 @@ class Quantizer:
             inherited_bits(rule.weight_bits, self.weight_bits),
             input_bits,
             weight,
-            first_scheme(rule.activation, self.activation, TrackedRange(self.ema_decay)),
+            self._activation_scheme(rule),
         )
+
+    def _activation_scheme(self, rule: BitsRule | OutputRule) -> ActivationScheme:
+        default = TrackedRange(self.ema_decay)
+        return first_scheme(rule.activation, self.activation, default)
 
     def targets(self, model: nn.Module) -> dict[str, Target]:
         """Layer -> what it gets.
@@ -158,8 +118,10 @@ class Quantizer:
         Raises:
             ValueError: a rule is left with no layer.
         """
-        found = match_layers(model, self.rules, "quantize")
-        return {layer: self.target(name, rule) for layer, (name, rule) in found.items()}
+        targets = {}
+        for layer, (name, rule) in match_layers(model, self.rules, "quantize").items():
+            targets[layer] = self.target(name, rule)
+        return targets
 
     def resolve(self, model: nn.Module) -> dict[str, tuple[str, float | None, float | None]]:
         """Layer -> (rule name, weight bits, activation bits), bits None for float.
@@ -167,7 +129,15 @@ class Quantizer:
         Raises:
             ValueError: a rule is left with no layer.
         """
-        return {name: (t.rule, t.weight_bits, t.activation_bits) for name, t in self.targets(model).items()}
+        resolved = {}
+        for layer, target in self.targets(model).items():
+            resolved[layer] = (target.rule, target.weight_bits, target.activation_bits)
+        return resolved
+
+    @property
+    def reads_gradients(self) -> bool:
+        """False: it leaves gradients to the optimiser."""
+        return False
 
     def attach(self, model: nn.Module) -> None:
         """Give every ruled layer its quantisers, in place of inherited ones.
@@ -185,58 +155,49 @@ class Quantizer:
             except ValueError as error:
                 raise ValueError(f"quantize.fold_batch_norm=true: {error}") from None
         for name, target in self.targets(model).items():
-            layer = model.get_submodule(name)
-            effective = attach_effective_weight(layer)
-            weight = original_weight(layer).detach()
-            quantizer, activation = make_modules(target, effective.masked(weight))
-            if effective.mask is not None:
-                try:
-                    check_zero(quantizer)
-                except ValueError as error:
-                    raise ValueError(f"quantize.weight: {name}: {error}") from None
-            effective.fake_quantize = quantizer
-            attach_input_fake_quantize(layer, activation)
-            self._note(activation, weight.device)
+            self._attach_layer(name, model.get_submodule(name), target)
         device = next(model.parameters()).device
         for name, (_, rule) in match_modules(model, self.outputs, "quantize.outputs").items():
-            attach_output_fake_quantize(model.get_submodule(name), activation := self.output_module(rule))
-            self._note(activation, device)
+            activation = self.output_quantizer(rule)
+            attach_output_fake_quantize(model.get_submodule(name), activation)
+            self._remember(activation, device)
 
-    def _note(self, activation: ActivationFakeQuantize | None, device: torch.device) -> None:
+    def _attach_layer(self, name: str, layer: nn.Module, target: Target) -> None:
+        """Quantise the weight and the input of one layer."""
+        effective = attach_effective_weight(layer)
+        weight = original_weight(layer).detach()
+        quantizer = target.weight_quantizer(effective.masked(weight))
+        if effective.mask is not None:
+            try:
+                check_zero(quantizer)
+            except ValueError as error:
+                raise ValueError(f"quantize.weight: {name}: {error}") from None
+        effective.fake_quantize = quantizer
+        activation = target.activation_quantizer()
+        attach_input_fake_quantize(layer, activation)
+        self._remember(activation, weight.device)
+
+    def _remember(self, activation: ActivationFakeQuantize | None, device: torch.device) -> None:
+        """Keep a quantiser whose range ``update`` freezes, where the network is."""
         if activation is not None:
             self._activations.append(activation.to(device))
 
     def update(self, step: int, total_steps: int) -> bool:
         """Freeze the ranges when due; the bits are the final ones from the first step on."""
-        frozen = self.freeze_at is not None and step >= self.freeze_at * total_steps
+        frozen = False
+        if self.freeze_at is not None:
+            frozen = step >= self.freeze_at * total_steps
         for activation in self._activations:
             activation.frozen = frozen
         return True
 
     def table(self, model: nn.Module) -> dict[str, dict[str, object]]:
         """Layer -> its rule and target, as the run's table shows them."""
-        return {
-            layer: {"quantize_rule": name, "weight_bits": weight_bits, "activation_bits": activation_bits}
-            for layer, (name, weight_bits, activation_bits) in self.resolve(model).items()
-        }
-
-
-def inherited_bits(bits: float | str | None, default: float | None) -> float | None:
-    """A rule's bits, or the quantiser's where the rule says ``inherit``."""
-    return default if isinstance(bits, str) else bits
-
-
-def first_scheme(*choices: Callable | None) -> Callable:
-    """The first that is given; a class stands for an instance with its defaults."""
-    found = next(choice for choice in choices if choice is not None)
-    return found() if isinstance(found, type) else found
-
-
-def make_modules(
-    target: Target, weight: torch.Tensor
-) -> tuple[WeightFakeQuantize | None, ActivationFakeQuantize | None]:
-    """The quantisers of a layer with this weight."""
-    return (
-        target.weight(target.weight_bits, weight) if target.weight_bits else None,
-        target.activation(target.activation_bits) if target.activation_bits else None,
-    )
+        table: dict[str, dict[str, object]] = {}
+        for layer, (rule_name, weight_bits, activation_bits) in self.resolve(model).items():
+            table[layer] = {
+                "quantize_rule": rule_name,
+                "weight_bits": weight_bits,
+                "activation_bits": activation_bits,
+            }
+        return table

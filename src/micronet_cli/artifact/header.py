@@ -1,0 +1,119 @@
+"""What a file's header says of model, input and data: checked before anything is built from it."""
+
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+from micronet_cli.artifact.entries import check, is_count, is_names
+from micronet_cli.artifact.format import Damaged
+from micronet_cli.errors import UserError
+from micronet_cli.models.model import InputSpec, Model
+
+MODEL = "micronet_cli.models.model.Model"
+MODEL_KEYS = {"_target_", "name", "args", "num_classes", "weights", "pretrained"}
+DATA = "micronet_cli.data."
+MAX_NUMBER = 1 << 16
+MAX_PLAIN_LENGTH = 64  # of strings and lists
+MAX_SIDE = 1 << 14
+MAX_DEPTH = 16
+# Arguments of timm.create_model that read files or the network.
+FORBIDDEN = ("pretrained", "pretrained_cfg", "pretrained_cfg_overlay", "checkpoint_path", "cache_dir")
+
+
+def check_header(header: Mapping[str, Any]) -> None:
+    """Check that model, input and data are what later code may rely on.
+
+    Raises:
+        Damaged: what is wrong with them.
+    """
+    described(header)
+    _check_input(header)
+    data = header.get("data")
+    check(isinstance(data, dict), "data: must be a config")
+    for target in _targets(data):
+        ours = isinstance(target, str) and target.startswith(DATA)
+        check(ours, f"data: {target!r:.80} is not allowed in a file")
+
+
+def described(header: Mapping[str, Any]) -> Model:
+    """The header's model, checked; nothing is built.
+
+    Raises:
+        Damaged: what is wrong with it.
+    """
+    config: Any = header.get("model")
+    check(isinstance(config, dict), "model: must be a config")
+    only_a_model = config.get("_target_") == MODEL and set(config) <= MODEL_KEYS
+    check(only_a_model, f"model: only {MODEL} and its own keys are allowed")
+    name = config.get("name")
+    check(isinstance(name, str) and ":" not in name, "model.name: must be a name that timm itself knows")
+    check(not config.get("weights") and not config.get("pretrained"), "model: weights are in the file itself")
+
+    args = config.get("args")
+    check(args is None or isinstance(args, dict), "model.args: must be keys and values")
+    for key, value in (args or {}).items():
+        check(key not in FORBIDDEN and _is_harmless(value), f"model.args.{key:.80}: not allowed in a file")
+
+    classes = header.get("classes")
+    check(is_names(classes), "classes: must be a list of names")
+    count = config.get("num_classes")
+    check(count is None or is_count(count), "model.num_classes: must be a count or null")
+    if classes and count is not None:
+        check(count == len(classes), "model.num_classes: another number than there are classes")
+    try:
+        return Model(name, num_classes=count, args=args)
+    except (UserError, ValueError) as error:
+        raise Damaged(f"header: {str(error)[:200]}") from None
+
+
+def _is_harmless(value: Any) -> bool:
+    """Whether a constructor's argument is a small plain value."""
+    if value is None:
+        return True
+    if isinstance(value, list):
+        return len(value) <= MAX_PLAIN_LENGTH and all(_is_harmless(item) for item in value)
+    if isinstance(value, str):
+        looks_like_a_path = bool(set(value) & set("/\\:"))
+        return len(value) <= MAX_PLAIN_LENGTH and not looks_like_a_path
+    return _is_number(value)
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, bool | int | float) and abs(value) <= MAX_NUMBER
+
+
+def _check_input(header: Mapping[str, Any]) -> None:
+    try:
+        spec = InputSpec.from_dict(header["input"])
+    except (TypeError, KeyError, AttributeError):
+        raise Damaged("header: input: not an input") from None
+    is_size = isinstance(spec.size, tuple) and len(spec.size) == 3
+    check(
+        is_size and all(is_count(length, 1, MAX_SIDE) for length in spec.size),
+        f"input.size: must be channels, height and width, each in 1 to {MAX_SIDE}",
+    )
+    channels = spec.size[0]
+    check(
+        _are_numbers(spec.mean, channels) and _are_numbers(spec.std, channels) and min(spec.std) > 0,
+        "input.mean, input.std: must be a number a channel each, the deviations above 0",
+    )
+    check(isinstance(spec.interpolation, str), "input.interpolation: must be a name")
+    check(isinstance(spec.crop_mode, str), "input.crop_mode: must be a name")
+    check(isinstance(spec.crop_pct, int | float) and 0 < spec.crop_pct <= 16, "input.crop_pct: must be in (0, 16]")
+
+
+def _are_numbers(values: Any, count: int) -> bool:
+    return isinstance(values, tuple) and len(values) == count and all(_is_number(value) for value in values)
+
+
+def _targets(node: Any, depth: int = 0) -> Iterator[Any]:
+    """Every ``_target_`` in a config."""
+    check(depth < MAX_DEPTH, "data: nested too deeply")
+    if isinstance(node, list):
+        for item in node:
+            yield from _targets(item, depth + 1)
+    elif isinstance(node, dict):
+        for key, value in node.items():
+            if key == "_target_":
+                yield value
+            else:
+                yield from _targets(value, depth + 1)

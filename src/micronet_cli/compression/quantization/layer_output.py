@@ -1,0 +1,49 @@
+"""A layer's output behind its bias and BatchNorm, as functions of its sums of products."""
+
+from collections.abc import Callable
+
+import torch
+from torch import Tensor, nn
+
+from micronet_cli.compression.quantization.equalization import batch_norm_of
+from micronet_cli.layers.batch_norm import gain_and_shift
+from micronet_cli.trace.chains import Chain
+
+
+def normalised(model: nn.Module, chain: Chain) -> Callable[[Tensor], Tensor]:
+    """A layer's products ``[n, C_out]`` -> with bias and BatchNorm, as they are now."""
+    layer = model.get_submodule(chain.layer)
+    norm = batch_norm_of(model, chain)
+    gain = torch.ones(())
+    shift = torch.zeros(())
+    if norm is not None:
+        gain, shift = gain_and_shift(norm)
+    bias = torch.zeros(())
+    if layer.bias is not None:
+        bias = layer.bias.detach()
+    weight = layer.weight
+    gain = gain.to(weight.device, weight.dtype)
+    bias = bias.to(weight.device)
+    # The BatchNorm's shift is float64, and so is the sum until it is rounded once.
+    shift = shift.to(weight.device) + bias * gain
+    shift = shift.to(weight.dtype)
+    return lambda products: products * gain + shift
+
+
+def shift_output(model: nn.Module, chain: Chain, change: Tensor) -> None:
+    """Add ``change`` ``[C_out]`` to what a layer and its BatchNorm give.
+
+    The layer's bias takes it, or else the BatchNorm's running mean; a layer that has neither stays as it is. A channel
+    that the BatchNorm multiplies by 0 cannot be changed from there.
+    """
+    layer = model.get_submodule(chain.layer)
+    norm = batch_norm_of(model, chain)
+    if norm is not None:
+        gain, _ = gain_and_shift(norm)
+        gain = gain.to(change.dtype)
+        divisor = torch.where(gain != 0, gain, 1)
+        change = torch.where(gain != 0, change / divisor, 0)
+    if layer.bias is not None:
+        layer.bias.add_(change)
+    elif norm is not None:
+        norm.running_mean.sub_(change)

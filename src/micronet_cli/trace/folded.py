@@ -1,0 +1,105 @@
+"""A traced network as it is deployed: BatchNorms that fold are a bias of the product before them."""
+
+from dataclasses import replace
+
+from micronet_cli.trace.batch_norm import folding_norms
+from micronet_cli.trace.channels import RELAYS
+from micronet_cli.trace.kinds import BATCH_NORMS
+from micronet_cli.trace.records import Op, Stored, TracedNetwork
+
+
+class _StoredRows:
+    """The stored tensors, growing: what is stored for a weight under a name is there once, however often it is read."""
+
+    def __init__(self, rows: tuple[Stored, ...]) -> None:
+        self.rows = list(rows)
+        self._added: dict[tuple[str, int | None], int] = {}
+
+    def add(self, row: Stored, weight: int | None = None) -> int:
+        """The index of a row that is added the first time."""
+        key = (row.name, weight)
+        if key not in self._added:
+            self._added[key] = len(self.rows)
+            self.rows.append(row)
+        return self._added[key]
+
+
+def fold_batch_norms(network: TracedNetwork) -> TracedNetwork:
+    """The network without foldable BatchNorms, whose scale is free (organisers' counter).
+
+    The others cost a scale and a bias per channel.
+    """
+    folding = _Folding(network)
+    product_of = folding_norms(network)
+    for index, op in enumerate(network.ops):
+        if op.kind in BATCH_NORMS:
+            if index in product_of:
+                folding.fold(index, product_of[index])
+            else:
+                folding.keep(index)
+    return folding.folded()
+
+
+class _Folding:
+    """A network's operations while BatchNorms leave them, None in the place of one that left."""
+
+    def __init__(self, network: TracedNetwork) -> None:
+        self.network = network
+        self.ops: list[Op | None] = list(network.ops)
+        self._stored = _StoredRows(network.stored)
+        self._producer: dict[int, int] = {}
+        for index, op in enumerate(network.ops):
+            for value in op.outputs:
+                self._producer[value] = index
+
+    def keep(self, norm: int) -> None:
+        """A BatchNorm that stays reads a scale and a bias instead of its four vectors."""
+        op = self.network.ops[norm]
+        channels = self._channels(op)
+        scale = self._stored.add(Stored(f"{op.layer}.scale", op.layer, channels, channels))
+        bias = self._stored.add(Stored(f"{op.layer}.bias", op.layer, channels, channels))
+        self.ops[norm] = replace(op, kind="batch_norm", parameters=(scale, bias), outputs=op.outputs[:1])
+
+    def fold(self, norm: int, product: int) -> None:
+        """A BatchNorm becomes a bias of its product."""
+        op = self.network.ops[norm]
+        channels = self._channels(op)
+        folded_into = self.ops[product]
+        assert folded_into is not None
+        assert folded_into.dot is not None
+        name = f"{folded_into.layer}.bias (folded {op.layer})"
+        row = Stored(name, folded_into.layer, channels, channels, folded=True)
+        bias = self._stored.add(row, folded_into.dot.weight)
+        self.ops[product] = replace(folded_into, dot=replace(folded_into.dot, bias=bias))
+        self._hand_over_output(op)
+        self.ops[norm] = None
+
+    def _hand_over_output(self, norm: Op) -> None:
+        """What made the BatchNorm's input, the product or a relay behind it, now makes its output."""
+        output = norm.outputs[0]
+        index = self._producer[norm.inputs[0]]
+        last = self.ops[index]
+        assert last is not None
+        assert last.dot is not None or last.kind in RELAYS
+        self.ops[index] = replace(last, outputs=(output,))
+        self._producer[output] = index
+
+    def _channels(self, norm: Op) -> int:
+        """The length of any of its vectors; the running mean is always there in evaluation."""
+        return max(self.network.stored[parameter].elements for parameter in norm.parameters)
+
+    def folded(self) -> TracedNetwork:
+        """The network without the operations that left."""
+        kept: list[Op] = []
+        kept_before = [0]  # of the first n operations, how many stay
+        for op in self.ops:
+            if op is not None:
+                kept.append(op)
+            kept_before.append(len(kept))
+        ends = {name: kept_before[count] for name, count in self.network.ends.items()}
+        calls = []
+        for call in self.network.calls:
+            first = kept_before[call.first]
+            calls.append(replace(call, first=first, end=kept_before[call.end]))
+        stored = tuple(self._stored.rows)
+        return replace(self.network, ops=tuple(kept), stored=stored, ends=ends, calls=tuple(calls))
