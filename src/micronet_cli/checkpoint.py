@@ -6,6 +6,7 @@ network, replays ``attach`` in order and loads strictly.
 
 import io
 import json
+import pickle
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -147,10 +148,13 @@ def load_state(path: Path) -> dict[str, Any]:
     """Read what ``save_state`` wrote.
 
     Raises:
-        UserError: the file is damaged.
+        UserError: the file is damaged, or holds code.
     """
     try:
         return torch.load(path, map_location="cpu", weights_only=True)
+    except pickle.UnpicklingError:
+        # torch's own message advises to trust the file.
+        reason = "it holds more than tensors and plain values, or is cut off"
     except (RuntimeError, EOFError, OSError, ValueError) as error:
-        reason = str(error).splitlines()[0]
-        raise UserError(f"resume=true: {str(path)!r} is damaged ({reason}); move it away") from None
+        reason = (str(error) or "it is empty").splitlines()[0]
+    raise UserError(f"resume=true: {str(path)!r} is damaged ({reason}); move it away")
