@@ -1,4 +1,4 @@
-"""What mkdocs asks while it builds: the menu, pages from outside docs/, and a page for every config group.
+"""Called by mkdocs while it builds: the menu, pages from outside docs/, and a page for every config group.
 
 The text of the option pages is the comments of the YAMLs and the docstrings of what their ``_target_`` names, so it
 cannot drift from them.
@@ -58,7 +58,7 @@ def on_files(files: Files, config: MkDocsConfig) -> Files:
 
 
 def on_page_markdown(markdown: str, page: Any, config: MkDocsConfig, files: Files) -> str:
-    """Links as the repository's browsers want them become links between pages; those to source files become text."""
+    """Turn links between files of the repository into links between pages, and links to source files into text."""
     depth = page.file.src_uri.count("/")
 
     def link(found: re.Match[str]) -> str:
