@@ -13,7 +13,9 @@ NAME = "THP_MEM_ALLOC_ENABLE"
 MODE = Path("/sys/kernel/mm/transparent_hugepage/enabled")
 
 
-@pytest.mark.parametrize(("given", "kept"), [(None, "1"), ("0", "0")])
+@pytest.mark.parametrize(
+    ("given", "kept"), [pytest.param(None, "1", id="unset"), pytest.param("0", "0", id="switched off")]
+)
 def test_a_wish_of_the_environment_is_kept(monkeypatch, given, kept):
     monkeypatch.setenv(NAME, "to be restored")
     del os.environ[NAME]

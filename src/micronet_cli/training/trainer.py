@@ -216,7 +216,8 @@ class Trainer:
         metrics = evaluate(self.reported, self.val, self.settings.amp)
         epoch = (self.step - 1) // self.steps_per_epoch
         line = {"kind": "epoch", "epoch": epoch, "step": self.step, "train_loss": train_loss}
-        line |= {f"val_{key}": metrics[key] for key in ("top1", "top5", "loss")}
+        for key in ("top1", "top5", "loss"):
+            line[f"val_{key}"] = metrics[key]
         self.run_dir.record(line)
         log.info("epoch %d/%d: val top-1 %.2f %%, loss %.4f", epoch + 1, self.epochs, metrics["top1"], metrics["loss"])
         self.save_checkpoint(self.run_dir.last, {"epoch": epoch, "val_top1": metrics["top1"]})
