@@ -5,9 +5,7 @@ import math
 import sys
 import time
 from collections.abc import Sequence
-from dataclasses import replace
 from itertools import islice
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -26,6 +24,7 @@ from micronet_cli.training.batch_norm import freeze_batch_norm, reestimate_batch
 from micronet_cli.training.diagnose import explain_non_finite, non_finite_source
 from micronet_cli.training.evaluate import autocast, evaluate
 from micronet_cli.training.interrupt import StopRequest
+from micronet_cli.training.kept import KeptNetworks
 from micronet_cli.training.meter import Meter
 from micronet_cli.training.objectives import Objective
 from micronet_cli.training.optim import Optim
@@ -91,7 +90,7 @@ class Trainer:
         self.forward = distributed.data_parallel(computing)
         self.step = 0
         self.accumulated = 0
-        self.best: dict[str, Any] | None = None
+        self.kept = KeptNetworks(run, network)
         self.stop = StopRequest()
         profile_path = run.directory / "profile.json" if trainer.profile and run.writes else None
         self.profiler = StepProfiler(profile_path)
@@ -119,15 +118,13 @@ class Trainer:
                 figures = self.train_epoch(progress)
                 self.finish_epoch(figures["loss"])
         self.profiler.finish()
-        assert self.best is not None
-        if distributed.rank() == 0:
-            best = checkpoint.load(str(self.run_dir.best))
-            self.reported.load_state_dict(best.model.state_dict())
-        distributed.broadcast_model(self.reported)
+        best = self.kept.best
+        assert best is not None
+        self.kept.load_best(self.reported)
         self.network.model = self.reported
         if self.settings.reestimate_bn_batches:
-            return self.best | self.reestimate(self.settings.reestimate_bn_batches)
-        return self.best
+            return best | self.reestimate(self.settings.reestimate_bn_batches)
+        return best
 
     def reestimate(self, batches: int) -> dict[str, float]:
         """Take the best network's BatchNorm statistics anew from so many batches; its val metrics then."""
@@ -220,12 +217,8 @@ class Trainer:
             line[f"val_{key}"] = metrics[key]
         self.run_dir.record(line)
         log.info("epoch %d/%d: val top-1 %.2f %%, loss %.4f", epoch + 1, self.epochs, metrics["top1"], metrics["loss"])
-        self.save_checkpoint(self.run_dir.last, {"epoch": epoch, "val_top1": metrics["top1"]})
         # A network on the way to its target is not eligible; the last one always is.
-        eligible = settled or ended
-        if eligible and (self.best is None or metrics["top1"] >= self.best["val_top1"]):
-            self.best = {"epoch": epoch, "val_top1": metrics["top1"], "val_loss": metrics["loss"]}
-            self.save_checkpoint(self.run_dir.best, self.best)
+        self.kept.add(self.reported, epoch, metrics, eligible=settled or ended)
         self.save_state()
 
     def update_after_epoch(self, ended: bool) -> bool:
@@ -235,11 +228,6 @@ class Trainer:
         step = self.step if ended else self.step - 1
         settled = [compressor.update(step, self.total) for compressor in self.compressors]
         return all(settled)
-
-    def save_checkpoint(self, path: Path, metrics: dict[str, Any]) -> None:
-        """Write the network that is reported, from one process."""
-        if distributed.rank() == 0:
-            checkpoint.save(path, replace(self.network, model=self.reported), metrics)
 
     def log_interval(self, epoch: int, meter: Meter, progress: Progress) -> dict[str, float]:
         """A line in the history, and in the log or on the bar."""
@@ -251,7 +239,7 @@ class Trainer:
 
     def save_state(self) -> None:
         """Write everything that decides the next step; raise Interrupted where a signal asked to stop."""
-        state = state_of(self.stateful, Place(self.step, self.total, self.best))
+        state = state_of(self.stateful, Place(self.step, self.total, self.kept.best))
         stop_requested_anywhere = distributed.set_anywhere(self.stop.asked, self.train.device)
         if distributed.rank() == 0:
             checkpoint.save_state(self.run_dir.state, state)
@@ -266,6 +254,6 @@ class Trainer:
         """
         place = read_state(self.stateful, self.run_dir.state, self.total)
         self.step = place.step
-        self.best = place.best
+        self.kept.best = place.best
         self.run_dir.rewind_history(lambda line: line["step"] <= self.step)
         log.info("resumed at step %d of %d", self.step, self.total)
