@@ -7,13 +7,15 @@ from pathlib import Path
 
 import pytest
 
-from micronet_cli.allocator import use_huge_pages
+from micronet_cli.allocator import keep_freed_memory, use_huge_pages
 
 NAME = "THP_MEM_ALLOC_ENABLE"
 MODE = Path("/sys/kernel/mm/transparent_hugepage/enabled")
 
 
-@pytest.mark.parametrize(("given", "kept"), [(None, "1"), ("0", "0")])
+@pytest.mark.parametrize(
+    ("given", "kept"), [pytest.param(None, "1", id="unset"), pytest.param("0", "0", id="switched off")]
+)
 def test_a_wish_of_the_environment_is_kept(monkeypatch, given, kept):
     monkeypatch.setenv(NAME, "to be restored")
     del os.environ[NAME]
@@ -26,9 +28,21 @@ def test_a_wish_of_the_environment_is_kept(monkeypatch, given, kept):
 @pytest.mark.skipif(not MODE.is_file() or "[never]" in MODE.read_text(), reason="this system has no huge pages")
 def test_large_tensors_lie_in_huge_pages():
     code = (
-        "from micronet_cli.allocator import use_huge_pages; use_huge_pages(); import torch\n"
+        "from micronet_cli.allocator import keep_freed_memory, use_huge_pages; use_huge_pages(); import torch\n"
         "x = torch.ones(1 << 25); print(open('/proc/self/smaps_rollup').read())"
     )
     out = subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True).stdout
     (kilobytes,) = [int(line.split()[1]) for line in out.splitlines() if line.startswith("AnonHugePages")]
     assert kilobytes > 0
+
+
+@pytest.mark.parametrize("platform", ["darwin", "win32"])
+def test_only_linux_is_asked_to_keep_memory(monkeypatch, platform):
+    monkeypatch.setattr(sys, "platform", platform)
+    assert keep_freed_memory() is False
+
+
+def test_another_c_library_is_no_error(monkeypatch):
+    monkeypatch.setattr(sys, "platform", "linux")
+    monkeypatch.setattr("ctypes.CDLL", lambda _: object())
+    assert keep_freed_memory() is False

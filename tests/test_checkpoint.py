@@ -1,3 +1,5 @@
+"""Checkpoints: what comes back, and what a damaged or foreign file is answered with."""
+
 import json
 
 import pytest
@@ -125,3 +127,56 @@ def test_failed_write_leaves_the_old_file(saved, monkeypatch):
         checkpoint.save(path, network, {})
     assert path.read_bytes() == before
     assert [p.name for p in path.parent.iterdir()] == [path.name]
+
+
+def test_a_directorys_best_network_comes_before_its_packed_one(tmp_path):
+    (tmp_path / "checkpoints").mkdir()
+    (tmp_path / "model.mnet").write_bytes(b"")
+    assert checkpoint.resolve(str(tmp_path)).name == "model.mnet"
+    (tmp_path / "checkpoints" / "best.safetensors").write_bytes(b"")
+    assert checkpoint.resolve(str(tmp_path)).name == "best.safetensors"
+
+
+def test_a_missing_file_is_named_with_its_key():
+    with pytest.raises(UserError, match="x='/nowhere': no such file or directory"):
+        checkpoint.resolve("/nowhere", "x")
+
+
+def test_a_header_holds_what_was_saved(saved):
+    network, path = saved
+    header = checkpoint.read_header(path)
+    assert header["format_version"] == checkpoint.FORMAT_VERSION
+    assert header["compressors"] == network.compressors
+    assert header["metrics"] == {"top1": 50.0}
+
+
+def test_another_model_config_takes_the_headers_place(saved):
+    assert checkpoint.load(str(saved[1]), config=MODEL | {"name": "resnet8", "weights": "/nowhere"}).config == MODEL | {
+        "weights": None,
+        "pretrained": False,
+    }
+
+
+def test_a_state_comes_back(tmp_path):
+    state = {"step": 3, "best": None, "model": {"w": torch.eye(2)}}
+    checkpoint.save_state(tmp_path / "state.pt", state)
+    found = checkpoint.load_state(tmp_path / "state.pt")
+    assert (found["step"], found["best"]) == (3, None)
+    assert torch.equal(found["model"]["w"], torch.eye(2))
+
+
+@pytest.mark.parametrize("size", [0, 10, 600])
+def test_a_damaged_state_is_one_error(tmp_path, size):
+    path = tmp_path / "state.pt"
+    checkpoint.save_state(path, {"w": torch.eye(20)})
+    path.write_bytes(path.read_bytes()[:size])
+    with pytest.raises(UserError, match=r"resume=true: .*state\.pt' is damaged \(.*move it away"):
+        checkpoint.load_state(path)
+
+
+def test_a_state_with_code_in_it_is_refused(tmp_path):
+    """Unpickling may run anything that a file names: only tensors and plain values are read."""
+    path = tmp_path / "state.pt"
+    torch.save({"x": print}, path)
+    with pytest.raises(UserError, match="more than tensors and plain values"):
+        checkpoint.load_state(path)

@@ -40,6 +40,67 @@ def numbers(rank_sum):
         }
 
 
+def test_one_process_is_the_plain_case():
+    """Without a process group every call answers for this process alone, and waits for nobody."""
+    values = torch.tensor([1.0, 2.0])
+    assert distributed.sum_over_ranks(values) is values
+    low, high = torch.tensor(-1.0), torch.tensor(2.0)
+    assert distributed.range_over_ranks(low, high) == (low, high)
+    assert distributed.from_rank_zero("x") == "x"
+    assert distributed.gather(3) == [3]
+    assert [distributed.set_anywhere(flag, torch.device("cpu")) for flag in (True, False)] == [True, False]
+    assert (distributed.rank(), distributed.world_size()) == (0, 1)
+    distributed.wait_for_all()
+
+
+def test_one_process_leaves_a_network_alone():
+    model = nn.Sequential(nn.Linear(2, 2), nn.BatchNorm1d(2))
+    assert distributed.data_parallel(model) is model
+    model[0].weight.grad = torch.ones(2, 2)
+    before = {name: tensor.clone() for name, tensor in model.state_dict().items()}
+    distributed.average_gradients(list(model.parameters()))
+    distributed.average_batch_norm(model)
+    distributed.broadcast_model(model)
+    assert torch.equal(model[0].weight.grad, torch.ones(2, 2))
+    assert all(torch.equal(tensor, before[name]) for name, tensor in model.state_dict().items())
+
+
+@pytest.mark.parametrize(
+    ("variables", "started"),
+    [
+        pytest.param({}, False, id="by hand"),
+        pytest.param({"RANK": "0"}, False, id="half a launcher"),
+        pytest.param({"RANK": "1", "WORLD_SIZE": "2", "LOCAL_RANK": "1"}, True, id="torchrun"),
+    ],
+)
+def test_a_launcher_is_known_by_its_variables(monkeypatch, variables, started):
+    for name in ("RANK", "WORLD_SIZE", "LOCAL_RANK"):
+        monkeypatch.delenv(name, raising=False)
+    for name, value in variables.items():
+        monkeypatch.setenv(name, value)
+    assert distributed.started_by_launcher() is started
+    assert distributed.local_rank() == int(variables.get("LOCAL_RANK", 0))
+
+
+def test_no_launcher_makes_no_group(monkeypatch):
+    monkeypatch.delenv("RANK", raising=False)
+    with distributed.process_group():
+        assert not torch.distributed.is_initialized()
+
+
+def test_a_launched_process_is_in_the_group_for_the_block(monkeypatch, tmp_path):
+    monkeypatch.setenv("RANK", "0")
+    monkeypatch.setenv("WORLD_SIZE", "1")
+    monkeypatch.setenv("MASTER_ADDR", "localhost")
+    monkeypatch.setenv("MASTER_PORT", "0")
+    with distributed.process_group():
+        assert torch.distributed.is_initialized()
+        assert distributed.gather("x") == ["x"]
+        low, high = distributed.range_over_ranks(torch.tensor(-1.0), torch.tensor(2.0))
+        assert (low.item(), high.item()) == (-1.0, 2.0)
+    assert not torch.distributed.is_initialized()
+
+
 @pytest.fixture
 def trained(micronet):
     """BatchNorm statistics worth freezing."""

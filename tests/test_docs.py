@@ -51,10 +51,12 @@ def command_lines(text):
 def commands():
     for page in PAGES:
         for _, code in code_blocks(page.read_text()):
-            yield from ((page, overrides) for overrides in command_lines(code))
+            for overrides in command_lines(code):
+                yield page, overrides
     for path in CONFIGS:
         comments = "\n".join(re.findall(r"(?m)^# ?(.*)", path.read_text()))
-        yield from ((path, overrides) for overrides in command_lines(comments))
+        for overrides in command_lines(comments):
+            yield path, overrides
 
 
 COMMANDS = list({" ".join(found): (page, found) for page, found in commands()}.values())
@@ -63,10 +65,13 @@ COMMANDS = list({" ".join(found): (page, found) for page, found in commands()}.v
 def single_jobs(overrides):
     """The jobs of a sweep; of a single run, itself."""
     parsed = OverridesParser.create().parse_overrides([free_key(o) for o in overrides])
-    choices = [
-        [f"{o.get_key_element()}={v}" for v in o.sweep_string_iterator()] if o.is_sweep_override() else [o.input_line]
-        for o in parsed
-    ]
+    choices = []
+    for override in parsed:
+        if override.is_sweep_override():
+            key = override.get_key_element()
+            choices.append([f"{key}={value}" for value in override.sweep_string_iterator()])
+        else:
+            choices.append([override.input_line])
     return list(itertools.product(*choices))
 
 
@@ -135,8 +140,8 @@ class Loads(HTMLParser):
         self.feed(text)
 
     def handle_starttag(self, tag, attrs):
-        wanted = {"link": "href", "script": "src", "img": "src", "iframe": "src", "source": "src"}.get(tag)
-        self.found += [value for key, value in attrs if key == wanted]
+        loading = {"link": "href", "script": "src", "img": "src", "iframe": "src", "source": "src"}.get(tag)
+        self.found += [value for key, value in attrs if key == loading]
 
 
 def test_site_builds_strictly_and_loads_nothing_from_elsewhere(tmp_path):

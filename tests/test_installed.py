@@ -17,18 +17,8 @@ STAGES = sorted(path.stem for path in (ROOT / "conf" / "stage").glob("*.yaml"))
 @pytest.fixture(scope="module")
 def wheel(tmp_path_factory):
     where = tmp_path_factory.mktemp("wheel")
-    command = [
-        sys.executable,
-        "-m",
-        "pip",
-        "wheel",
-        "--no-deps",
-        "--no-build-isolation",
-        "-q",
-        "-w",
-        str(where),
-        str(ROOT),
-    ]
+    command = [sys.executable, "-m", "pip", "wheel", "--no-deps", "--no-build-isolation", "-q"]
+    command += ["-w", str(where), str(ROOT)]
     subprocess.run(command, check=True, timeout=120)
     return next(where.glob("*.whl"))
 
@@ -90,10 +80,12 @@ def own(tmp_path):
     return tmp_path / "own"
 
 
-@pytest.mark.parametrize(("option", "wanted"), [("mine", 0.25), ("agp", 0.75)])
-def test_own_directory_adds_and_shadows(micronet, own, option, wanted):
+@pytest.mark.parametrize(
+    ("option", "sparsity"), [pytest.param("mine", 0.25, id="adds"), pytest.param("agp", 0.75, id="shadows")]
+)
+def test_own_directory_adds_and_shadows(micronet, own, option, sparsity):
     found = micronet("stage=score", *TINY, f"prune={option}", "--config-dir", str(own))
-    assert metrics_of(found)["weight_sparsity"] == pytest.approx(wanted, abs=0.01)
+    assert metrics_of(found)["weight_sparsity"] == pytest.approx(sparsity, abs=0.01)
 
 
 def test_own_directory_that_is_not_there(mistake):

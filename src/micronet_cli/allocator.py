@@ -1,16 +1,19 @@
-"""Memory for large tensors on the CPU: whose pages, and for how long."""
+"""Memory for large tensors on the CPU: the size of its pages, and how long it is kept."""
 
 import ctypes
 import os
 import sys
 
-M_TRIM_THRESHOLD, M_MMAP_THRESHOLD = -1, -3  # glibc's malloc.h
-THRESHOLD = (1 << 31) - 1
+# glibc's malloc.h
+M_TRIM_THRESHOLD = -1
+M_MMAP_THRESHOLD = -3
+THRESHOLD = (1 << 31) - 1  # the largest int
 
 
 def use_huge_pages() -> None:
-    """Have PyTorch ask Linux for pages of 2 MiB for tensors that fill one; before the first tensor, or in vain.
+    """Have PyTorch ask Linux for pages of 2 MiB for tensors that fill one.
 
+    Call it before the first tensor is made: later calls have no effect. The environment's own setting is kept.
     A training step goes through hundreds of megabytes; with pages of 4 KiB, finding them takes a part of its time.
     """
     os.environ.setdefault("THP_MEM_ALLOC_ENABLE", "1")
@@ -19,8 +22,8 @@ def use_huge_pages() -> None:
 def keep_freed_memory() -> bool:
     """Let glibc keep freed blocks of any size for the next request; True where it agreed.
 
-    By default blocks of megabytes go back to the system when freed and come back a zeroed page after the other: a
-    training step on the CPU pays for that at every activation. Peak memory does not change; it is given back at exit.
+    By default blocks of megabytes go back to the system when freed and are zeroed page by page when they
+    come back: a training step on the CPU pays for that at every activation. Peak memory does not change.
     """
     if not sys.platform.startswith("linux"):
         return False

@@ -6,6 +6,7 @@ network, replays ``attach`` in order and loads strictly.
 
 import io
 import json
+import pickle
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -24,17 +25,27 @@ from micronet_cli.renamed import with_new_names
 from micronet_cli.runs.directory import Run, write_bytes
 
 FORMAT_VERSION = 1
+# The weights are in the checkpoint: none are read when its model is built.
+UNTRAINED = {"weights": None, "pretrained": False}
 
 
 def save(path: Path, network: Network, metrics: dict[str, Any]) -> None:
-    """Write a checkpoint atomically; of a packed network, the packed file."""
+    """Write a checkpoint atomically; a packed network is written as its packed file.
+
+    Args:
+        path: the file.
+        network: with the configs of the compressors that are attached to it.
+        metrics: plain values for the header.
+    """
     if network.packed is not None:
         write_bytes(path, network.packed.read_bytes())
         return
     header = {"format_version": FORMAT_VERSION, "compressors": network.compressors} | describe(network, metrics)
     # Clones: safetensors refuses tensors that share memory or are not contiguous.
-    state = {name: tensor.detach().cpu().contiguous().clone() for name, tensor in network.model.state_dict().items()}
-    write_bytes(path, serialize(state, metadata={"micronet": json.dumps(header)}))
+    tensors = {}
+    for name, tensor in network.model.state_dict().items():
+        tensors[name] = tensor.detach().cpu().contiguous().clone()
+    write_bytes(path, serialize(tensors, metadata={"micronet": json.dumps(header)}))
 
 
 def resolve(path: str, where: str = "init_from") -> Path:
@@ -47,7 +58,8 @@ def resolve(path: str, where: str = "init_from") -> Path:
     file = given
     if given.is_dir():
         run = Run(given, resume=True, writes=False)
-        file = run.packed if run.packed.is_file() and not run.best.is_file() else run.best
+        only_packed = run.packed.is_file() and not run.best.is_file()
+        file = run.packed if only_packed else run.best
     if not file.is_file():
         what = "no such file or directory"
         if given.is_dir():
@@ -57,7 +69,7 @@ def resolve(path: str, where: str = "init_from") -> Path:
 
 
 def read_header(file: Path, where: str = "init_from") -> dict[str, Any]:
-    """What a checkpoint says of itself.
+    """The header of a checkpoint or packed file, old dotted paths replaced by new ones.
 
     Raises:
         UserError: truncated, not one of ours, or of a newer format.
@@ -66,16 +78,16 @@ def read_header(file: Path, where: str = "init_from") -> dict[str, Any]:
         return runtime.read_header(file, where)
     try:
         with safe_open(file, "pt") as opened:
-            header = json.loads((opened.metadata() or {})["micronet"])
+            metadata = opened.metadata() or {}
+        header = json.loads(metadata["micronet"])
     except KeyError:
         raise UserError(f"{where}={str(file)!r}: plain weights, not a checkpoint; give model.weights=<file>") from None
     except (SafetensorError, OSError, json.JSONDecodeError) as error:
         reason = str(error).splitlines()[0]
         raise UserError(f"{where}={str(file)!r}: truncated, or not a micronet checkpoint ({reason})") from None
-    if header["format_version"] > FORMAT_VERSION:
-        raise UserError(
-            f"{where}={str(file)!r}: format {header['format_version']} is newer than this program's {FORMAT_VERSION}"
-        )
+    version = header["format_version"]
+    if version > FORMAT_VERSION:
+        raise UserError(f"{where}={str(file)!r}: format {version} is newer than this program's {FORMAT_VERSION}")
     return with_new_names(header)
 
 
@@ -85,18 +97,19 @@ def load(path: str, where: str = "init_from", config: dict[str, Any] | None = No
     ``config`` takes the place of its model config.
 
     Raises:
-        UserError: what ``resolve``, ``read_header`` and ``load_strict`` say.
+        UserError: no such file, a damaged or newer one, compressors that do not fit the model, or tensors that do not.
     """
     file = resolve(path, where)
     if file.suffix == runtime.SUFFIX:
         return _load_packed(file, where, config)
     header = read_header(file, where)
-    config = (config or header["model"]) | {"weights": None, "pretrained": False}
-    spec: Model = build(config, "model")
-    model = replace(spec, num_classes=len(header["classes"])).build()
-    for number, compressor in enumerate(header["compressors"]):
+    config = (config or header["model"]) | UNTRAINED
+    architecture: Model = build(config, "model")
+    model = replace(architecture, num_classes=len(header["classes"])).build()
+    for number, compressor_config in enumerate(header["compressors"]):
         try:
-            build(compressor, f"{where}: compressor {number}").attach(model)
+            compressor = build(compressor_config, f"{where}: compressor {number}")
+            compressor.attach(model)
         except ValueError as error:
             first = str(error).splitlines()[0]
             raise UserError(f"{where}={path!r}: its compressors do not fit model={config['name']} ({first})") from None
@@ -112,11 +125,11 @@ def load(path: str, where: str = "init_from", config: dict[str, Any] | None = No
 
 
 def _load_packed(file: Path, where: str, config: dict[str, Any] | None) -> Network:
-    plain = {"weights": None, "pretrained": False}
-    model, header = runtime.load(file, where, None if config is None else config | plain)
+    own_config = None if config is None else config | UNTRAINED
+    model, header = runtime.load(file, where, own_config)
     return Network(
         model=model,
-        config=(config or header["model"]) | plain,
+        config=own_config or header["model"] | UNTRAINED,
         classes=header["classes"],
         spec=InputSpec.from_dict(header["input"]),
         data=header["data"],
@@ -135,9 +148,13 @@ def load_state(path: Path) -> dict[str, Any]:
     """Read what ``save_state`` wrote.
 
     Raises:
-        UserError: the file is damaged.
+        UserError: the file is damaged, or holds code.
     """
     try:
         return torch.load(path, map_location="cpu", weights_only=True)
+    except pickle.UnpicklingError:
+        # torch's own message advises to trust the file.
+        reason = "it holds more than tensors and plain values, or is cut off"
     except (RuntimeError, EOFError, OSError, ValueError) as error:
-        raise UserError(f"resume=true: {str(path)!r} is damaged ({str(error).splitlines()[0]}); move it away") from None
+        reason = (str(error) or "it is empty").splitlines()[0]
+    raise UserError(f"resume=true: {str(path)!r} is damaged ({reason}); move it away")

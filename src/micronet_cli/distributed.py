@@ -1,4 +1,4 @@
-"""Several processes on one network: who writes, what they add up; one process is the plain case of the same calls."""
+"""Several processes that train one network: who writes, and what they add up. Alone, a process calls the same."""
 
 import logging
 import os
@@ -30,12 +30,12 @@ def world_size() -> int:
 
 
 def rank() -> int:
-    """This process's number, 0 the one that writes."""
+    """This process's number; process 0 writes files."""
     return dist.get_rank() if dist.is_initialized() else 0
 
 
 def local_rank() -> int:
-    """This process's number on its own machine: which GPU is its own."""
+    """This process's number on its own machine: the GPU that it uses."""
     return int(os.environ.get("LOCAL_RANK", "0"))
 
 
@@ -49,7 +49,8 @@ def process_group() -> Iterator[None]:
     if cuda:
         torch.cuda.set_device(local_rank())
     # Processes that each take all cores slow one another down many times over.
-    torch.set_num_threads(max(1, torch.get_num_threads() // int(os.environ.get("LOCAL_WORLD_SIZE", "1"))))
+    processes_here = int(os.environ.get("LOCAL_WORLD_SIZE", "1"))
+    torch.set_num_threads(max(1, torch.get_num_threads() // processes_here))
     dist.init_process_group("nccl" if cuda else "gloo")
     try:
         yield
@@ -62,6 +63,14 @@ def sum_over_ranks(values: Tensor) -> Tensor:
     if dist.is_initialized():
         dist.all_reduce(values)
     return values
+
+
+def set_anywhere(flag: bool, device: torch.device) -> bool:
+    """Whether ``flag`` is set in any process; every process has to ask. The answer is found on ``device``."""
+    if world_size() == 1:
+        return flag
+    flags = torch.tensor(float(flag), device=device)
+    return bool(sum_over_ranks(flags))
 
 
 def range_over_ranks(low: Tensor, high: Tensor) -> tuple[Tensor, Tensor]:
@@ -83,7 +92,7 @@ def from_rank_zero(value: T) -> T:
 
 
 def wait_for_all() -> None:
-    """Go on when every process has come here."""
+    """Return once every process has called this."""
     if dist.is_initialized():
         dist.barrier()
 
@@ -138,12 +147,12 @@ def average_batch_norm(model: nn.Module) -> None:
 
 
 def launch(processes: int, work: Callable[..., T], *arguments: Any, on_failure: str) -> T:
-    """Run ``work(*arguments)`` in so many processes on this machine; rank 0's result.
+    """Run ``work(*arguments)`` in ``processes`` processes on this machine; rank 0's result.
 
     Raises:
-        UserError: a mistake, which the processes have answered.
+        UserError: a user's mistake, which the processes have shown already.
         JobsFailed: a process died; the message names its rank and ends with ``on_failure``.
-        Interrupted: SIGINT or SIGTERM came; the processes had their time to save.
+        Interrupted: SIGINT or SIGTERM came; the processes had time to save.
     """
     from torch.distributed.elastic.multiprocessing.api import SignalException
     from torch.distributed.elastic.multiprocessing.errors import ChildFailedError

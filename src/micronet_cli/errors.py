@@ -1,4 +1,4 @@
-"""The one exception that is the user's to mend."""
+"""The exceptions that the command line answers without a traceback."""
 
 import difflib
 from collections.abc import Iterable
@@ -11,22 +11,25 @@ class UserError(Exception):
 
 
 def near_misses(name: str, known: Iterable[str]) -> str:
-    """``; did you mean a, b?`` or nothing."""
+    """``; did you mean a or b?`` with up to three known names like it; nothing where none is alike."""
     near = difflib.get_close_matches(name, list(known), n=3, cutoff=0.5)
-    return f"; did you mean {' or '.join(near)}?" if near else ""
+    if not near:
+        return ""
+    return f"; did you mean {' or '.join(near)}?"
 
 
 class JobsFailed(UserError):
-    """Some of many jobs failed, while the others went on to their end.
+    """Some of many jobs failed; the others went on to their end.
 
     Attributes:
-        heading: how many.
+        heading: the line above the list of them.
         exit_code: 2 where all of them were a user's mistakes, else 1.
     """
 
     def __init__(self, heading: str, lines: list[str], exit_code: int) -> None:
         super().__init__("\n".join(lines))
-        self.heading, self.exit_code = heading, exit_code
+        self.heading = heading
+        self.exit_code = exit_code
 
 
 class Interrupted(Exception):

@@ -20,7 +20,7 @@ class Network:
         model: the live model.
         config: the ``model`` config group.
         classes: class names in the order of the logits.
-        spec: the input it wants.
+        spec: the input it needs.
         compressors: configs of the compressors attached so far, in order.
         data: the ``data`` config group it was trained on.
         packed: the packed file it was read from, None for others; such a network runs on integers and is not trained.
@@ -36,12 +36,12 @@ class Network:
 
 
 def versions() -> dict[str, str]:
-    """Versions of what computes."""
+    """Versions of the packages that compute, by name."""
     return {name: version(name) for name in VERSIONS}
 
 
 def describe(network: Network, metrics: dict[str, Any]) -> dict[str, Any]:
-    """What a file's header says of a network, its compressors left out."""
+    """What a file's header says of a network, except its compressors; plain values only."""
     return {
         "model": network.config | {"weights": None, "pretrained": False},
         "classes": network.classes,

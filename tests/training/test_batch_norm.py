@@ -1,8 +1,10 @@
+"""BatchNorm's statistics, computed again or frozen."""
+
 import torch
 from torch import nn
 
 from micronet_cli.compression.quantization.quantizer import BitsRule, Quantizer
-from micronet_cli.training.batch_norm import freeze_batch_norm, reestimate_batch_norm
+from micronet_cli.training.batch_norm import batch_norms, freeze_batch_norm, reestimate_batch_norm
 
 
 def network():
@@ -42,3 +44,15 @@ def test_frozen_statistics_stay_while_the_rest_trains():
     model(torch.randn(4, 1, 3, 3))
     assert torch.equal(model[1].running_mean, before)
     assert model[2].training
+
+
+def test_norms_without_running_statistics_are_left_out():
+    model = nn.Sequential(nn.BatchNorm1d(2), nn.BatchNorm1d(2, track_running_stats=False), nn.LayerNorm(2))
+    assert batch_norms(model) == [model[0]]
+
+
+def test_one_batch_is_its_own_mean():
+    norm = nn.BatchNorm1d(2)
+    reestimate_batch_norm(norm, [torch.tensor([[1.0, 0.0], [3.0, 0.0]])])
+    assert norm.running_mean.tolist() == [2.0, 0.0]
+    assert norm.running_var.tolist() == [2.0, 0.0]

@@ -1,18 +1,8 @@
-"""The teacher's logits, remembered; and its own precision."""
+"""A teacher's logits, remembered: what is computed again and what is not."""
 
-import pytest
-import timm
 import torch
-from torch import nn
 
-from micronet_cli.models import cifar_resnet  # noqa: F401  registers its networks
-from micronet_cli.models.model import InputSpec
-from micronet_cli.training.distill import SoftTargets, Teacher
-from micronet_cli.training.hints import Hint
 from micronet_cli.training.logit_cache import LogitCache
-from micronet_cli.training.objectives import Distillation
-
-SPEC = InputSpec((3, 8, 8), (0.5,) * 3, (0.5,) * 3)
 
 
 class Teach:
@@ -55,39 +45,23 @@ def test_a_full_cache_remembers_nothing_new():
     assert teach.asked == [3, 1]
 
 
-def test_loss_is_the_same_with_and_without():
-    torch.manual_seed(0)
-    student, teacher = timm.create_model("resnet8"), timm.create_model("resnet8")
-    images, labels = torch.randn(16, 3, 8, 8), torch.randint(10, (16,))
-    loss = SoftTargets(Teacher("resnet8")).logit_loss
-    plain, cached = (Distillation(teacher, SPEC, SPEC, loss, 0.3, cache_bytes=size) for size in (0, 1 << 20))
-    student.eval()
-    wanted = plain(student, images, labels)[0]
-    for _ in range(2):
-        assert torch.equal(cached(student, images, labels)[0], wanted)
+def test_all_known_images_ask_the_teacher_nothing():
+    teach = Teach()
+    cache, images = LogitCache(teach, 1 << 20), torch.randn(2, 3, 4, 4)
+    cache(images)
+    assert torch.equal(cache(images.flip(0)), Teach()(images.flip(0)))
+    assert teach.asked == [2]
 
 
-def test_the_teachers_precision_is_its_own():
-    kinds = []
-
-    class Probe(nn.Module):
-        def __init__(self):
-            super().__init__()
-            self.linear = nn.Linear(192, 10)
-
-        def forward(self, x):
-            out = self.linear(x.flatten(1))
-            kinds.append(out.dtype)
-            return out
-
-    loss = SoftTargets(Teacher("resnet8")).logit_loss
-    images, labels = torch.randn(4, 3, 8, 8), torch.randint(10, (4,))
-    student = Probe()
-    for amp in ("none", "bf16"):
-        Distillation(Probe(), SPEC, SPEC, loss, 0.3, amp=amp)(student, images, labels)
-    assert kinds == [torch.float32, torch.float32, torch.bfloat16, torch.float32]
+def test_remembered_logits_are_copies():
+    logits = torch.zeros(1, 2)
+    cache, images = LogitCache(lambda _: logits, 1 << 20), torch.ones(1, 3, 4, 4)
+    cache(images)
+    logits.fill_(9)
+    assert cache(images).tolist() == [[0, 0]]
 
 
-def test_hints_and_a_cache_exclude_each_other():
-    with pytest.raises(ValueError, match=r"teacher\.cache_mb=1: hints want"):
-        SoftTargets(Teacher("resnet8", cache_mb=1), hints={"a": Hint("layer1", "layer1")})
+def test_the_same_image_twice_in_a_batch_is_answered_twice():
+    cache = LogitCache(Teach(), 1 << 20)
+    images = torch.ones(2, 3, 4, 4)
+    assert cache(images).tolist() == cache(images).tolist() == [[48, -48], [48, -48]]

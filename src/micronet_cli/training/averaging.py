@@ -12,9 +12,10 @@ def copy_zeros(source: nn.Module, average: nn.Module) -> None:
         source: the network that is trained.
         average: a copy of it whose parameters are an average over steps; changed in place.
     """
-    masks = {name: buffer for name, buffer in source.named_buffers() if buffer.dtype == torch.bool}
+    buffers = dict(source.named_buffers())
     for name, buffer in average.named_buffers():
-        if name in masks:
-            buffer.copy_(masks[name])
+        is_mask = buffer.dtype == torch.bool
+        if is_mask:
+            buffer.copy_(buffers[name])
     for own, averaged in zip(source.parameters(), average.parameters(), strict=True):
         averaged.mul_(own != 0)

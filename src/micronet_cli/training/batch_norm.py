@@ -1,4 +1,4 @@
-"""BatchNorm's running statistics: left alone, or taken anew."""
+"""BatchNorm's running statistics: frozen, or computed again."""
 
 from collections.abc import Iterable
 
@@ -11,8 +11,8 @@ from micronet_cli.torch_internals import BatchNorm
 
 def batch_norms(model: nn.Module) -> list[nn.Module]:
     """Every BatchNorm that keeps running statistics."""
-    kinds = (BatchNorm,)
-    return [m for m in model.modules() if isinstance(m, kinds) and m.running_mean is not None]
+    norms = [module for module in model.modules() if isinstance(module, BatchNorm)]
+    return [norm for norm in norms if norm.running_mean is not None]
 
 
 def freeze_batch_norm(model: nn.Module) -> None:
@@ -23,13 +23,13 @@ def freeze_batch_norm(model: nn.Module) -> None:
 
 @torch.no_grad()
 def reestimate_batch_norm(model: nn.Module, batches: Iterable[Tensor]) -> None:
-    """Replace running statistics by their means over ``batches``, the rest in evaluation mode.
+    """Replace running statistics by their means over ``batches``, with all else in evaluation mode.
+
+    Once a mask, a range or an average of weights has changed, the statistics that were tracked before no longer fit.
 
     Args:
-        model: any network.
+        model: any network; it is left in evaluation mode.
         batches: images ``[N, C, H, W]``.
-
-    What moved after the statistics were tracked (a mask, a range, an average of weights) no longer fits them.
     """
     model.eval()
     momenta = {module: module.momentum for module in batch_norms(model)}

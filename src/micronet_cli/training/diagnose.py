@@ -1,12 +1,21 @@
 """Where a number went wrong."""
 
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from micronet_cli.training.batch_norm import batch_norms
+
+
+def explain_non_finite(loss: float, step: int, source: str, last: Path) -> str:
+    """The message for a loss that is not finite: where it was seen first, and the ways out."""
+    return (
+        f"trainer: the loss is {loss} at step {step}, first seen in {source}; "
+        f"lower optim.lr, or set trainer.clip_grad_norm; the last checkpoint is {last}"
+    )
 
 
 def non_finite_source(model: nn.Module, images: Tensor) -> str:

@@ -37,9 +37,9 @@ class Teacher:
 
     def __post_init__(self) -> None:
         if self.cache_mb < 0:
-            raise ValueError(f"cache_mb={self.cache_mb}: 0 or more is wanted")
+            raise ValueError(f"cache_mb={self.cache_mb}: must be at least 0")
         if self.model is None and self.weights is None:
-            raise ValueError("model=None: a teacher is wanted; give model and weights, or a run directory as weights")
+            raise ValueError("model=None: a teacher is needed; give model and weights, or a run directory as weights")
         if self.model is not None:
             try:
                 Model(self.model)
@@ -52,10 +52,19 @@ class Teacher:
         return self.pretrained or self.weights is not None
 
     def build(self, num_classes: int) -> tuple[torch.nn.Module, InputSpec]:
-        """The teacher and the input it wants."""
-        if self.model is None or (self.weights and Path(self.weights).expanduser().is_dir()):
+        """The teacher and the input it needs.
+
+        Args:
+            num_classes: of the student; the teacher must have as many.
+
+        Raises:
+            UserError: its file is missing, damaged, of another model or of another number of classes.
+        """
+        is_run = self.weights is not None and Path(self.weights).expanduser().is_dir()
+        if self.model is None or is_run:
             teacher = checkpoint.load(str(self.weights), "distill.teacher.weights")
-            if self.model not in (None, name := teacher.config["name"]):
+            name = teacher.config["name"]
+            if self.model not in (None, name):
                 raise UserError(f"distill.teacher.model={self.model}: {self.weights!r} holds {name}; give one of them")
             if len(teacher.classes) != num_classes:
                 raise UserError(
@@ -86,16 +95,14 @@ class SoftTargets:
 
     def __post_init__(self) -> None:
         if not 0 <= self.alpha <= 1:
-            raise ValueError(f"alpha={self.alpha}: a weight in [0, 1] is wanted")
+            raise ValueError(f"alpha={self.alpha}: must be a weight in [0, 1]")
         if self.temperature <= 0:
-            raise ValueError(f"temperature={self.temperature}: more than 0 is wanted")
+            raise ValueError(f"temperature={self.temperature}: must be more than 0")
         if self.hints and self.teacher.cache_mb:
-            raise ValueError(
-                f"teacher.cache_mb={self.teacher.cache_mb}: hints want the teacher's features; 0 is wanted"
-            )
+            raise ValueError(f"teacher.cache_mb={self.teacher.cache_mb}: hints need the teacher's features; use 0")
 
     def logit_loss(self, student: Tensor, teacher: Tensor, labels: Tensor) -> Tensor:
-        """What the teacher's logits ask of the student's."""
+        """Loss of the student's logits ``[N, C]`` against the teacher's, a scalar."""
         return soft_target_loss(student, teacher, self.temperature)
 
     def objective(self, network: Network, device: torch.device, label_smoothing: float) -> Distillation:
@@ -127,6 +134,8 @@ class Decoupled(SoftTargets):
     non_target: float = 8.0
 
     def logit_loss(self, student: Tensor, teacher: Tensor, labels: Tensor) -> Tensor:
-        """What the teacher's logits ask of the student's; mixed labels count as their likeliest class."""
-        hard = labels if labels.dim() == 1 else labels.argmax(1)
+        """Loss of the student's logits ``[N, C]`` against the teacher's; a mixed label is its likeliest class."""
+        hard = labels
+        if labels.dim() == 2:
+            hard = labels.argmax(1)
         return decoupled_loss(student, teacher, hard, self.temperature, self.target, self.non_target)

@@ -41,8 +41,13 @@ def autocast(amp: Amp, device: torch.device) -> AbstractContextManager:
 def evaluate(model: nn.Module, loader: Loader, amp: Amp = "none", forward: Callable | None = None) -> dict[str, Any]:
     """top1 and top5 in percent, mean cross-entropy ``loss``, ``images`` counted and ``images_per_second``.
 
-    The model is in evaluation mode meanwhile and returns to the mode it had. ``forward`` computes in its place (a
-    compiled copy).
+    The model is in evaluation mode meanwhile and returns to the mode it had afterwards.
+
+    Args:
+        model: ``images [N, C, H, W] -> logits [N, classes]``.
+        loader: the images; every one is counted once.
+        amp: reduced precision by torch.amp.
+        forward: what computes in the model's place, as a compiled copy of it.
 
     Raises:
         UserError: there was no image.
@@ -51,28 +56,34 @@ def evaluate(model: nn.Module, loader: Loader, amp: Amp = "none", forward: Calla
     model.eval()
     forward = forward or model
     device = loader.device
-    loss, hits1, hits5 = (torch.zeros((), dtype=torch.float64, device=device) for _ in range(3))
-    images_seen, started = 0, time.perf_counter()
+    # Sums stay on the device, so that no batch waits for a GPU.
+    loss = torch.zeros((), dtype=torch.float64, device=device)
+    hits1 = torch.zeros_like(loss)
+    hits5 = torch.zeros_like(loss)
+    images_seen = 0
+    started = time.perf_counter()
     hidden = None if rank() == 0 else True
-    for images, labels in tqdm(loader.batches(), "evaluate", len(loader), unit="batch", leave=False, disable=hidden):
+    batches = tqdm(loader.batches(), "evaluate", len(loader), unit="batch", leave=False, disable=hidden)
+    for images, labels in batches:
         with autocast(amp, device):
             logits = forward(images)
         logits = logits.float()
         loss += F.cross_entropy(logits, labels, reduction="sum")
-        hits = logits.topk(min(5, logits.shape[1]), dim=1).indices == labels[:, None]
+        likeliest = logits.topk(min(5, logits.shape[1]), dim=1).indices
+        hits = likeliest == labels[:, None]
         hits1 += hits[:, 0].sum()
         hits5 += hits.sum()
         images_seen += len(labels)
     model.train(was_training)
-    sums = sum_over_ranks(torch.stack([loss, hits1, hits5, loss.new_tensor(images_seen)])).tolist()
+    own_sums = torch.stack([loss, hits1, hits5, loss.new_tensor(images_seen)])
+    total_loss, total_hits1, total_hits5, total_images = sum_over_ranks(own_sums).tolist()
     seconds = time.perf_counter() - started  # now that a GPU has been waited for
-    images_seen = int(sums[3])
-    if not images_seen:
+    if not total_images:
         raise UserError("data: not one image could be read")
     return {
-        "top1": 100 * sums[1] / images_seen,
-        "top5": 100 * sums[2] / images_seen,
-        "loss": sums[0] / images_seen,
-        "images": images_seen,
-        "images_per_second": images_seen / seconds,
+        "top1": 100 * total_hits1 / total_images,
+        "top5": 100 * total_hits5 / total_images,
+        "loss": total_loss / total_images,
+        "images": int(total_images),
+        "images_per_second": total_images / seconds,
     }

@@ -33,7 +33,8 @@ class Catcher:
         for where, name in names.items():
             if name not in modules:
                 near = difflib.get_close_matches(name, modules, n=3, cutoff=0.4)
-                raise UserError(f"{where}={name!r}: no such layer; there are {', '.join(near or list(modules)[1:4])}")
+                first = list(modules)[1:4]  # the network itself comes before them
+                raise UserError(f"{where}={name!r}: no such layer; there are {', '.join(near or first)}")
             modules[name].register_forward_hook(self._keep(name))
 
     def _keep(self, name: str) -> Any:
@@ -49,7 +50,10 @@ class HintLoss(nn.Module):
     Args:
         student, teacher: networks on one device.
         hints: name -> pair of layers.
-        images: any batch that both take, to see the shapes.
+        images: a batch for the student and one for the teacher, to see the shapes.
+
+    Raises:
+        UserError: no such layer, or outputs of different dimensions; the message has its path in the config.
     """
 
     def __init__(
@@ -57,9 +61,10 @@ class HintLoss(nn.Module):
     ) -> None:
         super().__init__()
         self.hints = dict(hints)
-        pairs = [(f"distill.hints.{name}", hint) for name, hint in self.hints.items()]
-        self.of_student = Catcher(student, {f"{where}.student": hint.student for where, hint in pairs})
-        self.of_teacher = Catcher(teacher, {f"{where}.teacher": hint.teacher for where, hint in pairs})
+        student_names = {f"distill.hints.{name}.student": hint.student for name, hint in hints.items()}
+        teacher_names = {f"distill.hints.{name}.teacher": hint.teacher for name, hint in hints.items()}
+        self.of_student = Catcher(student, student_names)
+        self.of_teacher = Catcher(teacher, teacher_names)
         was_training = student.training
         with torch.no_grad():
             student.eval()(images[0])
@@ -67,22 +72,30 @@ class HintLoss(nn.Module):
         student.train(was_training)
         self.regressors = nn.ModuleDict()
         for name, hint in self.hints.items():
-            ours, theirs = self.of_student.caught[hint.student], self.of_teacher.caught[hint.teacher]
+            ours = self.of_student.caught[hint.student]
+            theirs = self.of_teacher.caught[hint.teacher]
             if ours.dim() != theirs.dim():
                 raise UserError(
-                    f"distill.hints.{name}: outputs of as many dimensions are wanted; {hint.student} has {ours.dim()}, "
-                    f"{hint.teacher} {theirs.dim()}"
+                    f"distill.hints.{name}: the outputs must have as many dimensions; {hint.student} has "
+                    f"{ours.dim()}, {hint.teacher} {theirs.dim()}"
                 )
             if ours.shape[1] != theirs.shape[1]:
-                kind = nn.Conv2d if ours.dim() == 4 else nn.Linear
-                size = {"kernel_size": 1} if ours.dim() == 4 else {}
-                self.regressors[name] = kind(ours.shape[1], theirs.shape[1], **size).to(ours.device)
+                self.regressors[name] = regressor(ours, theirs).to(ours.device)
 
     def forward(self) -> Tensor:
         """The loss of the newest pass through both networks."""
         losses = []
         for name, hint in self.hints.items():
             ours = self.of_student.caught[hint.student]
-            ours = self.regressors[name](ours) if name in self.regressors else ours
-            losses.append(hint_loss(ours, self.of_teacher.caught[hint.teacher]))
+            theirs = self.of_teacher.caught[hint.teacher]
+            if name in self.regressors:
+                ours = self.regressors[name](ours)
+            losses.append(hint_loss(ours, theirs))
         return torch.stack(losses).mean()
+
+
+def regressor(ours: Tensor, theirs: Tensor) -> nn.Module:
+    """A layer that maps channels as in ``ours`` ``[N, C, ...]`` to as many as ``theirs`` has."""
+    if ours.dim() == 4:
+        return nn.Conv2d(ours.shape[1], theirs.shape[1], kernel_size=1)
+    return nn.Linear(ours.shape[1], theirs.shape[1])

@@ -4,25 +4,31 @@ import logging
 import signal
 import threading
 from types import FrameType
+from typing import Any
 
 log = logging.getLogger(__name__)
 
 
 class StopRequest:
-    """Inside the block the first SIGINT or SIGTERM sets ``asked``; a second one takes its usual course."""
+    """Inside the block the first SIGINT or SIGTERM sets ``asked``; a second one does what it usually does."""
 
     def __init__(self) -> None:
         self.asked = False
+        self.before: dict[signal.Signals, Any] = {}
 
     def __enter__(self) -> "StopRequest":
-        main = threading.current_thread() is threading.main_thread()
-        self.before = {n: signal.signal(n, self._ask) for n in (signal.SIGINT, signal.SIGTERM) if main}
+        self.before = {}
+        # Python lets no other thread set handlers.
+        if threading.current_thread() is threading.main_thread():
+            for number in (signal.SIGINT, signal.SIGTERM):
+                self.before[number] = signal.signal(number, self._ask)
         return self
 
     def _ask(self, number: int, _: FrameType | None) -> None:
         self.asked = True
-        log.warning("%s: saving and stopping after this step", signal.Signals(number).name)
-        signal.signal(number, self.before[signal.Signals(number)])
+        received = signal.Signals(number)
+        log.warning("%s: saving and stopping after this step", received.name)
+        signal.signal(received, self.before[received])
 
     def __exit__(self, *_: object) -> None:
         for number, handler in self.before.items():

@@ -35,11 +35,11 @@ class CrossEntropy:
 
 
 class Distillation(nn.Module):
-    """alpha * cross-entropy + (1 - alpha) * what the teacher's logits ask + hint_weight * what its features ask.
+    """alpha * cross-entropy + (1 - alpha) * logit loss + hint_weight * feature loss.
 
     Args:
         teacher: a network; it is put into evaluation mode and no gradient reaches it.
-        teacher_spec, student_spec: the inputs they want; the student's batch is re-normalised where they differ.
+        teacher_spec, student_spec: the inputs they need; the student's batch is re-normalised where they differ.
         logit_loss: (student logits, teacher logits, labels) -> loss.
         alpha: weight of cross-entropy, in [0, 1].
         label_smoothing: of the cross-entropy, in [0, 1).
@@ -63,27 +63,36 @@ class Distillation(nn.Module):
         cache_bytes: int = 0,
     ) -> None:
         super().__init__()
-        self.logit_loss, self.alpha, self.label_smoothing = logit_loss, alpha, label_smoothing
-        self.hints, self.hint_weight = hints, hint_weight
-        self._teacher = (teacher.eval().requires_grad_(False),)  # a tuple: no part of this module's state
+        self.logit_loss = logit_loss
+        self.alpha = alpha
+        self.label_smoothing = label_smoothing
+        self.hints = hints
+        self.hint_weight = hint_weight
+        # In a tuple, so that it is no part of this module's state.
+        self._teacher = (teacher.eval().requires_grad_(False),)
         device = next(teacher.parameters()).device
-        (mean, std), (their_mean, their_std) = (
-            [torch.tensor(v, device=device).view(1, -1, 1, 1) for v in (spec.mean, spec.std)]
-            for spec in (student_spec, teacher_spec)
-        )
-        self._scale, self._shift = std / their_std, (mean - their_mean) / their_std
+        mean, std = per_channel(student_spec, device)
+        teacher_mean, teacher_std = per_channel(teacher_spec, device)
+        self._scale = std / teacher_std
+        self._shift = (mean - teacher_mean) / teacher_std
+        self._renormalise = (student_spec.mean, student_spec.std) != (teacher_spec.mean, teacher_spec.std)
         self._amp = amp
         self._cached = LogitCache(self._teach, cache_bytes) if cache_bytes else None
-        self._renormalise = (student_spec.mean, student_spec.std) != (teacher_spec.mean, teacher_spec.std)
 
     @torch.no_grad()
     def teach(self, images: Tensor) -> Tensor:
         """The teacher's logits for a batch as the student gets it."""
-        return self._cached(images) if self._cached else self._teach(images)
+        if self._cached is None:
+            return self._teach(images)
+        return self._cached(images)
 
     def _teach(self, images: Tensor) -> Tensor:
-        with autocast(self._amp, images.device) if self._amp != "none" else nullcontext():
-            return self._teacher[0](images * self._scale + self._shift if self._renormalise else images)
+        if self._renormalise:
+            images = images * self._scale + self._shift
+        # Without a precision of its own the teacher runs in the student's, which may be autocast already.
+        own_precision = nullcontext() if self._amp == "none" else autocast(self._amp, images.device)
+        with own_precision:
+            return self._teacher[0](images)
 
     def forward(self, model: nn.Module, images: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
         """Loss and the student's logits."""
@@ -95,3 +104,10 @@ class Distillation(nn.Module):
         if self.hints is not None:
             loss = loss + self.hint_weight * self.hints()
         return loss, logits
+
+
+def per_channel(spec: InputSpec, device: torch.device) -> tuple[Tensor, Tensor]:
+    """Mean and standard deviation of an input, ``[1, C, 1, 1]`` each."""
+    mean = torch.tensor(spec.mean, device=device)
+    std = torch.tensor(spec.std, device=device)
+    return mean.view(1, -1, 1, 1), std.view(1, -1, 1, 1)

@@ -42,12 +42,13 @@ class Optim:
     args: Mapping[str, Any] | None = None
 
     def __post_init__(self) -> None:
-        if self.name not in (known := list_optimizers()):
+        known = list_optimizers()
+        if self.name not in known:
             raise ValueError(f"name={self.name!r}: no such optimiser{near_misses(self.name, known)}")
         if self.lr <= 0:
-            raise ValueError(f"lr={self.lr}: more than 0 is wanted")
+            raise ValueError(f"lr={self.lr}: must be more than 0")
         if self.weight_decay < 0:
-            raise ValueError(f"weight_decay={self.weight_decay}: 0 or more is wanted")
+            raise ValueError(f"weight_decay={self.weight_decay}: must be at least 0")
 
     def optimizer(self, model: nn.Module) -> Optimizer:
         """An optimiser of the model's parameters; biases and norms get no weight decay.
@@ -65,7 +66,9 @@ class Optim:
         """A schedule over ``steps``, a function of the step alone (``step_update``), so resuming needs no state."""
         epochs = steps / steps_per_epoch
         exponential = self.schedule == "exponential"
-        milestones = range(max(self.hold_epochs, 1), math.ceil(epochs)) if exponential else self.milestones or ()
+        milestones = self.milestones or []
+        if exponential:
+            milestones = list(range(max(self.hold_epochs, 1), math.ceil(epochs)))
         # timm decays one update before a milestone; half an update later is the epoch's first.
         shifted: list[Any] = [epoch + 0.5 / steps_per_epoch for epoch in milestones]
         scheduler, _ = create_scheduler_v2(

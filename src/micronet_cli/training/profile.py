@@ -16,10 +16,13 @@ class StepProfiler:
         path: the Chrome trace (chrome://tracing, Perfetto); None: profile nothing.
     """
 
-    FIRST, LAST, TOP = 2, 7, 10
+    FIRST = 2  # the profile starts when so many steps are done
+    LAST = 7
+    TOP = 10  # costs that are named
 
     def __init__(self, path: Path | None) -> None:
-        self.path, self.done = path, 0
+        self.path = path
+        self.done = 0
         self.profiler: Any = None
 
     def step(self) -> None:
@@ -38,9 +41,14 @@ class StepProfiler:
         self.profiler.stop()
         self.path.parent.mkdir(parents=True, exist_ok=True)  # type: ignore[union-attr]
         self.profiler.export_chrome_trace(str(self.path))
-        key = "self_device_time_total" if torch.cuda.is_available() else "self_cpu_time_total"
-        events = sorted(self.profiler.key_averages(), key=lambda event: -getattr(event, key))
-        total = sum(getattr(event, key) for event in events) or 1
-        top = (f"  {100 * getattr(event, key) / total:5.1f} %  {event.key}" for event in events[: self.TOP])
-        log.info("profile of %d steps in %s; top costs:\n%s", self.done - self.FIRST, self.path, "\n".join(top))
+        log.info("profile of %d steps in %s; top costs:\n%s", self.done - self.FIRST, self.path, self.top_costs())
         self.profiler = None
+
+    def top_costs(self) -> str:
+        """The operations that took longest, a line each: percent of the time of all, and the name."""
+        key = "self_device_time_total" if torch.cuda.is_available() else "self_cpu_time_total"
+        times = {event.key: getattr(event, key) for event in self.profiler.key_averages()}
+        total = sum(times.values()) or 1
+        longest_first = sorted(times, key=lambda name: times[name], reverse=True)
+        lines = [f"  {100 * times[name] / total:5.1f} %  {name}" for name in longest_first[: self.TOP]]
+        return "\n".join(lines)

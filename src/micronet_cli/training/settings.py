@@ -50,18 +50,21 @@ class TrainerSettings:
 
     def __post_init__(self) -> None:
         for name in ("epochs", "devices", "accumulate_steps", "log_interval_steps"):
-            if getattr(self, name) < 1:
-                raise ValueError(f"{name}={getattr(self, name)}: at least 1 is wanted")
+            value = getattr(self, name)
+            if value < 1:
+                raise ValueError(f"{name}={value}: must be at least 1")
         if self.max_steps is not None and self.max_steps < 1:
-            raise ValueError(f"max_steps={self.max_steps}: at least 1 is wanted")
-        if not 0 <= (self.freeze_bn_at or 0) <= 1:
-            raise ValueError(f"freeze_bn_at={self.freeze_bn_at}: progress in [0, 1] is wanted")
+            raise ValueError(f"max_steps={self.max_steps}: must be at least 1")
+        if self.freeze_bn_at is not None and not 0 <= self.freeze_bn_at <= 1:
+            raise ValueError(f"freeze_bn_at={self.freeze_bn_at}: must be a progress in [0, 1]")
         for name in ("clip_grad_norm", "reestimate_bn_batches"):
-            if (value := getattr(self, name)) is not None and value <= 0:
-                raise ValueError(f"{name}={value}: more than 0, or null, is wanted")
+            value = getattr(self, name)
+            if value is not None and value <= 0:
+                raise ValueError(f"{name}={value}: must be more than 0, or null")
         for name in ("label_smoothing", "ema_decay"):
-            if not 0 <= (getattr(self, name) or 0) < 1:
-                raise ValueError(f"{name}={getattr(self, name)}: a number in [0, 1) is wanted")
+            value = getattr(self, name)
+            if value is not None and not 0 <= value < 1:
+                raise ValueError(f"{name}={value}: must be a number in [0, 1)")
 
     def torch_device(self) -> torch.device:
         """Where to compute.

@@ -5,9 +5,7 @@ import math
 import sys
 import time
 from collections.abc import Sequence
-from dataclasses import replace
 from itertools import islice
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -23,9 +21,10 @@ from micronet_cli.network import Network
 from micronet_cli.runs.directory import Run
 from micronet_cli.training.averaging import copy_zeros
 from micronet_cli.training.batch_norm import freeze_batch_norm, reestimate_batch_norm
-from micronet_cli.training.diagnose import non_finite_source
+from micronet_cli.training.diagnose import explain_non_finite, non_finite_source
 from micronet_cli.training.evaluate import autocast, evaluate
 from micronet_cli.training.interrupt import StopRequest
+from micronet_cli.training.kept import KeptNetworks
 from micronet_cli.training.meter import Meter
 from micronet_cli.training.objectives import Objective
 from micronet_cli.training.optim import Optim
@@ -85,11 +84,13 @@ class Trainer:
         self.scheduler = optim.scheduler(self.optimizer, self.total, self.steps_per_epoch)
         self.scaler = torch.amp.GradScaler(train.device.type, enabled=trainer.amp == "fp16")
         self.ema = ModelEmaV3(self.model, trainer.ema_decay) if trainer.ema_decay else None
+        average = self.ema.module if self.ema else None
+        self.stateful = Stateful(self.model, average, self.objective_parameters, self.optimizer, self.scaler)
         computing = torch.compile(self.model) if trainer.compile else self.model
         self.forward = distributed.data_parallel(computing)
         self.step = 0
         self.accumulated = 0
-        self.best: dict[str, Any] | None = None
+        self.kept = KeptNetworks(run, network)
         self.stop = StopRequest()
         profile_path = run.directory / "profile.json" if trainer.profile and run.writes else None
         self.profiler = StepProfiler(profile_path)
@@ -98,12 +99,6 @@ class Trainer:
     def reported(self) -> nn.Module:
         """The network that is evaluated and saved: the averaged one where there is one."""
         return self.ema.module if self.ema else self.model
-
-    @property
-    def stateful(self) -> Stateful:
-        """What the resume state consists of."""
-        average = self.ema.module if self.ema else None
-        return Stateful(self.model, average, self.objective_parameters, self.optimizer, self.scaler)
 
     def run(self) -> dict[str, Any]:
         """Train to the end, from the saved state where the run resumes; the best network's val metrics.
@@ -123,15 +118,13 @@ class Trainer:
                 figures = self.train_epoch(progress)
                 self.finish_epoch(figures["loss"])
         self.profiler.finish()
-        assert self.best is not None
-        if distributed.rank() == 0:
-            best = checkpoint.load(str(self.run_dir.best))
-            self.reported.load_state_dict(best.model.state_dict())
-        distributed.broadcast_model(self.reported)
+        best = self.kept.best
+        assert best is not None
+        self.kept.load_best(self.reported)
         self.network.model = self.reported
         if self.settings.reestimate_bn_batches:
-            return self.best | self.reestimate(self.settings.reestimate_bn_batches)
-        return self.best
+            return best | self.reestimate(self.settings.reestimate_bn_batches)
+        return best
 
     def reestimate(self, batches: int) -> dict[str, float]:
         """Take the best network's BatchNorm statistics anew from so many batches; its val metrics then."""
@@ -162,7 +155,7 @@ class Trainer:
             if ended:
                 break
             save_is_due = time.perf_counter() - saved_at > settings.checkpoint_minutes * 60
-            if self.set_anywhere(self.stop.asked or save_is_due):
+            if distributed.set_anywhere(self.stop.asked or save_is_due, self.train.device):
                 self.save_state()
                 saved_at = time.perf_counter()
         return figures
@@ -175,7 +168,9 @@ class Trainer:
             loss, logits = self.objective(self.forward, images, labels)
         value = loss.item()
         if not math.isfinite(value):
-            raise UserError(self.explain_non_finite(images, value))
+            with autocast(self.settings.amp, self.train.device):
+                source = non_finite_source(self.model, images)
+            raise UserError(explain_non_finite(value, self.step, source, self.run_dir.last))
         self.scaler.scale(loss / self.settings.accumulate_steps).backward()
         meter.add(value, logits, labels)
         self.accumulated += 1
@@ -218,15 +213,12 @@ class Trainer:
         metrics = evaluate(self.reported, self.val, self.settings.amp)
         epoch = (self.step - 1) // self.steps_per_epoch
         line = {"kind": "epoch", "epoch": epoch, "step": self.step, "train_loss": train_loss}
-        line |= {f"val_{key}": metrics[key] for key in ("top1", "top5", "loss")}
+        for key in ("top1", "top5", "loss"):
+            line[f"val_{key}"] = metrics[key]
         self.run_dir.record(line)
         log.info("epoch %d/%d: val top-1 %.2f %%, loss %.4f", epoch + 1, self.epochs, metrics["top1"], metrics["loss"])
-        self.save_checkpoint(self.run_dir.last, {"epoch": epoch, "val_top1": metrics["top1"]})
         # A network on the way to its target is not eligible; the last one always is.
-        eligible = settled or ended
-        if eligible and (self.best is None or metrics["top1"] >= self.best["val_top1"]):
-            self.best = {"epoch": epoch, "val_top1": metrics["top1"], "val_loss": metrics["loss"]}
-            self.save_checkpoint(self.run_dir.best, self.best)
+        self.kept.add(self.reported, epoch, metrics, eligible=settled or ended)
         self.save_state()
 
     def update_after_epoch(self, ended: bool) -> bool:
@@ -236,18 +228,6 @@ class Trainer:
         step = self.step if ended else self.step - 1
         settled = [compressor.update(step, self.total) for compressor in self.compressors]
         return all(settled)
-
-    def save_checkpoint(self, path: Path, metrics: dict[str, Any]) -> None:
-        """Write the network that is reported, from one process."""
-        if distributed.rank() == 0:
-            checkpoint.save(path, replace(self.network, model=self.reported), metrics)
-
-    def set_anywhere(self, flag: bool) -> bool:
-        """Whether ``flag`` is set in any process; every process has to ask."""
-        if distributed.world_size() == 1:
-            return flag
-        flags = torch.tensor(float(flag), device=self.train.device)
-        return bool(distributed.sum_over_ranks(flags))
 
     def log_interval(self, epoch: int, meter: Meter, progress: Progress) -> dict[str, float]:
         """A line in the history, and in the log or on the bar."""
@@ -259,8 +239,8 @@ class Trainer:
 
     def save_state(self) -> None:
         """Write everything that decides the next step; raise Interrupted where a signal asked to stop."""
-        state = state_of(self.stateful, Place(self.step, self.total, self.best))
-        stop_requested_anywhere = self.set_anywhere(self.stop.asked)
+        state = state_of(self.stateful, Place(self.step, self.total, self.kept.best))
+        stop_requested_anywhere = distributed.set_anywhere(self.stop.asked, self.train.device)
         if distributed.rank() == 0:
             checkpoint.save_state(self.run_dir.state, state)
         if stop_requested_anywhere:
@@ -274,15 +254,6 @@ class Trainer:
         """
         place = read_state(self.stateful, self.run_dir.state, self.total)
         self.step = place.step
-        self.best = place.best
+        self.kept.best = place.best
         self.run_dir.rewind_history(lambda line: line["step"] <= self.step)
         log.info("resumed at step %d of %d", self.step, self.total)
-
-    def explain_non_finite(self, images: Tensor, value: float) -> str:
-        """The message for a loss that is not finite: the step, and the first parameter or layer that is not."""
-        with autocast(self.settings.amp, self.train.device):
-            source = non_finite_source(self.model, images)
-        return (
-            f"trainer: the loss is {value} at step {self.step}, first seen in {source}; "
-            f"lower optim.lr, or set trainer.clip_grad_norm; the last checkpoint is {self.run_dir.last}"
-        )
