@@ -15,7 +15,6 @@ from micronet_cli.artifact.pack import pack
 from micronet_cli.compression.pruning.removal import Removal
 from micronet_cli.errors import UserError
 from micronet_cli.network import Network, describe
-from micronet_cli.runs.directory import write_bytes
 from micronet_cli.stages.compress import UNPACKED
 from micronet_cli.stages.job import Job
 from micronet_cli.stages.score import score_network
@@ -49,7 +48,7 @@ def run(job: Job) -> dict[str, Any]:
     path = job.run.packed
     if job.run.writes:
         images, what = _images(job, network)
-        write_bytes(path, content)
+        job.run.write_bytes(path.name, content)
         try:
             report = {"compared_images": what} | _checked(network, path, images, what)
         except UserError:
@@ -86,9 +85,9 @@ def _onnx(job: Job, network: Network, images: Tensor) -> dict[str, Any]:
     options, directory = job.parts.export, job.run.directory
     found: dict[str, Any] = {}
     if options.onnx:
-        found["model.onnx"] = export_onnx(network, directory / "model.onnx")
+        found["model.onnx"] = export_onnx(network, job.run.claim("model.onnx"))
     if options.int8:
-        found["model.int8.onnx"] = export_int8(network, directory / "model.int8.onnx", images)
+        found["model.int8.onnx"] = export_int8(network, job.run.claim("model.int8.onnx"), images)
     for name, written in found.items():
         written |= check_onnx(directory / name, network.model, images, fused=True)
         log.info(

@@ -10,7 +10,7 @@ from omegaconf import DictConfig, OmegaConf
 
 from micronet_cli.config import check_config, to_plain
 from micronet_cli.errors import UserError
-from micronet_cli.runs.directory import Run, write_bytes
+from micronet_cli.runs.directory import Run
 from micronet_cli.stages.compress import COMPRESSORS
 from micronet_cli.stages.execute import execute
 from micronet_cli.stages.job import Job
@@ -102,7 +102,7 @@ def run(job: Job) -> dict[str, Any]:
     directory = job.run.directory
     rows, metrics = [], {}
     for number, (name, own) in enumerate(steps(job.config, directory).items(), 1):
-        where = step_directory(directory, number, name)
+        where = job.run.claim(step_directory(directory, number, name))
         done = Run(where, resume=True).metrics() if job.run.resume else {}
         if done.get("status") == "completed":
             metrics = done
@@ -113,7 +113,7 @@ def run(job: Job) -> dict[str, Any]:
         rows.append({"network": label} | {title: _shown(metrics, *column) for title, column in COLUMNS.items()})
         for file in (Run(where, resume=True).best, Run(where, resume=True).last):
             if job.run.writes and file.is_file():
-                write_bytes(directory / "checkpoints" / file.name, file.read_bytes())
+                job.run.write_bytes(f"checkpoints/{file.name}", file.read_bytes())
         if (layers := where / "layers.csv").is_file():
             job.run.write_text(layers.name, layers.read_text())
     job.run.write_csv("summary.csv", rows)

@@ -84,7 +84,7 @@ class Trainer:
         self.accumulated = 0
         self.best: dict[str, Any] | None = None
         self.stop = StopRequest()
-        self.profiler = StepProfiler(run.directory / "profile.json" if trainer.profile and run.writes else None)
+        self.profiler = StepProfiler(run.claim("profile.json") if trainer.profile and run.writes else None)
 
     @property
     def reported(self) -> nn.Module:
@@ -205,7 +205,7 @@ class Trainer:
     def save(self, path: Any, network: Network, metrics: dict[str, Any]) -> None:
         """Write a checkpoint, once."""
         if distributed.rank() == 0:
-            checkpoint.save(path, network, metrics)
+            checkpoint.save(self.run_dir.claim(path), network, metrics)
 
     def somebody(self, flag: bool) -> bool:
         """Whether ``flag`` is set in any process."""
@@ -231,7 +231,7 @@ class Trainer:
         """Write everything that decides the next step; raise Interrupted where a signal asked to stop."""
         state, asked = state_of(self), self.somebody(self.stop.asked)
         if distributed.rank() == 0:
-            checkpoint.save_state(self.run_dir.state, state)
+            checkpoint.save_state(self.run_dir.claim(self.run_dir.state), state)
         if asked:
             raise Interrupted(f"stopped at step {self.step} of {self.total}")
 
