@@ -10,6 +10,7 @@ from omegaconf import DictConfig, OmegaConf
 
 from micronet_cli.config import check_config, to_plain
 from micronet_cli.errors import UserError
+from micronet_cli.paths import CONF
 from micronet_cli.runs.directory import Run
 from micronet_cli.stages.compress import COMPRESSORS
 from micronet_cli.stages.execute import execute
@@ -18,6 +19,7 @@ from micronet_cli.tables import text_table
 
 log = logging.getLogger(__name__)
 GROUPS = ("prune", "quantize", "distill")
+NAMED_BY_STEP = ("train", "prune", "qat")  # before steps had a key `stage`, their names were the stages'
 COLUMNS = {
     "top-1 %": ("top1", "{:.2f}"),
     "sparsity": ("weight_sparsity", "{:.3f}"),
@@ -44,9 +46,8 @@ def steps(config: DictConfig, directory: Path) -> dict[str, DictConfig]:
     wanted = {name: step for name, step in given.items() if _compresses(step, config)}
     for number, (name, step) in enumerate(wanted.items(), 1):
         dense = not step["groups"]
-        stage = "eval" if dense and trained else name
         own = OmegaConf.create(to_plain(config))
-        own.stage = {"name": stage, "module": f"micronet_cli.stages.{'eval' if stage == 'eval' else 'train'}"}
+        own.stage = packaged_stage("eval") if dense and trained else packaged_stage(step.get("stage"), name)
         own.name = name
         own.init_from = previous
         if previous:
@@ -59,6 +60,15 @@ def steps(config: DictConfig, directory: Path) -> dict[str, DictConfig]:
         found[name] = own
         previous = str(step_directory(directory, number, name))
     return found
+
+
+def packaged_stage(stage: str | None, step: str = "") -> dict[str, Any]:
+    """The config node ``stage`` of a packaged stage; without one, of ``step``'s name, which train's module runs."""
+    name = stage or step
+    file = CONF / "stage" / f"{name}.yaml"
+    if stage is None and name not in NAMED_BY_STEP:
+        file = CONF / "stage" / "train.yaml"
+    return to_plain(OmegaConf.load(file).stage) | {"name": name}
 
 
 def _compresses(step: Mapping[str, Any], config: DictConfig) -> bool:
