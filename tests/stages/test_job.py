@@ -75,8 +75,8 @@ def test_state_of_another_optimiser_is_a_mistake(micronet, mistake):
         (("init_from=RUN", "model.weights=x.pth"), "model.weights=x.pth: init_from brings its weights; take one"),
         (("init_from=RUN", "model.num_classes=7"), "model.num_classes=7: there are 10 classes; leave it null"),
         ((*TINY, "model.num_classes=7"), "model.num_classes=7: there are 10 classes; leave it null"),
-        (("init_from=1",), "init_from=1: a path is wanted, as ./1"),
-        (("init_from=[a,b]",), "init_from=['a', 'b']: a path is wanted"),
+        (("init_from=1",), "init_from=1: must be a path, as ./1"),
+        (("init_from=[a,b]",), "init_from=['a', 'b']: must be a path"),
     ],
 )
 def test_settings_that_exclude_each_other(trained, mistake, arguments, wanted):

@@ -50,4 +50,4 @@ def test_settings_fill_only_what_is_null(composed):
 @pytest.mark.parametrize("step", ["train", "prune"])
 def test_unknown_stage_of_a_step_is_a_mistake(mistake, step):
     said = mistake(MODEL, "data=digits", f"stage.steps.{step}.stage=prunne")
-    assert f"stage.steps.{step}.stage='prunne': train or prune or qat or null" in said
+    assert f"stage.steps.{step}.stage='prunne': must be train or prune or qat or null" in said

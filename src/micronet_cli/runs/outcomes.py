@@ -44,7 +44,7 @@ class Outcome:
         """Do ``work`` and note how it ends; a traceback nobody expected goes to ``directory``/traceback.txt.
 
         Raises:
-            Interrupted: somebody wants to stop, and that holds for all jobs.
+            Interrupted: a signal asked to stop, which holds for all jobs.
         """
         started = time.perf_counter()
         try:

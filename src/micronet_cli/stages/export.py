@@ -25,7 +25,7 @@ MOST_DIFFERING_CODES = 1e-4
 
 
 def run(job: Job) -> dict[str, Any]:
-    """Write model.mnet, export.json and, where they are wanted, ONNX files.
+    """Write model.mnet, export.json and, where the options say so, ONNX files.
 
     Raises:
         UserError: the network cannot be packed, or what was packed computes something else.

@@ -134,5 +134,5 @@ class Job(Generic[NodeT]):
             checkpoint.save(self.run.claim(path), network, metrics)
 
     def loader(self, network: Network, split: str, device: torch.device) -> Loader:
-        """Batches of a split as the network wants them."""
+        """Batches of a split as the network needs them."""
         return self.parts.data.loader(split, network.spec, device, self.seed, network.classes)

@@ -43,8 +43,8 @@ def steps(config: DictConfig, directory: Path) -> dict[str, DictConfig]:
     trained = config.init_from or config.model.get("weights") or config.model.get("pretrained")
     previous = config.init_from
     given = {name: {"groups": [], **step} for name, step in to_plain(config.stage.steps).items() if step is not None}
-    wanted = {name: step for name, step in given.items() if _compresses(step, config)}
-    for number, (name, step) in enumerate(wanted.items(), 1):
+    kept = {name: step for name, step in given.items() if _compresses(step, config)}
+    for number, (name, step) in enumerate(kept.items(), 1):
         dense = not step["groups"]
         own = OmegaConf.create(to_plain(config))
         own.stage = packaged_stage("eval") if dense and trained else packaged_stage(step.get("stage"), name)

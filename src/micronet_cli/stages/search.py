@@ -38,7 +38,7 @@ def check(config: DictConfig) -> dict[str, Any]:
         raise UserError("stage=search: torchrun cannot start it; trainer.devices=N gives each trial N processes")
     search = build(config.search, "search")
     if search is None:
-        raise UserError("search=none: stage=search wants search=default or a search of your own")
+        raise UserError("search=none: stage=search needs search=default or a search of your own")
     problems: dict[str, None] = {}
     for end in (0, 1):
         try:
