@@ -53,7 +53,7 @@ def test_all_mistakes_come_together(composed):
     assert "trainer.epoch: unknown key; did you mean epochs" in said
     assert "prune.rules.conv.sparsity=1.5: must be a fraction of zeros in [0, 1)" in said
     assert "stag: unknown key; did you mean stage" in said
-    assert "optim.lr='fast': a number is wanted" in said
+    assert "optim.lr='fast': must be a number" in said
     assert "quantize.bits: quantize=none takes no keys" in said
 
 

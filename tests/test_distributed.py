@@ -124,7 +124,7 @@ def test_mistake_of_two_processes_is_told_once(micronet, capfd):
         micronet("stage=train", *COMMON[:3], "data.batch_size=3", "trainer.devices=2")
     said = capfd.readouterr().err
     assert caught.value.code == 2
-    assert said.count("data.batch_size=3: 2 processes want a multiple of 2") == 1
+    assert said.count("data.batch_size=3: 2 processes need a multiple of 2") == 1
     assert "Traceback" not in said
     assert "resume=true" not in said
 

@@ -121,6 +121,7 @@ def load(path: str, where: str = "init_from", config: dict[str, Any] | None = No
         spec=InputSpec.from_dict(header["input"]),
         compressors=header["compressors"],
         data=header["data"],
+        metrics=header["metrics"],
     )
 
 
@@ -133,6 +134,7 @@ def _load_packed(file: Path, where: str, config: dict[str, Any] | None) -> Netwo
         classes=header["classes"],
         spec=InputSpec.from_dict(header["input"]),
         data=header["data"],
+        metrics=header["metrics"],
         packed=file,
     )
 

@@ -118,7 +118,7 @@ def _build(value: Any, kind: Any, where: str, problems: list[str]) -> Any:
         item = arguments[0] if arguments else Any
         return [_build(v, item, f"{where}[{i}]", problems) for i, v in enumerate(value)]
     if not _fits(value, kind):
-        problems.append(f"{where}={value!r}: {_describe(kind)} is wanted")
+        problems.append(f"{where}={value!r}: must be {_describe(kind)}")
     return value
 
 
@@ -131,11 +131,11 @@ def _build_union(value: Any, kinds: tuple, where: str, problems: list[str]) -> A
         built = _build(value, kind, where, attempt)
         if not attempt:
             return built
-        # A mapping's or a dotted path's own mistakes say more than "a number or null is wanted".
+        # A mapping's or a dotted path's own mistakes say more than "must be a number or null".
         dotted = isinstance(value, str) and Callable in (kind, typing.get_origin(kind))
         if dotted or (isinstance(value, Mapping) and kind is not type(None)):
             first = first or attempt
-    problems.extend(first or [f"{where}={value!r}: {' or '.join(_describe(kind) for kind in kinds)} is wanted"])
+    problems.extend(first or [f"{where}={value!r}: must be {' or '.join(_describe(kind) for kind in kinds)}"])
     return value
 
 
@@ -165,7 +165,7 @@ def _attempt(make: Callable[[], Any], where: str, problems: list[str]) -> Any:
     except UserError as error:
         problems.append(str(error))
     except ValueError as error:
-        # Constructors say "name=value: what is wanted".
+        # Constructors say "name=value: what it must be".
         problems.append(f"{where}.{error}")
     return None
 

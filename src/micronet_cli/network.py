@@ -23,6 +23,7 @@ class Network:
         spec: the input it needs.
         compressors: configs of the compressors attached so far, in order.
         data: the ``data`` config group it was trained on.
+        metrics: what its checkpoint reports of it; empty for a network that was not read from one.
         packed: the packed file it was read from, None for others; such a network runs on integers and is not trained.
     """
 
@@ -32,6 +33,7 @@ class Network:
     spec: InputSpec
     compressors: list[dict[str, Any]] = field(default_factory=list)
     data: dict[str, Any] = field(default_factory=dict)
+    metrics: dict[str, Any] = field(default_factory=dict)
     packed: Path | None = None
 
 

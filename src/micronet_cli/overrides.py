@@ -1,4 +1,4 @@
-"""What a user types, as Hydra wants it; what Hydra complains of, as a user wants it."""
+"""What a user types, in Hydra's grammar; what Hydra complains of, in a user's words."""
 
 import re
 from pathlib import Path
@@ -39,13 +39,13 @@ def free_key(argument: str) -> str:
         return argument
     if value.startswith("~/"):
         value = str(Path(value).expanduser())  # a shell expands it only where a word begins
-    argument = f"{key}{equals}'{value}'" if _wants_quotes(key, value) else f"{key}{equals}{value}"
+    argument = f"{key}{equals}'{value}'" if _needs_quotes(key, value) else f"{key}{equals}{value}"
     if not equals or key[:1] == "+" or "/" in key or key.split(".")[0] == "hydra":
         return argument
     return argument if key.split("@")[0] in group_names() else f"++{argument}"
 
 
-def _wants_quotes(key: str, value: str) -> bool:
+def _needs_quotes(key: str, value: str) -> bool:
     if key.endswith(".match"):
         return value[:1] not in ("'", '"')
     # Left alone: what means something to Hydra: lists, mappings, quotes, sweeps, calls like range(3), interpolations.

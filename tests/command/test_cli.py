@@ -58,7 +58,7 @@ def test_completion_imports_no_torch():
         (("stage.steps.qat.group=[]",), "stage.steps.qat.group: unknown key; did you mean groups"),
         (("stage.steps.qat.settings.trainer.epoch=1",), "stage.steps.qat.settings.trainer.epoch: unknown key"),
         (("stage=score", "model=vit_tiny_patch16_224", "data.input_size=64"), "model.args.img_size=64"),
-        (("stage=train", "trainer.device=cuda:9"), "trainer.device='cuda:9': auto or cpu or cuda is wanted"),
+        (("stage=train", "trainer.device=cuda:9"), "trainer.device='cuda:9': must be auto or cpu or cuda"),
         (("stage=train", "data=cifar10", "data.root=/nowhere"), "data.root='/nowhere': no CIFAR-10 there"),
     ],
 )  # fmt: skip
@@ -130,7 +130,7 @@ def test_a_file_in_the_directory_s_place_is_a_mistake(mistake, tmp_path):
 
 
 def test_config_dir_wants_a_directory():
-    with pytest.raises(UserError, match=r"--config-dir: a directory is wanted"):
+    with pytest.raises(UserError, match=r"--config-dir: must be followed by a directory"):
         take_config_dir(["stage=score", "--config-dir"])
 
 

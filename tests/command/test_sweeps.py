@@ -41,13 +41,13 @@ def fail_and_run_again(capfd, sweep, *launcher):
     assert caught.value.code == 2
     assert said.err.splitlines() == [
         "micronet: 1 of 4 jobs failed:",
-        "  job 2 (seed=x): seed='x': a whole number is wanted",
+        "  job 2 (seed=x): seed='x': must be a whole number",
     ]
     assert f"sweep: {sweep}; summary: {sweep / 'summary.csv'}" in said.out
     rows = summary_of(sweep)
     assert [row["status"] for row in rows] == ["completed", "completed", "failed", "completed"]
     assert [row["directory"] for row in rows] == ["0", "1", "2", "3"]
-    assert rows[2]["reason"] == "seed='x': a whole number is wanted"
+    assert rows[2]["reason"] == "seed='x': must be a whole number"
     assert rows[2]["top1"] is None
     assert rows[3]["top1"] == metrics_of(sweep / "3")["top1"]
     before = written(sweep)

@@ -149,7 +149,7 @@ def test_a_budget_of_storage_without_quantisation(micronet, measured):
 
 def test_mistakes_are_named(mistake, measured, tmp_path):
     allocate = ("stage=allocate", f"init_from={measured}")
-    assert "a target is wanted" in mistake(*allocate)
+    assert "needs a target" in mistake(*allocate)
     assert "budget.score=1e-09: at least 0.0" in mistake(*allocate, "budget.score=1e-9")
     assert "sensitivity.method=evaluate writes it" in mistake(*allocate, "budget.score=0.001", "budget.loss=top1_drop")
     assert "run stage=sensitivity first" in mistake("stage=allocate", *TINY, "budget.score=0.001")

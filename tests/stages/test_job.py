@@ -75,8 +75,8 @@ def test_state_of_another_optimiser_is_a_mistake(micronet, mistake):
         (("init_from=RUN", "model.weights=x.pth"), "model.weights=x.pth: init_from brings its weights; take one"),
         (("init_from=RUN", "model.num_classes=7"), "model.num_classes=7: there are 10 classes; leave it null"),
         ((*TINY, "model.num_classes=7"), "model.num_classes=7: there are 10 classes; leave it null"),
-        (("init_from=1",), "init_from=1: a path is wanted, as ./1"),
-        (("init_from=[a,b]",), "init_from=['a', 'b']: a path is wanted"),
+        (("init_from=1",), "init_from=1: must be a path, as ./1"),
+        (("init_from=[a,b]",), "init_from=['a', 'b']: must be a path"),
     ],
 )
 def test_settings_that_exclude_each_other(trained, mistake, arguments, wanted):
@@ -103,9 +103,10 @@ def test_pipeline_leaves_out_what_is_off(composed):
 def test_only_a_run_s_own_directories_are_set_aside(tmp_path):
     for name in ("7", "2_prune", "2026-05-01", "3dmodels", "2026-05-01_12"):
         (tmp_path / name).mkdir()
-    (tmp_path / "report.html").touch()
+    for name in ("report.html", "config.yaml"):
+        (tmp_path / name).touch()
     set_aside(tmp_path)
-    assert {path.name for path in (tmp_path / "previous").iterdir()} == {"7", "2_prune", "report.html"}
+    assert {path.name for path in (tmp_path / "previous").iterdir()} == {"7", "2_prune", "report.html", "config.yaml"}
 
 
 def test_a_stage_has_its_own_keys_and_no_others():

@@ -40,4 +40,4 @@ def test_a_network_without_dead_channels_says_so(micronet, capsys):
 
 
 def test_a_multiple_that_is_none_is_a_mistake(mistake):
-    assert "stage.multiple=0: a whole number from 1 up is wanted" in mistake("stage=shrink", *TINY, "stage.multiple=0")
+    assert "stage.multiple=0: must be at least 1" in mistake("stage=shrink", *TINY, "stage.multiple=0")

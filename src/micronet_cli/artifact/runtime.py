@@ -30,16 +30,23 @@ def load(path: Path, where: str, config: Mapping[str, Any] | None = None) -> tup
         UserError: the file is missing or damaged; ``where`` is its place in the config.
     """
     try:
-        content = path.read_bytes()
-        header, streams = read(content)
-        check_header(header)
-        used = dict(header)
-        if config:
-            used["model"] = dict(config)
-        model = unpack(used, streams, len(content))
+        return load_bytes(path.read_bytes(), config)
     except (ValueError, OSError) as error:
         raise UserError(f"{where}={str(path)!r}: {error}") from None
-    return model, header
+
+
+def load_bytes(content: bytes, config: Mapping[str, Any] | None = None) -> tuple[nn.Module, dict[str, Any]]:
+    """As ``load``, of a file's content.
+
+    Raises:
+        ValueError: it is damaged.
+    """
+    header, streams = read(content)
+    check_header(header)
+    used = dict(header)
+    if config:
+        used["model"] = dict(config)
+    return unpack(used, streams, len(content)), header
 
 
 def read_header(path: Path, where: str) -> dict[str, Any]:

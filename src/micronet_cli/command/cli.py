@@ -135,7 +135,7 @@ def take_config_dir(arguments: list[str]) -> tuple[list[str], Path | None]:
         flag, equals, directory = argument.partition("=")
         if flag in ("--config-dir", "-cd"):
             if not equals and place + 1 == len(arguments):
-                raise UserError(f"{flag}: a directory is wanted after it")
+                raise UserError(f"{flag}: must be followed by a directory")
             taken = 1 if equals else 2
             value = directory if equals else "".join(arguments[place + 1 : place + 2])
             return arguments[:place] + arguments[place + taken :], Path(value).expanduser()

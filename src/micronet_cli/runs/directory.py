@@ -12,7 +12,10 @@ from typing import Any
 
 from micronet_cli.runs.loggers import Tracker
 
-OWN = (
+# A hidden file with the names of what the run has written, a line each: what a fresh run in the directory sets aside.
+NOTE = ".written"
+# Version 0.1.0 kept no such note; these are the names that it wrote, and it left a config.yaml or a metrics.json.
+NAMES_OF_0_1_0 = (
     "metrics.json", "history.jsonl", "layers.csv", "summary.csv", "summary.json", "score.png", "profile.json",
     "study.db", "tensorboard", "checkpoints", "resume", "config.yaml", "traceback.txt", "model.mnet", "model.onnx",
     "model.int8.onnx", "export.json", "report.html", "sensitivity.csv", "sensitivity.png", "rules",
@@ -45,6 +48,7 @@ class Run:
     def __init__(self, directory: Path, resume: bool = False, writes: bool = True) -> None:
         self.directory, self.resume, self.writes = directory, resume, writes
         self.tracker: Tracker | None = None
+        self._claimed: set[str] = set()
         if writes:
             directory.mkdir(parents=True, exist_ok=True)
             if not resume:
@@ -70,14 +74,35 @@ class Run:
         """All that a resumed run needs."""
         return self.directory / "resume" / "state.pt"
 
+    def claim(self, name: str | Path) -> Path:
+        """Note that the run is about to write ``name``, for files that others write; its path.
+
+        Args:
+            name: a name relative to the run's directory, or a whole path below it, as ``best``.
+        """
+        path = name if isinstance(name, Path) else self.directory / name
+        first = path.relative_to(self.directory).parts[0]
+        if self.writes and first not in self._claimed:
+            noted = {found.name for found in own_paths(self.directory)} - {NOTE}
+            # Names that are noted and not written yet stay: another process may be about to.
+            noted |= set(_noted(self.directory) or ()) | {first}
+            text = "".join(f"{each}\n" for each in sorted(noted))
+            write_bytes(self.directory / NOTE, text.encode())
+            self._claimed.add(first)
+        return path
+
+    def write_bytes(self, name: str, content: bytes) -> None:
+        """Write ``name`` into the directory."""
+        if self.writes:
+            write_bytes(self.claim(name), content)
+
     def write_json(self, name: str, value: Mapping[str, Any]) -> None:
         """Write ``name`` into the directory."""
         self.write_text(name, json.dumps(value, indent=1, default=str) + "\n")
 
     def write_text(self, name: str, text: str) -> None:
         """Write ``name`` into the directory."""
-        if self.writes:
-            write_bytes(self.directory / name, text.encode())
+        self.write_bytes(name, text.encode())
 
     def write_csv(self, name: str, rows: Sequence[Mapping[str, Any]]) -> None:
         """Write rows under the union of their keys."""
@@ -95,7 +120,7 @@ class Run:
     def record(self, line: Mapping[str, Any]) -> None:
         """Append a line to history.jsonl, and to the tracker where there is one."""
         if self.writes:
-            with (self.directory / "history.jsonl").open("a") as file:
+            with self.claim("history.jsonl").open("a") as file:
                 file.write(json.dumps(line) + "\n")
             if self.tracker is not None:
                 kind, step = line["kind"], line["step"]
@@ -118,16 +143,32 @@ def _kept(line: str, keep: Callable[[Mapping[str, Any]], bool]) -> bool:
 
 
 def own_paths(directory: Path) -> list[Path]:
-    """What an earlier run left: its files, and numbered directories, as a pipeline's 2_prune and a search's 7."""
-    if not directory.is_dir():
+    """What an earlier run wrote into ``directory`` and is still there, the note of it last."""
+    noted = _noted(directory)
+    if noted is not None:
+        paths = [directory / name for name in noted]
+        return [path for path in paths if path.exists()] + [directory / NOTE]
+    if not ((directory / "config.yaml").is_file() or (directory / "metrics.json").is_file()):
         return []
-    numbered = re.compile(r"\d+(_\D.*)?")  # a date is none
-    return [p for p in directory.iterdir() if p.name in OWN or (p.is_dir() and numbered.fullmatch(p.name))]
+    # Step and job directories of version 0.1.0, as a pipeline's 2_prune and a search's 7; a date is none.
+    numbered = re.compile(r"\d+(_\D.*)?")
+    found = []
+    for path in directory.iterdir():
+        if path.name in NAMES_OF_0_1_0 or (path.is_dir() and numbered.fullmatch(path.name)):
+            found.append(path)
+    return found
+
+
+def _noted(directory: Path) -> list[str] | None:
+    """The names in the directory's note; None where there is no note."""
+    note = directory / NOTE
+    return note.read_text().splitlines() if note.is_file() else None
 
 
 def set_aside(directory: Path) -> None:
     """Move an earlier run's files to ``previous/``; what ``previous/`` held goes one level deeper."""
-    if not (found := own_paths(directory)):
+    found = own_paths(directory)
+    if not found:
         return
     previous = directory / "previous"
     parked = directory / ".previous"

@@ -5,7 +5,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from types import ModuleType
-from typing import Any, Protocol
+from typing import Any, ClassVar, Protocol
 
 from micronet_cli.errors import UserError
 
@@ -23,7 +23,13 @@ class Tracker(Protocol):
 
 
 class Logger(Protocol):
-    """The ``logger`` config group's object."""
+    """The ``logger`` config group's object.
+
+    Attributes:
+        writes: names that it writes into the run's directory, and that belong to that one run.
+    """
+
+    writes: ClassVar[tuple[str, ...]]
 
     def open(self, directory: Path, config: Mapping[str, Any]) -> Tracker:
         """Begin to log the run in ``directory``.
@@ -37,6 +43,8 @@ class Logger(Protocol):
 @dataclass(frozen=True)
 class TensorBoard:
     """Event files in ``<run>/tensorboard``."""
+
+    writes: ClassVar[tuple[str, ...]] = ("tensorboard",)
 
     def open(self, directory: Path, config: Mapping[str, Any]) -> Tracker:
         """Begin.
@@ -70,6 +78,7 @@ class WeightsAndBiases:
         mode: ``offline`` writes below the run's directory, for ``wandb sync``.
     """
 
+    writes: ClassVar[tuple[str, ...]] = ()
     project: str = "micronet"
     mode: str = "offline"
 
@@ -104,6 +113,7 @@ class MLflow:
         experiment: its name there.
     """
 
+    writes: ClassVar[tuple[str, ...]] = ()
     tracking_uri: str = "sqlite:///mlflow.db"
     experiment: str = "micronet"
 

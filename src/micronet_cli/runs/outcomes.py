@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from micronet_cli.errors import Interrupted, JobsFailed, UserError
-from micronet_cli.runs.directory import Run, write_bytes
+from micronet_cli.runs.directory import Run
 from micronet_cli.tables import text_table
 
 SHOWN = {"top1": "{:.2f}", "micronet_score": "{:.5f}", "sparsity": "{:.3f}", "seconds": "{:.0f}"}
@@ -44,7 +44,7 @@ class Outcome:
         """Do ``work`` and note how it ends; a traceback nobody expected goes to ``directory``/traceback.txt.
 
         Raises:
-            Interrupted: somebody wants to stop, and that holds for all jobs.
+            Interrupted: a signal asked to stop, which holds for all jobs.
         """
         started = time.perf_counter()
         try:
@@ -58,7 +58,7 @@ class Outcome:
         except Exception as error:
             first = str(error).strip().partition("\n")[0]
             self.status, self.reason, self.exit_code = "failed", f"{type(error).__name__}: {first}", 1
-            write_bytes(directory / "traceback.txt", traceback.format_exc().encode())
+            Run(directory, resume=True).write_text("traceback.txt", traceback.format_exc())
         finally:
             self.seconds = self.metrics.get("wall_seconds", time.perf_counter() - started)
 
@@ -83,10 +83,14 @@ def relative(directory: Path, root: Path) -> str:
 
 
 def write_summary(directory: Path, rows: Sequence[dict[str, Any]]) -> None:
-    """Write ``summary.csv`` and ``summary.json``."""
-    write_bytes(directory / "summary.json", (json.dumps(rows, indent=1) + "\n").encode())
+    """Write ``summary.csv`` and ``summary.json``, and claim the jobs' directories inside ``directory``."""
+    run = Run(directory, resume=True)
+    for row in rows:
+        if not Path(row["directory"]).is_absolute():
+            run.claim(row["directory"])
+    run.write_text("summary.json", json.dumps(rows, indent=1) + "\n")
     flat = [row | {"overrides": " ".join(row["overrides"])} for row in rows]
-    Run(directory, resume=True).write_csv("summary.csv", flat)
+    run.write_csv("summary.csv", flat)
 
 
 def varied(outcomes: Sequence[Outcome]) -> list[str]:

@@ -34,7 +34,7 @@ def run(job: Job) -> dict[str, Any]:
     """
     budget = job.parts.budget
     if budget.target is None:
-        raise UserError("budget.score=null: a target is wanted; budget.score, budget.storage_bytes or budget.math_ops")
+        raise UserError("budget.score=null: needs a target: budget.score, budget.storage_bytes or budget.math_ops")
     rows = read_table(job, budget)
     network = job.network(with_data=False)
     check_unpacked(network, "stage=allocate")

@@ -36,7 +36,7 @@ def attach_compressors(job: Job, network: Network) -> list[Compressor]:
 
 
 def check_unpacked(network: Network, where: str) -> None:
-    """Raises UserError where the network is packed; ``where`` wants to change it."""
+    """Raises UserError where the network is packed; ``where`` would change it."""
     if network.packed is not None:
         raise UserError(f"{where}: {str(network.packed)!r} is packed and stays as it is; {UNPACKED}")
 

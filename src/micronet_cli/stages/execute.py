@@ -96,6 +96,8 @@ def _run_stage(
     metrics: dict[str, Any] = {"stage": config.stage.name, "status": "failed"}
     try:
         if (logger := checked.get("logger")) and run.writes:
+            for name in logger.writes:
+                run.claim(name)
             run.tracker = logger.open(directory, to_plain(config))
         metrics |= stage.run(Job(config, checked, node, run)) | {"status": "completed"}
     except (Interrupted, KeyboardInterrupt) as error:

@@ -8,14 +8,13 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from micronet_cli import checkpoint
+from micronet_cli.artifact import runtime
 from micronet_cli.artifact.compare import Comparison, compare
 from micronet_cli.artifact.contents import certificate, layer_bytes, stream_bytes
 from micronet_cli.artifact.pack import pack
 from micronet_cli.compression.pruning.removal import Removal
 from micronet_cli.errors import UserError
 from micronet_cli.network import Network, describe
-from micronet_cli.runs.directory import write_bytes
 from micronet_cli.stages.compress import UNPACKED
 from micronet_cli.stages.job import Job
 from micronet_cli.stages.score import score_network
@@ -26,7 +25,7 @@ MOST_DIFFERING_CODES = 1e-4
 
 
 def run(job: Job) -> dict[str, Any]:
-    """Write model.mnet, export.json and, where they are wanted, ONNX files.
+    """Write model.mnet, export.json and, where the options say so, ONNX files.
 
     Raises:
         UserError: the network cannot be packed, or what was packed computes something else.
@@ -41,7 +40,7 @@ def run(job: Job) -> dict[str, Any]:
         for config in network.compressors
         if config["_target_"] == f"{Removal.__module__}.{Removal.__qualname__}"
     ]
-    header = describe(network, _reported(job, score)) | {"licence": options.licence, "channels": channels}
+    header = describe(network, network.metrics | score) | {"licence": options.licence, "channels": channels}
     try:
         content = pack(network.model, header, options.entropy)
     except ValueError as error:
@@ -49,7 +48,7 @@ def run(job: Job) -> dict[str, Any]:
     path = job.run.packed
     if job.run.writes:
         images, what = _images(job, network)
-        write_bytes(path, content)
+        job.run.write_bytes(path.name, content)
         try:
             report = {"compared_images": what} | _checked(network, path, images, what)
         except UserError:
@@ -61,13 +60,6 @@ def run(job: Job) -> dict[str, Any]:
         job.run.write_json("export.json", {"file_bytes": len(content), "claimed_bytes": claimed} | report)
         log.info("%s: %d bytes, %.0f claimed", path, len(content), claimed)
     return score | {"file_bytes": len(content), "images": None}
-
-
-def _reported(job: Job, score: dict[str, Any]) -> dict[str, Any]:
-    """The metrics that the checkpoint holds, and the score."""
-    if not job.init_from:
-        return score
-    return checkpoint.read_header(checkpoint.resolve(job.init_from))["metrics"] | score
 
 
 def _onnx(job: Job, network: Network, images: Tensor) -> dict[str, Any]:
@@ -86,9 +78,9 @@ def _onnx(job: Job, network: Network, images: Tensor) -> dict[str, Any]:
     options, directory = job.parts.export, job.run.directory
     found: dict[str, Any] = {}
     if options.onnx:
-        found["model.onnx"] = export_onnx(network, directory / "model.onnx")
+        found["model.onnx"] = export_onnx(network, job.run.claim("model.onnx"))
     if options.int8:
-        found["model.int8.onnx"] = export_int8(network, directory / "model.int8.onnx", images)
+        found["model.int8.onnx"] = export_int8(network, job.run.claim("model.int8.onnx"), images)
     for name, written in found.items():
         written |= check_onnx(directory / name, network.model, images, fused=True)
         log.info(
@@ -105,12 +97,16 @@ def _checked(network: Network, path: Path, images: Tensor, what: str) -> dict[st
     Raises:
         UserError: the two differ.
     """
-    loaded = checkpoint.load(str(path), "export")
+    written = path.read_bytes()  # from the disk: what is compared is what a user gets
+    try:
+        loaded, _ = runtime.load_bytes(written)
+    except ValueError as error:
+        raise UserError(f"export={str(path)!r}: {error}") from None
     found: dict[str, Comparison] = {}
     for dtype in (torch.float64, torch.float32):
         name = str(dtype).removeprefix("torch.")
         try:
-            found[name] = compare(network.model, loaded.model, images, dtype)
+            found[name] = compare(network.model, loaded, images, dtype)
         except ValueError as error:
             raise UserError(f"export: {error}") from None
     exact = found["float64"]
@@ -126,10 +122,10 @@ def _checked(network: Network, path: Path, images: Tensor, what: str) -> dict[st
         found["float32"].differing_codes,
     )  # fmt: skip
     return {
-        "streams": stream_bytes(path.read_bytes()),
+        "streams": stream_bytes(written),
         "comparison": {name: asdict(comparison) for name, comparison in found.items()},
-        "layers": layer_bytes(path.read_bytes(), loaded.model),
-        "certificate": certificate(loaded.model),
+        "layers": layer_bytes(written, loaded),
+        "certificate": certificate(loaded),
     }
 
 

@@ -23,7 +23,7 @@ def inherited(config: DictConfig) -> DictConfig:
     if config.init_from:
         if not isinstance(config.init_from, str):
             example = "" if OmegaConf.is_config(config.init_from) else f", as ./{config.init_from}"
-            raise UserError(f"init_from={config.init_from}: a path is wanted{example}")
+            raise UserError(f"init_from={config.init_from}: must be a path{example}")
         header = checkpoint.read_header(checkpoint.resolve(config.init_from))
         defaults = {key: header[key] for key in defaults}
     for group, default in defaults.items():

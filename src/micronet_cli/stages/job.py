@@ -130,8 +130,9 @@ class Job(Generic[NodeT]):
     def save(self, network: Network, metrics: dict[str, Any]) -> None:
         """Write the network that is reported."""
         if self.run.writes:
-            checkpoint.save(self.run.best if network.packed is None else self.run.packed, network, metrics)
+            path = self.run.best if network.packed is None else self.run.packed
+            checkpoint.save(self.run.claim(path), network, metrics)
 
     def loader(self, network: Network, split: str, device: torch.device) -> Loader:
-        """Batches of a split as the network wants them."""
+        """Batches of a split as the network needs them."""
         return self.parts.data.loader(split, network.spec, device, self.seed, network.classes)

@@ -17,10 +17,12 @@ class PipelineStep:
     """A step of ``stage=pipeline``.
 
     Attributes:
+        stage: the stage that it runs; null: the one that has the step's name, or train.
         groups: the compression groups that it keeps; without any it is the dense network's.
         settings: what it fills in where the pipeline leaves null.
     """
 
+    stage: Literal["train", "prune", "qat"] | None = None
     groups: list[Literal["prune", "quantize", "distill"]] = field(default_factory=list)
     settings: Mapping[str, Any] = field(default_factory=dict)
 

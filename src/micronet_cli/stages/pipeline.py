@@ -10,7 +10,8 @@ from omegaconf import DictConfig, OmegaConf
 
 from micronet_cli.config import check_config, to_plain
 from micronet_cli.errors import UserError
-from micronet_cli.runs.directory import Run, write_bytes
+from micronet_cli.paths import CONF
+from micronet_cli.runs.directory import Run
 from micronet_cli.stages.compress import COMPRESSORS
 from micronet_cli.stages.execute import execute
 from micronet_cli.stages.job import Job
@@ -18,6 +19,7 @@ from micronet_cli.tables import text_table
 
 log = logging.getLogger(__name__)
 GROUPS = ("prune", "quantize", "distill")
+NAMED_BY_STEP = ("train", "prune", "qat")  # before steps had a key `stage`, their names were the stages'
 COLUMNS = {
     "top-1 %": ("top1", "{:.2f}"),
     "sparsity": ("weight_sparsity", "{:.3f}"),
@@ -41,12 +43,11 @@ def steps(config: DictConfig, directory: Path) -> dict[str, DictConfig]:
     trained = config.init_from or config.model.get("weights") or config.model.get("pretrained")
     previous = config.init_from
     given = {name: {"groups": [], **step} for name, step in to_plain(config.stage.steps).items() if step is not None}
-    wanted = {name: step for name, step in given.items() if _compresses(step, config)}
-    for number, (name, step) in enumerate(wanted.items(), 1):
+    kept = {name: step for name, step in given.items() if _compresses(step, config)}
+    for number, (name, step) in enumerate(kept.items(), 1):
         dense = not step["groups"]
-        stage = "eval" if dense and trained else name
         own = OmegaConf.create(to_plain(config))
-        own.stage = {"name": stage, "module": f"micronet_cli.stages.{'eval' if stage == 'eval' else 'train'}"}
+        own.stage = packaged_stage("eval") if dense and trained else packaged_stage(step.get("stage"), name)
         own.name = name
         own.init_from = previous
         if previous:
@@ -59,6 +60,15 @@ def steps(config: DictConfig, directory: Path) -> dict[str, DictConfig]:
         found[name] = own
         previous = str(step_directory(directory, number, name))
     return found
+
+
+def packaged_stage(stage: str | None, step: str = "") -> dict[str, Any]:
+    """The config node ``stage`` of a packaged stage; without one, of ``step``'s name, which train's module runs."""
+    name = stage or step
+    file = CONF / "stage" / f"{name}.yaml"
+    if stage is None and name not in NAMED_BY_STEP:
+        file = CONF / "stage" / "train.yaml"
+    return to_plain(OmegaConf.load(file).stage) | {"name": name}
 
 
 def _compresses(step: Mapping[str, Any], config: DictConfig) -> bool:
@@ -102,7 +112,7 @@ def run(job: Job) -> dict[str, Any]:
     directory = job.run.directory
     rows, metrics = [], {}
     for number, (name, own) in enumerate(steps(job.config, directory).items(), 1):
-        where = step_directory(directory, number, name)
+        where = job.run.claim(step_directory(directory, number, name))
         done = Run(where, resume=True).metrics() if job.run.resume else {}
         if done.get("status") == "completed":
             metrics = done
@@ -113,7 +123,7 @@ def run(job: Job) -> dict[str, Any]:
         rows.append({"network": label} | {title: _shown(metrics, *column) for title, column in COLUMNS.items()})
         for file in (Run(where, resume=True).best, Run(where, resume=True).last):
             if job.run.writes and file.is_file():
-                write_bytes(directory / "checkpoints" / file.name, file.read_bytes())
+                job.run.write_bytes(f"checkpoints/{file.name}", file.read_bytes())
         if (layers := where / "layers.csv").is_file():
             job.run.write_text(layers.name, layers.read_text())
     job.run.write_csv("summary.csv", rows)

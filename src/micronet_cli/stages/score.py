@@ -7,7 +7,6 @@ from typing import Any
 
 from micronet_cli.errors import UserError
 from micronet_cli.network import Network
-from micronet_cli.runs.directory import write_bytes
 from micronet_cli.scoring import score_with
 from micronet_cli.scoring.score_report import ScoreReport
 from micronet_cli.stages.compress import attach_compressors, rule_table
@@ -48,5 +47,5 @@ def run(job: Job) -> dict[str, Any]:
     report = score_network(job, network, rule_table(compressors, network))
     log.info("%s", report.table())
     if job.run.writes:
-        write_bytes(job.run.directory / "score.png", report.figure())
+        job.run.write_bytes("score.png", report.figure())
     return dict(report.metrics())

@@ -38,7 +38,7 @@ def check(config: DictConfig) -> dict[str, Any]:
         raise UserError("stage=search: torchrun cannot start it; trainer.devices=N gives each trial N processes")
     search = build(config.search, "search")
     if search is None:
-        raise UserError("search=none: stage=search wants search=default or a search of your own")
+        raise UserError("search=none: stage=search needs search=default or a search of your own")
     problems: dict[str, None] = {}
     for end in (0, 1):
         try:
@@ -78,7 +78,7 @@ def run(job: Job) -> dict[str, Any]:
     Raises:
         JobsFailed: a trial did.
     """
-    study = Study(job.checked["search"], job.run.directory / "study.db", job.seed)
+    study = Study(job.checked["search"], job.run.claim("study.db"), job.seed)
     while (proposal := study.next()) is not None:
         _try(job, study, proposal)
         summarise(job, study)
@@ -90,7 +90,7 @@ def run(job: Job) -> dict[str, Any]:
 
 
 def _try(job: Job, study: Study, proposal: Proposal) -> None:
-    search, directory = job.checked["search"], job.run.directory / str(proposal.number)
+    search, directory = job.checked["search"], job.run.claim(str(proposal.number))
     overrides = [f"stage={search.stage}", *(as_override(key, value) for key, value in proposal.settings.items())]
     outcome = Outcome(proposal.number, overrides, directory.name)
 

@@ -5,7 +5,6 @@ from typing import Any
 
 from micronet_cli.explore.figure import draw
 from micronet_cli.explore.sensitivity import table
-from micronet_cli.runs.directory import write_bytes
 from micronet_cli.stages.compress import check_unpacked
 from micronet_cli.stages.job import Job
 from micronet_cli.tables import text_table
@@ -32,7 +31,7 @@ def run(job: Job) -> dict[str, Any]:
     log.info("KL divergence of the output, each layer alone\n%s", text_table(found))
     if job.run.writes:
         caption = f"KL divergence of the output, each layer alone; {metrics['images']} images"
-        write_bytes(job.run.directory / "sensitivity.png", draw(found, caption))
+        job.run.write_bytes("sensitivity.png", draw(found, caption))
     network.model.cpu()
     job.save(network, metrics)
     return metrics | {"split": "val", "points": len(rows), "method": settings.method}

@@ -27,7 +27,7 @@ class Node(Stage):
 
     def __post_init__(self) -> None:
         if self.multiple < 1:
-            raise ValueError(f"multiple={self.multiple}: a whole number from 1 up is wanted")
+            raise ValueError(f"multiple={self.multiple}: must be at least 1")
 
 
 def run(job: Job[Node]) -> dict[str, Any]:

@@ -27,7 +27,7 @@ def check_teacher(job: Job) -> None:
         return
     if job.init_from or model.weights or model.pretrained:
         raise UserError(
-            "distill.teacher.weights=None: a trained student wants a trained teacher; "
+            "distill.teacher.weights=None: a trained student needs a trained teacher; "
             "give distill.teacher.weights=<file or run directory> or distill.teacher.pretrained=true"
         )
     log.warning("a dry run: neither the teacher nor the student has trained weights")
@@ -41,7 +41,7 @@ def run(job: Job) -> dict[str, Any]:
     check_teacher(job)
     processes, batch = distributed.world_size(), job.parts.data.batch_size
     if batch % processes:
-        raise UserError(f"data.batch_size={batch}: {processes} processes want a multiple of {processes}")
+        raise UserError(f"data.batch_size={batch}: {processes} processes need a multiple of {processes}")
     network = job.network()
     if network.packed is not None:
         raise UserError(f"init_from={job.init_from!r}: a packed network is not trained; {UNPACKED}")

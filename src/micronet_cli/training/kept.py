@@ -52,4 +52,4 @@ class KeptNetworks:
 
     def _write(self, path: Path, model: nn.Module, metrics: dict[str, Any]) -> None:
         if distributed.rank() == 0:
-            checkpoint.save(path, replace(self.network, model=model), metrics)
+            checkpoint.save(self.run.claim(path), replace(self.network, model=model), metrics)

@@ -92,7 +92,7 @@ class Trainer:
         self.accumulated = 0
         self.kept = KeptNetworks(run, network)
         self.stop = StopRequest()
-        profile_path = run.directory / "profile.json" if trainer.profile and run.writes else None
+        profile_path = run.claim("profile.json") if trainer.profile and run.writes else None
         self.profiler = StepProfiler(profile_path)
 
     @property
@@ -242,7 +242,7 @@ class Trainer:
         state = state_of(self.stateful, Place(self.step, self.total, self.kept.best))
         stop_requested_anywhere = distributed.set_anywhere(self.stop.asked, self.train.device)
         if distributed.rank() == 0:
-            checkpoint.save_state(self.run_dir.state, state)
+            checkpoint.save_state(self.run_dir.claim(self.run_dir.state), state)
         if stop_requested_anywhere:
             raise Interrupted(f"stopped at step {self.step} of {self.total}")
 

@@ -1,0 +1,108 @@
+"""A run's directory: what a run wrote is set aside, everything else stays, and a write is whole or absent."""
+
+from pathlib import Path
+
+import pytest
+
+from micronet_cli.runs.directory import NOTE, Run, own_paths, write_bytes
+
+
+def names(directory):
+    return {path.name for path in directory.iterdir()}
+
+
+def test_what_is_set_aside_is_exactly_what_the_run_wrote(tmp_path):
+    run = Run(tmp_path)
+    run.write_text("rules/prune/budget.yaml", "")
+    run.write_csv("mine.csv", [{"a": 1}])
+    run.write_bytes("mine.png", b"")
+    run.record({"kind": "step", "step": 1})
+    run.claim(run.best).parent.mkdir()
+    run.claim("2_prune").mkdir()
+    run.claim("model.onnx")  # noted, and never written
+    for name in ("report.html", "metrics.json", "notes.txt"):
+        (tmp_path / name).touch()
+    (tmp_path / "7").mkdir()
+    Run(tmp_path)
+    assert names(tmp_path) == {"report.html", "metrics.json", "notes.txt", "7", "previous"}
+    own = {"rules", "mine.csv", "mine.png", "history.jsonl", "checkpoints", "2_prune", NOTE}
+    assert names(tmp_path / "previous") == own
+
+
+def test_a_name_is_noted_before_the_thing_is_there(tmp_path):
+    run = Run(tmp_path)
+    (tmp_path / "half").mkdir()
+    with pytest.raises(IsADirectoryError):
+        run.write_text("half", "a directory is in its place")
+    assert (tmp_path / NOTE).read_text() == "half\n"
+
+
+def test_what_previous_held_goes_one_level_deeper(tmp_path):
+    for text in "abc":
+        Run(tmp_path).write_text("metrics.json", text)
+    assert (tmp_path / "metrics.json").read_text() == "c"
+    assert (tmp_path / "previous" / "metrics.json").read_text() == "b"
+    assert (tmp_path / "previous" / "previous" / "metrics.json").read_text() == "a"
+
+
+def test_a_resumed_directory_of_version_0_1_0_keeps_its_names(tmp_path):
+    for name in ("config.yaml", "model.mnet", "notes.txt"):
+        (tmp_path / name).touch()
+    (tmp_path / "2_prune").mkdir()
+    Run(tmp_path, resume=True).write_text("count.json", "{}")
+    assert (tmp_path / NOTE).read_text().split() == ["2_prune", "config.yaml", "count.json", "model.mnet"]
+    Run(tmp_path)
+    assert names(tmp_path) == {"notes.txt", "previous"}
+
+
+def test_a_directory_that_no_run_used_is_left_alone(tmp_path):
+    (tmp_path / "report.html").touch()
+    (tmp_path / "7").mkdir()
+    assert own_paths(tmp_path) == []
+    Run(tmp_path)
+    assert names(tmp_path) == {"report.html", "7"}
+
+
+def test_two_writers_of_one_directory_keep_each_other_s_names(tmp_path):
+    first, second = Run(tmp_path), Run(tmp_path, resume=True)
+    first.write_text("a", "")
+    second.write_text("b", "")
+    first.write_text("c", "")
+    assert (tmp_path / NOTE).read_text().split() == ["a", "b", "c"]
+
+
+def test_a_process_that_does_not_write_leaves_nothing(tmp_path):
+    run = Run(tmp_path / "run", writes=False)
+    run.write_text("a", "")
+    run.record({"kind": "step", "step": 1})
+    assert run.claim("b") == tmp_path / "run" / "b"
+    assert not (tmp_path / "run").exists()
+
+
+def test_rewind_drops_lines_of_work_to_be_done_again_and_a_cut_line(tmp_path):
+    run = Run(tmp_path)
+    (tmp_path / "history.jsonl").write_text('{"step": 1}\n{"step": 2}\n{"step": 3}\n{"st')
+    run.rewind_history(lambda line: line["step"] <= 2)
+    assert (tmp_path / "history.jsonl").read_text() == '{"step": 1}\n{"step": 2}\n'
+
+
+def test_write_that_fails_leaves_what_was_there(tmp_path):
+    path = tmp_path / "file"
+    write_bytes(path, b"old")
+    with pytest.raises(TypeError):
+        write_bytes(path, "text")
+    assert path.read_bytes() == b"old"
+    assert names(tmp_path) == {"file"}
+
+
+def test_csv_has_the_union_of_the_keys(tmp_path):
+    Run(tmp_path).write_csv("x.csv", [{"a": 1}, {"b": 2, "a": None}])
+    assert (tmp_path / "x.csv").read_text() == "a,b\n1,\n,2\n"
+
+
+def test_claim_takes_names_and_whole_paths_below_a_relative_directory(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    run = Run(Path("7"))
+    assert run.claim("7") == Path("7/7")
+    assert run.claim(run.best) == Path("7/checkpoints/best.safetensors")
+    assert (tmp_path / "7" / NOTE).read_text().split() == ["7", "checkpoints"]
