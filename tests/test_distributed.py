@@ -131,7 +131,9 @@ def test_mistake_of_two_processes_is_told_once(micronet, capfd):
 
 @pytest.mark.slow
 def test_primitives():
+    before = [signal.getsignal(number) for number in distributed.STOPPING]
     found = distributed.launch(2, numbers, 3.0, on_failure="")
+    assert [signal.getsignal(number) for number in distributed.STOPPING] == before  # Ctrl-C is the caller's again
     assert found == {"sum": True, "range": (-2.0, 2.0), "first": 0, "all": [0, 1]}
 
 

@@ -2,6 +2,8 @@
 
 import logging
 import os
+import signal
+import threading
 import uuid
 import warnings
 from collections.abc import Callable, Iterator
@@ -17,6 +19,7 @@ from micronet_cli.errors import Interrupted, JobsFailed, UserError
 from micronet_cli.torch_internals import BatchNorm
 
 T = TypeVar("T")
+STOPPING = (signal.SIGINT, signal.SIGTERM)
 
 
 def started_by_launcher() -> bool:
@@ -169,6 +172,8 @@ def launch(processes: int, work: Callable[..., T], *arguments: Any, on_failure: 
         monitor_interval=0.2,
     )
     logging.getLogger("torch.distributed.elastic").setLevel(logging.CRITICAL)  # it would show its own stack
+    in_main_thread = threading.current_thread() is threading.main_thread()
+    handlers = {number: signal.getsignal(number) for number in STOPPING} if in_main_thread else {}
     try:
         return elastic_launch(config, work)(*arguments)[0]
     except ChildFailedError as error:
@@ -179,3 +184,7 @@ def launch(processes: int, work: Callable[..., T], *arguments: Any, on_failure: 
         raise JobsFailed(f"trainer.devices={processes}:", [reason], exit_code=1) from None
     except SignalException:
         raise Interrupted(f"interrupted; {on_failure}") from None
+    finally:
+        # The launcher leaves its own behind, which would end the next run in this process with its exception.
+        for number, handler in handlers.items():
+            signal.signal(number, handler)

@@ -46,7 +46,7 @@ def test_completion_imports_no_torch():
         (("stage=train", "data=imagefolder", "data.train=/nowhere"), "data.train='/nowhere': no such file"),
         (("stage=train", "data=imagefolder"), "data.train: missing"),
         (("stage=eval", "init_from=/nowhere"), "init_from='/nowhere': no such file or directory"),
-        (("stage=qat", "distill=soft_targets"), "distill.teacher.model=None: a teacher is wanted"),
+        (("stage=qat", "distill=soft_targets"), "distill.teacher.model=None: a teacher is needed"),
         (("stage=qat", "distill=soft_targets", "distill.teacher.model=resnet2O"), "distill.teacher.model=resnet2O: no"),
         (("stage=train", "trainer.epochs=[1"), "trainer.epochs=[1: no viable alternative at input '[1'; quote a value"),
         (("stage=eval", "init_from=/no/lr=0.1"), "init_from='/no/lr=0.1': no such file"),
