@@ -10,7 +10,7 @@ from micronet_cli.artifact.onnx import check_onnx
 from micronet_cli.artifact.onnx_int8 import export_int8, float_nodes, pool_means
 from micronet_cli.compression.quantization.quantizer import Quantizer
 from micronet_cli.network import Network
-from tests.artifact.test_onnx import ALL, SPEC, settle, small
+from tests.artifact.exportable import ALL, SPEC, settle, small
 
 
 @pytest.mark.parametrize(("keepdims", "kinds"), [(1, ["GlobalAveragePool"]), (0, ["GlobalAveragePool", "Flatten"])])
