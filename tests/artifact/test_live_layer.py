@@ -95,7 +95,7 @@ def test_a_rounding_error_of_float64_is_no_fault():
 def test_binary_weights_take_the_codes_zero_and_two():
     weight = torch.tensor([[-0.5, 0.5]], dtype=torch.float64)
     scale, zero_point = torch.full((1, 1), 2.0), torch.full((1, 1), -1.0)
-    integers, zero_codes = integers_of_weight("a", weight, scale, zero_point, Binary())
+    integers, zero_codes = integers_of_weight("a", weight, scale, zero_point, Binary()(1, weight))
     assert integers.tolist() == [[-1, 1]]
     assert zero_codes.tolist() == [1]
 
