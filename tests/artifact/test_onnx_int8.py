@@ -13,7 +13,13 @@ from micronet_cli.network import Network
 from tests.artifact.exportable import ALL, SPEC, settle, small
 
 
-@pytest.mark.parametrize(("keepdims", "kinds"), [(1, ["GlobalAveragePool"]), (0, ["GlobalAveragePool", "Flatten"])])
+@pytest.mark.parametrize(
+    ("keepdims", "kinds"),
+    [
+        pytest.param(1, ["GlobalAveragePool"], id="dimensions kept"),
+        pytest.param(0, ["GlobalAveragePool", "Flatten"], id="dimensions dropped"),
+    ],
+)
 def test_means_over_height_and_width_become_pooling(keepdims, kinds):
     axes = numpy_helper.from_array(np.array([-1, -2]), "axes")
     node = helper.make_node("ReduceMean", ["x", "axes"], ["y"], "mean", keepdims=keepdims)

@@ -56,23 +56,37 @@ def test_packed_network_is_the_same_and_no_larger_than_claimed(tmp_path, scheme)
 
 
 @pytest.mark.parametrize(
-    ("name", "side"), [("test_vit", 160), ("test_convnext", 32), ("test_efficientnet", 32), ("test_resnet", 32)]
+    ("name", "side"),
+    [
+        pytest.param("test_vit", 160, id="vit"),
+        pytest.param("test_convnext", 32, id="convnext"),
+        pytest.param("test_efficientnet", 32, id="efficientnet"),
+        pytest.param("test_resnet", 32, id="resnet"),
+    ],
 )
 def test_other_architectures(tmp_path, name, side):
     model = network(name, side, **W4A4)
     assert_same(model, packed(tmp_path / "n.mnet", model, name, side), side, images=1)
 
 
+FULL_SIZE = {
+    "vit_tiny_patch16_224": 224,
+    "resnet18": 64,
+    "tf_efficientnet_b0": 64,
+    "mobilenetv2_100": 64,
+    "rexnet_100": 64,
+    "convnext_atto": 64,
+    "densenet121": 64,
+    "resnetv2_50x1_bit": 64,
+    "swin_tiny_patch4_window7_224": 224,
+    "beit_base_patch16_224": 224,
+}
+
+
 @pytest.mark.slow
-@pytest.mark.parametrize(
-    ("name", "side"),
-    [
-        ("vit_tiny_patch16_224", 224), ("resnet18", 64), ("tf_efficientnet_b0", 64), ("mobilenetv2_100", 64),
-        ("rexnet_100", 64), ("convnext_atto", 64), ("densenet121", 64), ("resnetv2_50x1_bit", 64),
-        ("swin_tiny_patch4_window7_224", 224), ("beit_base_patch16_224", 224),
-    ],
-)  # fmt: skip
-def test_full_size_architectures(tmp_path, name, side):
+@pytest.mark.parametrize("name", FULL_SIZE)
+def test_full_size_architectures(tmp_path, name):
+    side = FULL_SIZE[name]
     model = network(name, side, **W4A4)
     loaded = packed(tmp_path / "n.mnet", model, name, side)
     # In single precision a code at a boundary may fall to its other side, and takes those behind it along: in these
