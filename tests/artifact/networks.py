@@ -10,7 +10,10 @@ from torch import nn
 from micronet_cli.artifact.pack import pack
 from micronet_cli.artifact.runtime import load
 from micronet_cli.compression.pruning.pruner import Pruner, SparsityRule
-from micronet_cli.compression.quantization.quantizer import BitsRule, Quantizer
+from micronet_cli.compression.quantization import activation_quantizers as inputs
+from micronet_cli.compression.quantization import weight_quantizers as weights
+from micronet_cli.compression.quantization.quantizer import BitsRule, OutputRule, Quantizer
+from micronet_cli.functional.granularity import NM, Block, Filter
 from micronet_cli.models import cifar_resnet  # noqa: F401
 from micronet_cli.models.model import InputSpec
 from micronet_cli.torch_internals import BatchNorm
@@ -52,3 +55,32 @@ def packed(path: Path, model: nn.Module, name: str = "resnet8", side: int = 16, 
     """The network, written to ``path`` and loaded again."""
     path.write_bytes(pack(model, header(model, name, side), entropy))
     return load(path, "path")[0]
+
+
+W4A4 = {"weight_bits": 4, "activation_bits": 4}
+
+
+SCHEMES = {
+    "w4a4": W4A4,
+    "w8a8": {"weight_bits": 8, "activation_bits": 8},
+    "five levels": {"weight_bits": 2.5, "activation_bits": 4},
+    "weights only": {"weight_bits": 3, "activation_bits": None},
+    "inputs only": {"weight_bits": None, "activation_bits": 4},
+    "16 bits": {"weight_bits": 16, "activation_bits": 2},
+    "symmetric": W4A4
+    | {"weight": weights.RangeLinear(symmetric=True), "activation": inputs.TrackedRange(symmetric=True)},
+    "per tensor": W4A4 | {"weight": weights.RangeLinear("per_tensor")},
+    "lsq": W4A4 | {"weight": weights.WeightLSQ("per_tensor"), "activation": inputs.ActivationLSQ()},
+    "lsq+": W4A4 | {"weight": weights.WeightLSQPlus(), "activation": inputs.ActivationLSQPlus()},
+    "dorefa, pact": W4A4 | {"weight": weights.DoReFa(), "activation": inputs.PACT()},
+    "binary": {"sparsity": None, "weight_bits": 1, "activation_bits": 4, "weight": weights.Binary()},
+    "ternary": {"weight_bits": 1.6, "activation_bits": 4, "weight": weights.Ternary()},
+    "a2q": W4A4 | {"accumulator_bits": 12},
+    "outputs": W4A4 | {"outputs": {"block": OutputRule(r"layer\d\.0|layer1.0.bn2")}},
+    "folded before": W4A4 | {"fold_batch_norm": True, "sparsity": None},
+    "float": {},
+    "dense float": {"sparsity": None},
+    "2:4": W4A4 | {"granularity": NM(2, 4), "sparsity": 0.5},
+    "blocks": W4A4 | {"granularity": Block([4, 4])},
+    "filters": W4A4 | {"granularity": Filter()},
+}

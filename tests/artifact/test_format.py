@@ -12,7 +12,18 @@ import pytest
 import torch
 
 import micronet_cli
-from micronet_cli.artifact.format import DIGEST_BYTES, STREAMS, Damaged, deflate, inflate, read, read_json, write
+from micronet_cli.artifact.format import (
+    DIGEST_BYTES,
+    STREAMS,
+    Cursor,
+    Damaged,
+    deflate,
+    inflate,
+    read,
+    read_json,
+    sizes,
+    write,
+)
 from micronet_cli.artifact.pack import pack
 from micronet_cli.errors import UserError
 from tests.artifact.networks import header, network
@@ -262,3 +273,62 @@ def test_scoring_and_running_what_was_loaded_needs_no_gradient(content, tmp_path
     assert not loaded.training
     with torch.inference_mode():
         assert loaded(torch.zeros(1, 3, 16, 16)).shape == (1, 3)
+
+
+def test_sizes_add_up_to_the_file(content):
+    found = sizes(content)
+    assert list(found) == ["container", *STREAMS]
+    assert sum(found.values()) == len(content)
+    assert found["sha256"] == DIGEST_BYTES
+
+
+def test_cursor_gives_a_stream_in_order_and_to_its_end():
+    cursor = Cursor("codes", b"abcde")
+    assert [cursor.take(size) for size in (2, 0, 3)] == [b"ab", b"", b"cde"]
+    cursor.close()
+
+
+def test_cursor_that_is_asked_for_more_stays_where_it_is():
+    cursor = Cursor("codes", b"abc")
+    with pytest.raises(Damaged, match="stream codes ends too early"):
+        cursor.take(4)
+    assert cursor.take(3) == b"abc"
+
+
+def test_cursor_that_is_closed_early_says_what_is_left():
+    cursor = Cursor("codes", b"abc")
+    cursor.take(1)
+    with pytest.raises(Damaged, match="stream codes is 2 bytes too long"):
+        cursor.close()
+
+
+BAD_JSON = {
+    "no object": (b"[1]", "header: no format_version"),
+    "no version": (b"{}", "header: no format_version"),
+    "version 0": (b'{"format_version": 0}', "header: no format_version"),
+    "true": (b'{"format_version": true}', "header: no format_version"),
+    "newer": (b'{"format_version": 9}', "format 9 is newer than this program's 1"),
+    "not a number": (b'{"format_version": 1, "a": NaN}', "header: not JSON .*NaN is not a number"),
+    "cut off": (b'{"format_version"', "header: not JSON"),
+    "not text": (b"\xff\xfe\xfd", "header: not JSON"),
+}
+
+
+@pytest.mark.parametrize("case", BAD_JSON)
+def test_json_that_no_writer_makes_is_refused(case):
+    text, message = BAD_JSON[case]
+    with pytest.raises(Damaged, match=message):
+        read_json(text)
+
+
+@pytest.mark.parametrize(
+    "parts",
+    [
+        pytest.param([], id="nothing"),
+        pytest.param([b""], id="an empty part"),
+        pytest.param([b"a" * 20_000, b"", b"\0\1" * 10_000], id="parts with tables of their own"),
+    ],
+)
+def test_deflated_parts_come_back_as_one(parts):
+    whole = b"".join(parts)
+    assert inflate(deflate(parts), len(whole), len(whole)) == whole

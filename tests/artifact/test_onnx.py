@@ -2,45 +2,20 @@
 
 import copy
 
-import numpy as np
 import onnx
 import pytest
 import torch
-from onnx import TensorProto, helper, numpy_helper
+from onnx import TensorProto, numpy_helper
 from torch import nn
 
 from micronet_cli.artifact.onnx import check_onnx, export_onnx, with_codes
-from micronet_cli.artifact.onnx_graph import hold_biases, narrowest, pack_codes, split_clips
-from micronet_cli.artifact.onnx_operators import QuantizedWeight
 from micronet_cli.compression.quantization import activation_quantizers, weight_quantizers
-from micronet_cli.compression.quantization.quantizer import BitsRule, Quantizer
+from micronet_cli.compression.quantization.quantizer import Quantizer
 from micronet_cli.layers.effective_weight import attach_mask
 from micronet_cli.layers.fake_quantize import ActivationFakeQuantize, attach_output_fake_quantize
 from micronet_cli.models.model import InputSpec, Model
 from micronet_cli.network import Network
-
-ALL = {"all": BitsRule(".*")}
-SPEC = InputSpec((3, 12, 12), (0.5,) * 3, (0.5,) * 3)
-
-
-def small() -> nn.Sequential:
-    torch.manual_seed(0)
-    return nn.Sequential(
-        nn.Conv2d(3, 8, 3, bias=False), nn.BatchNorm2d(8), nn.ReLU6(), nn.Conv2d(8, 16, 3, 2), nn.BatchNorm2d(16),
-        nn.ReLU(), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(16, 5),
-    )  # fmt: skip
-
-
-def settle(model: nn.Module, images: torch.Tensor) -> nn.Module:
-    """Ranges seen, BatchNorms with gains of both signs and one of zero."""
-    for module in model.modules():
-        if isinstance(module, nn.BatchNorm2d):
-            nn.init.uniform_(module.weight, -1.5, 1.5)
-            nn.init.normal_(module.bias)
-            module.weight.data[0] = 0
-    with torch.no_grad():
-        model.train()(images)
-    return model.eval()
+from tests.artifact.exportable import ALL, SPEC, settle, small
 
 
 def exported(model, tmp_path, quantizer, spec=SPEC):
@@ -51,74 +26,6 @@ def exported(model, tmp_path, quantizer, spec=SPEC):
     network = Network(settle(model, images), {}, list("abcde"), spec)
     path = tmp_path / "model.onnx"
     return network, path, images, export_onnx(network, path)
-
-
-def test_gain_goes_into_scales_and_mirrors_codes():
-    # scale 2 (steps of 0.5), zero point -1: codes 0, 3, 1 of integers -1, 2, 0.
-    weight = torch.tensor([[-0.5, 1.0, 0.0]] * 3)
-    code = QuantizedWeight(weight, torch.full((3, 1), 2.0), torch.full((3, 1), -1.0), 3)
-    code.multiply(torch.tensor([3.0, -2.0, 0.0], dtype=torch.float64))
-    assert code.codes.tolist() == [[0, 3, 1], [3, 0, 2], [1, 1, 1]]
-    assert code.zero_point.tolist() == [1, 2, 1]
-    assert code.scale.tolist() == [1.5, 1.0, 0.0]
-    code.rescale_zeros()
-    assert code.scale.tolist() == [1.5, 1.0, 1.0]
-    assert code(weight).tolist() == [[-1.5, 3.0, 0.0], [1.0, -2.0, 0.0], [0.0, 0.0, 0.0]]
-
-
-def test_symmetric_codes_stay_symmetric_when_mirrored():
-    code = QuantizedWeight(torch.tensor([[-1.0, 0.0, 1.0]]), torch.ones(1, 1), torch.full((1, 1), -7.0), 15)
-    code.multiply(torch.tensor([-1.0]))
-    assert code.codes.tolist() == [[8, 7, 6]]
-    assert code.zero_point.tolist() == [7]
-
-
-def test_narrowest_type_refuses_more_than_16_bits():
-    with pytest.raises(ValueError, match="16 bits"):
-        narrowest(np.array([-1, 65535]))
-
-
-def weight_graph(codes, zero_points):
-    """Two weights that share one zero point tensor, as the exporter leaves them."""
-    names = [f"layer{number}.codes" for number in range(len(codes))]
-    tensors = [numpy_helper.from_array(np.array(c, np.int32), name) for c, name in zip(codes, names, strict=True)]
-    tensors.append(numpy_helper.from_array(np.array(zero_points, np.int32), "zero"))
-    tensors.append(numpy_helper.from_array(np.ones(len(zero_points), np.float32), "scale"))
-    nodes = [
-        helper.make_node("DequantizeLinear", [name, "scale", "zero"], [f"weight{number}"], axis=0)
-        for number, name in enumerate(names)
-    ]
-    return helper.make_graph(nodes, "weights", [], [], tensors)
-
-
-def test_weights_that_share_a_zero_point_are_packed_apart():
-    graph = weight_graph([[[0, 16], [8, 9]], [[7, 8], [8, 9]]], [8, 8])
-    pack_codes(graph)
-    tensors = {tensor.name: tensor for tensor in graph.initializer}
-    found = [[tensors[node.input[i]] for i in (0, 2)] for node in graph.node]
-    assert [t.data_type for pair in found for t in pair] == [TensorProto.INT8] * 2 + [TensorProto.INT4] * 2
-    values = [[numpy_helper.to_array(t).astype(int).tolist() for t in pair] for pair in found]
-    assert values == [[[[-8, 8], [0, 1]], [0, 0]], [[[-1, 0], [0, 1]], [0, 0]]]
-    assert "zero" not in tensors
-
-
-def test_zero_points_by_channel_stay_unsigned():
-    graph = weight_graph([[[0, 15], [3, 0]]], [4, 2])
-    pack_codes(graph)
-    assert {t.data_type for t in graph.initializer if t.name != "scale"} == {TensorProto.UINT4}
-
-
-def test_biases_beside_4_bit_weights_keep_their_value():
-    graph = weight_graph([[[0, 15], [3, 0]]], [4, 2])
-    graph.node.append(helper.make_node("Gemm", ["x", "weight0", "bias"], ["y"], transB=1))
-    bias = np.array([0.1, -1e-3], np.float32)
-    graph.initializer.append(numpy_helper.from_array(bias, "bias"))
-    pack_codes(graph)
-    hold_biases(graph)
-    tensors = {tensor.name: numpy_helper.to_array(tensor) for tensor in graph.initializer}
-    assert [node.op_type for node in graph.node] == ["DequantizeLinear", "DequantizeLinear", "Gemm"]
-    assert graph.node[2].input[2] == graph.node[1].output[0]
-    np.testing.assert_allclose(tensors["bias.int32"] * tensors["bias.scale"], bias, rtol=1e-6)
 
 
 def test_equal_biases_of_two_layers_are_held_once(tmp_path):
@@ -136,18 +43,6 @@ def test_equal_biases_of_two_layers_are_held_once(tmp_path):
     assert check_onnx(path, model, images)["max_abs_deviation"] < 1e-4
     held = [tensor for tensor in onnx.load(path).graph.initializer if tensor.data_type == TensorProto.INT32]
     assert len(held) == 2
-
-
-@pytest.mark.parametrize(("kind", "parts"), [(TensorProto.UINT4, ["Max", "Min"]), (TensorProto.UINT8, ["Clip"])])
-def test_only_clips_before_4_bits_are_split(kind, parts):
-    nodes = [
-        helper.make_node("Clip", ["x", "low", "high"], ["c"]),
-        helper.make_node("QuantizeLinear", ["c", "scale", "zero"], ["q"]),
-    ]
-    graph = helper.make_graph(nodes, "clip", [], [], [helper.make_tensor("zero", kind, [], [0])])
-    split_clips(graph)
-    assert [node.op_type for node in graph.node] == [*parts, "QuantizeLinear"]
-    assert graph.node[len(parts)].input[0] == graph.node[len(parts) - 1].output[0] == "c"
 
 
 def test_4_bit_network_is_one_file_of_4_bit_codes_that_answers_like_the_network(tmp_path):

@@ -10,10 +10,16 @@ from micronet_cli.artifact.onnx import check_onnx
 from micronet_cli.artifact.onnx_int8 import export_int8, float_nodes, pool_means
 from micronet_cli.compression.quantization.quantizer import Quantizer
 from micronet_cli.network import Network
-from tests.artifact.test_onnx import ALL, SPEC, settle, small
+from tests.artifact.exportable import ALL, SPEC, settle, small
 
 
-@pytest.mark.parametrize(("keepdims", "kinds"), [(1, ["GlobalAveragePool"]), (0, ["GlobalAveragePool", "Flatten"])])
+@pytest.mark.parametrize(
+    ("keepdims", "kinds"),
+    [
+        pytest.param(1, ["GlobalAveragePool"], id="dimensions kept"),
+        pytest.param(0, ["GlobalAveragePool", "Flatten"], id="dimensions dropped"),
+    ],
+)
 def test_means_over_height_and_width_become_pooling(keepdims, kinds):
     axes = numpy_helper.from_array(np.array([-1, -2]), "axes")
     node = helper.make_node("ReduceMean", ["x", "axes"], ["y"], "mean", keepdims=keepdims)

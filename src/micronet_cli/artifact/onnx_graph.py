@@ -137,9 +137,10 @@ def _few_bit_layers(graph: onnx.GraphProto, tensors: Mapping[str, onnx.TensorPro
 
 def _bias_parts(name: str, bias: np.ndarray) -> list[onnx.TensorProto]:
     """A bias as int32 and a scale, a power of two."""
-    tiny = np.finfo(np.float32).tiny  # a bias of zeros has a scale too
+    tiny = np.finfo(np.float32).tiny  # a bias of zeros has a scale above 0 too
     largest = max(np.abs(bias).max(), tiny)
-    scale = np.exp2(np.ceil(np.log2(largest))) / BIAS_STEPS
+    power = np.exp2(np.ceil(np.log2(largest)))
+    scale = max(power / BIAS_STEPS, tiny)
     integers = np.round(bias / scale).astype(np.int32)
     return [
         numpy_helper.from_array(integers, f"{name}.int32"),

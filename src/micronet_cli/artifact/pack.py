@@ -20,6 +20,7 @@ from micronet_cli.layers.plain_product import runs_linear
 from micronet_cli.layers.rules import compressible_layers
 from micronet_cli.torch_internals import BatchNorm
 from micronet_cli.trace.batch_norm import batch_norm_pairs
+from micronet_cli.trace.observe import observe
 
 # What a BatchNorm that stays is stored as: a gain and a shift stand for all four.
 BATCH_NORM_TENSORS = ("weight", "bias", "running_mean", "running_var")
@@ -86,17 +87,8 @@ def _pack(model: nn.Module, header: Mapping[str, Any], entropy: bool, plain: boo
 
 def _executed(model: nn.Module, shape: Sequence[int]) -> set[str]:
     """Layers whose own forward a pass runs: others have their weight read by the module around them."""
-    seen: set[str] = set()
-    handles = []
-    for name, layer in compressible_layers(model).items():
-        handles.append(layer.register_forward_hook(lambda *_, name=name: seen.add(name)))
-    try:
-        parameter = next(model.parameters())
-        model(torch.zeros(1, *shape, device=parameter.device, dtype=parameter.dtype))
-    finally:
-        for handle in handles:
-            handle.remove()
-    return seen
+    called = {call.module for call in observe(model, shape).calls}
+    return called & set(compressible_layers(model))
 
 
 def _removed_batch_norms(bare: nn.Module, live: nn.Module) -> list[str]:
