@@ -1,3 +1,5 @@
+"""Importance criteria and exact masks: goldens, ties, and what one threshold over all layers does."""
+
 import pytest
 import torch
 

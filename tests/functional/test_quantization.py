@@ -1,3 +1,5 @@
+"""Range-linear rounding by hand, and the gradients that pass it."""
+
 import pytest
 import torch
 
