@@ -8,13 +8,11 @@ import pytest
 import timm
 import torch
 from PIL import Image, ImageColor
-from torch import nn
 
 from micronet_cli.layers.fake_quantize import ActivationFakeQuantize
-from micronet_cli.scoring import rule_set, score, score_with
+from micronet_cli.scoring import rule_set, score_with
 from micronet_cli.scoring.charges import ACCUMULATE, MASKS, NON_LINEARITY
 from micronet_cli.scoring.figure import BLUE, GREY
-from micronet_cli.scoring.memory import peak_activation_bytes
 from micronet_cli.trace.trace import Trace
 from tests.scoring import recipe
 
@@ -31,66 +29,6 @@ def one_thread():
     torch.set_num_threads(1)
     yield
     torch.set_num_threads(threads)
-
-
-class EarlyExit(nn.Module):
-    """Two stages, a classifier after each; the whole network runs where the first is not sure."""
-
-    def __init__(self):
-        super().__init__()
-        self.first, self.head1 = nn.Linear(8, 8, bias=False), nn.Linear(8, 2, bias=False)
-        self.second, self.head2 = nn.Linear(8, 16, bias=False), nn.Linear(16, 2, bias=False)
-
-    def forward(self, x):
-        x = self.first(x)
-        early = self.head1(x)
-        return early + self.head2(self.second(x))
-
-
-def test_early_exits_score_the_mean_over_examples_and_store_everything():
-    model, shape = EarlyExit(), (1, 1, 8)
-    whole, part = score(model, shape), score(model, shape, paths={"head1": 0.75})
-    first, rest = 64 + 16, 128 + 32
-    assert whole["multiplications"] == first + rest
-    assert part["multiplications"] == first + 0.25 * rest
-    assert part["additions"] == (8 * 7 + 2 * 7) + 0.25 * (16 * 7 + 2 * 15 + 2)
-    assert part["storage_params"] == whole["storage_params"]
-
-
-def test_early_exit_after_a_module_that_is_not_executed_is_refused():
-    with pytest.raises(ValueError, match="paths=head3"):
-        score(EarlyExit(), (1, 1, 8), paths={"head3": 0.5})
-
-
-def peak(function, shape, **children):
-    module = nn.Module()
-    for name, child in children.items():
-        module.add_module(name, child)
-    module.forward = lambda x: function(module, x)
-    return peak_activation_bytes(Trace(module, shape).read())
-
-
-def test_transient_activations_of_a_chain_are_the_largest_input_and_output():
-    convs = {"a": nn.Conv2d(1, 8, 1), "b": nn.Conv2d(8, 2, 1)}
-    assert peak(lambda m, x: m.b(m.a(x)), (1, 4, 4), **convs) == (8 + 2) * 16 * 4
-    assert peak(lambda m, x: m.a(x), (1, 4, 4), **convs) == (1 + 8) * 16 * 4
-
-
-def test_transient_activations_keep_a_residual_alive_and_ignore_views():
-    convs = {"a": nn.Conv2d(4, 8, 1), "b": nn.Conv2d(8, 4, 1)}
-    assert peak(lambda m, x: x + m.b(m.a(x)), (4, 4, 4), **convs) == (4 + 8 + 4) * 16 * 4
-    assert peak(lambda m, x: m.b(m.a(x).relu_().view(1, 8, 4, 4)), (4, 4, 4), **convs) == (4 + 8) * 16 * 4
-
-
-def test_transient_activations_keep_all_that_the_network_returns():
-    convs = {"a": nn.Conv2d(4, 8, 1), "b": nn.Conv2d(8, 4, 1)}
-    assert peak(lambda m, x: (m.a(x), m.b(m.a(x))), (4, 4, 4), **convs) == (8 + 8 + 4) * 16 * 4
-
-
-def test_transient_activations_count_at_their_own_bits():
-    convs = {"q": ActivationFakeQuantize(4), "p": nn.MaxPool2d(1, 1)}
-    # The input (32 bits) and its codes (4 bits), then two tensors of codes.
-    assert peak(lambda m, x: m.p(m.p(m.q(x))), (1, 4, 4), **convs) == 16 * 4 + 16 * 4 / 8
 
 
 def test_metrics_hold_the_figures_of_a_run(trace):
