@@ -25,7 +25,10 @@ def test_price_of_an_activation_function(module, each):
     assert (figures["multiplications"], figures["additions"]) == (32 * each[0], 32 * each[1])
 
 
-@pytest.mark.parametrize(("bounds", "each"), [({"min": 0}, 1), ({"max": 6}, 1), ({"min": 0, "max": 6}, 2)])
+CLAMPS = {"from below": ({"min": 0}, 1), "from above": ({"max": 6}, 1), "both": ({"min": 0, "max": 6}, 2)}
+
+
+@pytest.mark.parametrize(("bounds", "each"), CLAMPS.values(), ids=CLAMPS.keys())
 def test_clamp_multiplies_once_a_bound(bounds, each):
     class Clamp(nn.Module):
         def forward(self, x):
@@ -64,3 +67,58 @@ def test_layout_changes_are_free():
             return x.permute(0, 2, 3, 1).flatten(1, 2).transpose(1, 2).contiguous()
 
     assert score(Layout(), (6, 4, 4))["math_ops"] == 0
+
+
+COUNTS = {
+    # kind, (elements, taken, rows, parameters), (multiplications, additions)
+    "layer norm with weight and bias": ("native_layer_norm", (16, 16, 2, 2), (2 * 16 + 3 * 2 + 16, 3 * 16 - 2 + 16)),
+    "layer norm without": ("native_layer_norm", (16, 16, 2, 0), (2 * 16 + 3 * 2, 3 * 16 - 2)),
+    "rms norm has no bias": ("_fused_rms_norm", (16, 16, 2, 1), (2 * 16 + 2 * 2 + 16, 16)),
+    "batch norm": ("batch_norm", (16, 16, 0, 4), (16, 16)),
+    "mean of rows of 8": ("mean", (2, 16, 2, 0), (2, 14)),
+    "mean of one number": ("mean", (1, 1, 1, 0), (1, 0)),
+    "sum of rows of 8": ("sum", (2, 16, 2, 0), (0, 14)),
+    "variance": ("var", (2, 16, 2, 0), (16 + 2 * 2, 3 * 16 - 2 * 2)),
+    "deviation has a root more": ("std", (2, 16, 2, 0), (16 + 3 * 2, 3 * 16 - 2 * 2)),
+    "euclidean norm": ("linalg_vector_norm", (2, 16, 2, 0), (16 + 2, 16 - 2)),
+    "softmax": ("_softmax", (8, 8, 2, 0), (16, 14)),
+    "log softmax": ("_log_softmax", (8, 8, 2, 0), (8 + 2, 24 - 2)),
+    "overlapping patches are added": ("col2im", (4, 9, 0, 0), (0, 5)),
+    "gelu by tanh": ("gelu_tanh", (3, 3, 0, 0), (21, 6)),
+    "bilinear interpolation": ("upsample_bilinear2d", (4, 1, 0, 0), (16, 12)),
+    "a sum of two tensors": ("add", (8, 16, 0, 0), (0, 8)),
+    "a comparison": ("lt", (8, 16, 0, 0), (0, 8)),
+    "a permutation of channels": ("permute_channels", (8, 8, 0, 0), (8, 0)),
+    "a view": ("view", (8, 8, 0, 0), (0, 0)),
+    "rounding": ("quantize", (8, 8, 0, 0), (0, 0)),
+    "nothing to norm": ("native_layer_norm", (0, 0, 0, 2), (0, 0)),
+}
+
+
+@pytest.mark.parametrize(("kind", "sizes", "counts"), COUNTS.values(), ids=COUNTS.keys())
+def test_count_by_hand(kind, sizes, counts):
+    elements, taken, rows, parameters = sizes
+    op = Op(kind, "", (0,), (1,), tuple(range(parameters)), elements=elements, taken=taken, rows=rows)
+    assert PRICES[kind].count(op) == counts
+
+
+@pytest.mark.parametrize("kind", PRICES)
+def test_every_price_names_its_source_and_a_heading(kind):
+    price = PRICES[kind]
+    assert price.source.startswith(("[T]", "[C]", "[R]", "composition"))
+    assert price.part in (NON_LINEARITY, NORM, POOLING, ELEMENTWISE)
+    assert not kind.endswith("_"), "in-place operators are recorded without their mark"
+
+
+def test_every_move_is_free():
+    op = Op("view", "", (0,), (1,), elements=10, taken=10, rows=10)
+    assert {PRICES[kind].count(op) for kind in MOVES} == {(0, 0)}
+
+
+def test_price_sums_its_coefficients():
+    op = Op("own", "", (0,), (1,), (0,), elements=100, taken=10, rows=1)
+    price = Price(NORM, "composition", elements=(1, 2), taken=(3, 4), rows=(5, -6))
+    assert price.count(op) == (135, 234)
+    # One parameter is a weight without a bias.
+    affine = Price(NORM, "composition", elements=(1, 2), affine=True)
+    assert affine.count(op) == (200, 200)
