@@ -1,5 +1,6 @@
 """The challenge's rules by hand: storage, products, accumulators, early exits."""
 
+import numpy as np
 import pytest
 import torch
 from torch import nn
@@ -12,8 +13,9 @@ from micronet_cli.layers.fake_quantize import (
     attach_input_fake_quantize,
 )
 from micronet_cli.scoring import rule_set, score, score_with
-from micronet_cli.scoring.charges import MASKS, MULTIPLY, WEIGHTS
+from micronet_cli.scoring.charges import ACCUMULATE, BIAS_ADD, BIASES, MASKS, MULTIPLY, SCALES, WEIGHTS
 from micronet_cli.scoring.official import Official
+from micronet_cli.trace.records import Dot, ExecutedQuantizer, Op, Stored, TracedNetwork, Value
 
 
 def linear(inputs=64, outputs=8, bias=False):
@@ -41,7 +43,10 @@ def test_worked_example_of_3m_parameters_and_500m_operations_is_0_862():
     assert round(3e6 / base.params + 500e6 / base.ops, 3) == 0.862
 
 
-@pytest.mark.parametrize(("weight_bits", "input_bits", "cost"), [(3, 5, 5 / 32), (None, 8, 1.0), (8, None, 1.0)])
+OPERANDS = {"both quantised": (3, 5, 5 / 32), "float weight": (None, 8, 1.0), "float input": (8, None, 1.0)}
+
+
+@pytest.mark.parametrize(("weight_bits", "input_bits", "cost"), OPERANDS.values(), ids=OPERANDS.keys())
 def test_multiply_costs_the_wider_operand(weight_bits, input_bits, cost):
     multiplies = part(quantize(linear(), weight_bits, input_bits), MULTIPLY)
     assert multiplies.multiplications == 64 * 8
@@ -209,3 +214,130 @@ def test_early_exits_score_the_mean_over_examples_and_store_everything():
 def test_early_exit_after_a_module_that_is_not_executed_is_refused():
     with pytest.raises(ValueError, match="paths=head3"):
         score(EarlyExit(), (1, 1, 8), paths={"head3": 0.5})
+
+
+def product(nonzeros=(5, 3), extremes=None, codes=None, quantized=True, bias=None):
+    """A layer of 4-bit weights on 4-bit inputs: 2 channels of 6 weights, each used once."""
+    dot = Dot(0, bias, terms=6, nonzeros=np.array(nonzeros), repeats=1, outputs=2, extremes=extremes)
+    quantizers = {
+        "w": ExecutedQuantizer("w", "fc", bits=4, stored_bits=64),
+        "x": ExecutedQuantizer("x", "fc", bits=4, stored_bits=36, codes=codes),
+    }
+    return TracedNetwork(
+        ops=(Op("mm", "fc", (0,), (1,), elements=2, dot=dot),),
+        values=(Value(6, 0, quantizers=frozenset(["x"]) if quantized else None), Value(2, 1)),
+        stored=(Stored("fc.weight", "fc", 12, float(sum(nonzeros)), quantizer="w"), Stored("fc.bias", "fc", 2, 2)),
+        quantizers=quantizers,
+        input_shape=(1, 1, 6),
+    )
+
+
+def accumulation(network, **options):
+    """Additions of the products, and their operations times 32: bits."""
+    (charge,) = (c for c in Official(**options).math(network) if c.part == ACCUMULATE)
+    return charge.additions, charge.math_ops * 32
+
+
+def test_accumulator_in_float_takes_32_bits_an_addition():
+    assert accumulation(product()) == (4 + 2, 6 * 32)
+
+
+def test_integer_accumulator_without_codes_is_as_wide_as_operands_and_terms():
+    # 4 + 4 + ceil(log2 of 4, the mean non-zeros) for all channels.
+    assert accumulation(product(), accumulator="integer") == (6, 6 * 10)
+
+
+def test_integer_accumulator_is_exact_where_codes_are_known():
+    # Channel 0: weights +7 and -3 on inputs 0 .. 15 stay in -45 .. 105: 8 bits. Channel 1: +1 in 0 .. 15: 5 bits.
+    extremes = np.array([[7, 1], [-3, 0]])
+    network = product(extremes=extremes, codes=(0, 15))
+    assert accumulation(network, accumulator="integer") == (6, 4 * 8 + 2 * 5)
+
+
+def test_integer_accumulator_is_never_wider_than_a_float():
+    extremes = np.array([[2.0**40, 2.0**40], [0, 0]])
+    network = product(extremes=extremes, codes=(0, 15))
+    assert accumulation(network, accumulator="integer") == (6, 6 * 32)
+
+
+def test_adder_tree_sums_each_channels_levels():
+    # Five leaves: 2 additions at 8, 1 at 9, 1 at 10 bits. Three: 1 at 8, 1 at 9.
+    assert accumulation(product(), accumulator="adder_tree") == (6, 35 + 17)
+
+
+@pytest.mark.parametrize("accumulator", ["fp32", "integer", "adder_tree"])
+def test_accumulator_of_an_empty_channel_costs_nothing(accumulator):
+    assert accumulation(product((0, 1)), accumulator=accumulator) == (0, 0)
+
+
+@pytest.mark.parametrize("accumulator", ["integer", "adder_tree"])
+def test_accumulator_of_float_inputs_takes_32_bits(accumulator):
+    assert accumulation(product(quantized=False), accumulator=accumulator) == (6, 6 * 32)
+
+
+def test_product_by_hand():
+    multiply, accumulate, bias = Official().math(product(bias=1))
+    assert (multiply.part, multiply.multiplications, multiply.math_ops, multiply.bits) == (MULTIPLY, 8, 1, "4x4")
+    assert (accumulate.part, accumulate.additions, accumulate.math_ops) == (ACCUMULATE, 6, 6)
+    assert (bias.part, bias.additions, bias.math_ops) == (BIAS_ADD, 2, 2)
+
+
+def stored_bits(network, **options):
+    """Bits stored under each heading."""
+    found = {}
+    for charge in Official(**options).storage(network):
+        found[charge.part] = found.get(charge.part, 0) + charge.storage_bits
+    return found
+
+
+def test_storage_by_hand():
+    # 8 of 12 weights at 4 bits and a mask of 12 make 44 bits, under the dense 48.
+    expected = {WEIGHTS: 32, MASKS: 12, BIASES: 64, SCALES: 64 + 36}
+    assert stored_bits(product(bias=1)) == expected
+
+
+def test_storage_leaves_out_what_no_operation_reads():
+    assert BIASES not in stored_bits(product())
+
+
+FORMS = {
+    # 64 elements of 8 bits; (block size, kept, blocks); expected values and mask
+    "dense: 512 bits": (64, None, 512, None),
+    "bitmask: 80 + 64": (10, None, 80, 64),
+    "blocks: 16 + 4": (10, (16, 1, 4), 128, 4),
+    "bitmask beats blocks": (10, (16, 3, 4), 80, 64),
+    "all zero": (0, None, 0, 64),
+    "all zero in blocks": (0, (16, 0, 4), 0, 4),
+}
+
+
+@pytest.mark.parametrize(("nonzeros", "blocks", "values", "mask"), FORMS.values(), ids=FORMS.keys())
+def test_weight_takes_the_smallest_of_three_forms(nonzeros, blocks, values, mask):
+    stored = Stored("fc.weight", "fc", 64, nonzeros, float_bits=8, kept_blocks=blocks)
+    dot = Dot(0, None, terms=64, nonzeros=np.array([nonzeros]), repeats=1, outputs=1)
+    network = TracedNetwork(
+        (Op("mm", "fc", (0,), (1,), dot=dot),), (Value(64, 0), Value(1, 1)), (stored,), {}, (1, 1, 64)
+    )
+    found = stored_bits(network)
+    assert found[WEIGHTS] == values
+    assert found.get(MASKS) == mask
+
+
+def operation(kind, *bits, constant=False, **options):
+    """Cost of one operation on 32 elements whose inputs have these bits."""
+    values = tuple(Value(32, index, width) for index, width in enumerate(bits))
+    op = Op(kind, "act", tuple(range(len(bits))), (len(bits),), constant=constant, elements=32, taken=32)
+    network = TracedNetwork((op,), (*values, Value(32, len(bits))), (), {}, (1, 1, 32))
+    return sum(charge.math_ops for charge in Official(**options).math(network))
+
+
+def test_operation_costs_its_widest_input():
+    assert operation("add", 16, 16) == 16
+    assert operation("add", 16, 32) == 32
+    assert operation("mul", 8, constant=True) == 32  # a constant of the program is a float
+    assert operation("view", 32) == 0
+
+
+def test_option_for_non_linearities_leaves_other_operations_alone():
+    assert operation("relu", 32, nonlinearity_bits=4) == 4
+    assert operation("add", 32, 32, nonlinearity_bits=4) == 32

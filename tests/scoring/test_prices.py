@@ -5,6 +5,10 @@ from torch import nn
 
 from micronet_cli.layers.fake_quantize import ActivationFakeQuantize
 from micronet_cli.scoring import score
+from micronet_cli.scoring.charges import ELEMENTWISE, NON_LINEARITY, NORM, POOLING
+from micronet_cli.scoring.prices import PRICES, Price
+from micronet_cli.trace.kinds import MOVES
+from micronet_cli.trace.records import Op
 
 PRICED = {
     nn.ReLU(): (1, 0),

@@ -5,6 +5,7 @@ import io
 
 import pytest
 from PIL import Image, ImageColor
+from torch import nn
 
 from micronet_cli.layers.fake_quantize import ActivationFakeQuantize
 from micronet_cli.scoring import rule_set, score_with
