@@ -67,7 +67,10 @@ def large(seed):
     return x
 
 
-@pytest.mark.parametrize(("residual", "offset"), [(True, False), (True, True), (False, False)])
+METHODS = {"LSQ": (True, False), "LSQ+": (True, True), "PACT": (False, False)}
+
+
+@pytest.mark.parametrize(("residual", "offset"), METHODS.values(), ids=METHODS.keys())
 @pytest.mark.parametrize("strided", [True, False])
 def test_learned_step_in_blocks_agrees_with_small_tensors(residual, offset, strided):
     x, grad = large(0), large(1)
