@@ -144,18 +144,18 @@ def shrink_masks(
     """
     ranked = []
     unit_numbers = []
-    dropped = 0.0
+    shares = []
     for importance, mask, sparsity in zip(importances, masks, sparsities, strict=True):
         values, numbers = granularity.units(importance, mask)
         kept = kept_units(numbers, mask, len(values))
         ranked.append(values.masked_fill(~kept, -torch.inf))
         unit_numbers.append(numbers)
-        dropped += granularity.count(mask.shape) * sparsity
+        shares.append(granularity.count(mask.shape) * sparsity)
     if len(masks) > 1:
         ranked = [_best_last(values) for values in ranked]
     together = torch.cat(ranked)
     # What was dropped before is among the smallest, and stays dropped where the sparsity asks for less.
-    goes = smallest(together, round(dropped))
+    goes = smallest(together, round(sum(shares)))
     keep = (together != -torch.inf) & ~goes
     parts = keep.split([len(values) for values in ranked])
     shrunk = []

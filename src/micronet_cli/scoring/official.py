@@ -156,11 +156,12 @@ class Official(Rules):
         product_bits = weight_bits + data.bits
         # Channels with equally many weights have equal trees.
         sizes, channels = np.unique(dot.nonzeros, return_counts=True)
-        bits = 0.0
+        tree_bits = []
         for size, count in zip(sizes.tolist(), channels.tolist(), strict=True):
-            bits += adder_tree_bits(size, product_bits, FLOAT_BITS) * count
+            one = adder_tree_bits(size, product_bits, FLOAT_BITS)
+            tree_bits.append(one * count)
         outputs_a_channel = dot.outputs / len(dot.nonzeros)
-        return bits * outputs_a_channel
+        return sum(tree_bits) * outputs_a_channel
 
     def _priced(self, op: Op, network: TracedNetwork) -> list[Charge]:
         price = self.price(op)
