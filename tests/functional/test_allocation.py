@@ -11,18 +11,18 @@ from micronet_cli.functional.allocation import allocate
 LOSSES, COSTS = [[0, 1, 4], [0, 2, 3]], [[10, 6, 2], [10, 6, 2]]
 
 
-@pytest.mark.parametrize(
-    ("budget", "options"),
-    [
-        (20, [0, 0]),  # all fits
-        (19.9, [1, 0]),  # 16: loss 1; the other way round 2
-        (16.1, [1, 0]),
-        (15, [0, 2]),  # 12: loss 3, as [1, 1]; the first layer's cheaper option of two that are as good
-        (8.1, [1, 2]),  # 8: loss 4; [2, 1] loses 6
-        (7.9, [2, 2]),
-        (4, [2, 2]),  # the least there is
-    ],
-)
+TWO_LAYERS = {
+    "all fits": (20, [0, 0]),
+    "16 for a loss of 1, the other way round 2": (19.9, [1, 0]),
+    "just enough for 16": (16.1, [1, 0]),
+    "12 for a loss of 3, as good as [1, 1]": (15, [0, 2]),
+    "8 for a loss of 4, where [2, 1] loses 6": (8.1, [1, 2]),
+    "not enough for 8": (7.9, [2, 2]),
+    "the least there is": (4, [2, 2]),
+}
+
+
+@pytest.mark.parametrize(("budget", "options"), TWO_LAYERS.values(), ids=TWO_LAYERS.keys())
 def test_two_layers_by_hand(budget, options):
     found = allocate(LOSSES, COSTS, budget)
     assert sum(COSTS[layer][option] for layer, option in enumerate(found)) <= budget

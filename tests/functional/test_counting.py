@@ -27,10 +27,19 @@ def test_block_mask_of_512_by_128_in_4_by_4_blocks_is_4096_bits():
     assert block_mask_bits(kept=2, blocks=blocks, block_elements=16, bits=8) == 4096 + 2 * 16 * 8
 
 
-@pytest.mark.parametrize(
-    ("low", "high", "width"),
-    [(0, 0, 1), (-1, 0, 1), (0, 1, 2), (-2, 1, 2), (-3, 1, 3), (-128, 127, 8), (-128, 128, 9), (-129, 0, 9)],
-)
+WIDTHS = {
+    "zero alone": (0, 0, 1),
+    "-1 takes the sign alone": (-1, 0, 1),
+    "1 takes a sign and a bit": (0, 1, 2),
+    "all of two bits": (-2, 1, 2),
+    "one below two bits": (-3, 1, 3),
+    "all of a byte": (-128, 127, 8),
+    "one above a byte": (-128, 128, 9),
+    "one below a byte": (-129, 0, 9),
+}
+
+
+@pytest.mark.parametrize(("low", "high", "width"), WIDTHS.values(), ids=WIDTHS.keys())
 def test_signed_width_is_the_smallest_that_holds_the_range(low, high, width):
     assert signed_width(low, high) == width
     assert -(2 ** (width - 1)) <= low
@@ -55,7 +64,17 @@ def test_uniform_width_is_operand_bits_and_the_logarithm_of_terms():
     assert [uniform_width(4, 4, n) for n in (0, 1, 2, 3, 4, 5)] == [8, 8, 9, 10, 10, 11]
 
 
-@pytest.mark.parametrize(("terms", "bits"), [(0, 0), (1, 0), (2, 8), (3, 8 + 9), (4, 2 * 8 + 9), (6, 3 * 8 + 9 + 10)])
+TREES = {
+    "no leaves": (0, 0),
+    "one leaf": (1, 0),
+    "two": (2, 8),
+    "an odd one is handed on": (3, 8 + 9),
+    "two levels": (4, 2 * 8 + 9),
+    "an odd level": (6, 3 * 8 + 9 + 10),
+}
+
+
+@pytest.mark.parametrize(("terms", "bits"), TREES.values(), ids=TREES.keys())
 def test_adder_tree_widens_by_a_bit_a_level(terms, bits):
     assert adder_tree_bits(terms, first_bits=8) == bits
 

@@ -1,3 +1,5 @@
+"""Distillation losses by hand, and whom their gradients reach."""
+
 import math
 
 import torch

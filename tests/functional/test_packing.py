@@ -9,6 +9,7 @@ from micronet_cli.functional.packing import (
     group_rows,
     pack_digits,
     pack_mask,
+    pack_range,
     packed_bytes,
     patterns,
     radix_word,
@@ -16,23 +17,23 @@ from micronet_cli.functional.packing import (
     ungroup_rows,
     unpack_digits,
     unpack_mask,
+    unpack_range,
     used_blocks,
 )
 
+BYTES = {
+    "4 + 4 * 5 + 4 * 25 = 124 of at most 127": (5, [4, 4, 4], "7c"),
+    "the next word is seven bits further up: 1 + (2 << 7)": (5, [1, 0, 0, 2, 0, 0], "0101"),
+    "two bits each, the first lowest: 10010011, then 01": (4, [3, 0, 1, 2, 1], "9301"),
+    "bits": (2, [1, 0, 0, 0, 0, 0, 0, 0, 1], "0101"),
+    "half bytes": (16, [1, 2, 3], "2103"),
+    "bytes": (256, [7, 255], "07ff"),
+    "one level takes nothing": (1, [0, 0, 0], ""),
+    "no digits": (3, [], ""),
+}
 
-@pytest.mark.parametrize(
-    ("base", "digits", "packed"),
-    [
-        (5, [4, 4, 4], "7c"),  # 4 + 4 * 5 + 4 * 25 = 124 of at most 127
-        (5, [1, 0, 0, 2, 0, 0], "0101"),  # 1, then 2 seven bits further up: 1 + (2 << 7) = 0x101
-        (4, [3, 0, 1, 2, 1], "9301"),  # two bits each, the first lowest: 10010011, then 01
-        (2, [1, 0, 0, 0, 0, 0, 0, 0, 1], "0101"),
-        (16, [1, 2, 3], "2103"),
-        (256, [7, 255], "07ff"),
-        (1, [0, 0, 0], ""),
-        (3, [], ""),
-    ],
-)
+
+@pytest.mark.parametrize(("base", "digits", "packed"), BYTES.values(), ids=BYTES.keys())
 def test_digits_have_these_bytes(base, digits, packed):
     assert pack_digits(np.array(digits, int), base).hex() == packed
     assert unpack_digits(bytes.fromhex(packed), len(digits), base).tolist() == digits
@@ -55,16 +56,16 @@ def test_digits_come_back(base, whole_bytes):
         assert np.array_equal(unpack_digits(packed, count, base, whole_bytes), digits)
 
 
-@pytest.mark.parametrize(
-    ("content", "count", "base"),
-    [
-        ("7c", 4, 5),  # too short
-        ("7c00", 3, 5),  # too long
-        ("7d", 3, 5),  # 125 is no three digits of base 5
-        ("fc", 3, 5),  # a bit beyond the word
-        ("19", 2, 5),  # a third digit, where there are two
-    ],
-)
+IMPOSSIBLE = {
+    "too short": ("7c", 4, 5),
+    "too long": ("7c00", 3, 5),
+    "125 is no three digits of base 5": ("7d", 3, 5),
+    "a bit beyond the word": ("fc", 3, 5),
+    "a third digit where there are two": ("19", 2, 5),
+}
+
+
+@pytest.mark.parametrize(("content", "count", "base"), IMPOSSIBLE.values(), ids=IMPOSSIBLE.keys())
 def test_bytes_that_no_writer_makes_are_refused(content, count, base):
     with pytest.raises(ValueError, match=r"digits|bits"):
         unpack_digits(bytes.fromhex(content), count, base)
@@ -111,3 +112,47 @@ def test_fixed_point_is_within_half_a_unit(values):
     assert stored.dtype == np.int32
     assert np.abs(np.ldexp(stored.astype(float), exponent) - values).max() <= np.ldexp(0.5, exponent)
     assert np.ldexp(1.0, exponent) <= 2.0**-30 * 1.001 * np.abs(values).max() or not any(values)
+
+
+RANGES = {
+    # 2.5 is 0x4004000000000000 as a double; the code of zero, 3, fills the lowest 16 bits.
+    "exact scale": (2.5, -3, "0300000000000440", 2.5),
+    "zero is the first code": (1.0, 0, "000000000000f03f", 1.0),
+    "largest code of zero": (1.0, -65535, "ffff00000000f03f", 1.0),
+    "half of the last bit kept rounds up": (1 + 2.0**-37, 0, "000001000000f03f", 1 + 2.0**-36),
+    "less than half rounds down": (1 + 2.0**-38, 0, "000000000000f03f", 1.0),
+}
+
+
+@pytest.mark.parametrize(("scale", "zero_point", "packed", "read"), RANGES.values(), ids=RANGES.keys())
+def test_range_has_these_bytes(scale, zero_point, packed, read):
+    assert pack_range(scale, zero_point).hex() == packed
+    assert unpack_range(bytes.fromhex(packed)) == (read, zero_point)
+
+
+def test_whole_byte_words_hold_as_many_digits_as_fit():
+    # 15 * 15 <= 256 < 17 * 17; beyond 256 levels a word has 16 bits.
+    assert [radix_word(base, whole_bytes=True) for base in (2, 15, 17, 256, 257)] == [
+        (8, 8),
+        (2, 8),
+        (1, 8),
+        (1, 8),
+        (1, 16),
+    ]
+
+
+@pytest.mark.parametrize("base", range(2, 40))
+def test_no_word_takes_fewer_bits_a_digit(base):
+    digits, bits = radix_word(base)
+    assert base**digits <= 2**bits
+    assert all(base ** (other * digits // bits + 1) > 2**other for other in range(1, 65))
+
+
+def test_filled_up_leaves_full_rows_and_fills_empty_ones_from_the_left():
+    rows = np.array([[True, True, False], [False, False, False]])
+    assert filled_up(rows, 2).tolist() == [[True, True, False], [True, True, False]]
+
+
+def test_mask_of_no_elements_is_no_bytes():
+    assert pack_mask(np.zeros((0, 3), bool)) == b""
+    assert unpack_mask(b"", (0, 3)).shape == (0, 3)

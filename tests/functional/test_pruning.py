@@ -1,3 +1,5 @@
+"""Importance criteria and exact masks: goldens, ties, and what one threshold over all layers does."""
+
 import pytest
 import torch
 
@@ -6,6 +8,7 @@ from micronet_cli.functional.pruning import (
     Movement,
     Random,
     Taylor,
+    kept_units,
     lamp,
     magnitude,
     regrow_mask,
@@ -57,9 +60,12 @@ def test_lamp_of_equal_weights_rises_with_the_index():
     assert torch.equal(lamp(torch.full((3,), -0.5)), torch.tensor([1 / 3, 1 / 2, 1.0]))
 
 
-@pytest.mark.parametrize(("weight", "wanted"), [([0.0, 0.0], [0.0, 0.0]), ([-3.0], [1.0]), ([0.0], [0.0])])
-def test_lamp_of_zeros_and_of_one_element(weight, wanted):
-    assert lamp(torch.tensor(weight)).tolist() == wanted
+EXTREMES = {"all zero": ([0.0, 0.0], [0.0, 0.0]), "one": ([-3.0], [1.0]), "one zero": ([0.0], [0.0])}
+
+
+@pytest.mark.parametrize(("weight", "expected"), EXTREMES.values(), ids=EXTREMES.keys())
+def test_lamp_of_zeros_and_of_one_element(weight, expected):
+    assert lamp(torch.tensor(weight)).tolist() == expected
 
 
 def test_lamp_ranks_a_layer_like_the_magnitude():
@@ -161,7 +167,14 @@ def test_regrow_ties_and_zero_gradients_go_by_index():
     assert regrow_mask(torch.ones(4), torch.zeros(4), mask, 0.5).tolist() == [False, True, False, True]
 
 
-@pytest.mark.parametrize(("mask", "fraction"), [([True], 1.0), ([False], 1.0), ([True, False], 0.0)])
+NOTHING_TO_EXCHANGE = {
+    "all kept": ([True], 1.0),
+    "none kept": ([False], 1.0),
+    "a fraction of 0": ([True, False], 0.0),
+}
+
+
+@pytest.mark.parametrize(("mask", "fraction"), NOTHING_TO_EXCHANGE.values(), ids=NOTHING_TO_EXCHANGE.keys())
 def test_regrow_with_nothing_to_exchange(mask, fraction):
     mask = torch.tensor(mask)
     assert torch.equal(regrow_mask(torch.ones(len(mask)), torch.ones(len(mask)), mask, fraction), mask)
@@ -191,3 +204,15 @@ def test_smallest_is_what_a_stable_sort_says(count):
     wanted = torch.zeros(64, dtype=torch.bool)
     wanted[values.argsort(stable=True)[:count]] = True
     assert torch.equal(smallest(values, count), wanted)
+
+
+def test_lamp_of_half_precision_has_scores_in_float32():
+    assert lamp(torch.ones(2, dtype=torch.bfloat16)).dtype == torch.float32
+    assert lamp(torch.ones(2, dtype=torch.float64)).dtype == torch.float64
+
+
+def test_kept_units_by_hand():
+    # The number 3 stands for no unit; unit 1 has one element left, unit 2 none.
+    numbers = torch.tensor([0, 0, 1, 1, 2, 3])
+    mask = torch.tensor([True, True, False, True, False, True])
+    assert kept_units(numbers, mask, 3).tolist() == [True, True, False]

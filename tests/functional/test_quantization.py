@@ -1,7 +1,18 @@
+"""Range-linear rounding by hand, and the gradients that pass it."""
+
 import pytest
 import torch
 
-from micronet_cli.functional.quantization import channel_range, codes, fake_quantize, quant_max, range_linear
+from micronet_cli.functional.quantization import (
+    StraightThrough,
+    channel_range,
+    clip_bounds,
+    codes,
+    fake_quantize,
+    quant_max,
+    quantize_blocks,
+    range_linear,
+)
 
 
 def test_golden_two_bits():
@@ -63,3 +74,57 @@ def test_compiled_gradients_are_clipped_where_eager_ones_are():
 
     assert gradient(fake_quantize) == [0, 0, 3, 4, 5, 0, 0]
     assert gradient(torch.compile(fake_quantize, backend="aot_eager")) == [0, 0, 3, 4, 5, 0, 0]
+
+
+LARGEST = {"one bit": (1, 1), "three levels": (1.6, 2), "five levels": (2.4, 4), "a byte": (8, 255)}
+
+
+@pytest.mark.parametrize(("bits", "largest"), LARGEST.values(), ids=LARGEST.keys())
+def test_quant_max_by_hand(bits, largest):
+    assert quant_max(bits) == largest
+
+
+def test_channel_range_keeps_dimensions_and_takes_a_vector_whole():
+    low, high = channel_range(torch.tensor([[[1.0, -2.0]], [[0.5, 3.0]]]))
+    assert low.tolist() == [[[-2.0]], [[0.5]]]
+    assert high.tolist() == [[[1.0]], [[3.0]]]
+    low, high = channel_range(torch.tensor([2.0, -1.0]))
+    assert (low.item(), high.item()) == (-1, 2)
+
+
+def test_range_linear_of_no_width_has_the_scale_1():
+    scale, zero_point = range_linear(torch.zeros(2, 1), torch.zeros(2, 1), 4)
+    assert scale.tolist() == [[1], [1]]
+    assert zero_point.tolist() == [[0], [0]]
+
+
+def test_range_linear_of_negative_values_has_zero_as_its_last_code():
+    scale, zero_point = range_linear(torch.tensor(-3.0), torch.tensor(-1.0), 2)
+    assert (scale.item(), zero_point.item()) == (1, -3)
+    # 2.5 bits have no code 5, which -round(scale * low) would ask for.
+    _, zero_point = range_linear(torch.tensor(-3.0), torch.tensor(0.0), 2.5)
+    assert zero_point.item() == -4
+
+
+def test_codes_round_halves_to_even_and_clamp():
+    x = torch.tensor([-1.0, 0.5, 1.5, 2.5, 9.0])
+    assert codes(x, torch.tensor(1.0), torch.tensor(0.0), 3).tolist() == [0, 0, 2, 2, 3]
+
+
+def test_clip_bounds_lie_half_a_step_beyond_the_levels():
+    assert clip_bounds(2.0, -1.0, 3) == (-0.75, 1.25)
+
+
+def test_quantize_blocks_by_hand():
+    x = torch.tensor([-1.0, 0.4, 0.6, 9.0])
+    assert quantize_blocks(x, 1.0, -1.0, 3).tolist() == [-1, 0, 1, 2]
+    assert quantize_blocks(x, 2.0, 0.0, 3).tolist() == [0, 0.5, 0.5, 1.5]
+
+
+def test_straight_through_is_exactly_the_value():
+    x = torch.tensor([1e8, 1.0], requires_grad=True)
+    value = torch.tensor([0.1, 0.3])
+    out = StraightThrough.apply(x, value)
+    assert torch.equal(out, value)
+    out.backward(torch.tensor([2.0, 3.0]))
+    assert x.grad.tolist() == [2, 3]

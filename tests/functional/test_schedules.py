@@ -1,3 +1,5 @@
+"""Sparsity schedules: golden values, stairs that only rise, impossible settings."""
+
 import itertools
 
 import pytest

@@ -44,8 +44,10 @@ def accumulator_aware(weight: Tensor, step: Tensor, largest_integer: int, limit:
     >>> accumulator_aware(weight, torch.ones(2, 1), 7, 3).abs().tolist()
     [[3.0, 0.0, 0.0], [2.0, 0.0, 0.0]]
     """
-    clipped = (weight / step).clamp(-largest_integer, largest_integer)
-    magnitudes = clipped.detach().abs().flatten(1)
+    scaled = weight / step
+    clipped = scaled.clamp(-largest_integer, largest_integer)
+    exact = clipped.detach()
+    magnitudes = exact.abs().flatten(1)
     above_limit = magnitudes.sum(1, keepdim=True) > limit
     magnitudes = project_l1(magnitudes, limit)
     down = magnitudes.floor()
@@ -55,8 +57,9 @@ def accumulator_aware(weight: Tensor, step: Tensor, largest_integer: int, limit:
     order = fraction.sort(dim=1, descending=True, stable=True).indices
     rank = order.argsort(1)
     may_rise = torch.where(above_limit, fraction > 0, fraction >= 0.5)
-    integers = down + (may_rise & (rank < left))
-    signed = integers.view_as(clipped) * clipped.detach().sign()
+    rises = may_rise & (rank < left)
+    integers = torch.where(rises, down + 1, down)
+    signed = integers.view_as(exact) * exact.sign()
     return StraightThrough.apply(clipped, signed) * step
 
 
@@ -68,11 +71,14 @@ def project_l1(magnitudes: Tensor, radius: float) -> Tensor:
     >>> project_l1(torch.tensor([[4.0, 2.0, 0.0], [1.0, 1.0, 1.0]]), 3).tolist()
     [[2.5, 0.5, 0.0], [1.0, 1.0, 1.0]]
     """
+    elements = magnitudes.shape[1]
     ordered = magnitudes.sort(1, descending=True).values
-    count = torch.arange(1, magnitudes.shape[1] + 1, device=magnitudes.device)
+    count = torch.arange(1, elements + 1, device=magnitudes.device)
+    # What each of the n largest loses where they alone are left, for every n.
     thresholds = (ordered.cumsum(1) - radius) / count
-    used = (ordered > thresholds).sum(1, keepdim=True).clamp(min=1)
-    threshold = thresholds.gather(1, used - 1).clamp(min=0)
+    left = (ordered > thresholds).sum(1, keepdim=True)
+    last = left.clamp(min=1) - 1
+    threshold = thresholds.gather(1, last).clamp(min=0)
     return (magnitudes - threshold).clamp(min=0)
 
 

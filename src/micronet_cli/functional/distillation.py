@@ -13,9 +13,10 @@ def soft_target_loss(student: Tensor, teacher: Tensor, temperature: float) -> Te
         teacher: logits ``[N, C]``.
         temperature: T > 0; T^2 keeps the gradient's size independent of it.
     """
-    log_p = F.log_softmax(student / temperature, dim=1)
-    log_q = F.log_softmax(teacher.detach() / temperature, dim=1)
-    return temperature**2 * _batch_divergence(log_p, log_q)
+    log_p = _softened(student, temperature)
+    log_q = _softened(teacher.detach(), temperature)
+    divergence = _batch_divergence(log_p, log_q)
+    return temperature**2 * divergence
 
 
 def decoupled_loss(
@@ -34,24 +35,39 @@ def decoupled_loss(
         target: weight of TCKD.
         non_target: weight of NCKD.
     """
-    is_label = F.one_hot(labels, student.shape[1]).bool()
-    log_p = F.log_softmax(student / temperature, dim=1)
-    log_q = F.log_softmax(teacher.detach() / temperature, dim=1)
-    tckd = _batch_divergence(_label_and_rest(log_p, is_label), _label_and_rest(log_q, is_label))
-    nckd = _batch_divergence(_among_the_rest(log_p, is_label), _among_the_rest(log_q, is_label))
+    classes = student.shape[1]
+    is_label = F.one_hot(labels, classes).bool()
+    log_p = _softened(student, temperature)
+    log_q = _softened(teacher.detach(), temperature)
+
+    split_p = _label_and_rest(log_p, is_label)
+    split_q = _label_and_rest(log_q, is_label)
+    tckd = _batch_divergence(split_p, split_q)
+
+    rest_p = _among_the_rest(log_p, is_label)
+    rest_q = _among_the_rest(log_q, is_label)
+    nckd = _batch_divergence(rest_p, rest_q)
     return temperature**2 * (target * tckd + non_target * nckd)
+
+
+def _softened(logits: Tensor, temperature: float) -> Tensor:
+    """Log-probabilities at this temperature: ``[N, C]``."""
+    return F.log_softmax(logits / temperature, dim=1)
 
 
 def _label_and_rest(log_p: Tensor, is_label: Tensor) -> Tensor:
     """Log-probabilities of the label and of all else: ``[N, C] -> [N, 2]``."""
-    rest = log_p.masked_fill(is_label, -torch.inf)
-    return torch.stack([log_p[is_label], rest.logsumexp(1)], dim=1)
+    label = log_p[is_label]
+    others = log_p.masked_fill(is_label, -torch.inf)
+    rest = others.logsumexp(1)
+    return torch.stack([label, rest], dim=1)
 
 
 def _among_the_rest(log_p: Tensor, is_label: Tensor) -> Tensor:
     """Log-probabilities of the classes but the label, given that it is not the label: ``[N, C]``."""
     # The label's own entry vanishes: exp of -1000 is exactly 0.
-    return F.log_softmax(log_p.masked_fill(is_label, -1000.0), dim=1)
+    others = log_p.masked_fill(is_label, -1000.0)
+    return F.log_softmax(others, dim=1)
 
 
 def _batch_divergence(log_p: Tensor, log_q: Tensor) -> Tensor:
@@ -66,6 +82,8 @@ def hint_loss(student: Tensor, teacher: Tensor) -> Tensor:
         student: ``[N, C, ...]``; averaged down to the teacher's height and width where they differ.
         teacher: ``[N, C, ...]``.
     """
-    if student.dim() == 4 and student.shape[2:] != teacher.shape[2:]:
-        student = F.adaptive_avg_pool2d(student, teacher.shape[2:])
-    return 0.5 * F.mse_loss(student, teacher.detach())
+    size = teacher.shape[2:]
+    if student.dim() == 4 and student.shape[2:] != size:
+        student = F.adaptive_avg_pool2d(student, size)
+    mean_square = F.mse_loss(student, teacher.detach())
+    return 0.5 * mean_square

@@ -19,7 +19,8 @@ def equalization_scales(produced: Tensor, consumed: Tensor) -> Tensor:
     """
     used = (produced > 0) & (consumed > 0)
     divisor = torch.where(used, consumed, 1.0)
-    return torch.where(used, produced / divisor, 1.0).sqrt()
+    ratio = torch.where(used, produced / divisor, 1.0)
+    return ratio.sqrt()
 
 
 def output_ranges(weight: Tensor) -> Tensor:
@@ -35,14 +36,17 @@ def input_ranges(weight: Tensor, groups: int = 1) -> Tensor:
     """
     by_group = weight.abs().unflatten(0, (groups, -1))
     largest = by_group.amax(1)
-    return largest.reshape(groups * weight.shape[1], -1).amax(1)
+    inputs = groups * weight.shape[1]
+    return largest.reshape(inputs, -1).amax(1)
 
 
 def scale_inputs(weight: Tensor, scales: Tensor, groups: int = 1) -> Tensor:
     """The weight with input channel i times ``scales[i]``: ``[C_out, C_in / groups, ...], [C_in]``, shape unchanged."""
-    per_group = scales.view(groups, 1, -1, *(1,) * (weight.dim() - 2))
+    kernel_dims = [1] * (weight.dim() - 2)
+    per_group = scales.view(groups, 1, -1, *kernel_dims)
     by_group = weight.unflatten(0, (groups, -1))
-    return (by_group * per_group).flatten(0, 1)
+    scaled = by_group * per_group
+    return scaled.flatten(0, 1)
 
 
 def expected_output(weight: Tensor, mean_input: Tensor) -> Tensor:
@@ -53,5 +57,8 @@ def expected_output(weight: Tensor, mean_input: Tensor) -> Tensor:
     >>> expected_output(torch.tensor([[1.0, 2.0], [0.0, -1.0]]), torch.tensor([[3.0, 1.0]]))
     tensor([ 5., -1.])
     """
-    rows = weight.flatten(1).unflatten(0, (len(mean_input), -1))
-    return (rows @ mean_input[:, :, None]).flatten()
+    groups = len(mean_input)
+    rows = weight.flatten(1)
+    by_group = rows.unflatten(0, (groups, -1))
+    outputs = by_group @ mean_input[:, :, None]
+    return outputs.flatten()

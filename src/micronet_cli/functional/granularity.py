@@ -50,7 +50,8 @@ class Element(Granularity):
 
     def units(self, importance: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
         """Every element its own."""
-        return importance.flatten(), torch.arange(mask.numel(), device=mask.device).view(mask.shape)
+        numbers = torch.arange(mask.numel(), device=mask.device)
+        return importance.flatten(), numbers.view(mask.shape)
 
 
 @dataclass(frozen=True)
@@ -69,34 +70,51 @@ class Block(Granularity):
     shape: Sequence[int]
 
     def __post_init__(self) -> None:
-        if not self.shape or not all(isinstance(size, int) and size > 0 for size in self.shape):
+        positive = [isinstance(size, int) and size > 0 for size in self.shape]
+        if not positive or not all(positive):
             raise ValueError(f"shape={list(self.shape)}: must be positive sizes, such as [4, 4]")
 
     def sizes(self, shape: torch.Size) -> list[int]:
         """A size for every dimension."""
-        return [*self.shape, *(1 for _ in shape[len(self.shape) :])][: len(shape)]
+        missing = max(len(shape) - len(self.shape), 0)
+        named = self.shape[: len(shape)]
+        return [*named, *[1] * missing]
 
     def count(self, shape: torch.Size) -> int:
         """Number of blocks."""
-        return math.prod(-(-d // size) for d, size in zip(shape, self.sizes(shape), strict=True))
+        return math.prod(self._grid(shape))
+
+    def _grid(self, shape: torch.Size) -> list[int]:
+        """Number of blocks along every dimension."""
+        sizes = self.sizes(shape)
+        return [math.ceil(length / size) for length, size in zip(shape, sizes, strict=True)]
 
     def units(self, importance: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
         """A block each."""
-        sums, elements = self._sums(importance * mask), self._sums(torch.ones_like(importance))
+        sums = self._sums(importance * mask)
+        elements = self._sums(torch.ones_like(importance))
+        sizes = self.sizes(mask.shape)
+        grid = self._grid(mask.shape)
         numbers = torch.zeros((), dtype=torch.long, device=mask.device)
-        for dim, (length, size) in enumerate(zip(mask.shape, self.sizes(mask.shape), strict=True)):
-            position = torch.arange(length, device=mask.device) // size
+        for dim, length in enumerate(mask.shape):
+            position = torch.arange(length, device=mask.device) // sizes[dim]
             along = [1] * mask.dim()
             along[dim] = length
-            numbers = numbers * -(-length // size) + position.view(along)
+            numbers = numbers * grid[dim] + position.view(along)
         return sums / elements, numbers.expand(mask.shape)
 
     def _sums(self, values: Tensor) -> Tensor:
+        """The sum over each block: ``[units]``."""
         sizes = self.sizes(values.shape)
-        padding = [p for d, size in zip(values.shape, sizes, strict=True) for p in (-d % size, 0)]
+        padding = []
+        split = []
+        for length, size, blocks in zip(values.shape, sizes, self._grid(values.shape), strict=True):
+            padding.extend([blocks * size - length, 0])
+            split.extend([blocks, size])
+        # F.pad counts from the last dimension, the beginning of each before its end.
         padded = F.pad(values, padding[::-1])
-        split = [part for d, size in zip(padded.shape, sizes, strict=True) for part in (d // size, size)]
-        return padded.reshape(split).sum(tuple(range(1, 2 * values.dim(), 2))).flatten()
+        within_a_block = tuple(range(1, len(split), 2))
+        return padded.reshape(split).sum(within_a_block).flatten()
 
 
 @dataclass(frozen=True)
@@ -109,8 +127,11 @@ class Filter(Granularity):
 
     def units(self, importance: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
         """An output channel each."""
-        numbers = torch.arange(len(mask), device=mask.device).view(-1, *(1 for _ in mask.shape[1:]))
-        return (importance * mask).flatten(1).mean(1), numbers.expand(mask.shape)
+        masked = importance * mask
+        values = masked.flatten(1).mean(1)
+        other_dims = [1] * (mask.dim() - 1)
+        numbers = torch.arange(len(mask), device=mask.device).view(-1, *other_dims)
+        return values, numbers.expand(mask.shape)
 
 
 @dataclass(frozen=True)
@@ -152,11 +173,16 @@ class NM(Granularity):
 
     def units(self, importance: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
         """The M - N least important elements of each group; what is dropped comes first among them."""
-        along = importance.masked_fill(~mask, -torch.inf).movedim(1, -1)
+        kept = importance.masked_fill(~mask, -torch.inf)
+        along = kept.movedim(1, -1)
         groups = along.reshape(-1, self.m)
         spare = self.m - self.n
         order = groups.argsort(dim=1, stable=True)
         rank = order.argsort(dim=1)
-        first = torch.arange(len(groups), device=mask.device)[:, None] * spare
-        numbers = torch.where(rank < spare, first + rank, len(groups) * spare)
-        return groups.gather(1, order)[:, :spare].flatten(), numbers.reshape(along.shape).movedim(-1, 1)
+        group = torch.arange(len(groups), device=mask.device)
+        first = group[:, None] * spare
+        no_unit = len(groups) * spare
+        numbers = torch.where(rank < spare, first + rank, no_unit)
+        ordered = groups.gather(1, order)
+        values = ordered[:, :spare].flatten()
+        return values, numbers.reshape(along.shape).movedim(-1, 1)

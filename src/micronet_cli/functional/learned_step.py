@@ -26,16 +26,21 @@ def lsq_step(x: Tensor, largest_integer: int, dims: tuple[int, ...] | None = Non
     tensor(2.)
     """
     magnitude = x.abs()
+    nonzero = x != 0
     total = magnitude.sum(dims, keepdim=True) if dims else magnitude.sum()
-    used = (x != 0).sum(dims, keepdim=True) if dims else (x != 0).sum()
-    return torch.where(total > 0, 2 * total / used.clamp_min(1) / largest_integer**0.5, 1.0)
+    used = nonzero.sum(dims, keepdim=True) if dims else nonzero.sum()
+    step = 2 * total / used.clamp_min(1) / largest_integer**0.5
+    return torch.where(total > 0, step, 1.0)
 
 
 def lsq_plus_step(weight: Tensor, largest: int, dims: tuple[int, ...] | None = None) -> Tensor:
     """LSQ+'s first step of weights max(|mean - 3 sd|, |mean + 3 sd|) / 2^(b-1) (arXiv 2004.09576, section 3.2)."""
     deviation, mean = torch.std_mean(weight, dims, correction=0, keepdim=dims is not None)
-    reach = torch.maximum((mean - 3 * deviation).abs(), (mean + 3 * deviation).abs())
-    return torch.where(reach > 0, reach / ((largest + 1) / 2), 1.0)
+    below = mean - 3 * deviation
+    above = mean + 3 * deviation
+    reach = torch.maximum(below.abs(), above.abs())
+    levels = (largest + 1) / 2
+    return torch.where(reach > 0, reach / levels, 1.0)
 
 
 def learned_step(
@@ -93,10 +98,15 @@ class _LearnedStep(torch.autograd.Function):
         code = codes(x, step.reciprocal(), zero_point, largest)
         rounded = code if has_offset else code + zero_point
         exact = v - zero_point if has_offset else v
-        slope = torch.where(inside, rounded - exact if residual else 0.0, rounded)
+        slope_inside = rounded - exact if residual else 0.0
+        slope = torch.where(inside, slope_inside, rounded)
         grad_step = (grad * slope).sum_to_size(step.shape) * scale
-        grad_offset = torch.where(inside, 0.0, grad).sum_to_size(step.shape) * scale if has_offset else None
-        return torch.where(inside, grad, 0.0), grad_step, None, None, None, None, grad_offset
+        grad_offset = None
+        if has_offset:
+            outside = torch.where(inside, 0.0, grad)
+            grad_offset = outside.sum_to_size(step.shape) * scale
+        grad_x = torch.where(inside, grad, 0.0)
+        return grad_x, grad_step, None, None, None, None, grad_offset
 
 
 class _LearnedStepInBlocks(torch.autograd.Function):
@@ -108,10 +118,12 @@ class _LearnedStepInBlocks(torch.autograd.Function):
         offset: Tensor | None,
     ) -> Tensor:  # fmt: skip
         x = dense(x)
-        size, first = step.item(), zero_point.item()
+        size = step.item()
+        first = zero_point.item()
         out = quantize_blocks(x, step.reciprocal().item(), first, largest)
         ctx.save_for_backward(x, out)
-        ctx.step, ctx.options = step, (size, first, largest, scale, residual, offset is not None)
+        ctx.step = step
+        ctx.options = (size, first, largest, scale, residual, offset is not None)
         return out
 
     @staticmethod
@@ -120,12 +132,19 @@ class _LearnedStepInBlocks(torch.autograd.Function):
         size, first, largest, scale, residual, has_offset = ctx.options
         if grad.stride() != x.stride():
             grad = torch.empty_like(x).copy_(grad)
-        grad_x = torch.ops.aten.hardtanh_backward(grad, x, first * size, (first + largest) * size)
-        g, inner = flat(grad), flat(grad_x)
-        rounded = torch.dot(g, flat(out)).item()
-        exact = torch.dot(inner, flat(x if residual else out)).item()
-        outside = (g.sum() - inner.sum()).item() if has_offset else 0.0
-        grad_step = (rounded - exact) / size - first * outside
-        result = [grad_step * scale, outside * scale if has_offset else None]
-        step_, offset_ = (None if value is None else torch.full_like(ctx.step, value) for value in result)
-        return grad_x, step_, None, None, None, None, offset_
+        low = first * size
+        high = (first + largest) * size
+        grad_x = torch.ops.aten.hardtanh_backward(grad, x, low, high)
+        all_grads = flat(grad)
+        inner_grads = flat(grad_x)
+        inside = x if residual else out
+        rounded = torch.dot(all_grads, flat(out)).item()
+        exact = torch.dot(inner_grads, flat(inside)).item()
+        outside = 0.0
+        grad_offset = None
+        if has_offset:
+            outside = (all_grads.sum() - inner_grads.sum()).item()
+            grad_offset = torch.full_like(ctx.step, outside * scale)
+        slope = (rounded - exact) / size - first * outside
+        grad_step = torch.full_like(ctx.step, slope * scale)
+        return grad_x, grad_step, None, None, None, None, grad_offset

@@ -30,11 +30,18 @@ def radix_word(base: int, whole_bytes: bool = False) -> tuple[int, int]:
     """
     if base < 2:
         return 1, 0
+    digit_bits = (base - 1).bit_length()
     if whole_bytes:
-        bits = 8 * math.ceil((base - 1).bit_length() / 8)
+        bits = 8 * math.ceil(digit_bits / 8)
         return _digits(base, bits), bits
-    widths = [(_digits(base, bits), bits) for bits in range((base - 1).bit_length(), WORD_BITS + 1)]
-    return min(widths, key=lambda word: (Fraction(word[1], word[0]), word[1]))
+    words = [(_digits(base, bits), bits) for bits in range(digit_bits, WORD_BITS + 1)]
+    return min(words, key=_bits_a_digit)
+
+
+def _bits_a_digit(word: tuple[int, int]) -> tuple[Fraction, int]:
+    """What makes one word better than another: fewer bits a digit, then fewer bits."""
+    digits, bits = word
+    return Fraction(bits, digits), bits
 
 
 def _digits(base: int, bits: int) -> int:
@@ -52,7 +59,13 @@ def packed_bytes(count: int, base: int, whole_bytes: bool = False) -> int:
     (1, 2, 0)
     """
     digits, bits = radix_word(base, whole_bytes)
-    return -(-(-(-count // digits) * bits) // 8)
+    words = _ceil_div(count, digits)
+    return _ceil_div(words * bits, 8)
+
+
+def _ceil_div(number: int, divisor: int) -> int:
+    """``number / divisor`` rounded up, exact at any size."""
+    return -(-number // divisor)
 
 
 def pack_digits(values: np.ndarray, base: int, whole_bytes: bool = False) -> bytes:
@@ -66,15 +79,21 @@ def pack_digits(values: np.ndarray, base: int, whole_bytes: bool = False) -> byt
     digits, bits = radix_word(base, whole_bytes)
     if not bits:
         return b""
-    padded = np.pad(values.astype(np.uint64).ravel(), (0, -values.size % digits)).reshape(-1, digits)
-    words = np.zeros(len(padded), np.uint64)
-    for column in padded.T[::-1]:
+    flat = values.astype(np.uint64).ravel()
+    missing = -flat.size % digits
+    columns = np.pad(flat, (0, missing)).reshape(-1, digits).T
+    words = np.zeros(columns.shape[1], np.uint64)
+    for column in columns[::-1]:
         words = words * np.uint64(base) + column
     octets = words.astype("<u8").view(np.uint8).reshape(-1, 8)
     if bits % 8 == 0:
         return octets[:, : bits // 8].tobytes()
-    parts = (octets[chunk] for chunk in _chunks(len(words)))
-    return b"".join(np.packbits(np.unpackbits(p, 1, bits, "little"), bitorder="little").tobytes() for p in parts)
+    content = bytearray()
+    for chunk in _chunks(len(words)):
+        used_bits = np.unpackbits(octets[chunk], 1, bits, "little")
+        packed = np.packbits(used_bits, bitorder="little")
+        content += packed.tobytes()
+    return bytes(content)
 
 
 def unpack_digits(content: bytes, count: int, base: int, whole_bytes: bool = False) -> np.ndarray:
@@ -88,12 +107,14 @@ def unpack_digits(content: bytes, count: int, base: int, whole_bytes: bool = Fal
         raise ValueError(f"{len(content)} bytes do not hold {count} digits of base {base}")
     if not bits:
         return np.zeros(count, np.int64)
-    words = _words(np.frombuffer(content, np.uint8), -(-count // digits), bits)
-    out = np.empty((len(words), digits), np.int64)
-    for column in out.T:
-        words, column[:] = np.divmod(words, np.uint64(base))
-    flat = out.ravel()
-    if words.any() or flat[count:].any():
+    octets = np.frombuffer(content, np.uint8)
+    left = _words(octets, _ceil_div(count, digits), bits)
+    rows = np.empty((len(left), digits), np.int64)
+    for column in rows.T:
+        left, column[:] = np.divmod(left, np.uint64(base))
+    flat = rows.ravel()
+    beyond = flat[count:]
+    if left.any() or beyond.any():
         raise ValueError(f"bits beyond the last of {count} digits of base {base}")
     return flat[:count]
 
@@ -104,21 +125,24 @@ def _words(octets: np.ndarray, count: int, bits: int) -> np.ndarray:
     if bits % 8 == 0:
         words[:, : bits // 8] = octets.reshape(count, bits // 8)
         return words.view("<u8").ravel()
-    spare = len(octets) * 8 - count * bits
-    if spare and octets[-1] >> (8 - spare):
+    spare_bits = len(octets) * 8 - count * bits
+    if spare_bits and octets[-1] >> (8 - spare_bits):
         raise ValueError("bits beyond the last word")
+    to_word = ((0, 0), (0, WORD_BITS - bits))
     for chunk in _chunks(count):
         size = min(chunk.stop, count) - chunk.start
         first = chunk.start * bits // 8
-        found = np.unpackbits(octets[first : first + -(-size * bits // 8)], count=size * bits, bitorder="little")
-        whole = np.pad(found.reshape(size, bits), ((0, 0), (0, WORD_BITS - bits)))
+        end = first + _ceil_div(size * bits, 8)
+        used_bits = np.unpackbits(octets[first:end], count=size * bits, bitorder="little")
+        whole = np.pad(used_bits.reshape(size, bits), to_word)
         words[chunk] = np.packbits(whole, 1, "little")
     return words.view("<u8").ravel()
 
 
 def _chunks(count: int) -> Iterator[slice]:
     """Slices of a multiple of 8 words, so that each begins on a byte."""
-    return (slice(first, first + _CHUNK_WORDS) for first in range(0, count, _CHUNK_WORDS))
+    for first in range(0, count, _CHUNK_WORDS):
+        yield slice(first, first + _CHUNK_WORDS)
 
 
 def pack_mask(mask: np.ndarray) -> bytes:
@@ -137,12 +161,13 @@ def unpack_mask(content: bytes, shape: Sequence[int]) -> np.ndarray:
         ValueError: another length, or a bit beyond the last element.
     """
     count = math.prod(shape)
-    if len(content) != -(-count // 8):
+    if len(content) != _ceil_div(count, 8):
         raise ValueError(f"{len(content)} bytes do not hold a mask of {count} elements")
     bits = np.unpackbits(np.frombuffer(content, np.uint8), bitorder="little")
     if bits[count:].any():
         raise ValueError(f"bits beyond the last of {count} elements")
-    return bits[:count].astype(bool).reshape(tuple(shape))
+    mask = bits[:count].astype(bool)
+    return mask.reshape(tuple(shape))
 
 
 def used_blocks(mask: np.ndarray, sizes: Sequence[int]) -> np.ndarray:
@@ -153,7 +178,8 @@ def used_blocks(mask: np.ndarray, sizes: Sequence[int]) -> np.ndarray:
     """
     for axis, size in enumerate(sizes):
         if size > 1:
-            mask = np.logical_or.reduceat(mask, np.arange(0, mask.shape[axis], size), axis)
+            firsts = np.arange(0, mask.shape[axis], size)
+            mask = np.logical_or.reduceat(mask, firsts, axis)
     return mask
 
 
@@ -161,7 +187,8 @@ def expand_blocks(used: np.ndarray, sizes: Sequence[int], shape: Sequence[int]) 
     """The elements of the used blocks: bool of ``shape``."""
     for axis, (size, length) in enumerate(zip(sizes, shape, strict=True)):
         if size > 1:
-            used = used.repeat(size, axis).take(np.arange(length), axis)
+            whole = used.repeat(size, axis)
+            used = whole.take(np.arange(length), axis)
     return used
 
 
@@ -172,21 +199,25 @@ def patterns(n: int, m: int) -> tuple[np.ndarray, np.ndarray]:
     >>> patterns(1, 2)[0].tolist(), patterns(1, 2)[1].tolist()
     ([[True, False], [False, True]], [-1, 0, 1, -1])
     """
-    rows = (np.arange(2**m)[:, None] >> np.arange(m) & 1).astype(bool)
+    every = np.arange(2**m)
+    bits = every[:, None] >> np.arange(m) & 1
+    rows = bits.astype(bool)
     chosen = rows.sum(1) == n
-    number = np.where(chosen, np.cumsum(chosen) - 1, -1)
+    position = np.cumsum(chosen) - 1
+    number = np.where(chosen, position, -1)
     return rows[chosen], number
 
 
 def group_rows(mask: np.ndarray, m: int) -> np.ndarray:
     """Groups of m neighbours along the input dimension (axis 1): ``[groups, m]``, a copy."""
-    return np.moveaxis(mask, 1, -1).reshape(-1, m)
+    input_last = np.moveaxis(mask, 1, -1)
+    return input_last.reshape(-1, m)
 
 
 def ungroup_rows(rows: np.ndarray, shape: Sequence[int]) -> np.ndarray:
     """Back to ``shape``."""
-    last = (shape[0], *shape[2:], shape[1])
-    return np.moveaxis(rows.reshape(last), -1, 1)
+    input_last = rows.reshape(shape[0], *shape[2:], shape[1])
+    return np.moveaxis(input_last, -1, 1)
 
 
 def filled_up(rows: np.ndarray, n: int) -> np.ndarray:
@@ -196,7 +227,9 @@ def filled_up(rows: np.ndarray, n: int) -> np.ndarray:
     [[True, False, True]]
     """
     missing = n - rows.sum(1, keepdims=True)
-    return rows | (~rows & (np.cumsum(~rows, 1) <= missing))
+    free = ~rows
+    leftmost = np.cumsum(free, 1) <= missing
+    return rows | (free & leftmost)
 
 
 def to_fixed(values: np.ndarray) -> tuple[np.ndarray, int]:
@@ -205,9 +238,12 @@ def to_fixed(values: np.ndarray) -> tuple[np.ndarray, int]:
     >>> to_fixed(np.array([1.0, -0.75, 0.0]))
     (array([1073741824, -805306368,          0], dtype=int32), -30)
     """
-    exponent = int(np.frexp(np.abs(values).max(initial=0.0))[1]) - 31
+    largest = np.abs(values).max(initial=0.0)
+    _, largest_exponent = np.frexp(largest)
+    exponent = int(largest_exponent) - 31
     scaled = np.rint(np.ldexp(values, -exponent))
     if np.abs(scaled).max(initial=0.0) >= 2**31:
+        # The largest was rounded up, to one more than fits.
         exponent += 1
         scaled = np.rint(np.ldexp(values, -exponent))
     return scaled.astype(np.int32), exponent
@@ -219,11 +255,16 @@ def pack_range(scale: float, zero_point: int) -> bytes:
     >>> unpack_range(pack_range(2.5, -3))
     (2.5, -3)
     """
-    bits = int(np.float64(scale).view(np.uint64)) + (1 << (ZERO_POINT_BITS - 1))
-    return (bits >> ZERO_POINT_BITS << ZERO_POINT_BITS | -zero_point).to_bytes(8, "little")
+    half_a_unit = 1 << (ZERO_POINT_BITS - 1)
+    bits = int(np.float64(scale).view(np.uint64)) + half_a_unit
+    high = bits >> ZERO_POINT_BITS << ZERO_POINT_BITS
+    zero_code = -zero_point
+    return (high | zero_code).to_bytes(8, "little")
 
 
 def unpack_range(content: bytes) -> tuple[float, int]:
     """Scale and zero point that ``pack_range`` packed."""
-    high, zero_code = divmod(int.from_bytes(content, "little"), 1 << ZERO_POINT_BITS)
-    return float(np.uint64(high << ZERO_POINT_BITS).view(np.float64)), -zero_code
+    word = int.from_bytes(content, "little")
+    high, zero_code = divmod(word, 1 << ZERO_POINT_BITS)
+    scale_bits = np.uint64(high << ZERO_POINT_BITS)
+    return float(scale_bits.view(np.float64)), -zero_code

@@ -12,10 +12,16 @@ def pareto_front(costs: Sequence[float], values: Sequence[float]) -> list[bool]:
     [True, True, False, False]
     """
     points = list(zip(costs, values, strict=True))
-    return [not any(_beats(other, point) for other in points) for point in points]
+    front = []
+    for point in points:
+        beaten = any(_beats(other, point) for other in points)
+        front.append(not beaten)
+    return front
 
 
 def _beats(one: tuple[float, float], other: tuple[float, float]) -> bool:
     """Whether the first (cost, value) is at least as good in both and better in one."""
     cost, value = one
-    return cost <= other[0] and value >= other[1] and one != other
+    other_cost, other_value = other
+    at_least_as_good = cost <= other_cost and value >= other_value
+    return at_least_as_good and one != other

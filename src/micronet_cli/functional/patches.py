@@ -28,8 +28,14 @@ def sampled_patches(
         columns: of the output positions, int64 ``[N, P]``.
     """
     padded = F.pad(images, tuple(padding))
-    number = torch.arange(len(images), device=images.device)[:, None, None, None]
-    down, across = (torch.arange(k, device=images.device) * d for k, d in zip(kernel, dilation, strict=True))
-    y = (rows * stride[0])[:, :, None, None] + down[:, None]
-    x = (columns * stride[1])[:, :, None, None] + across
-    return padded[number, :, y, x].flatten(0, 1).permute(0, 3, 1, 2)
+    device = images.device
+    number = torch.arange(len(images), device=device)
+    down = torch.arange(kernel[0], device=device) * dilation[0]
+    across = torch.arange(kernel[1], device=device) * dilation[1]
+    top = rows * stride[0]
+    left = columns * stride[1]
+    # All indices broadcast to [N, P, kH, kW].
+    y = top[:, :, None, None] + down[:, None]
+    x = left[:, :, None, None] + across
+    patches = padded[number[:, None, None, None], :, y, x]
+    return patches.flatten(0, 1).permute(0, 3, 1, 2)

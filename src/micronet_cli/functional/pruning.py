@@ -33,9 +33,11 @@ def lamp(weight: Tensor) -> Tensor:
     order = squares.argsort(stable=True)
     ranked = squares[order]
     above = ranked.flip(0).cumsum(0).flip(0)
+    shares = torch.where(ranked > 0, ranked / above, 0.0)
     scores = torch.empty_like(squares)
-    scores[order] = torch.where(ranked > 0, ranked / above, 0.0)
-    return scores.view(weight.shape).to(torch.promote_types(weight.dtype, torch.float32))
+    scores[order] = shares
+    dtype = torch.promote_types(weight.dtype, torch.float32)
+    return scores.view(weight.shape).to(dtype)
 
 
 @dataclass(frozen=True)
@@ -56,8 +58,12 @@ class Random:
 
     def __call__(self, weight: Tensor) -> Tensor:
         """Uniform in [0, 1), shape as ``weight``."""
-        generator = torch.Generator().manual_seed((self.seed * 1_000_003 + self.layer) % 2**63)
-        return torch.rand(weight.shape, generator=generator).to(weight.device)
+        # The generator takes non-negative seeds; a prime keeps (seed, layer) pairs apart.
+        seed = (self.seed * 1_000_003 + self.layer) % 2**63
+        generator = torch.Generator().manual_seed(seed)
+        # Drawn on the CPU, so that every device gets the same numbers.
+        drawn = torch.rand(weight.shape, generator=generator)
+        return drawn.to(weight.device)
 
 
 class Accumulated(ABC):
@@ -136,18 +142,26 @@ def shrink_masks(
     >>> one.tolist(), two.tolist()
     ([False, True], [False, True])
     """
-    found = [granularity.units(i, m) for i, m in zip(importances, masks, strict=True)]
-    ranked = [
-        values.masked_fill(~kept_units(numbers, mask, len(values)), -torch.inf)
-        for (values, numbers), mask in zip(found, masks, strict=True)
-    ]
+    ranked = []
+    unit_numbers = []
+    shares = []
+    for importance, mask, sparsity in zip(importances, masks, sparsities, strict=True):
+        values, numbers = granularity.units(importance, mask)
+        kept = kept_units(numbers, mask, len(values))
+        ranked.append(values.masked_fill(~kept, -torch.inf))
+        unit_numbers.append(numbers)
+        shares.append(granularity.count(mask.shape) * sparsity)
     if len(masks) > 1:
         ranked = [_best_last(values) for values in ranked]
-    dropped = round(sum(granularity.count(m.shape) * s for m, s in zip(masks, sparsities, strict=True)))
     together = torch.cat(ranked)
-    keep = (together != -torch.inf) & ~smallest(together, dropped)
+    # What was dropped before is among the smallest, and stays dropped where the sparsity asks for less.
+    goes = smallest(together, round(sum(shares)))
+    keep = (together != -torch.inf) & ~goes
     parts = keep.split([len(values) for values in ranked])
-    return [mask & _spread(part, numbers) for mask, part, (_, numbers) in zip(masks, parts, found, strict=True)]
+    shrunk = []
+    for mask, part, numbers in zip(masks, parts, unit_numbers, strict=True):
+        shrunk.append(mask & _spread(part, numbers))
+    return shrunk
 
 
 def regrow_mask(
@@ -174,10 +188,14 @@ def regrow_mask(
     values, numbers = granularity.units(importance, mask)
     kept = kept_units(numbers, mask, len(values))
     count = round(int(kept.sum()) * fraction)
-    left = kept & ~smallest(values.masked_fill(~kept, torch.inf), count)
+    goes = smallest(values.masked_fill(~kept, torch.inf), count)
+    left = kept & ~goes
+    # Gradients count at the zeros too: no element is masked out of its unit.
     promise, _ = granularity.units(gradient.abs(), torch.ones_like(mask))
-    grown = ~smallest(promise.masked_fill(left, -torch.inf), len(kept) - count)
-    return (mask & _spread(left, numbers)) | _spread(grown, numbers)
+    promise = promise.masked_fill(left, -torch.inf)
+    grown = ~smallest(promise, len(kept) - count)
+    kept_elements = mask & _spread(left, numbers)
+    return kept_elements | _spread(grown, numbers)
 
 
 def smallest(values: Tensor, count: int) -> Tensor:
@@ -189,9 +207,13 @@ def smallest(values: Tensor, count: int) -> Tensor:
     if count <= 0:
         return torch.zeros_like(values, dtype=torch.bool)
     # A selection: several times faster than sorting.
-    threshold = values.kthvalue(min(count, len(values))).values
-    below, equal = values < threshold, values == threshold
-    return below | (equal & (equal.cumsum(0) <= count - below.sum()))
+    rank = min(count, len(values))
+    threshold = values.kthvalue(rank).values
+    below = values < threshold
+    equal = values == threshold
+    missing = count - below.sum()
+    earliest = equal.cumsum(0) <= missing
+    return below | (equal & earliest)
 
 
 def kept_units(numbers: Tensor, mask: Tensor, units: int) -> Tensor:
@@ -207,12 +229,13 @@ def _spread(kept: Tensor, numbers: Tensor) -> Tensor:
     """From units to elements; elements in no unit are kept."""
     if len(kept) == numbers.numel():
         return kept.view(numbers.shape)
-    return torch.cat([kept, kept.new_ones(1)])[numbers]
+    no_unit = kept.new_ones(1)
+    return torch.cat([kept, no_unit])[numbers]
 
 
 def _best_last(ranked: Tensor) -> Tensor:
     """The best unit, the last of equal ones, above every unit of every layer; -inf stays dropped."""
-    best = len(ranked) - 1 - ranked.flip(0).argmax()
-    return torch.where(
-        (torch.arange(len(ranked), device=ranked.device) == best) & (ranked != -torch.inf), torch.inf, ranked
-    )
+    from_the_end = ranked.flip(0).argmax()
+    best = len(ranked) - 1 - from_the_end
+    is_best = torch.arange(len(ranked), device=ranked.device) == best
+    return torch.where(is_best & (ranked != -torch.inf), torch.inf, ranked)

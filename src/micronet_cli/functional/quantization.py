@@ -33,7 +33,9 @@ def signed_min(largest: int) -> int:
 def channel_range(weight: Tensor) -> tuple[Tensor, Tensor]:
     """Smallest and largest value per output channel: ``[C_out, ...] -> 2 x [C_out, 1, ...]``."""
     dims = tuple(range(1, weight.dim()))
-    return torch.aminmax(weight, dim=None) if not dims else (weight.amin(dims, True), weight.amax(dims, True))
+    if not dims:
+        return torch.aminmax(weight, dim=None)
+    return weight.amin(dims, True), weight.amax(dims, True)
 
 
 def tensor_range(x: Tensor) -> tuple[Tensor, Tensor]:
@@ -51,11 +53,14 @@ def range_linear(low: Tensor, high: Tensor, bits: float) -> tuple[Tensor, Tensor
     ``q = round(scale * x - zero_point)``, ``x' = (q + zero_point) / scale`` (Distiller's range-linear quantiser, used
     by the 2019 MicroNet entry). 0 maps to the code ``-zero_point`` and back to exactly 0. An empty range gets scale 1.
     """
-    low, high = low.clamp(max=0), high.clamp(min=0)
+    low = low.clamp(max=0)
+    high = high.clamp(min=0)
     width = high - low
-    scale = torch.where(width > 0, (2**bits - 1) / width.clamp_min(torch.finfo(width.dtype).tiny), 1.0)
+    tiny = torch.finfo(width.dtype).tiny
+    scale = torch.where(width > 0, (2**bits - 1) / width.clamp_min(tiny), 1.0)
     # The zero code must exist although fractional bits cut the top of the range.
-    return scale, torch.round(scale * low).clamp(min=-quant_max(bits))
+    zero_point = torch.round(scale * low).clamp(min=-quant_max(bits))
+    return scale, zero_point
 
 
 def range_symmetric(low: Tensor, high: Tensor, bits: float, unsigned: bool = False) -> tuple[Tensor, Tensor]:
@@ -70,8 +75,10 @@ def range_symmetric(low: Tensor, high: Tensor, bits: float, unsigned: bool = Fal
     if unsigned:
         half = torch.where(low < 0, half, float(largest))
     magnitude = torch.maximum(-low, high)
-    scale = torch.where(magnitude > 0, half / magnitude.clamp_min(torch.finfo(low.dtype).tiny), 1.0)
-    return scale, torch.where(low < 0, -half, 0.0) if unsigned else -half
+    tiny = torch.finfo(low.dtype).tiny
+    scale = torch.where(magnitude > 0, half / magnitude.clamp_min(tiny), 1.0)
+    zero_point = torch.where(low < 0, -half, 0.0) if unsigned else -half
+    return scale, zero_point
 
 
 def codes(x: Tensor, scale: Tensor, zero_point: Tensor, largest: int) -> Tensor:
@@ -81,15 +88,19 @@ def codes(x: Tensor, scale: Tensor, zero_point: Tensor, largest: int) -> Tensor:
 
 def clip_bounds(scale: Any, zero_point: Any, largest: int) -> tuple[Any, Any]:
     """Values between which a code is not clamped: half a step beyond the smallest and the largest level."""
-    return (zero_point - 0.5) / scale, (largest + zero_point + 0.5) / scale
+    low = (zero_point - 0.5) / scale
+    high = (largest + zero_point + 0.5) / scale
+    return low, high
 
 
 def clipped_gradient(grad: Tensor, x: Tensor, low: Tensor, high: Tensor) -> Tensor:
     """``grad`` where ``low <= x <= high``, else 0."""
     if torch.compiler.is_compiling():
         # A compiler would save the mask in the place of x, and its CPU code for masks is slow.
-        return grad * (1 - (torch.relu(x - high) + torch.relu(low - x)).sign())
-    return torch.where((x >= low) & (x <= high), grad, 0.0)
+        beyond = torch.relu(x - high) + torch.relu(low - x)
+        return grad * (1 - beyond.sign())
+    inside = (x >= low) & (x <= high)
+    return torch.where(inside, grad, 0.0)
 
 
 class _FakeQuantize(torch.autograd.Function):
@@ -104,7 +115,8 @@ class _FakeQuantize(torch.autograd.Function):
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None, None, None, None]:
         if ctx.largest is not None:
             x, scale, zero_point = ctx.saved_tensors
-            grad = clipped_gradient(grad, x, *clip_bounds(scale, zero_point, ctx.largest))
+            low, high = clip_bounds(scale, zero_point, ctx.largest)
+            grad = clipped_gradient(grad, x, low, high)
         return grad, None, None, None, None
 
 
@@ -166,7 +178,9 @@ class StraightThrough(torch.autograd.Function):
 def _channel_mean(values: Tensor, used: Tensor) -> Tensor:
     """Mean of the ``used`` values per output channel, 0 where there are none: ``[C_out, 1, ...]``."""
     dims = tuple(range(1, values.dim()))
-    return (values * used).sum(dims, keepdim=True) / used.sum(dims, keepdim=True).clamp_min(1)
+    total = (values * used).sum(dims, keepdim=True)
+    count = used.sum(dims, keepdim=True)
+    return total / count.clamp_min(1)
 
 
 def binary(weight: Tensor) -> Tensor:
@@ -176,8 +190,10 @@ def binary(weight: Tensor) -> Tensor:
     [[-2.0, 2.0]]
     """
     values = weight.detach()
-    magnitude = _channel_mean(values.abs(), torch.ones_like(values, dtype=torch.bool))
-    return StraightThrough.apply(weight, torch.where(values < 0, -magnitude, magnitude))
+    everything = torch.ones_like(values, dtype=torch.bool)
+    magnitude = _channel_mean(values.abs(), everything)
+    signed = torch.where(values < 0, -magnitude, magnitude)
+    return StraightThrough.apply(weight, signed)
 
 
 def ternary(weight: Tensor) -> Tensor:
@@ -191,8 +207,10 @@ def ternary(weight: Tensor) -> Tensor:
     """
     values = weight.detach()
     magnitude = values.abs()
-    used = magnitude > 0.7 * _channel_mean(magnitude, magnitude > 0)
-    return StraightThrough.apply(weight, values.sign() * used * _channel_mean(magnitude, used))
+    spread = _channel_mean(magnitude, magnitude > 0)
+    used = magnitude > 0.7 * spread
+    level = _channel_mean(magnitude, used)
+    return StraightThrough.apply(weight, values.sign() * used * level)
 
 
 def dorefa(weight: Tensor) -> Tensor:
@@ -202,5 +220,7 @@ def dorefa(weight: Tensor) -> Tensor:
     and are to be rounded to the 2n + 1 integers -n .. n, so that 0 stays 0. The gradient goes through tanh.
     """
     bent = torch.tanh(weight)
-    largest = bent.detach().abs().amax()
-    return bent * torch.where(largest > 0, weight.detach().abs().amax() / largest, 1.0)
+    largest_bent = bent.detach().abs().amax()
+    largest = weight.detach().abs().amax()
+    factor = torch.where(largest_bent > 0, largest / largest_bent, 1.0)
+    return bent * factor

@@ -45,7 +45,9 @@ def obs_importance(weight: Tensor, hessian: Tensor, mask: Tensor) -> Tensor:
     inverse = torch.linalg.inv(hessian.double())
     rows = max(1, CHUNK_ELEMENTS // inverse.numel())
     # What was dropped before costs nothing, and so goes first.
-    return torch.cat([_emptied(part, inverse) for part in (weight * mask).float().split(rows)])
+    masked = (weight * mask).float()
+    importances = [_emptied(part, inverse) for part in masked.split(rows)]
+    return torch.cat(importances)
 
 
 def obs_update(weight: Tensor, hessian: Tensor, mask: Tensor) -> Tensor:
@@ -70,8 +72,10 @@ def obs_update(weight: Tensor, hessian: Tensor, mask: Tensor) -> Tensor:
         both = kept[:, None] & kept
         # Rows and columns of what was dropped become the identity's, which leaves the kept ones' system.
         system = torch.where(both, hessian, identity * ~both)
-        found.append(torch.linalg.solve(system, right * kept))
-    return (torch.stack(found) * mask).to(weight.dtype)
+        solution = torch.linalg.solve(system, right * kept)
+        found.append(solution)
+    updated = torch.stack(found) * mask
+    return updated.to(weight.dtype)
 
 
 def _emptied(weight: Tensor, inverse: Tensor) -> Tensor:
@@ -81,17 +85,21 @@ def _emptied(weight: Tensor, inverse: Tensor) -> Tensor:
     left = torch.ones_like(weight, dtype=torch.bool)
     importance = torch.zeros_like(weight)
     highest = torch.zeros(rows, device=weight.device)
+    tiny = torch.finfo(torch.float32).tiny
     for _ in range(size):
-        diagonal = inverses.diagonal(dim1=1, dim2=2).clamp(min=torch.finfo(torch.float32).tiny)
-        cost = (weight.square() / diagonal).masked_fill(~left, torch.inf)
+        diagonal = inverses.diagonal(dim1=1, dim2=2).clamp(min=tiny)
+        cost = weight.square() / diagonal
+        cost = cost.masked_fill(~left, torch.inf)
         index = cost.argmin(1)
         highest = torch.maximum(highest, cost[every, index])
         importance[every, index] = highest
         left[every, index] = False
+        # One step of Gaussian elimination: the others make up for what went.
         column = inverses[every, :, index]
         pivot = diagonal[every, index]
         factor = weight[every, index] / pivot
-        weight = (weight - factor[:, None] * column) * left
+        change = factor[:, None] * column
+        weight = (weight - change) * left
         scaled = column / pivot.sqrt()[:, None]
         inverses.baddbmm_(scaled[:, :, None], scaled[:, None, :], alpha=-1)
     return importance

@@ -28,6 +28,7 @@ from micronet_cli.scoring.charges import (
     WEIGHTS,
     Charge,
 )
+from micronet_cli.scoring.prices import Price
 from micronet_cli.scoring.rules import Rules
 from micronet_cli.trace.records import FLOAT_BITS, Dot, ExecutedQuantizer, Op, Stored, TracedNetwork
 
@@ -63,9 +64,12 @@ class Official(Rules):
         for index in network.used:
             stored = network.stored[index]
             bits = self._stored_bits(network.stored_bits[index])
-            sparse = index in weights or stored.nonzeros < stored.elements
-            charges += self._tensor(stored, bits) if sparse else [_bias(stored, bits)]
-        charges += [Charge(q.layer, SCALES, q.stored_bits) for q in network.quantizers.values()]
+            if index in weights or stored.nonzeros < stored.elements:
+                charges += self._tensor(stored, bits)
+            else:
+                charges.append(Charge(stored.layer, BIASES, dense_bits(stored.elements, bits)))
+        for quantizer in network.quantizers.values():
+            charges.append(Charge(quantizer.layer, SCALES, quantizer.stored_bits))
         return charges
 
     def math(self, network: TracedNetwork) -> list[Charge]:
@@ -74,13 +78,18 @@ class Official(Rules):
         charges: list[Charge] = []
         for index, op in enumerate(network.ops):
             here = self._priced(op, network) if op.dot is None else self._product(op, op.dot, network)
-            charges += _times(self.weight_of(index, network), here) if self.paths else here
+            if self.paths:
+                share = self.weight_of(index, network)
+                charges += _times(share, here)
+            else:
+                charges += here
         return charges
 
     def _check_freebie(self, network: TracedNetwork) -> None:
         if not self.freebie:
             return
-        reduced = [*network.quantizers, *(s.name for s in network.stored if s.float_bits < FLOAT_BITS)]
+        half_floats = [stored.name for stored in network.stored if stored.float_bits < FLOAT_BITS]
+        reduced = [*network.quantizers, *half_floats]
         if reduced:
             raise ValueError(f"freebie=true: only where nothing is quantised, and {reduced[0]} is")
 
@@ -92,20 +101,30 @@ class Official(Rules):
     def _tensor(self, stored: Stored, bits: float) -> list[Charge]:
         """The smallest of dense, bitmask and block mask."""
         dense = dense_bits(stored.elements, bits)
-        forms = [(dense, dense), (bitmask_bits(stored.nonzeros, stored.elements, bits), stored.nonzeros * bits)]
+        masked = bitmask_bits(stored.nonzeros, stored.elements, bits)
+        # Bits of the whole form, and those of its values alone.
+        forms = [(dense, dense), (masked, stored.nonzeros * bits)]
         if stored.kept_blocks is not None:
             size, kept, blocks = stored.kept_blocks
-            forms.append((block_mask_bits(kept, blocks, size, bits), kept * size * bits))
+            in_blocks = block_mask_bits(kept, blocks, size, bits)
+            forms.append((in_blocks, kept * size * bits))
         total, values = min(forms)
         charges = [Charge(stored.layer, WEIGHTS, values)]
-        return [*charges, Charge(stored.layer, MASKS, total - values)] if total > values else charges
+        if total > values:
+            charges.append(Charge(stored.layer, MASKS, total - values))
+        return charges
 
     def _product(self, op: Op, dot: Dot, network: TracedNetwork) -> Iterator[Charge]:
-        data = [network.value_bits[i] for i in op.inputs]
-        weight = FLOAT_BITS if dot.weight is None else network.stored_bits[dot.weight]
-        operands = [*data, weight] if dot.weight is not None or op.constant else data
-        bits = self._multiply_bits(self._binary_bits(op, dot, network) or max(operands))
-        shown = f"{weight}x{max(data)}" if dot.weight is not None else "x".join(map(str, data))
+        operands = [network.value_bits[i] for i in op.inputs]
+        shown = "x".join(map(str, operands))
+        if dot.weight is not None:
+            weight = network.stored_bits[dot.weight]
+            shown = f"{weight}x{max(operands)}"
+            operands.append(weight)
+        elif op.constant:
+            operands.append(FLOAT_BITS)
+        widest = self._binary_bits(op, dot, network) or max(operands)
+        bits = self._multiply_bits(widest)
         count = dot.multiplications
         yield Charge(op.layer, MULTIPLY, 0, count, 0, count * bits / 32, shown)
         additions = dot.channel_additions
@@ -121,7 +140,8 @@ class Official(Rules):
         """
         if dot.weight is None or not network.stored[dot.weight].binary:
             return None
-        return 1 if network.values[op.inputs[0]].quantizers is None else None
+        data = network.values[op.inputs[0]]
+        return 1 if data.quantizers is None else None
 
     def _accumulation_bits(self, op: Op, dot: Dot, network: TracedNetwork) -> float:
         """Bits of all additions of the product, the bias left out."""
@@ -131,54 +151,69 @@ class Official(Rules):
             return float(additions.sum()) * FLOAT_BITS
         weight_bits, data = quantized
         if self.accumulator == "integer":
-            return float((additions * _widths(dot, weight_bits, data)).sum())
-        first = weight_bits + data.bits
-        trees, counts = np.unique(dot.nonzeros, return_counts=True)
-        repeats = dot.outputs / len(dot.nonzeros)
-        bits = sum(
-            adder_tree_bits(n, first, FLOAT_BITS) * c for n, c in zip(trees.tolist(), counts.tolist(), strict=True)
-        )
-        return bits * repeats
+            widths = _widths(dot, weight_bits, data)
+            return float((additions * widths).sum())
+        product_bits = weight_bits + data.bits
+        # Channels with equally many weights have equal trees.
+        sizes, channels = np.unique(dot.nonzeros, return_counts=True)
+        tree_bits = []
+        for size, count in zip(sizes.tolist(), channels.tolist(), strict=True):
+            one = adder_tree_bits(size, product_bits, FLOAT_BITS)
+            tree_bits.append(one * count)
+        outputs_a_channel = dot.outputs / len(dot.nonzeros)
+        return sum(tree_bits) * outputs_a_channel
 
     def _priced(self, op: Op, network: TracedNetwork) -> list[Charge]:
         price = self.price(op)
         multiplications, additions = price.count(op)
         if not multiplications and not additions:
             return []
-        operands = [*(network.value_bits[i] for i in op.inputs), *(network.stored_bits[i] for i in op.parameters)]
-        bits: float = max([FLOAT_BITS] if op.constant else operands)
-        if price.as_float:
-            bits = max(network.values[i].float_bits for i in op.inputs)
-        if price.part == NON_LINEARITY and self.nonlinearity_bits is not None:
-            bits = self.nonlinearity_bits
-        math_ops = (multiplications * self._multiply_bits(bits) + additions * bits) / 32
+        bits = self._operand_bits(op, price, network)
+        multiply_bits = self._multiply_bits(bits)
+        math_ops = (multiplications * multiply_bits + additions * bits) / 32
         return [Charge(op.layer, price.part, 0, multiplications, additions, math_ops, f"{bits:g}")]
 
-
-def _bias(stored: Stored, bits: float) -> Charge:
-    return Charge(stored.layer, BIASES, dense_bits(stored.elements, bits))
+    def _operand_bits(self, op: Op, price: Price, network: TracedNetwork) -> float:
+        """Bits of the widest operand, unless the price or an option says otherwise."""
+        if price.part == NON_LINEARITY and self.nonlinearity_bits is not None:
+            return self.nonlinearity_bits
+        if price.as_float:
+            return max(network.values[i].float_bits for i in op.inputs)
+        if op.constant:
+            return FLOAT_BITS
+        data = [network.value_bits[i] for i in op.inputs]
+        parameters = [network.stored_bits[i] for i in op.parameters]
+        return max([*data, *parameters])
 
 
 def _quantized_operands(op: Op, dot: Dot, network: TracedNetwork) -> tuple[int, ExecutedQuantizer] | None:
     """Weight bits and the input's quantiser where both operands are integer codes of one quantiser each."""
-    if dot.weight is None or len(op.inputs) != 1 or network.stored[dot.weight].quantizer is None:
+    if dot.weight is None or len(op.inputs) != 1:
         return None
+    weight = network.stored[dot.weight]
     names = network.values[op.inputs[0]].quantizers
-    if names is None or len(names) != 1:
+    if weight.quantizer is None or names is None or len(names) != 1:
         return None
-    return network.stored_bits[dot.weight], network.quantizers[next(iter(names))]
+    (name,) = names
+    return network.stored_bits[dot.weight], network.quantizers[name]
 
 
 def _widths(dot: Dot, weight_bits: int, data: ExecutedQuantizer) -> np.ndarray | int:
     """Width of each channel's accumulator, exact where the integer weights and inputs are known."""
     if dot.extremes is None or data.codes is None:
-        return min(FLOAT_BITS, uniform_width(weight_bits, data.bits, float(dot.nonzeros.mean())))
+        mean_terms = float(dot.nonzeros.mean())
+        width = uniform_width(weight_bits, data.bits, mean_terms)
+        return min(FLOAT_BITS, width)
     positive, negative = dot.extremes
-    return np.minimum(accumulator_width(positive, negative, data.codes), FLOAT_BITS)
+    widths = accumulator_width(positive, negative, data.codes)
+    return np.minimum(widths, FLOAT_BITS)
 
 
 def _times(share: float, charges: Iterable[Charge]) -> Iterator[Charge]:
     """The mean over examples of charges that this share of them pays."""
     for charge in charges:
-        counts = {name: getattr(charge, name) * share for name in ("multiplications", "additions", "math_ops")}
-        yield charge._replace(**counts)
+        yield charge._replace(
+            multiplications=charge.multiplications * share,
+            additions=charge.additions * share,
+            math_ops=charge.math_ops * share,
+        )

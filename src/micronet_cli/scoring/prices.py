@@ -32,11 +32,18 @@ class Price:
 
     def count(self, op: Op) -> tuple[float, float]:
         """(multiplications, additions) of the operation."""
-        multiplications = self.elements[0] * op.elements + self.taken[0] * op.taken + self.rows[0] * op.rows
-        additions = self.elements[1] * op.elements + self.taken[1] * op.taken + self.rows[1] * op.rows
-        if self.affine:
-            multiplications += op.elements * (len(op.parameters) > 0)
-            additions += op.elements * (len(op.parameters) > 1)
+        multiplications: float = 0
+        additions: float = 0
+        parts = ((self.elements, op.elements), (self.taken, op.taken), (self.rows, op.rows))
+        for (multiplications_each, additions_each), count in parts:
+            multiplications += multiplications_each * count
+            additions += additions_each * count
+        has_weight = len(op.parameters) > 0
+        has_bias = len(op.parameters) > 1
+        if self.affine and has_weight:
+            multiplications += op.elements
+        if self.affine and has_bias:
+            additions += op.elements
         return multiplications, additions
 
 

@@ -4,6 +4,7 @@ It differs from the rules where its counter did: depthwise convolutions divided 
 functions and pools at the weights' bits, BatchNorm biases at their convolution's bits and sparsity, no scales.
 """
 
+from collections import defaultdict
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import ClassVar
@@ -47,50 +48,67 @@ class Seed2019(Rules):
     def __post_init__(self) -> None:
         super().__post_init__()
         for name, only in (("freebie", False), ("accumulator", "fp32"), ("block", None)):
-            if getattr(self, name) != only:
-                raise ValueError(f"{name}={getattr(self, name)}: seed2019 knows only {only}")
+            value = getattr(self, name)
+            if value != only:
+                raise ValueError(f"{name}={value}: seed2019 knows only {only}")
         if self.paths:
             raise ValueError(f"paths={dict(self.paths)}: seed2019 knows none")
 
     def storage(self, network: TracedNetwork) -> list[Charge]:
         """Weights with their mask; a folded BatchNorm's bias as if it were a part of its weight."""
         weights = set(network.weights)
-        companions = {op.dot.bias: op.dot.weight for op in network.ops if op.dot and op.dot.weight is not None}
+        weight_of_bias = {}
+        for op in network.ops:
+            if op.dot is not None and op.dot.weight is not None:
+                weight_of_bias[op.dot.bias] = op.dot.weight
         charges: list[Charge] = []
         for index in network.used:
             stored = network.stored[index]
+            weight = weight_of_bias.get(index)
             if index in weights:
-                charges += _masked(stored, stored, self._bits(network, index), WEIGHTS)
-            elif stored.folded and (weight := companions.get(index)) is not None:
-                charges += _masked(stored, network.stored[weight], self._bits(network, weight), BIASES)
+                bits = self._bits(network, index)
+                charges += _masked(stored, stored, bits, WEIGHTS)
+            elif stored.folded and weight is not None:
+                bits = self._bits(network, weight)
+                charges += _masked(stored, network.stored[weight], bits, BIASES)
             else:
                 charges.append(Charge(stored.layer, BIASES, stored.elements * UNQUANTIZED_BITS))
         return charges
 
     def math(self, network: TracedNetwork) -> list[Charge]:
         """Products, 3 operations an element after each, and pools at the bits of the weight before."""
-        readers: dict[int, list[Op]] = {}
-        for op in network.ops:
-            for value in op.inputs:
-                readers.setdefault(value, []).append(op)
+        readers = _readers(network)
         charges: list[Charge] = []
-        bits: int = FLOAT_BITS
+        bits: int = FLOAT_BITS  # of the last weight
         for op in network.ops:
-            after = [reader for value in op.outputs for reader in readers.get(value, [])]
+            after: list[Op] = []
+            for value in op.outputs:
+                after += readers[value]
             if op.dot is None:
                 charges += self._other(op, after, bits)
                 continue
-            before, bits = bits, _weight_bits(op.dot, network)
-            charges += _convolution(op, op.dot, bits) if op.kind == "convolution" else _linear(op, op.dot, bits)
-            if op.kind != "convolution" and op.dot.weight is not None:
-                charges.append(self._non_linearity(op, network.values[op.inputs[0]].elements, before))  # dropout
-            elif op.dot.weight is not None and not any(self._is_non_linear(reader) for reader in after):
-                charges.append(self._non_linearity(op, op.elements, bits))  # charged after projections too
+            bits_before = bits
+            bits = _weight_bits(op.dot, network)
+            if op.kind == "convolution":
+                charges += _convolution(op, op.dot, bits)
+            else:
+                charges += _linear(op, op.dot, bits)
+            if op.dot.weight is None:
+                continue
+            if op.kind != "convolution":
+                # The dropout before a classifier.
+                elements = network.values[op.inputs[0]].elements
+                charges.append(self._non_linearity(op, elements, bits_before))
+            elif not any(self._is_non_linear(reader) for reader in after):
+                # A non-linearity is charged after projections too, where none is executed.
+                charges.append(self._non_linearity(op, op.elements, bits))
         return charges
 
     def _bits(self, network: TracedNetwork, index: int) -> int:
-        stored = network.stored[index]
-        return UNQUANTIZED_BITS if stored.quantizer not in network.quantizers else network.stored_bits[index]
+        quantizer = network.stored[index].quantizer
+        if quantizer not in network.quantizers:
+            return UNQUANTIZED_BITS
+        return network.stored_bits[index]
 
     def _is_non_linear(self, op: Op) -> bool:
         return op.dot is None and self.price(op).part == NON_LINEARITY
@@ -103,14 +121,29 @@ class Seed2019(Rules):
     def _other(self, op: Op, after: list[Op], bits: int) -> Iterator[Charge]:
         price = self.price(op)
         if price.part == NON_LINEARITY:
-            # A gate is charged on the feature map that it scales.
-            scaled = [reader.elements for reader in after if op.kind in _GATES and reader.kind == "mul"]
-            yield self._non_linearity(op, max(scaled, default=op.elements), bits)
+            yield self._non_linearity(op, _activated_elements(op, after), bits)
         elif price.part == POOLING:
             yield Charge(op.layer, POOLING, 0, 0, op.taken, op.taken * bits / 32, f"{bits:g}")
         elif price.part != ELEMENTWISE:
             multiplications, additions = price.count(op)
             yield Charge(op.layer, price.part, 0, multiplications, additions, multiplications + additions, "32")
+
+
+def _readers(network: TracedNetwork) -> dict[int, list[Op]]:
+    """Value -> the operations that read it."""
+    readers: dict[int, list[Op]] = defaultdict(list)
+    for op in network.ops:
+        for value in op.inputs:
+            readers[value].append(op)
+    return readers
+
+
+def _activated_elements(op: Op, after: list[Op]) -> int:
+    """Elements on which a non-linearity is charged: of a gate those of the feature map that it scales."""
+    if op.kind not in _GATES:
+        return op.elements
+    scaled = [reader.elements for reader in after if reader.kind == "mul"]
+    return max(scaled, default=op.elements)
 
 
 def _masked(stored: Stored, like: Stored, bits: int, part: str) -> Iterator[Charge]:
@@ -122,19 +155,25 @@ def _masked(stored: Stored, like: Stored, bits: int, part: str) -> Iterator[Char
 
 
 def _weight_bits(dot: Dot, network: TracedNetwork) -> int:
-    return FLOAT_BITS if dot.weight is None else network.stored_bits[dot.weight]
+    if dot.weight is None:
+        return FLOAT_BITS
+    return network.stored_bits[dot.weight]
 
 
 def _convolution(op: Op, dot: Dot, bits: int) -> Iterator[Charge]:
     nonzeros = float(dot.nonzeros.sum())
     multiplications = nonzeros * dot.spatial / dot.groups
     additions = (nonzeros - 1) * dot.spatial / dot.groups + dot.spatial
-    yield Charge(op.layer, MULTIPLY, 0, multiplications, 0, multiplications * bits / 32, f"{bits:g}")
+    math_ops = multiplications * bits / 32
+    yield Charge(op.layer, MULTIPLY, 0, multiplications, 0, math_ops, f"{bits:g}")
     yield Charge(op.layer, ACCUMULATE, 0, 0, additions, additions)
 
 
 def _linear(op: Op, dot: Dot, bits: int) -> Iterator[Charge]:
     count = dot.multiplications
     yield Charge(op.layer, MULTIPLY, 0, count, 0, count * bits / 32, f"{bits:g}")
-    additions = count + (2 * dot.outputs if dot.bias is not None else 0)  # its bias is counted twice
+    additions = count
+    if dot.bias is not None:
+        # Its bias is counted twice.
+        additions += 2 * dot.outputs
     yield Charge(op.layer, ACCUMULATE, 0, 0, additions, additions)

@@ -1,3 +1,5 @@
+"""Units of a weight by hand, and masks that drop exactly as many of them as asked."""
+
 import pytest
 import torch
 
@@ -119,7 +121,69 @@ def test_global_blocks_of_layers_of_different_size():
     assert sum(dropped_units(Block([4, 4]), m) for m in masks) == round(total)
 
 
-@pytest.mark.parametrize("build", [lambda: Block([]), lambda: Block([0, 4]), lambda: NM(4, 4), lambda: NM(0, 4)])
-def test_impossible_units_are_refused(build):
-    with pytest.raises(ValueError, match="must"):
+IMPOSSIBLE = {
+    "no size": (lambda: Block([]), r"shape=\[\]: must be positive sizes"),
+    "size 0": (lambda: Block([0, 4]), r"shape=\[0, 4\]: must be positive sizes"),
+    "a size that is no integer": (lambda: Block([2.5]), r"shape=\[2.5\]: must be positive sizes"),
+    "all kept": (lambda: NM(4, 4), "n=4: must be at least 1 and below m, which is 4"),
+    "none kept": (lambda: NM(0, 4), "n=0: must be at least 1"),
+}
+
+
+@pytest.mark.parametrize(("build", "message"), IMPOSSIBLE.values(), ids=IMPOSSIBLE.keys())
+def test_impossible_units_are_refused(build, message):
+    with pytest.raises(ValueError, match=message):
         build()
+
+
+@pytest.mark.parametrize("granularity", [Element(), Block([2, 4]), Filter()], ids=str)
+def test_any_sparsity_and_input_fits_all_but_groups(granularity):
+    assert granularity.max_sparsity == 1
+    assert granularity.input_multiple == 1
+
+
+def test_nm_limits_sparsity_and_the_input_dimension():
+    assert NM().max_sparsity == 0.5
+    assert NM(1, 4).max_sparsity == 0.75
+    assert NM(1, 8).input_multiple == 8
+
+
+def test_element_numbers_run_in_memory_order():
+    importance = torch.tensor([[3.0, 1.0], [2.0, 0.0]])
+    values, numbers = Element().units(importance, full(2, 2))
+    assert values.tolist() == [3, 1, 2, 0]
+    assert numbers.tolist() == [[0, 1], [2, 3]]
+
+
+COUNTS = {
+    "elements": (Element(), (4, 3, 3, 3), 108),
+    "blocks that do not fill the last row": (Block([4, 4]), (6, 5), 4),
+    "a block larger than the weight": (Block([9, 9]), (2, 3), 1),
+    "filters": (Filter(), (6, 3, 1, 1), 6),
+    "groups count elements": (NM(2, 4), (2, 8), 16),
+}
+
+
+@pytest.mark.parametrize(("granularity", "shape", "units"), COUNTS.values(), ids=COUNTS.keys())
+def test_count_by_hand(granularity, shape, units):
+    assert granularity.count(torch.Size(shape)) == units
+
+
+def test_block_sizes_name_every_dimension():
+    assert Block([4, 2]).sizes(torch.Size((8, 8, 3, 3))) == [4, 2, 1, 1]
+    assert Block([4, 2, 3]).sizes(torch.Size((8, 8))) == [4, 2]
+
+
+def test_nm_numbers_what_is_dropped_first():
+    # The third was dropped before, so it is the least important; of the others 1 comes next, and 3 and 4 have no unit.
+    values, numbers = NM(2, 4).units(torch.tensor([[3.0, 1.0, 9.0, 4.0]]), torch.tensor([[True, True, False, True]]))
+    assert values.tolist() == [-torch.inf, 1.0]
+    assert numbers.tolist() == [[2, 1, 0, 2]]
+
+
+def test_units_of_blocks_cover_every_element_once():
+    granularity, shape = Block([2, 2]), (3, 5, 2)
+    values, numbers = granularity.units(torch.ones(shape), full(*shape))
+    assert numbers.shape == shape
+    assert numbers.unique().tolist() == list(range(len(values)))
+    assert len(values) == granularity.count(torch.Size(shape)) == 2 * 3 * 2
