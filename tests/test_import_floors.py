@@ -21,8 +21,8 @@ ALLOWED = {
     "renamed": set(),
     "torch_internals": set(),
     # floor 1
-    "config": {"errors", "overrides", "renamed"},
     "overrides": {"errors", "paths"},
+    "config": {"errors", "overrides", "renamed"},
     "distributed": {"errors"},
     "models": {"errors"},
     "network": {"models"},
@@ -31,7 +31,7 @@ ALLOWED = {
     "data": {"distributed", "errors", "models"},
     "layers": {"distributed", "functional"},
     # floor 3
-    "trace": {"functional", "layers", "scoring"},
+    "trace": {"functional", "layers"},
     # floor 4
     "compression": {"distributed", "errors", "functional", "layers", "trace"},
     "scoring": {"functional", "layers", "tables", "trace"},
@@ -48,7 +48,7 @@ ALLOWED = {
     # floor 8
     "stages": {
         "artifact", "checkpoint", "compression", "config", "data", "distributed", "errors", "explore", "layers",
-        "models", "network", "overrides", "paths", "renamed", "runs", "scoring", "tables", "trace", "training",
+        "models", "network", "overrides", "paths", "renamed", "runs", "scoring", "tables", "training",
     },
     # floor 9
     "command": {"allocator", "errors", "overrides", "paths", "runs", "stages"},
@@ -77,6 +77,20 @@ def imported(tree):
 
 def test_every_room_is_on_the_plan():
     assert {room for _, room, _ in modules()} == set(ALLOWED)
+
+
+def test_every_room_stands_on_rooms_named_before_it():
+    below = set()
+    for room, allowed in ALLOWED.items():
+        assert allowed <= below, room
+        below.add(room)
+
+
+def test_no_edge_of_the_plan_is_unused():
+    used = {room: set() for room in ALLOWED}
+    for _, room, tree in modules():
+        used[room] |= {name.split(".")[1] for name in imported(tree) if name.startswith("micronet_cli.")}
+    assert {room: sorted(allowed - used[room]) for room, allowed in ALLOWED.items() if allowed - used[room]} == {}
 
 
 @pytest.mark.parametrize(("path", "room", "tree"), [pytest.param(*m, id=str(m[0])) for m in modules()])
