@@ -98,13 +98,12 @@ class _LearnedStep(torch.autograd.Function):
         code = codes(x, step.reciprocal(), zero_point, largest)
         rounded = code if has_offset else code + zero_point
         exact = v - zero_point if has_offset else v
-        slope_inside = rounded - exact if residual else 0.0
-        slope = torch.where(inside, slope_inside, rounded)
+        # Temporaries keep no name of their own: each would hold memory of the activation's size.
+        slope = torch.where(inside, rounded - exact if residual else 0.0, rounded)
         grad_step = (grad * slope).sum_to_size(step.shape) * scale
         grad_offset = None
         if has_offset:
-            outside = torch.where(inside, 0.0, grad)
-            grad_offset = outside.sum_to_size(step.shape) * scale
+            grad_offset = torch.where(inside, 0.0, grad).sum_to_size(step.shape) * scale
         grad_x = torch.where(inside, grad, 0.0)
         return grad_x, grad_step, None, None, None, None, grad_offset
 
