@@ -7,8 +7,6 @@ from micronet_cli.compression.quantization.quantizer import BitsRule
 from micronet_cli.models.model import InputSpec
 
 ALL = {"all": BitsRule(".*")}
-
-
 SPEC = InputSpec((3, 12, 12), (0.5,) * 3, (0.5,) * 3)
 
 

@@ -58,8 +58,6 @@ def packed(path: Path, model: nn.Module, name: str = "resnet8", side: int = 16, 
 
 
 W4A4 = {"weight_bits": 4, "activation_bits": 4}
-
-
 SCHEMES = {
     "w4a4": W4A4,
     "w8a8": {"weight_bits": 8, "activation_bits": 8},

@@ -76,7 +76,8 @@ def _fill_integers(
         zero_codes = streams.digits("offsets", ranges, entry.levels)
     else:
         zero_codes = np.array([entry.zero_code])
-    integers = torch.from_numpy(integers_of(digits, entry, cover, zero_codes)).float()
+    integers = integers_of(digits, entry, cover, zero_codes)
+    weight = torch.from_numpy(integers).float()
     scale, bias = _scale_and_bias(layer, entry, streams)
 
     quantizer = IntegerWeight(
@@ -85,7 +86,7 @@ def _fill_integers(
         symmetric=entry.zero_code is not None,
         step=None if entry.integer else scale,
     )
-    attach_integers(layer, integers, quantizer, entry.masked)
+    attach_integers(layer, weight, quantizer, entry.masked)
     return scale, bias
 
 
@@ -148,12 +149,13 @@ def fill_parameters(
     for entry in entries:
         where = f"parameter {entry.name!r:.80}"
         dtype = np.dtype(entry.dtype).str
-        values = streams.array("parameters", prod(entry.shape), dtype).reshape(tuple(entry.shape))
+        shape = tuple(entry.shape)
+        values = streams.array("parameters", prod(shape), dtype).reshape(shape)
         check(_is_finite(values), f"{where}: not finite")
         owner, _, last = entry.name.rpartition(".")
         module = modules.get(owner)
         if entry.name not in state and last == "bias" and module is not None and _may_have_bias(module):
-            check(tuple(entry.shape) == (module.weight.shape[0],), f"{where}: another shape than the network's")
+            check(shape == (module.weight.shape[0],), f"{where}: another shape than the network's")
             module.bias = nn.Parameter(values)  # of a BatchNorm that was folded before training
         else:
             own = state.get(entry.name)

@@ -57,9 +57,10 @@ def _packed_tensors(
     tensors: Mapping[str, onnx.TensorProto], given: tuple[str, str], names: tuple[str, str]
 ) -> list[onnx.TensorProto]:
     """Codes and zero points in the narrowest type that holds both."""
-    codes, zero_point = (numpy_helper.to_array(tensors[name]) for name in given)
-    codes, zero_point = _centred(codes, zero_point)
-    kind = narrowest(np.concatenate([codes.ravel(), zero_point.ravel()]))
+    given_codes, given_zero_point = (numpy_helper.to_array(tensors[name]) for name in given)
+    codes, zero_point = _centred(given_codes, given_zero_point)
+    all_values = np.concatenate([codes.ravel(), zero_point.ravel()])
+    kind = narrowest(all_values)
     dtype = onnx.helper.tensor_dtype_to_np_dtype(kind)
     codes_name, zero_point_name = names
     return [
@@ -73,7 +74,9 @@ def _centred(codes: np.ndarray, zero_point: np.ndarray) -> tuple[np.ndarray, np.
     if (zero_point != zero_point[0]).any():
         return codes, zero_point
     signed = codes - zero_point[0]
-    if bits(narrowest(signed)) > bits(narrowest(codes)):
+    signed_bits = bits(narrowest(signed))
+    unsigned_bits = bits(narrowest(codes))
+    if signed_bits > unsigned_bits:
         return codes, zero_point
     return signed, np.zeros_like(zero_point)
 
@@ -113,7 +116,8 @@ def hold_biases(graph: onnx.GraphProto) -> None:
             graph.initializer.extend(parts)
             inputs = [part.name for part in parts]
             dequantize = onnx.helper.make_node("DequantizeLinear", inputs, [f"{name}.value"], name)
-            graph.node.insert(list(graph.node).index(node), dequantize)
+            place = list(graph.node).index(node)
+            graph.node.insert(place, dequantize)
         node.input[2] = f"{name}.value"
     still_read = _inputs(graph)
     for name in held - still_read:
@@ -130,7 +134,8 @@ def _few_bit_layers(graph: onnx.GraphProto, tensors: Mapping[str, onnx.TensorPro
         weight = makers.get(node.input[1])
         if weight is None or weight.op_type != "DequantizeLinear":
             continue
-        if bits(tensors[weight.input[0]].data_type) < 8:
+        codes = tensors[weight.input[0]]
+        if bits(codes.data_type) < 8:
             found.append(node)
     return found
 

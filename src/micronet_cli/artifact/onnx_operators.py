@@ -30,7 +30,8 @@ def along_channels(values: Tensor, dims: int) -> Tensor:
 def quantize_dequantize(x: Tensor, scale: float, zero_point: int, largest: int) -> Tensor:
     """``x`` rounded to ``(q - zero_point) * scale``, q in 0 .. largest."""
     inverse = x.new_tensor(scale).reciprocal()
-    codes = codes_of(x, inverse, x.new_tensor(-zero_point), largest)
+    offset = x.new_tensor(-zero_point)
+    codes = codes_of(x, inverse, offset, largest)
     return codes.sub_(zero_point).div_(inverse)
 
 

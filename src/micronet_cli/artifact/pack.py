@@ -141,10 +141,13 @@ def _pack_activations(live: nn.Module, packer: Packer) -> list[Activation]:
             raise ValueError(f"{name}: quantisers are packed where they are a layer's input or a module's output")
         scale, zero_point = (float(value) for value in module.qparams())
         usable_scale = np.isfinite(scale) and scale > 0
-        if not usable_scale or not -(2**ZERO_POINT_BITS) < zero_point <= 0:
+        holds_zero = -(2**ZERO_POINT_BITS) < zero_point <= 0
+        if not usable_scale or not holds_zero:
             raise ValueError(f"{name}: scale {scale} and zero point {zero_point} are not those of a range with 0 in it")
-        packer.streams["activations"].append(pack_range(scale, int(zero_point)))
-        found.append(Activation(carrier, attribute.removesuffix("_fake_quantize"), module.bits))
+        content = pack_range(scale, int(zero_point))
+        packer.streams["activations"].append(content)
+        place = attribute.removesuffix("_fake_quantize")
+        found.append(Activation(carrier, place, module.bits))
     return found
 
 
@@ -166,5 +169,6 @@ def _pack_parameters(live: nn.Module, packer: Packer, stored: set[str]) -> list[
             tensor = tensor.float()
         dtype = str(tensor.dtype).removeprefix("torch.")
         found.append(Parameter(name, list(tensor.shape), dtype))
-        packer.streams["parameters"].append(tensor.contiguous().numpy().tobytes())
+        content = tensor.contiguous().numpy().tobytes()
+        packer.streams["parameters"].append(content)
     return found

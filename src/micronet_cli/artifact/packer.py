@@ -91,7 +91,8 @@ class Packer:
         if not self.plain:
             positions = smallest_positions(nonzero, value_bits, fewer_bits)
         cover = covered(positions, nonzero)
-        self.streams["masks"].append(pack_positions(positions, cover, self.entropy))
+        content = pack_positions(positions, cover, self.entropy)
+        self.streams["masks"].append(content)
         return positions, cover
 
 
@@ -105,4 +106,5 @@ def _has_one_exponent(scale: np.ndarray) -> bool:
     magnitudes = np.abs(scale[scale != 0])
     if magnitudes.size == 0:
         return True
-    return bool(magnitudes.max() <= SCALE_SPREAD * magnitudes.min())
+    spread_limit = SCALE_SPREAD * magnitudes.min()
+    return bool(magnitudes.max() <= spread_limit)

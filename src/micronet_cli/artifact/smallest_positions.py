@@ -28,8 +28,12 @@ def smallest_positions(nonzero: np.ndarray, value_bits: float, fewer_bits: float
     def total_bits(positions: tuple[Any, ...], mask: np.ndarray) -> float:
         cover = covered(positions, mask)
         covers_zeros = (cover & ~mask).any()
-        bits = value_bits if covers_zeros else fewer_bits
-        return cover.sum() * bits + 8 * positions_bytes(positions, mask.shape)
+        bits = fewer_bits
+        if covers_zeros:
+            bits = value_bits
+        stored_bits = cover.sum() * bits
+        position_bits = 8 * positions_bytes(positions, mask.shape)
+        return stored_bits + position_bits
 
     best_plain = min(PLAIN, key=lambda positions: total_bits(positions, nonzero))
     if nonzero.all():
@@ -37,10 +41,12 @@ def smallest_positions(nonzero: np.ndarray, value_bits: float, fewer_bits: float
 
     # A few channels tell which structures are worth a look at the whole weight.
     sample = nonzero[:SAMPLE]
-    limit = 1.1 * min(total_bits(positions, sample) for positions in PLAIN)
+    fewest_plain = min(total_bits(positions, sample) for positions in PLAIN)
+    limit = 1.1 * fewest_plain
     candidates: list[tuple[Any, ...]] = [best_plain]
     for positions in _structures(sample):
-        if total_bits(positions, sample) <= limit and _holds(positions, nonzero):
+        promising = total_bits(positions, sample) <= limit
+        if promising and _holds(positions, nonzero):
             candidates.append(positions)
     return min(candidates, key=lambda positions: total_bits(positions, nonzero))
 
@@ -50,7 +56,13 @@ def _holds(positions: tuple[Any, ...], nonzero: np.ndarray) -> bool:
     if positions[0] != "groups":
         return True
     _, n, m = positions
-    return group_rows(nonzero, m).sum(1).max() <= n
+    return _fullest_group(nonzero, m) <= n
+
+
+def _fullest_group(nonzero: np.ndarray, m: int) -> int:
+    """The most non-zeros that a group of ``m`` holds."""
+    in_groups = group_rows(nonzero, m).sum(1)
+    return int(in_groups.max())
 
 
 def _structures(mask: np.ndarray) -> Iterator[tuple[Any, ...]]:
@@ -68,6 +80,6 @@ def _structures(mask: np.ndarray) -> Iterator[tuple[Any, ...]]:
     for m in GROUP_SIZES:
         if in_channels % m:
             continue
-        n = int(group_rows(mask, m).sum(1).max())
+        n = _fullest_group(mask, m)
         if 0 < n < m:
             yield ("groups", n, m)
