@@ -92,7 +92,7 @@ def test_odd_metrics_do_not_take_the_others_with_them(runs):
         (runs / name).mkdir()
         (runs / name / "metrics.json").write_text(json.dumps({"stage": "eval", "status": "completed"} | odd))
     found = found_in(runs)
-    assert found.problems[f"{runs}/odd/metrics.json"] == "overrides: a list is wanted"
+    assert found.problems[f"{runs}/odd/metrics.json"] == "overrides: must be a list"
     assert [run["benchmark"] for run in found.runs if run["name"] == "huge"] == [None]
     assert len(found.runs) == 6
 

@@ -122,9 +122,9 @@ def _read(found: Found, path: Path, parse: Any) -> Any:
 def _metrics(text: str) -> dict[str, Any]:
     metrics = json.loads(text)
     if not isinstance(metrics, dict):
-        raise ValueError("a mapping is wanted")
+        raise ValueError("must be a mapping")
     if not isinstance(metrics.get("overrides") or [], list):
-        raise ValueError("overrides: a list is wanted")
+        raise ValueError("overrides: must be a list")
     return metrics
 
 
