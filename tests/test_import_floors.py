@@ -37,7 +37,7 @@ ALLOWED = {
     "scoring": {"functional", "layers", "tables", "trace"},
     # floor 5
     "artifact": {"compression", "errors", "functional", "layers", "models", "network", "runs", "trace"},
-    "explore": {"distributed", "errors", "functional", "layers", "scoring", "trace"},
+    "explore": {"distributed", "errors", "functional", "layers", "renamed", "scoring", "trace"},
     # floor 6
     "checkpoint": {"artifact", "config", "errors", "models", "network", "renamed", "runs"},
     # floor 7

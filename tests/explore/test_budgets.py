@@ -77,13 +77,13 @@ def test_the_layer_that_loses_least_is_pruned():
         return {"storage_bytes": 5 + sum(Fixed().of(layer, o, "") for layer, o in options.items())}
 
     table = rows(tough=(0.1, 0.2), tender=(1, 9))
-    # 25 as they are. 20.1 wants one half pruned; 12.1 the tough one at 0.8 and the tender one at 0.5.
+    # 25 as they are. 20.1 needs one half pruned; 12.1 the tough one at 0.8 and the tender one at 0.5.
     half = Budget(storage_bytes=20.1).solve(table, Fixed(), total)
     assert half == {"tough": Option(0.5), "tender": AS_IT_IS}
     more = Budget(storage_bytes=12.1).solve(table, Fixed(), total)
     assert more == {"tough": Option(0.8), "tender": Option(0.5)}
     assert set(Budget(storage_bytes=100).solve(table, Fixed(), total).values()) == {AS_IT_IS}
-    with pytest.raises(ValueError, match="storage_bytes=8: at least 9 is wanted"):
+    with pytest.raises(ValueError, match="storage_bytes=8: must be at least 9"):
         Budget(storage_bytes=8).solve(table, Fixed(), total)
 
 
@@ -92,7 +92,7 @@ def test_what_layers_share_is_found_by_the_scorer():
         pruned = any(o != AS_IT_IS for o in options.values())
         return {"storage_bytes": 5 - 3 * pruned + sum(Fixed().of(layer, o, "") for layer, o in options.items())}
 
-    # By prices alone 17.1 wants both at half (15); the scorer says that one at half costs 17.
+    # By prices alone 17.1 needs both at half (15); the scorer says that one at half costs 17.
     found = Budget(storage_bytes=17.1).solve(rows(tough=(0.1, 0.2), tender=(1, 9)), Fixed(), total)
     assert found["tender"] == AS_IT_IS
     assert found["tough"] in (Option(0.5), Option(0.8))
@@ -112,7 +112,7 @@ def test_a_budget_has_one_target():
     assert Budget().target is None
     with pytest.raises(ValueError, match=r"storage_bytes=5: budget\.score is given too"):
         Budget(score=0.1, storage_bytes=5)
-    with pytest.raises(ValueError, match="score=-1: a positive number"):
+    with pytest.raises(ValueError, match="score=-1: must be a positive number"):
         Budget(score=-1)
 
 
@@ -150,7 +150,7 @@ def test_a_budget_of_storage_without_quantisation(micronet, measured):
 def test_mistakes_are_named(mistake, measured, tmp_path):
     allocate = ("stage=allocate", f"init_from={measured}")
     assert "needs a target" in mistake(*allocate)
-    assert "budget.score=1e-09: at least 0.0" in mistake(*allocate, "budget.score=1e-9")
+    assert "budget.score=1e-09: must be at least 0.0" in mistake(*allocate, "budget.score=1e-9")
     assert "sensitivity.method=evaluate writes it" in mistake(*allocate, "budget.score=0.001", "budget.loss=top1_drop")
     assert "run stage=sensitivity first" in mistake("stage=allocate", *TINY, "budget.score=0.001")
     table = tmp_path / "sensitivity.csv"

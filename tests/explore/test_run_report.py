@@ -92,7 +92,7 @@ def test_odd_metrics_do_not_take_the_others_with_them(runs):
         (runs / name).mkdir()
         (runs / name / "metrics.json").write_text(json.dumps({"stage": "eval", "status": "completed"} | odd))
     found = found_in(runs)
-    assert found.problems[f"{runs}/odd/metrics.json"] == "overrides: a list is wanted"
+    assert found.problems[f"{runs}/odd/metrics.json"] == "overrides: must be a list"
     assert [run["benchmark"] for run in found.runs if run["name"] == "huge"] == [None]
     assert len(found.runs) == 6
 
@@ -118,6 +118,17 @@ def test_files_of_a_run_are_read(runs):
     assert len(curve["step"]) == len(curve["value"]) <= 301
     assert (curve["step"][0], curve["step"][-1]) == (1, 1000)
     assert "versions" not in run["metrics"]
+
+
+def test_renamed_paths_make_no_difference_between_versions(tmp_path):
+    """One run names its pruner as version 0.1.0 did, one as today; a third has overrides alone."""
+    today = "micronet_cli.compression.pruning.pruner.Pruner"
+    for name, target in (("old", "micronet_cli.compression.pruner.Pruner"), ("new", today)):
+        (write_run(tmp_path / name, 90.0, 0.1) / "config.yaml").write_text(f"prune: {{_target_: {target}}}\n")
+    write_run(tmp_path / "typed", 90.0, 0.1, overrides=["prune._target_=micronet_cli.compression.pruner.Pruner"])
+    found = found_in(tmp_path).runs
+    assert len(found) == 3
+    assert all(run["config"] == {"prune._target_": today} for run in found)
 
 
 def test_overrides_stand_in_for_a_missing_config(runs):

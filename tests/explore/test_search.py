@@ -56,7 +56,7 @@ def test_space_takes_choices_and_ranges_dotted_or_nested():
 
 
 @pytest.mark.parametrize(
-    ("wrong", "wanted"),
+    ("wrong", "message"),
     [
         ({"space": {"a": {"low": 2, "high": 1}}}, "space.a=.*: low must be below high"),
         ({"space": {"a": {"low": 0, "high": 1, "log": True}}}, "log needs low above 0"),
@@ -69,8 +69,8 @@ def test_space_takes_choices_and_ranges_dotted_or_nested():
         ({"trials": 0}, "trials=0: must be at least 1"),
     ],
 )  # fmt: skip
-def test_what_is_no_search_is_refused(wrong, wanted):
-    with pytest.raises(ValueError, match=wanted):
+def test_what_is_no_search_is_refused(wrong, message):
+    with pytest.raises(ValueError, match=message):
         search(**wrong)
 
 
@@ -145,7 +145,7 @@ def test_missing_optuna_is_answered_with_the_extra(mistake, monkeypatch):
 
 
 @pytest.mark.parametrize(
-    ("argument", "wanted"),
+    ("argument", "message"),
     [
         ("search.space.prune.rules.conv.sparsty=[0.1]", "prune.rules.conv.sparsty: unknown key; did you mean sparsity"),
         ("search.space.prune.rules.conv.sparsity.high=1.5", "prune.rules.conv.sparsity=1.5: must be a fraction"),
@@ -156,8 +156,8 @@ def test_missing_optuna_is_answered_with_the_extra(mistake, monkeypatch):
         ("trainer.epoch=3", "trainer.epoch: unknown key"),
     ],
 )  # fmt: skip
-def test_mistake_is_answered_before_the_first_trial(mistake, tmp_path, argument, wanted):
-    assert wanted in mistake(*SEARCH, argument)
+def test_mistake_is_answered_before_the_first_trial(mistake, tmp_path, argument, message):
+    assert message in mistake(*SEARCH, argument)
     assert not list(tmp_path.rglob("study.db"))
 
 

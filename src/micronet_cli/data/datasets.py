@@ -51,14 +51,14 @@ class Data:
     def __post_init__(self) -> None:
         for name in ("batch_size", "eval_batch_size"):
             if getattr(self, name) < 1:
-                raise ValueError(f"{name}={getattr(self, name)}: at least 1 is wanted")
+                raise ValueError(f"{name}={getattr(self, name)}: must be at least 1")
         if self.batch_size % 2 and (self.mixup or self.cutmix):
-            raise ValueError(f"batch_size={self.batch_size}: mixing wants an even number")
+            raise ValueError(f"batch_size={self.batch_size}: must be even for mixup and cutmix")
         if not 0 <= self.random_erasing <= 1:
-            raise ValueError(f"random_erasing={self.random_erasing}: a probability in [0, 1] is wanted")
+            raise ValueError(f"random_erasing={self.random_erasing}: must be a probability in [0, 1]")
         _ = self.augmentation  # checks its part
         if not 0 < self.val_fraction < 1:
-            raise ValueError(f"val_fraction={self.val_fraction}: a fraction in (0, 1) is wanted")
+            raise ValueError(f"val_fraction={self.val_fraction}: must be a fraction in (0, 1)")
 
     def problems(self, splits: Sequence[str]) -> list[str]:
         """What is missing of these splits, without opening them: a line a problem."""
@@ -162,8 +162,12 @@ class ImageFolder(Data):
 
     def problems(self, splits: Sequence[str]) -> list[str]:
         """Paths that are not given, or not there."""
-        wanted = dict.fromkeys("train" if split == "val" and self.val is None else split for split in splits)
-        return [problem for split in wanted if (problem := self._problem(split))]
+        sources = []
+        for split in splits:
+            held_out = split == "val" and self.val is None
+            sources.append("train" if held_out else split)
+        problems = [self._problem(split) for split in dict.fromkeys(sources)]
+        return [problem for problem in problems if problem]
 
     def _problem(self, split: str) -> str | None:
         path = getattr(self, split)

@@ -51,7 +51,7 @@ class Loader:
 
     Attributes:
         source: the images.
-        spec: what the network wants.
+        spec: what the network takes.
         settings: batch size and the like.
         training: shuffle, augment and drop the last partial batch.
         device: where batches go.
@@ -69,7 +69,7 @@ class Loader:
 
     def __post_init__(self) -> None:
         self.corrupt: list[str] = []
-        self._wanted: list[list[tuple[int, int]]] = []
+        self._queue: list[list[tuple[int, int]]] = []
         self.indices = np.arange(len(self.source.labels))
         # A row's worth of each: broadcasting over three channels would be seven times slower.
         mean, std = (torch.tensor(v, device=self.device).mul(255) for v in (self.spec.mean, self.spec.std))
@@ -109,8 +109,8 @@ class Loader:
         seed = self.settings.seed
         order = rng_at(seed, epoch).permutation(self.indices) if self.training else self.indices
         size, mine = self.settings.batch_size, slice(rank(), None, world_size())
-        wanted = [order[i * size : (i + 1) * size][mine] for i in range(first, len(self))]
-        for number, (images, labels, good) in enumerate(self._fetch(wanted, epoch), first):
+        batches = [order[i * size : (i + 1) * size][mine] for i in range(first, len(self))]
+        for number, (images, labels, good) in enumerate(self._fetch(batches, epoch), first):
             images, labels = (t.to(self.device, non_blocking=True) for t in (images, labels))
             if self.training:
                 yield self._augment(images, labels, np.asarray(good) * world_size() + rank(), (seed, epoch, number))
@@ -130,26 +130,26 @@ class Loader:
         rows = images.reshape(-1, len(self._mean)).to(torch.float32)
         return rows.sub_(self._mean).div_(self._std).view(images.shape).permute(0, 3, 1, 2)
 
-    def _fetch(self, wanted: list[np.ndarray], epoch: int) -> Iterator[tuple[Tensor, Tensor, Sequence[int]]]:
-        """uint8 images ``[N, H, W, C]``, labels, and which of the wanted ones they are."""
+    def _fetch(self, batches: list[np.ndarray], epoch: int) -> Iterator[tuple[Tensor, Tensor, Sequence[int]]]:
+        """uint8 images ``[N, H, W, C]``, labels, and which of the chosen ones they are."""
         if self._cache is not None:
             labels = torch.from_numpy(self.source.labels)
-            for chosen in map(torch.from_numpy, wanted):
+            for chosen in map(torch.from_numpy, batches):
                 yield self._cache[chosen], labels[chosen], range(len(chosen))
             return
-        self._wanted[:] = [[(epoch, index) for index in batch.tolist()] for batch in wanted]
+        self._queue[:] = [[(epoch, index) for index in batch.tolist()] for batch in batches]
         for images, labels, good, bad in self._stream:
             self._note_corrupt(bad)
             yield images, labels, good
 
     @cached_property
     def _stream(self) -> DataLoader:
-        """Decoding processes that live as long as the loader; ``_wanted`` tells them what is next."""
+        """Decoding processes that live as long as the loader; ``_queue`` tells them what is next."""
         workers = self.settings.workers
         workers = (os.cpu_count() or 1) if workers is None else workers
         return DataLoader(
             self._decoder,
-            batch_sampler=self._wanted,
+            batch_sampler=self._queue,
             num_workers=workers,
             persistent_workers=workers > 0,
             collate_fn=_collate,

@@ -66,7 +66,7 @@ class FileSource:
         index = self.reader.class_name_to_idx if in_tar else self.reader.class_to_idx
         targets = self.reader.targets if in_tar else [target for _, target in self.reader.samples]
         if "" in index:
-            raise UserError(f"{where}={path!r}: images outside of class folders; <class>/<image> is wanted")
+            raise UserError(f"{where}={path!r}: images outside of class folders; must be <class>/<image>")
         self.path, self.where = path, where
         self._process = 0
         self.classes = sorted(index, key=index.__getitem__)

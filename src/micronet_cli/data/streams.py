@@ -45,7 +45,7 @@ class TimmStream(Data):
     def __post_init__(self) -> None:
         super().__post_init__()
         if self.augment not in ("none", "imagenet"):
-            raise ValueError(f"augment={self.augment}: none or imagenet is wanted of a stream")
+            raise ValueError(f"augment={self.augment}: must be none or imagenet for a stream")
 
     def problems(self, splits: Sequence[str]) -> list[str]:
         """Splits that are not given."""

@@ -25,7 +25,7 @@ class Budget:
         score: the MicroNet score.
         storage_bytes: bytes of storage.
         math_ops: operations, weighted by bits.
-        loss: the table's column whose sum over layers is made small; all but ``divergence`` want labels.
+        loss: the table's column whose sum over layers is made small; all but ``divergence`` need labels.
         table: sensitivity.csv, or the run directory that holds one; null: that of ``init_from``.
     """
 
@@ -38,7 +38,7 @@ class Budget:
     def __post_init__(self) -> None:
         for name in FIGURES:
             if (value := getattr(self, name)) is not None and value <= 0:
-                raise ValueError(f"{name}={value}: a positive number is wanted")
+                raise ValueError(f"{name}={value}: must be a positive number")
         if len(given := [name for name in FIGURES if getattr(self, name) is not None]) > 1:
             raise ValueError(f"{given[1]}={getattr(self, given[1])}: budget.{given[0]} is given too; take one of them")
 
@@ -70,7 +70,7 @@ class Budget:
         costs = [[prices.of(layer, option, name) for option in options] for layer, options in choices.items()]
         rest, least = prices.rest(choices, name), math.fsum(map(min, costs))
         if rest + least > target:
-            raise ValueError(f"{name}={target:g}: at least {rest + least:.4g} is wanted with the table's options")
+            raise ValueError(f"{name}={target:g}: must be at least {rest + least:.4g} with the table's options")
         aim, found, reached = target - rest, None, 0.0
         for _ in range(ROUNDS):
             if aim < least:

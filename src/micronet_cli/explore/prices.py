@@ -60,7 +60,7 @@ class Prices:
 
 
 class Dial:
-    """A copy of a network whose layers all turn to one option; only what comes or goes wants a new trace."""
+    """A copy of a network whose layers all turn to one option; only what comes or goes needs a new trace."""
 
     def __init__(self, model: nn.Module) -> None:
         self.trial = Trial(model)

@@ -21,6 +21,7 @@ import yaml
 
 from micronet_cli.errors import UserError
 from micronet_cli.functional.pareto import pareto_front
+from micronet_cli.renamed import with_new_names
 
 PAGE = Path(__file__).parent / "report_page"
 LEFT_OUT = "previous"
@@ -121,25 +122,34 @@ def _read(found: Found, path: Path, parse: Any) -> Any:
 def _metrics(text: str) -> dict[str, Any]:
     metrics = json.loads(text)
     if not isinstance(metrics, dict):
-        raise ValueError("a mapping is wanted")
+        raise ValueError("must be a mapping")
     if not isinstance(metrics.get("overrides") or [], list):
-        raise ValueError("overrides: a list is wanted")
+        raise ValueError("overrides: must be a list")
     return metrics
 
 
 def _run(found: Found, directory: Path, name: str, metrics: dict[str, Any]) -> dict[str, Any]:
     overrides = [str(override) for override in metrics.pop("overrides", None) or []]
-    config = _read(found, directory / "config.yaml", lambda text: dict(_flat(yaml.safe_load(text) or {})))
+    config = _read(found, directory / "config.yaml", _config)
+    typed = {}
+    for override in overrides:
+        key, _, value = override.partition("=")
+        typed[key] = value
     return {
         "name": name,
         "overrides": overrides,
         "metrics": {key: value for key, value in metrics.items() if not isinstance(value, dict | list)},
-        "config": config or {key: value for key, _, value in (override.partition("=") for override in overrides)},
+        "config": config or with_new_names(typed),
         "history": _read(found, directory / "history.jsonl", _history) or {},
         "layers": _read(found, directory / "layers.csv", _layers) or [],
         "benchmark": _benchmark(config or {}, metrics),
         "front": False,
     }
+
+
+def _config(text: str) -> dict[str, Any]:
+    """Dotted key -> value, so that runs of different versions do not differ by renamed paths alone."""
+    return dict(_flat(with_new_names(yaml.safe_load(text) or {})))
 
 
 def _flat(node: Any, where: str = "") -> Iterable[tuple[str, Any]]:

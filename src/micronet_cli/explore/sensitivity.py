@@ -49,15 +49,15 @@ class Sensitivity:
     def __post_init__(self) -> None:
         for sparsity in self.sparsities:
             if not 0 < sparsity < 1:
-                raise ValueError(f"sparsities={self.sparsities}: fractions of zeros in (0, 1) are wanted")
+                raise ValueError(f"sparsities={self.sparsities}: must be fractions of zeros in (0, 1)")
         for name in ("weight_bits", "activation_bits"):
             if not all(1 <= bits <= 16 for bits in getattr(self, name)):
-                raise ValueError(f"{name}={getattr(self, name)}: bits in [1, 16] are wanted")
+                raise ValueError(f"{name}={getattr(self, name)}: must be bits in [1, 16]")
         if not (self.sparsities or self.weight_bits or self.activation_bits):
-            raise ValueError("sparsities=[]: nothing to try; sparsities, weight_bits or activation_bits are wanted")
+            raise ValueError("sparsities=[]: nothing to try; give sparsities, weight_bits or activation_bits")
         for name in ("images", "memory_mb"):
             if (value := getattr(self, name)) is not None and value < 1:
-                raise ValueError(f"{name}={value}: at least 1 is wanted")
+                raise ValueError(f"{name}={value}: must be at least 1")
 
     def measure(self, model: nn.Module, batches: Callable[[], Iterator[Batch]], seed: int = 0) -> list[dict[str, Any]]:
         """A row for each point, in the network's order; the model is left as it was.

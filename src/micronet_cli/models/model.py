@@ -1,4 +1,4 @@
-"""The door to timm: a network by name, its weights, and what it wants as input."""
+"""The door to timm: a network by name, its weights, and what it takes as input."""
 
 import urllib.error
 import urllib.request
