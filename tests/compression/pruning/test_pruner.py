@@ -1,3 +1,5 @@
+"""Masks shrink along the schedule, reach their target exactly and go on where they were."""
+
 import copy
 
 import pytest

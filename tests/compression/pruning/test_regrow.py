@@ -1,3 +1,5 @@
+"""Masks that move: units are exchanged when due, at constant sparsity, and resumed runs agree."""
+
 import copy
 
 import pytest

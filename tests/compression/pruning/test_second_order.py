@@ -1,3 +1,5 @@
+"""One-shot pruning by inputs: Hessians, the weights that make up for it, resumed runs."""
+
 import copy
 
 import pytest

@@ -1,3 +1,5 @@
+"""Which layers get which quantisers, and what attaching them anew or in another order leaves."""
+
 import copy
 
 import pytest

@@ -12,7 +12,6 @@ from micronet_cli import checkpoint
 from micronet_cli.compression.quantization.activation_quantizers import (
     PACT,
     ActivationLSQ,
-    ActivationLSQPlus,
     LearnedStepActivation,
     TrackedRange,
 )
@@ -210,41 +209,6 @@ def test_learned_steps_start_from_the_weights_and_from_the_first_batch():
     signed(torch.tensor([[-1.0, 3.0]]))
     assert signed.step.item() == pytest.approx(2 * 2 / 7**0.5)
     assert signed.zero_point() == -8
-
-
-def test_pact_starts_at_the_range_and_lsq_plus_at_both_ends():
-    for data, size, zero_point in (([0.0, 15.0], 1, 0), ([-8.0, 3.5], 1, -8), ([-4.0, 7.0], 1, -8)):
-        pact = PACT()(4).train()
-        pact(torch.tensor([data]))
-        assert (pact.step.item(), pact.zero_point().item()) == (size, zero_point)
-    plus = ActivationLSQPlus()(2).train()
-    plus(torch.tensor([[-1.0, 0.0, 1.0, 2.0]]))
-    assert (plus.step.item(), plus.zero_point().item(), plus.beta.item()) == (1, -1, -1)
-
-
-@pytest.mark.parametrize("bits", [4, 8])
-def test_pact_learns_alpha_at_the_pace_of_its_gradient(bits):
-    quantizer = PACT()(bits).train()
-    top = 2**bits - 1
-    quantizer(torch.tensor([[0.0, 2.0]]))
-    alpha = quantizer.step.item() * top
-    (0.1 * quantizer(torch.tensor([[0.5, 3.0]]))).sum().backward()  # d loss / d alpha = 0.1 (equation 3)
-    quantizer.step.data -= 0.01 * quantizer.step.grad
-    assert quantizer.step.item() * top == pytest.approx(alpha - 0.01 * 0.1, abs=1e-6)
-
-
-@pytest.mark.parametrize(("first", "top"), [(0.0, 15), (-1.0, 7)])
-def test_lsq_scales_the_gradient_of_the_step_by_features_and_levels(first, top):
-    quantizer = ActivationLSQ()(4).train()
-    quantizer(torch.tensor([[first, 1.0, 3.0]]))
-    quantizer(torch.tensor([[0.0, 50.0, 0.0]])).sum().backward()
-    assert quantizer.step.grad.item() == pytest.approx(top / (3 * top) ** 0.5)  # section 2.2
-
-
-def test_an_empty_first_batch_leaves_a_usable_step():
-    quantizer = ActivationLSQ()(4).train()
-    assert quantizer(torch.zeros(2, 3)).tolist() == [[0, 0, 0]] * 2
-    assert quantizer.step == 1
 
 
 def test_ranges_freeze_when_told():

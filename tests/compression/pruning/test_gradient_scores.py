@@ -1,0 +1,106 @@
+"""Scores that gradients leave: golden sums, when they are gathered, and copies that stay apart."""
+
+import copy
+
+import pytest
+import torch
+from torch import nn
+
+from micronet_cli.compression.pruning import gradient_scores
+from micronet_cli.compression.pruning.gradient_scores import (
+    DENSE,
+    SCORES,
+    accumulate,
+    attach_buffer,
+    averaged,
+    buffer_of,
+    watch_dense_gradient,
+)
+from micronet_cli.functional.pruning import Movement, Taylor
+from micronet_cli.layers.effective_weight import attach_mask, original_weight
+
+
+def layer(name, weight=((1.0, -2.0), (3.0, 0.0))):
+    made = nn.Linear(2, 2, bias=False)
+    made.weight.data = torch.tensor(weight)
+    attach_mask(made)
+    attach_buffer(made, name)
+    return made
+
+
+def backward(made, inputs=(1.0, 2.0)):
+    made(torch.tensor([inputs])).sum().backward()
+
+
+def test_buffers_start_at_zero_in_float32_whatever_the_weight():
+    made = nn.Conv2d(3, 4, 3).double()
+    attach_mask(made)
+    attach_buffer(made, SCORES)
+    scores = buffer_of(made, SCORES)
+    assert (scores.dtype, scores.shape) == (torch.float32, made.weight.shape)
+    assert not scores.any()
+
+
+@pytest.mark.parametrize(
+    ("criterion", "wanted"),
+    [
+        pytest.param(Movement(), [[-1.0, 4.0], [-3.0, 0.0]], id="movement"),
+        pytest.param(Taylor(decay=1.0), [[1.0, 4.0], [3.0, 0.0]], id="taylor"),
+    ],
+)
+def test_golden_scores_of_one_gradient(criterion, wanted):
+    made = layer(SCORES)
+    accumulate(made, criterion)
+    backward(made)
+    assert buffer_of(made, SCORES).tolist() == wanted
+
+
+def test_scores_stay_once_the_handle_is_removed():
+    made = layer(SCORES)
+    handle = accumulate(made, Movement())
+    backward(made)
+    handle.remove()
+    backward(made)
+    assert buffer_of(made, SCORES).tolist() == [[-1.0, 4.0], [-3.0, 0.0]]
+
+
+def test_a_frozen_weight_has_no_handle():
+    made = layer(SCORES)
+    original_weight(made).requires_grad_(False)
+    assert accumulate(made, Movement()) is None
+
+
+def test_dense_gradients_add_up_behind_the_mask():
+    made = layer(DENSE)
+    made.parametrizations.weight[0].mask[0, 0] = False
+    watch_dense_gradient(made)
+    backward(made)
+    backward(made, (float("inf"), 1.0))
+    # The weight's own gradient is masked; an infinite one counts as none.
+    assert buffer_of(made, DENSE).tolist() == [[1.0, 3.0], [1.0, 3.0]]
+
+
+def test_dense_gradients_are_gathered_in_training_alone():
+    made = layer(DENSE)
+    watch_dense_gradient(made)
+    backward(made.eval())
+    assert not buffer_of(made, DENSE).any()
+
+
+def test_copies_gather_dense_gradients_of_their_own():
+    made = layer(DENSE)
+    watch_dense_gradient(made)
+    copied = copy.deepcopy(made)
+    backward(copied)
+    assert buffer_of(copied, DENSE).any()
+    assert not buffer_of(made, DENSE).any()
+
+
+def test_scores_are_averaged_over_processes(monkeypatch):
+    made = layer(SCORES)
+    buffer_of(made, SCORES).fill_(3.0)
+    assert averaged(made, SCORES).unique().tolist() == [3.0]
+    monkeypatch.setattr(gradient_scores, "world_size", lambda: 2)
+    monkeypatch.setattr(gradient_scores, "sum_over_ranks", lambda values: values.add_(1.0))
+    assert averaged(made, SCORES).unique().tolist() == [2.0]
+    assert buffer_of(made, SCORES).unique().tolist() == [2.0]
