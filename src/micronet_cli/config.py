@@ -193,4 +193,4 @@ def _describe(kind: Any) -> str:
     if typing.get_origin(kind) in (typing.Union, types.UnionType):
         return " or ".join(_describe(k) for k in typing.get_args(kind))
     names = {float: "a number", int: "a whole number", bool: "true or false", str: "text", list: "a list"}
-    return names.get(kind, getattr(kind, "__name__", str(kind)))
+    return names.get(typing.get_origin(kind) or kind, getattr(kind, "__name__", str(kind)))

@@ -1,0 +1,127 @@
+"""Guards what a user types: the same value reaches the config, and Hydra's complaints come in a user's words."""
+
+from pathlib import Path
+
+import hydra
+import pytest
+from hydra.core.override_parser.overrides_parser import OverridesParser
+
+from micronet_cli import overrides
+from micronet_cli.errors import UserError
+from micronet_cli.overrides import as_override, explain, free_key, group_names
+
+FREED = {
+    "a key": ("trainer.epochs=3", "++trainer.epochs=3"),
+    "a group": ("quantize=w4a4", "quantize=w4a4"),
+    "a group's package": ("quantize@teacher=w4a4", "quantize@teacher=w4a4"),
+    "a path of groups": ("hydra/launcher=joblib", "hydra/launcher=joblib"),
+    "hydra's own": ("hydra.run.dir=x", "hydra.run.dir=x"),
+    "added already": ("+a.b=1", "+a.b=1"),
+    "forced already": ("++a.b=1", "++a.b=1"),
+    "taken away": ("~prune.rules.fc", "~prune.rules.fc"),
+    "a flag": ("-m", "-m"),
+    "a long flag": ("--config-dir=x=y", "--config-dir=x=y"),
+    "no value": ("seed", "seed"),
+    "an empty value": ("name=", "++name="),
+    "null": ("init_from=null", "++init_from=null"),
+    "brackets in a pattern": ("prune.rules.a.match=layer[12].*", "++prune.rules.a.match='layer[12].*'"),
+    "a pattern quoted already": ("prune.rules.a.match='x|y'", "++prune.rules.a.match='x|y'"),
+    "a pattern quoted twice": ('prune.rules.a.match="x|y"', '++prune.rules.a.match="x|y"'),
+    "an equals sign": ("init_from=runs/lr=0.1", "++init_from='runs/lr=0.1'"),
+    "brackets": ("hydra.run.dir=runs (2)", "hydra.run.dir='runs (2)'"),
+    "a list": ("milestones=[1,2]", "++milestones=[1,2]"),
+    "a mapping": ("model.args={a: 1}", "++model.args={a: 1}"),
+    "a sweep": ("seed=1,2", "++seed=1,2"),
+    "a call": ("seed=range(3)", "++seed=range(3)"),
+    "an interpolation": ("seed=${oc.env:A(B)}", "++seed=${oc.env:A(B)}"),
+}
+
+
+@pytest.mark.parametrize(("typed", "expected"), FREED.values(), ids=FREED.keys())
+def test_free_key_of(typed, expected):
+    assert free_key(typed) == expected
+
+
+def test_free_key_expands_the_home_directory():
+    assert free_key("init_from=~/runs/a") == f"++init_from={Path.home()}/runs/a"
+    assert free_key("init_from=a/~b") == "++init_from='a/~b'"
+
+
+@pytest.mark.parametrize("key", ["prune", "prune@stage"])
+def test_free_key_refuses_null_for_a_group(key):
+    with pytest.raises(UserError) as caught:
+        free_key(f"{key}=null")
+    assert str(caught.value) == f"{key}=null: a group takes an option, as {key}=none where there is one"
+
+
+VALUES = {
+    "null": None,
+    "true": True,
+    "false": False,
+    "0": 0,
+    "a negative number": -3,
+    "a small number": 1e-05,
+    "a name": "w4a4",
+    "a path": "/runs/a-b_c.d",
+    "empty text": "",
+    "a quote": "it's",
+    "spaces and commas": "it is, two",
+    "text like a list": "[1, 2]",
+    "text like a number": "12",
+    "an equals sign": "a=b",
+}
+
+
+@pytest.mark.parametrize("value", VALUES.values(), ids=VALUES.keys())
+def test_as_override_is_read_back_as_the_same_value(value):
+    (parsed,) = OverridesParser.create().parse_overrides([as_override("key", value)])
+    read = parsed.value()
+    read = str(read.text) if hasattr(read, "text") else read
+    assert (parsed.key_or_group, read, type(read)) == ("key", value, type(value))
+
+
+def test_group_names_are_sorted_and_without_files():
+    names = group_names()
+    assert names == sorted(names)
+    assert {"model", "prune", "quantize", "stage", "trainer"} <= set(names)
+    assert "config.yaml" not in names
+
+
+def test_group_names_has_the_user_s_own(tmp_path, monkeypatch):
+    (tmp_path / "mine").mkdir()
+    (tmp_path / "note.yaml").touch()
+    monkeypatch.setattr(overrides, "CONFIG_DIRECTORIES", [*overrides.CONFIG_DIRECTORIES, tmp_path, tmp_path / "no"])
+    assert "mine" in group_names()
+    assert "note.yaml" not in group_names()
+    assert group_names().count("prune") == 1
+    assert free_key("mine=a") == "mine=a"
+
+
+def complaint(composed, *arguments):
+    with pytest.raises(Exception) as caught:  # noqa: PT011
+        hydra.compose("config", list(arguments))
+    return explain(caught.value)
+
+
+def test_explain_names_an_option_that_is_none(composed):
+    said = complaint(composed, "stage=prunne")
+    assert said.startswith("stage=prunne: no such option; did you mean prune? (there are ")
+    assert "shrink" in said
+
+
+def test_explain_names_a_value_that_the_grammar_refuses(composed):
+    said = complaint(composed, "++trainer.epochs=[1")
+    assert said.startswith("trainer.epochs=[1: ")
+    assert said.endswith("quote a value with signs of Hydra's grammar, as \"trainer.epochs='...'\"")
+    assert len(said.splitlines()) == 1
+
+
+def test_explain_keeps_another_message_without_its_empty_lines():
+    assert explain(ValueError("one\n\n  \ntwo")) == "one\ntwo"
+    assert explain(ValueError("")) == ""
+
+
+def test_explain_ends_where_causes_go_in_a_circle():
+    first, second = ValueError("first"), ValueError("second")
+    first.__cause__, second.__cause__ = second, first
+    assert explain(first) == "first"
