@@ -33,7 +33,14 @@ def test_a_relu_in_place_is_the_only_reader():
     assert follow(nn.Sequential(conv(), nn.ReLU(True), conv()))["0"] == (None, "relu", "2", True)
 
 
-@pytest.mark.parametrize(("function", "name"), [(nn.ReLU6(), "hardtanh"), (nn.SiLU(), "silu"), (nn.SiLU(True), "silu")])
+@pytest.mark.parametrize(
+    ("function", "name"),
+    [
+        pytest.param(nn.ReLU6(), "hardtanh", id="relu6"),
+        pytest.param(nn.SiLU(), "silu", id="silu"),
+        pytest.param(nn.SiLU(True), "silu", id="silu in place"),
+    ],
+)
 def test_other_functions_end_no_chain_but_are_not_equalised(function, name):
     assert follow(nn.Sequential(conv(), function, conv()))["0"] == (None, name, "2", False)
     activation = chains(nn.Sequential(conv(), function, conv()), (3, 8, 8))["0"].activation

@@ -1,7 +1,6 @@
 """Which layers have a weight that can be rescaled: theirs alone, read by their own product as it is."""
 
 import pytest
-import torch
 from timm.layers import StdConv2d
 from torch import nn
 from torch.nn.utils import parametrizations
@@ -63,4 +62,3 @@ def test_a_layer_that_is_never_executed_has_none():
     model = nn.Sequential(nn.Conv2d(3, 3, 1))
     model[0].unused = nn.Linear(2, 2)
     assert own(model) == {"0"}
-    assert torch.is_tensor(model[0].unused.weight)

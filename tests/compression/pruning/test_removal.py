@@ -43,10 +43,16 @@ def check_equal(model, smaller, side):
 @pytest.mark.parametrize(
     ("name", "side", "gone"),
     [
-        # Blocks' inner channels; residual channels that every writer lost; gated and depthwise ones.
-        ("resnet8", 32, {"layer1.0.conv1": 5, "layer2.0.conv1": 10, "layer3.0.conv1": 19}),
-        ("resnet10t", 32, {"layer1.0.conv1": 19, "layer2.0.conv1": 38, "layer3.0.conv1": 77, "layer4.0.conv1": 154}),
-        ("efficientnet_b0", 32, {"conv_head": 384}),
+        pytest.param(
+            "resnet8", 32, {"layer1.0.conv1": 5, "layer2.0.conv1": 10, "layer3.0.conv1": 19}, id="inner channels"
+        ),
+        pytest.param(
+            "resnet10t",
+            32,
+            {"layer1.0.conv1": 19, "layer2.0.conv1": 38, "layer3.0.conv1": 77, "layer4.0.conv1": 154},
+            id="residual channels",
+        ),
+        pytest.param("efficientnet_b0", 32, {"conv_head": 384}, id="gated and depthwise"),
     ],
 )
 def test_outputs_stay_when_dead_channels_go(name, side, gone):
@@ -127,7 +133,11 @@ def test_learned_steps_are_cut_with_their_channels():
 
 
 @pytest.mark.parametrize(
-    ("outputs", "complaint"), [({"layer9": [0]}, "no layer layer9"), ({"conv1": [16]}, "conv1 has 16 channels")]
+    ("outputs", "complaint"),
+    [
+        pytest.param({"layer9": [0]}, "no layer layer9", id="unknown layer"),
+        pytest.param({"conv1": [16]}, "conv1 has 16 channels", id="channel beyond the last"),
+    ],
 )
 def test_what_is_not_there_cannot_go(outputs, complaint):
     with pytest.raises(ValueError, match=complaint):
