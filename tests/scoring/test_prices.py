@@ -106,7 +106,7 @@ def test_count_by_hand(kind, sizes, counts):
     assert PRICES[kind].count(op) == counts
 
 
-@pytest.mark.parametrize("kind", PRICES)
+@pytest.mark.parametrize("kind", sorted(PRICES))
 def test_every_price_names_its_source_and_a_heading(kind):
     price = PRICES[kind]
     assert price.source.startswith(("[T]", "[C]", "[R]", "composition"))
