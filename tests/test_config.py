@@ -84,7 +84,7 @@ class Mistake(NamedTuple):
 
 
 MISTAKES = {
-    "unknown key": Mistake({"flga": 1}, "tree.flga: unknown key; did you mean flag?"),
+    "unknown key": Mistake({"flga": 1}, "tree.flga: unknown key; did you mean flag or leaf?"),
     "unknown key below": Mistake({"leaf": {"size": 1, "rat": 1}}, "tree.leaf.rat: unknown key; did you mean rate?"),
     "nothing is alike": Mistake({"zzz": 1}, "tree.zzz: unknown key"),
     "missing": Mistake({"leaf": {"rate": 1}}, "tree.leaf.size: missing; give tree.leaf.size=<a whole number>"),
