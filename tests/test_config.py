@@ -84,7 +84,7 @@ class Mistake(NamedTuple):
 
 
 MISTAKES = {
-    "unknown key": Mistake({"flga": 1}, "tree.flga: unknown key; did you mean flag?"),
+    "unknown key": Mistake({"flga": 1}, "tree.flga: unknown key; did you mean flag or leaf?"),
     "unknown key below": Mistake({"leaf": {"size": 1, "rat": 1}}, "tree.leaf.rat: unknown key; did you mean rate?"),
     "nothing is alike": Mistake({"zzz": 1}, "tree.zzz: unknown key"),
     "missing": Mistake({"leaf": {"rate": 1}}, "tree.leaf.size: missing; give tree.leaf.size=<a whole number>"),
@@ -154,13 +154,14 @@ def test_target_that_is_none_hides_no_other_mistake():
     assert second == "tree.flag=1: must be true or false"
 
 
-@pytest.mark.parametrize("kind", [Any, Mapping[str, int], dict[str, int], dict], ids=str)
-def test_empty_mapping_stays_one(kind):
+@pytest.mark.parametrize("kind", [Mapping[str, int], dict[str, int], dict], ids=str)
+def test_empty_mapping_of_a_kind_stays_one(kind):
     assert build({}, "x", kind) == {}
 
 
-def test_null_is_nothing():
-    assert build(None, "quantize") is None
+@pytest.mark.parametrize("node", [None, {}, OmegaConf.create({})], ids=["null", "empty", "an empty config"])
+def test_group_that_is_off_is_nothing(node):
+    assert build(node, "search") is None
 
 
 def test_locate_finds_functions_and_classes():

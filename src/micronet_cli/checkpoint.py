@@ -128,13 +128,14 @@ def load(path: str, where: str = "init_from", config: dict[str, Any] | None = No
 def _load_packed(file: Path, where: str, config: dict[str, Any] | None) -> Network:
     own_config = None if config is None else config | UNTRAINED
     model, header = runtime.load(file, where, own_config)
+    metrics = header.get("metrics")  # whoever packed it need not have measured anything
     return Network(
         model=model,
         config=own_config or header["model"] | UNTRAINED,
         classes=header["classes"],
         spec=InputSpec.from_dict(header["input"]),
         data=header["data"],
-        metrics=header["metrics"],
+        metrics=metrics if isinstance(metrics, dict) else {},
         packed=file,
     )
 

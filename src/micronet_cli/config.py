@@ -62,7 +62,7 @@ def build(node: Any, where: str, kind: Any = Any) -> Any:
         UserError: every mistake in the node, a line each.
     """
     problems: list[str] = []
-    built = _build(to_plain(node), kind, where, problems)
+    built = _build(to_plain(node), kind, where, problems) if node or kind is not Any else None
     if problems:
         raise UserError("\n".join(problems))
     return built

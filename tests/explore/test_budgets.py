@@ -1,7 +1,5 @@
 """Budgets: prices are the scorer's, the target is met, and the files are what ``prune=`` and ``quantize=`` take."""
 
-import csv
-
 import pytest
 import timm
 import torch
@@ -12,7 +10,6 @@ from micronet_cli.explore.budgets import Budget, prune_rules, quantize_rules
 from micronet_cli.explore.prices import AS_IT_IS, Option, Prices
 from micronet_cli.models import cifar_resnet  # noqa: F401  registers resnet8
 from micronet_cli.scoring import rule_set, score
-from tests.conftest import TINY, metrics_of
 
 SHAPE = (3, 16, 16)
 
@@ -114,49 +111,3 @@ def test_a_budget_has_one_target():
         Budget(score=0.1, storage_bytes=5)
     with pytest.raises(ValueError, match="score=-1: must be a positive number"):
         Budget(score=-1)
-
-
-@pytest.fixture(scope="module")
-def measured(tmp_path_factory):
-    from micronet_cli.command.cli import main
-
-    run = tmp_path_factory.mktemp("sensitivity")
-    main(["stage=sensitivity", *TINY, "sensitivity.method=estimate", "sensitivity.images=32", f"hydra.run.dir={run}"])
-    return run
-
-
-def test_rule_files_reach_the_target_and_can_be_used(micronet, measured):
-    dense = metrics_of(micronet("stage=score", f"init_from={measured}"))["micronet_score"]
-    target = 0.2 * dense
-    run = micronet("stage=allocate", f"init_from={measured}", f"budget.score={target}")
-    reached = metrics_of(run)["micronet_score"]
-    assert 0.95 * target < reached <= target
-    rules = ("--config-dir", str(run / "rules"), "prune=budget", "quantize=budget")
-    used = micronet("stage=score", f"init_from={measured}", *rules)
-    assert metrics_of(used)["micronet_score"] == pytest.approx(reached)
-    with (run / "layers.csv").open() as file:
-        assert any(row.get("prune_rule") for row in csv.DictReader(file))
-    trained = micronet("stage=prune", f"init_from={measured}", *rules, "trainer.max_steps=3", "prune.schedule.end=0.9")
-    assert metrics_of(trained)["micronet_score"] == pytest.approx(reached, rel=0.02)
-
-
-def test_a_budget_of_storage_without_quantisation(micronet, measured):
-    run = micronet("stage=allocate", f"init_from={measured}", "quantize=none", "budget.storage_bytes=100000")
-    assert 95_000 < metrics_of(run)["storage_bytes"] <= 100_000
-    assert (run / "rules" / "prune" / "budget.yaml").is_file()
-    assert not (run / "rules" / "quantize").exists()
-
-
-def test_mistakes_are_named(mistake, measured, tmp_path):
-    allocate = ("stage=allocate", f"init_from={measured}")
-    assert "needs a target" in mistake(*allocate)
-    assert "budget.score=1e-09: must be at least 0.0" in mistake(*allocate, "budget.score=1e-9")
-    assert "sensitivity.method=evaluate writes it" in mistake(*allocate, "budget.score=0.001", "budget.loss=top1_drop")
-    assert "run stage=sensitivity first" in mistake("stage=allocate", *TINY, "budget.score=0.001")
-    table = tmp_path / "sensitivity.csv"
-    lines = (measured / "sensitivity.csv").read_text()
-    table.write_text(lines[:-30])
-    assert "not a table of stage=sensitivity" in mistake(*allocate, "budget.score=0.001", f"budget.table={table}")
-    table.write_text(lines.replace("layer1.0.conv1", "layer9.0.conv1"))
-    assert "no layer 'layer9.0.conv1'" in mistake(*allocate, "budget.score=0.001", f"budget.table={table}")
-    assert "nothing in it" in mistake(*allocate, "prune=none", "quantize=none", "budget.score=0.001")

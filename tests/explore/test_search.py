@@ -151,7 +151,7 @@ def test_missing_optuna_is_answered_with_the_extra(mistake, monkeypatch):
         ("search.space.prune.rules.conv.sparsity.high=1.5", "prune.rules.conv.sparsity=1.5: must be a fraction"),
         ("search.space.quantize=[w4a4,w8a9]", "quantize=w8a9: no such option; did you mean w8a8"),
         ("search.stage=prun", "stage=prun: no such option; did you mean prune"),
-        ("search.sampler=TPE", "search.sampler='TPE': TPESampler or"),
+        ("search.sampler=TPE", "search.sampler='TPE': must be TPESampler or"),
         ("search.trial=3", "search.trial: unknown key; did you mean trials"),
         ("trainer.epoch=3", "trainer.epoch: unknown key"),
     ],

@@ -1,12 +1,10 @@
 """Sensitivities: what is measured is what evaluation would give, and the estimate follows it."""
 
-import csv
 import weakref
 
 import pytest
 import timm
 import torch
-from PIL import Image
 from torch import nn
 
 from micronet_cli.compression.pruning.pruner import Pruner, SparsityRule
@@ -18,10 +16,8 @@ from micronet_cli.functional.divergence import divergence
 from micronet_cli.layers.effective_weight import effective_weight
 from micronet_cli.layers.rules import compressible_layers
 from micronet_cli.models import cifar_resnet  # noqa: F401  registers resnet8
-from tests.conftest import TINY, metrics_of
 
 METHODS = ("evaluate", "estimate")
-SMALL = ("sensitivity.sparsities=[0.9]", "sensitivity.weight_bits=[2]", "sensitivity.activation_bits=[3]")
 
 
 def network(seed=0):
@@ -191,33 +187,3 @@ def test_table_has_a_row_a_layer():
         {"layer": "b", "kind": "activation_bits", "value": 2.5, "divergence": 1e-4},
     ]
     assert table(rows) == [{"layer": "a", "0.5 zeros": "0.25", "w2": "1.5"}, {"layer": "b", "a2.5": "0.0001"}]
-
-
-@pytest.mark.parametrize("method", METHODS)
-def test_stage_writes_a_table_and_a_picture(micronet, capsys, method):
-    run = micronet("stage=sensitivity", *TINY, *SMALL, "sensitivity.images=20", f"sensitivity.method={method}")
-    with (run / "sensitivity.csv").open() as file:
-        rows = list(csv.DictReader(file))
-    assert len(rows) == 8 * 3
-    assert ("top1_drop" in rows[0]) == (method == "evaluate")
-    assert Image.open(run / "sensitivity.png").size[1] > 8 * 20
-    assert metrics_of(run)["images"] == 20
-    assert "layer1.0.conv1" in capsys.readouterr().out
-    again = micronet("stage=sensitivity", f"init_from={run}", *SMALL, "sensitivity.images=20")
-    assert (again / "sensitivity.csv").is_file()
-
-
-def test_a_packed_network_is_refused(micronet, mistake):
-    run = micronet("stage=eval", *TINY)
-    packed = micronet("stage=export", f"init_from={run}") / "model.mnet"
-    assert "is packed and stays as it is" in mistake("stage=sensitivity", f"init_from={packed}")
-
-
-def test_mistakes_are_named(mistake):
-    assert "sensitivity.sparsities=[1.5]" in mistake("stage=sensitivity", *TINY, "sensitivity.sparsities=[1.5]")
-    assert "sensitivity.weight_bits=[0]" in mistake("stage=sensitivity", *TINY, "sensitivity.weight_bits=[0]")
-    nothing = [f"sensitivity.{kind}=[]" for kind in ("sparsities", "weight_bits", "activation_bits")]
-    assert "nothing to try" in mistake("stage=sensitivity", *TINY, *nothing)
-    assert "sensitivity.method='guess': evaluate or estimate" in mistake(
-        "stage=sensitivity", *TINY, "sensitivity.method=guess"
-    )

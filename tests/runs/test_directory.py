@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from micronet_cli.runs.directory import NOTE, Run, own_paths, write_bytes
+from micronet_cli.runs.directory import NOTE, Run, own_paths, set_aside, write_bytes
 
 
 def names(directory):
@@ -106,3 +106,12 @@ def test_claim_takes_names_and_whole_paths_below_a_relative_directory(tmp_path, 
     assert run.claim("7") == Path("7/7")
     assert run.claim(run.best) == Path("7/checkpoints/best.safetensors")
     assert (tmp_path / "7" / NOTE).read_text().split() == ["7", "checkpoints"]
+
+
+def test_only_a_run_s_own_directories_are_set_aside(tmp_path):
+    for name in ("7", "2_prune", "2026-05-01", "3dmodels", "2026-05-01_12"):
+        (tmp_path / name).mkdir()
+    for name in ("report.html", "config.yaml"):
+        (tmp_path / name).touch()
+    set_aside(tmp_path)
+    assert {path.name for path in (tmp_path / "previous").iterdir()} == {"7", "2_prune", "report.html", "config.yaml"}

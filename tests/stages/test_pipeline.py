@@ -51,3 +51,14 @@ def test_settings_fill_only_what_is_null(composed):
 def test_unknown_stage_of_a_step_is_a_mistake(mistake, step):
     said = mistake(MODEL, "data=digits", f"stage.steps.{step}.stage=prunne")
     assert f"stage.steps.{step}.stage='prunne': must be train or prune or qat or null" in said
+
+
+def test_pipeline_takes_weights_once(composed):
+    found = steps(composed("model=resnet8", "model.weights=x.pth"), Path())
+    assert [own.model.weights for own in found.values()] == ["x.pth", None, None]
+
+
+def test_pipeline_leaves_out_what_is_off(composed):
+    found = steps(composed("quantize=none", "model=resnet8"), Path())
+    assert list(found) == ["train", "prune"]
+    assert list(steps(composed("stage.steps.train=null", "model=resnet8"), Path())) == ["prune", "qat"]

@@ -1,0 +1,91 @@
+"""Guards the config node ``stage``: the module that it names, its keys, and the steps of a pipeline."""
+
+import sys
+import types
+
+import pytest
+from omegaconf import OmegaConf
+
+from micronet_cli.errors import UserError
+from micronet_cli.stages import score, shrink
+from micronet_cli.stages.node import PipelineStep, Stage, stage_module, stage_node
+
+
+def config_of(module, **more):
+    return OmegaConf.create({"stage": {"name": "x", "module": module} | more})
+
+
+def test_a_stage_has_its_own_keys_and_no_others():
+    module = "micronet_cli.stages.{}"
+    shrink = OmegaConf.create({"stage": {"name": "shrink", "module": module.format("shrink"), "multiple": 16}})
+    assert stage_module(shrink).__name__ == module.format("shrink")
+    shrink.stage.module = module.format("score")
+    with pytest.raises(UserError, match=r"stage\.multiple: unknown key"):
+        stage_module(shrink)
+
+
+def test_module_without_a_node_of_its_own_has_a_stage():
+    node = stage_node(config_of("micronet_cli.stages.score"), score)
+    assert node == Stage("x", "micronet_cli.stages.score")
+
+
+def test_module_s_own_node_has_its_key():
+    assert stage_node(config_of("micronet_cli.stages.shrink", multiple=8), shrink).multiple == 8
+
+
+def test_steps_become_objects_and_null_leaves_one_out():
+    steps = {"a": {"stage": "prune", "groups": ["prune"], "settings": {"optim": {"lr": 0.1}}}, "b": None, "c": {}}
+    node = stage_node(config_of("micronet_cli.stages.score", steps=steps), score)
+    assert node.steps == {
+        "a": PipelineStep("prune", ["prune"], {"optim": {"lr": 0.1}}),
+        "b": None,
+        "c": PipelineStep(),
+    }
+
+
+MISTAKES = {
+    "another package": ("os.path", {}, "stage.module='os.path' is not allowed; it has to begin with micronet_cli."),
+    "no module": ("micronet_cli.stages.nope", {}, "stage.module='micronet_cli.stages.nope': no such stage"),
+    "null": (None, {}, "stage.module=None is not allowed; it has to begin with micronet_cli."),
+    "another module's key": (
+        "micronet_cli.stages.score",
+        {"multiple": 1},
+        "stage.multiple: unknown key; did you mean module?",
+    ),
+    "a wrong value": (
+        "micronet_cli.stages.shrink",
+        {"multiple": "x"},
+        "stage.multiple='x': must be a whole number",
+    ),
+    "a step's stage": (
+        "micronet_cli.stages.score",
+        {"steps": {"a": {"stage": "eval"}}},
+        "stage.steps.a.stage='eval': must be train or prune or qat or null",
+    ),
+    "a step's group": (
+        "micronet_cli.stages.score",
+        {"steps": {"a": {"groups": ["ptq"]}}},
+        "stage.steps.a.groups[0]='ptq': must be prune or quantize or distill",
+    ),
+    "a step's key": (
+        "micronet_cli.stages.score",
+        {"steps": {"a": {"group": []}}},
+        "stage.steps.a.group: unknown key; did you mean groups?",
+    ),
+}
+
+
+@pytest.mark.parametrize(("module", "more", "said"), MISTAKES.values(), ids=MISTAKES.keys())
+def test_mistake_below_stage_is_named(module, more, said):
+    with pytest.raises(UserError) as caught:
+        stage_module(config_of(module, **more))
+    assert str(caught.value) == said
+
+
+def test_error_within_a_stage_s_own_imports_is_not_hidden(monkeypatch, tmp_path):
+    package = types.ModuleType("micronet_cli.own")
+    package.__path__ = [str(tmp_path)]
+    monkeypatch.setitem(sys.modules, package.__name__, package)
+    (tmp_path / "broken.py").write_text("import a_library_that_is_not_there\n")
+    with pytest.raises(ImportError, match="a_library_that_is_not_there"):
+        stage_module(config_of("micronet_cli.own.broken"))
