@@ -155,3 +155,18 @@ def test_a_network_that_reads_a_value_is_refused_and_left_as_it_was():
     assert model.rnn.training
     assert model.rnn._flat_weights is weights
     assert dict(torch.nn.modules.module._global_forward_hooks) == hooks
+
+
+class Reading(nn.Module):
+    def forward(self, x):
+        return x.item()
+
+
+def test_a_failing_forward_leaves_no_hook_and_no_mode_behind():
+    model = nn.Sequential(nn.Dropout(), Reading()).train()
+    hooks = dict(torch.nn.modules.module._global_forward_pre_hooks)
+    with pytest.raises(ValueError, match="reads the value of a tensor in Python"):
+        observe(model, (1, 1, 1))
+    assert dict(torch.nn.modules.module._global_forward_pre_hooks) == hooks
+    assert model.training
+    assert model[0].training

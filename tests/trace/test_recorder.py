@@ -7,6 +7,7 @@ from torch import nn
 
 from micronet_cli.layers.fake_quantize import ActivationFakeQuantize
 from micronet_cli.trace.observe import observe
+from micronet_cli.trace.trace import Trace
 
 
 class Function(nn.Module):
@@ -132,3 +133,19 @@ def test_a_value_read_in_a_layer_is_refused_by_its_name():
     model = nn.Sequential(nn.ReLU(), Function(lambda m, x: x * float(x.mean())))
     with pytest.raises(ValueError, match="layer '1' reads the value"):
         observe(model, (2, 4, 4))
+
+
+def test_one_operator_may_multiply_in_any_order():
+    weight = nn.Parameter(torch.ones(3, 16))
+
+    def both(self, x):
+        rows = x.flatten(2)[0]  # [2, 16]
+        return (rows @ self.weight.t()).sum() + (self.weight @ rows.t()).sum()
+
+    module = Function(both)
+    module.weight = weight
+    trace = Trace(module, (2, 4, 4))
+    with torch.no_grad():
+        weight[0] = 0
+    nonzeros = [op.dot.nonzeros.tolist() for op in trace.read().ops if op.dot]
+    assert nonzeros == [[0, 16, 16], [0, 16, 16]]

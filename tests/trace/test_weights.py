@@ -9,6 +9,7 @@ from micronet_cli.layers.effective_weight import attach_effective_weight, attach
 from micronet_cli.layers.fake_quantize import WeightFakeQuantize
 from micronet_cli.trace.products import Shape
 from micronet_cli.trace.records import Dot, Stored
+from micronet_cli.trace.trace import Trace
 from micronet_cli.trace.weights import REMEMBERED, Found, WeightReader
 
 
@@ -99,3 +100,13 @@ def test_found_numbers_replace_those_of_the_records():
     dot, stored = found.apply(Dot(0, None, 2, np.array([2, 2]), 1, 2), Stored("w", "", 4, 4))
     assert dot.nonzeros.tolist() == [1, 2]
     assert stored == Stored("w", "", 4, 3, kept_blocks=(1, 2, 3), binary=True)
+
+
+def test_masks_are_told_apart_that_come_and_go():
+    layer = nn.Linear(64, 4, bias=False)
+    effective = attach_mask(layer)
+    trace = Trace(nn.Sequential(layer), (1, 1, 64))
+    for zeros in range(1, 20):
+        effective.mask = None
+        effective.mask = torch.arange(256).reshape(4, 64) >= zeros  # may lie where the one before lay
+        assert trace.read().ops[-1].dot.nonzeros.sum() == 256 - zeros

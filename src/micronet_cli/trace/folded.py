@@ -56,8 +56,10 @@ class _Folding:
         """A BatchNorm that stays reads a scale and a bias instead of its four vectors."""
         op = self.network.ops[norm]
         channels = self._channels(op)
-        scale = self._stored.add(Stored(f"{op.layer}.scale", op.layer, channels, channels))
-        bias = self._stored.add(Stored(f"{op.layer}.bias", op.layer, channels, channels))
+        scale_row = Stored(f"{op.layer}.scale", op.layer, channels, channels)
+        bias_row = Stored(f"{op.layer}.bias", op.layer, channels, channels)
+        scale = self._stored.add(scale_row)
+        bias = self._stored.add(bias_row)
         self.ops[norm] = replace(op, kind="batch_norm", parameters=(scale, bias), outputs=op.outputs[:1])
 
     def fold(self, norm: int, product: int) -> None:
@@ -70,7 +72,8 @@ class _Folding:
         name = f"{folded_into.layer}.bias (folded {op.layer})"
         row = Stored(name, folded_into.layer, channels, channels, folded=True)
         bias = self._stored.add(row, folded_into.dot.weight)
-        self.ops[product] = replace(folded_into, dot=replace(folded_into.dot, bias=bias))
+        dot = replace(folded_into.dot, bias=bias)
+        self.ops[product] = replace(folded_into, dot=dot)
         self._hand_over_output(op)
         self.ops[norm] = None
 
@@ -100,6 +103,7 @@ class _Folding:
         calls = []
         for call in self.network.calls:
             first = kept_before[call.first]
-            calls.append(replace(call, first=first, end=kept_before[call.end]))
+            end = kept_before[call.end]
+            calls.append(replace(call, first=first, end=end))
         stored = tuple(self._stored.rows)
         return replace(self.network, ops=tuple(kept), stored=stored, ends=ends, calls=tuple(calls))

@@ -70,7 +70,8 @@ class Recorder(TorchDispatchMode):
         for index in reversed(range(len(self.ops))):
             op = self.ops[index]
             if op.dot is not None and value in op.outputs:
-                self.ops[index] = replace(op, dot=replace(op.dot, bias=self.known.root(bias)))
+                dot = replace(op.dot, bias=self.known.root(bias))
+                self.ops[index] = replace(op, dot=dot)
                 return
 
     # Execution.
@@ -130,7 +131,9 @@ class Recorder(TorchDispatchMode):
             return  # a view
         reads = known.reads(tensors)
         inputs = tuple(dict.fromkeys(read.value for read in reads))
-        shape = self._product(kind, args, outputs[0]) if kind in PRODUCTS else None
+        shape = None
+        if kind in PRODUCTS:
+            shape = self._product(kind, args, outputs[0])
         parameters, other_constant = self._constants_read(tensors, shape)
         depending = [tensor for tensor in tensors if known.activation(tensor) is not None]
         taken, rows = reduction(kind, args, outputs, max(depending, key=Tensor.numel))

@@ -56,8 +56,10 @@ class Trace:
     def _has_computed_weights(self) -> bool:
         """Whether a product's weight is neither a parameter nor what a layer's ``weight`` property makes."""
         owners = {memory_of(tensor) for tensor in self._tensors()}
-        operands = [reader.operand for reader in self._readers.values()]
-        return any(operand is not None and memory_of(operand) not in owners for operand in operands)
+        for reader in self._readers.values():
+            if reader.operand is not None and memory_of(reader.operand) not in owners:
+                return True
+        return False
 
     def _tensors(self) -> list[Tensor]:
         return [*self.model.parameters(), *self.model.buffers()]
@@ -73,11 +75,14 @@ class Trace:
     def _reader(self, shape: Shape, weight: int, source: Tensor | None) -> WeightReader:
         """Reads a layer's effective weight where the operand is a view of it, else the operand itself."""
         assert source is not None
-        layer = self._modules.get(self._network.stored[weight].name.removesuffix(".weight"))
+        name = self._network.stored[weight].name
+        layer = self._modules.get(name.removesuffix(".weight"))
         if layer is None or effective_weight(layer) is None:
             return WeightReader(shape, source, None)
         is_view = memory_of(shape.weight) == memory_of(source)
-        return WeightReader(shape, source, layer if is_view else None)
+        if not is_view:
+            return WeightReader(shape, source, None)
+        return WeightReader(shape, source, layer)
 
     def read(self, codes: bool = False, block: Sequence[int] | None = None) -> TracedNetwork:
         """The network with the bits and zeros of this moment.

@@ -65,8 +65,10 @@ class WeightReader:
             self._parts = effective_weight(layer)
         else:
             self._source = source
-            stood_in = weight.is_meta and not source.is_meta
-            self.operand = source.detach().as_strided(*self._view) if stood_in else weight
+            self.operand = weight
+            # A recurrent kernel got a meta tensor in the place of the parameter, whose values are read instead.
+            if weight.is_meta and not source.is_meta:
+                self.operand = source.detach().as_strided(*self._view)
         self._remembered: dict[tuple, _Remembered] = {}
 
     def read(self, codes: bool, block: tuple[int, ...] | None) -> Found:
@@ -81,8 +83,11 @@ class WeightReader:
         if remembered is None:
             if len(self._remembered) >= REMEMBERED:
                 self._remembered.clear()
-            owners = () if self._parts is None else (self._parts.mask, self._parts.fake_quantize)
-            remembered = _Remembered(self._read(codes, block), owners)
+            owners: tuple[object, ...] = ()
+            if self._parts is not None:
+                owners = (self._parts.mask, self._parts.fake_quantize)
+            found = self._read(codes, block)
+            remembered = _Remembered(found, owners)
             self._remembered[key] = remembered
         return remembered.found
 
@@ -91,8 +96,10 @@ class WeightReader:
         parts = self._parts
         if self.layer is None or parts is None:
             return (version_of(cast(Tensor, self.operand)),)
-        original = self.layer.parametrizations["weight"].original
-        return version_of(original), _mask_version(parts.mask), _quantizer_version(parts.fake_quantize)
+        original = version_of(self.layer.parametrizations["weight"].original)
+        mask = _mask_version(parts.mask)
+        quantizer = _quantizer_version(parts.fake_quantize)
+        return original, mask, quantizer
 
     def _tensor_and_view(self) -> tuple[Tensor, Tensor]:
         """What is stored, and the operand of the product, a view of it or gathered from it."""
@@ -170,7 +177,9 @@ def _blocks(weight: Tensor, block: tuple[int, ...]) -> tuple[int, int, int]:
     unnamed = max(weight.dim() - len(block), 0)
     sizes = (*block, *[1] * unnamed)[: weight.dim()]
     used = used_blocks((weight != 0).cpu().numpy(), sizes)
-    return int(np.prod(sizes)), int(used.sum()), used.size
+    elements = int(np.prod(sizes))
+    kept = int(used.sum())
+    return elements, kept, used.size
 
 
 def _is_binary(weight: Tensor) -> bool:
