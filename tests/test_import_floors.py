@@ -10,6 +10,7 @@ import pytest
 import micronet_cli
 
 ROOT = Path(micronet_cli.__file__).parent
+TESTS = Path(__file__).parent
 # room -> rooms it may import from (besides itself); floors from the ground up
 ALLOWED = {
     # floor 0
@@ -129,3 +130,15 @@ def test_private_names_are_used_behind_public_ones(path, room, tree):
     own = {node.name for node in ast.walk(tree) if isinstance(node, ast.FunctionDef)}
     found = set(private_names(tree)) - own - {"_replace"}  # a named tuple's, public in spite of its underscore
     assert room == "torch_internals" or not found
+
+
+def test_every_source_file_has_a_test_of_its_name():
+    """``src/<room>/<file>.py`` has ``tests/<room>/test_<file>.py``, or one there whose name starts with that."""
+    missing = []
+    for path, _, _ in modules():
+        if path.name == "__init__.py":
+            continue
+        beside = (TESTS / path.parent).glob(f"test_{path.stem}*.py")
+        if not any(beside):
+            missing.append(path.as_posix())
+    assert missing == []
