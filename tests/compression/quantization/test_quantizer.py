@@ -1,3 +1,5 @@
+"""Which layers get which quantisers, and that networks with them train, copy and load."""
+
 import copy
 
 import pytest
@@ -7,10 +9,7 @@ from torch import nn
 
 from micronet_cli.compression.pruning.pruner import Pruner, SparsityRule
 from micronet_cli.compression.quantization.quantizer import BitsRule, Quantizer
-from micronet_cli.functional.cache_blocks import blocks_pay
-from micronet_cli.functional.calibration import min_max, mse
 from micronet_cli.layers.effective_weight import effective_weight, original_weight
-from micronet_cli.layers.fake_quantize import ActivationFakeQuantize
 from micronet_cli.layers.rules import compressible_layers
 
 ALL = {"all": BitsRule(".*")}
@@ -47,35 +46,6 @@ def test_zeros_survive_quantisation_whatever_the_order_of_attachment():
             attach(model)
         assert (model[2].weight[~effective_weight(model[2]).mask] == 0).all()
         assert all(channel.unique().numel() <= 16 for channel in model[2].weight)
-
-
-def test_golden_range_is_a_corrected_average():
-    quantizer = ActivationFakeQuantize(4, decay=0.5).train()
-    quantizer(torch.tensor([-1.0, 1.0]))
-    assert (quantizer.low.item(), quantizer.high.item()) == (-1, 1)
-    # Weights 1/2 and 1/4 over 3/4: (2 * 4 + 1) / 3.
-    quantizer(torch.tensor([-4.0, 4.0]))
-    assert quantizer.high.item() == pytest.approx(3.0)
-    quantizer.eval()(torch.tensor([100.0]))
-    assert quantizer.high.item() == pytest.approx(3.0)
-
-
-@pytest.mark.parametrize("factor", [0.9, 3.0])
-@pytest.mark.parametrize("estimate", [min_max, mse])
-def test_gradient_of_a_batch_within_the_range_and_of_one_beyond(factor, estimate):
-    torch.manual_seed(0)
-    x = torch.rand(2, 2**18)
-    x[0, 0] = 5.0  # the range of least error leaves it out
-    quantizer = ActivationFakeQuantize(4, estimate=estimate).train()
-    for _ in range(20):
-        quantizer(x)
-    leaf = (x * factor).requires_grad_()
-    assert blocks_pay(leaf)
-    quantizer(leaf).backward(torch.full_like(x, 2.0))
-    scale, zero_point = quantizer.qparams()
-    clipped = torch.round(leaf * scale - zero_point) > 15
-    assert bool(clipped.any()) == (factor > 1 or estimate is mse)
-    assert torch.equal(leaf.grad, torch.where(clipped, 0.0, 2.0))
 
 
 def test_gradient_flows_through_to_the_weights():
