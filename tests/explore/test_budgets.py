@@ -1,20 +1,12 @@
 """Budgets: prices are the scorer's, the target is met, and the files are what ``prune=`` and ``quantize=`` take."""
 
 import pytest
-import timm
-import torch
 
 from micronet_cli.explore.budgets import Budget, prune_rules, quantize_rules
 from micronet_cli.explore.prices import AS_IT_IS, Option
 from micronet_cli.models import cifar_resnet  # noqa: F401  registers resnet8
 
 SHAPE = (3, 16, 16)
-
-
-@pytest.fixture
-def model():
-    torch.manual_seed(0)
-    return timm.create_model("resnet8", num_classes=5).eval()
 
 
 class Fixed:
