@@ -115,3 +115,17 @@ def test_only_a_run_s_own_directories_are_set_aside(tmp_path):
         (tmp_path / name).touch()
     set_aside(tmp_path)
     assert {path.name for path in (tmp_path / "previous").iterdir()} == {"7", "2_prune", "report.html", "config.yaml"}
+
+
+@pytest.mark.parametrize("emptied", [True, False], ids=["previous made anew", "previous parked only"])
+def test_setting_aside_goes_on_after_a_crash_in_the_middle(tmp_path, emptied):
+    Run(tmp_path).write_text("a.txt", "first")
+    Run(tmp_path).write_text("a.txt", "second")  # the first is in previous/ now
+    (tmp_path / "previous").rename(tmp_path / ".previous")
+    if emptied:
+        (tmp_path / "previous").mkdir()
+    Run(tmp_path).write_text("a.txt", "third")
+    assert (tmp_path / "a.txt").read_text() == "third"
+    assert (tmp_path / "previous" / "a.txt").read_text() == "second"
+    assert (tmp_path / "previous" / "previous" / "a.txt").read_text() == "first"
+    assert not (tmp_path / ".previous").exists()

@@ -172,9 +172,10 @@ def set_aside(directory: Path) -> None:
         return
     previous = directory / "previous"
     parked = directory / ".previous"
-    if previous.exists():
+    # A crash between two of these steps leaves the earlier one parked: it goes on from there.
+    if previous.exists() and not parked.exists():
         previous.rename(parked)
-    previous.mkdir()
+    previous.mkdir(exist_ok=True)
     if parked.exists():
         parked.rename(previous / "previous")
     for path in found:
