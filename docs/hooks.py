@@ -62,15 +62,15 @@ def on_page_markdown(markdown: str, page: Any, config: MkDocsConfig, files: File
     depth = page.file.src_uri.count("/")
 
     def link(found: re.Match[str]) -> str:
-        text, target = found.groups()
+        text, target, anchor = found.groups(default="")
         path = (ROOT / OUTSIDE.get(page.file.src_uri, f"docs/{page.file.src_uri}")).parent / target
         if page.file.src_uri.startswith("benchmarks/"):
             path = ROOT / "benchmarks" / target
         inside = path.resolve().relative_to(ROOT).as_posix() if path.resolve().is_relative_to(ROOT) else target
         to = {name: uri for uri, name in OUTSIDE.items()}.get(inside, inside.removeprefix("docs/"))
-        return f"[{text}]({'../' * depth}{to})" if files.get_file_from_path(to) else text
+        return f"[{text}]({'../' * depth}{to}{anchor})" if files.get_file_from_path(to) else text
 
-    return re.sub(r"\[([^\]]+)\]\((?!https?:|#|mailto:)([^)#\s]+)\)", link, markdown)
+    return re.sub(r"\[([^\]]+)\]\((?!https?:|#|mailto:)([^)#\s]+)(#[^)\s]*)?\)", link, markdown)
 
 
 def menu(pages: list[str]) -> list[dict[str, list[str]]]:
