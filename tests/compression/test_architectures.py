@@ -105,7 +105,7 @@ def without_effect(model: nn.Module, followed: dict[str, Chain], row: Row) -> li
     if not row.folded:
         norms = any(isinstance(module, BatchNorm) for module in model.modules())
         reasons.append(
-            "not folded: " + ("each BatchNorm is read by more or behind others" if norms else "no BatchNorm")
+            "not folded: " + ("no BatchNorm alone reads a plain product" if norms else "no BatchNorm")
         )
     return reasons
 
