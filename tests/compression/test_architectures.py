@@ -104,9 +104,7 @@ def without_effect(model: nn.Module, followed: dict[str, Chain], row: Row) -> li
         reasons.append("not equalised: " + _why_not_equalized(followed))
     if not row.folded:
         norms = any(isinstance(module, BatchNorm) for module in model.modules())
-        reasons.append(
-            "not folded: " + ("no BatchNorm alone reads a plain product" if norms else "no BatchNorm")
-        )
+        reasons.append("not folded: " + ("no BatchNorm alone reads a plain product" if norms else "no BatchNorm"))
     return reasons
 
 
