@@ -2,9 +2,9 @@
 
 import logging
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 
 import torch
 import torch.nn.functional as F
@@ -50,14 +50,13 @@ class Sensitivity:
         for sparsity in self.sparsities:
             if not 0 < sparsity < 1:
                 raise ValueError(f"sparsities={self.sparsities}: must be fractions of zeros in (0, 1)")
-        for name in ("weight_bits", "activation_bits"):
-            if not all(1 <= bits <= 16 for bits in getattr(self, name)):
-                raise ValueError(f"{name}={getattr(self, name)}: must be bits in [1, 16]")
+        _check_bits("weight_bits", self.weight_bits)
+        _check_bits("activation_bits", self.activation_bits)
         if not (self.sparsities or self.weight_bits or self.activation_bits):
             raise ValueError("sparsities=[]: nothing to try; give sparsities, weight_bits or activation_bits")
-        for name in ("images", "memory_mb"):
-            if (value := getattr(self, name)) is not None and value < 1:
-                raise ValueError(f"{name}={value}: must be at least 1")
+        if self.images is not None:
+            _check_positive("images", self.images)
+        _check_positive("memory_mb", self.memory_mb)
 
     def measure(self, model: nn.Module, batches: Callable[[], Iterator[Batch]], seed: int = 0) -> list[dict[str, Any]]:
         """A row for each point, in the network's order; the model is left as it was.
@@ -76,63 +75,130 @@ class Sensitivity:
         trial = Trial(model, self.importance)
         first, _ = next(batches())
         prefix = Prefix(trial.model, first)
-        size = max(1, min(MOST_IMAGES, self.memory_mb * 2**20 // max(prefix.bytes_per_image, 1)))
-        count = trial.watch_inputs(images for images, _ in _chunks(batches(), size))
+        size = self._images_together(prefix.bytes_per_image)
+        inputs = (images for images, _ in _chunks(batches(), size))
+        count = trial.watch_inputs(inputs)
         points = trial.points(self.sparsities, self.weight_bits, self.activation_bits)
+        chunks = _chunks(batches(), size)
         if self.method == "evaluate":
-            return self._evaluate(trial, prefix, points, _with_time_left(_chunks(batches(), size), count, len(points)))
-        curvature = Curvature(trial, torch.Generator().manual_seed(seed + rank()))
-        able = curvature.layers(first[:1])
-        if left_out := sorted({point.layer for point in points} - able):
-            log.warning("not estimated, for they are not called as modules or not on images: %s", ", ".join(left_out))
-        points = [point for point in points if point.layer in able]
-        return self._estimate(curvature, points, _with_time_left(_chunks(batches(), size), count, len(points)))
+            timed = _with_time_left(chunks, count, len(points))
+            return _evaluate(trial, prefix, points, timed)
+        signs = torch.Generator().manual_seed(seed + rank())
+        curvature = Curvature(trial, signs)
+        points = _only_of(curvature.layers(first[:1]), points)
+        timed = _with_time_left(chunks, count, len(points))
+        return _estimate(curvature, points, timed)
 
-    def _evaluate(
-        self, trial: Trial, prefix: Prefix, points: Sequence[Point], chunks: Iterator[Batch]
-    ) -> list[dict[str, Any]]:
-        sums = torch.zeros(len(points) + 1, 4, dtype=torch.float64)
-        for images, labels in chunks:
-            logits = prefix.record(images)
-            sums[-1] += _figures(logits, logits, labels)
-            for row, point in zip(sums, points, strict=False):
-                with trial.changed(point):
-                    row += _figures(logits, prefix.replay(images, trial.layers[point.layer]), labels)
-        *rows, (_, top1, loss, images_seen) = sum_over_ranks(sums).tolist()
-        return [
-            _named(point)
-            | {
-                "divergence": kl / images_seen,
-                "top1": 100 * hits / images_seen,
-                "top1_drop": 100 * (top1 - hits) / images_seen,
-                "loss_increase": (nats - loss) / images_seen,
-            }
-            for point, (kl, hits, nats, _) in zip(points, rows, strict=True)
-        ]
+    def _images_together(self, bytes_per_image: int) -> int:
+        """As many as the memory holds, at least one."""
+        memory = self.memory_mb * 2**20
+        fitting = memory // max(bytes_per_image, 1)
+        fitting = min(MOST_IMAGES, fitting)
+        return max(1, fitting)
 
-    def _estimate(self, curvature: Curvature, points: Sequence[Point], chunks: Iterator[Batch]) -> list[dict[str, Any]]:
-        sums = torch.zeros(len(points) + 1, dtype=torch.float64)
-        for images, _ in chunks:
-            sums[:-1] += curvature.divergences(images, points)
-            sums[-1] += len(images)
-        *found, images_seen = sum_over_ranks(sums).tolist()
-        return [_named(point) | {"divergence": kl / images_seen} for point, kl in zip(points, found, strict=True)]
+
+def _check_bits(name: str, values: Sequence[float]) -> None:
+    for bits in values:
+        if not 1 <= bits <= 16:
+            raise ValueError(f"{name}={values}: must be bits in [1, 16]")
+
+
+def _check_positive(name: str, value: int) -> None:
+    if value < 1:
+        raise ValueError(f"{name}={value}: must be at least 1")
+
+
+def _only_of(layers: Collection[str], points: Sequence[Point]) -> list[Point]:
+    """The points of these layers; a warning names the layers of the others."""
+    kept = []
+    left_out: set[str] = set()
+    for point in points:
+        if point.layer in layers:
+            kept.append(point)
+        else:
+            left_out.add(point.layer)
+    if left_out:
+        names = ", ".join(sorted(left_out))
+        log.warning("not estimated, for they are not called as modules or not on images: %s", names)
+    return kept
+
+
+class _Sums(NamedTuple):
+    """Sums over images of a network's figures."""
+
+    divergence: float
+    hits: float
+    loss: float
+    images: float
+
+
+def _evaluate(trial: Trial, prefix: Prefix, points: Sequence[Point], chunks: Iterable[Batch]) -> list[dict[str, Any]]:
+    # A row of sums for each point, and one for the unchanged network.
+    sums = torch.zeros(len(points) + 1, len(_Sums._fields), dtype=torch.float64)
+    for images, labels in chunks:
+        logits = prefix.record(images)
+        sums[-1] += _figures(logits, logits, labels)
+        for row, point in zip(sums[:-1], points, strict=True):
+            with trial.changed(point):
+                changed = prefix.replay(images, trial.layers[point.layer])
+                row += _figures(logits, changed, labels)
+    *found, last = sum_over_ranks(sums).tolist()
+    unchanged = _Sums(*last)
+    rows = []
+    for point, values in zip(points, found, strict=True):
+        row = _named(point) | _compared(_Sums(*values), unchanged)
+        rows.append(row)
+    return rows
+
+
+def _compared(changed: _Sums, unchanged: _Sums) -> dict[str, float]:
+    """What a point costs."""
+    images = unchanged.images
+    lost_hits = unchanged.hits - changed.hits
+    added_loss = changed.loss - unchanged.loss
+    return {
+        "divergence": changed.divergence / images,
+        "top1": 100 * changed.hits / images,
+        "top1_drop": 100 * lost_hits / images,
+        "loss_increase": added_loss / images,
+    }
+
+
+def _estimate(curvature: Curvature, points: Sequence[Point], chunks: Iterable[Batch]) -> list[dict[str, Any]]:
+    # A sum for each point, and the number of images.
+    sums = torch.zeros(len(points) + 1, dtype=torch.float64)
+    for images, _ in chunks:
+        sums[:-1] += curvature.divergences(images, points)
+        sums[-1] += len(images)
+    *found, images_seen = sum_over_ranks(sums).tolist()
+    rows = []
+    for point, divergence_sum in zip(points, found, strict=True):
+        row = _named(point)
+        row["divergence"] = divergence_sum / images_seen
+        rows.append(row)
+    return rows
 
 
 def table(rows: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
     """A row a layer, a column a point: divergences as text, the network's order kept."""
-    found: dict[str, dict[str, Any]] = {}
+    lines: dict[str, dict[str, Any]] = {}
     for row in rows:
-        layer = found.setdefault(row["layer"], {"layer": row["layer"]})
-        layer[TITLES[row["kind"]].format(row["value"])] = f"{row['divergence']:.2g}"
-    return list(found.values())
+        layer = row["layer"]
+        line = lines.setdefault(layer, {"layer": layer})
+        pattern = TITLES[row["kind"]]
+        title = pattern.format(row["value"])
+        line[title] = f"{row['divergence']:.2g}"
+    return list(lines.values())
 
 
 def _figures(logits: Tensor, changed: Tensor, labels: Tensor) -> Tensor:
-    """Sums over images: divergence, hits, cross-entropy, images."""
-    loss = F.cross_entropy(changed.float(), labels, reduction="sum")
+    """The ``_Sums`` of one chunk."""
+    moved = divergence(logits, changed).sum()
     hits = (changed.argmax(1) == labels).sum()
-    return torch.stack([divergence(logits, changed).sum(), hits, loss, loss.new_tensor(len(labels))]).double().cpu()
+    loss = F.cross_entropy(changed.float(), labels, reduction="sum")
+    images = loss.new_tensor(len(labels))
+    sums = torch.stack([moved, hits, loss, images])
+    return sums.double().cpu()
 
 
 def _named(point: Point) -> dict[str, Any]:
@@ -151,6 +217,8 @@ def _with_time_left(chunks: Iterator[Batch], count: int, points: int) -> Iterato
     bar = tqdm(chunks, f"{points} points", count, unit="chunk", leave=False, disable=hidden)
     for number, chunk in enumerate(bar):
         if number == 1:
-            left = (time.perf_counter() - started) * (count - 1)
-            log.info("%d points on %d chunks of %d images: %.0f s left", points, count, len(chunk[0]), left)
+            seconds_a_chunk = time.perf_counter() - started
+            left = seconds_a_chunk * (count - 1)
+            images = len(chunk[0])
+            log.info("%d points on %d chunks of %d images: %.0f s left", points, count, images, left)
         yield chunk
