@@ -120,7 +120,7 @@ class Budget:
             found[SPARSITY][None] = 0.0  # dense, or as sparse as it is
         kinds = []
         for by_value in found.values():
-            untried = {None: 0.0}
+            untried: dict[float | None, float] = {None: 0.0}
             kinds.append(by_value or untried)
         losses = {AS_IT_IS: 0.0}
         for values in itertools.product(*kinds):

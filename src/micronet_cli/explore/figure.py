@@ -20,9 +20,10 @@ BLACK = "#202020"
 WHITE = "#ffffff"
 DARK = (24, 68, 120)
 DECADES = 4  # from the largest divergence down to white
+Table = Sequence[Mapping[str, Any]]
 
 
-def draw(table: Sequence[Mapping[str, Any]], caption: str) -> bytes:
+def draw(table: Table, caption: str) -> bytes:
     """A table of divergences (``sensitivity.table``) as PNG; the colour is their logarithm."""
     titles = _titles(table)
     largest = _largest(table, titles)
@@ -82,7 +83,7 @@ class _Page:
         return content.getvalue()
 
 
-def _titles(table: Sequence[Mapping[str, Any]]) -> list[str]:
+def _titles(table: Table) -> list[str]:
     """The columns that any row has, in the order of their first use."""
     found: dict[str, None] = {}
     for row in table:
@@ -91,7 +92,7 @@ def _titles(table: Sequence[Mapping[str, Any]]) -> list[str]:
     return list(found)
 
 
-def _largest(table: Sequence[Mapping[str, Any]], titles: Sequence[str]) -> float:
+def _largest(table: Table, titles: Sequence[str]) -> float:
     """The largest divergence, above 0 so that it can be divided by."""
     largest = 1e-12
     for row in table:

@@ -2,7 +2,7 @@
 
 import logging
 import time
-from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal, NamedTuple
 
@@ -20,6 +20,8 @@ from micronet_cli.functional.pruning import magnitude
 
 log = logging.getLogger(__name__)
 Batch = tuple[Tensor, Tensor]
+Batches = Callable[[], Iterator[Batch]]
+Row = dict[str, Any]
 TITLES = {SPARSITY: "{:.4g} zeros", WEIGHT_BITS: "w{:g}", ACTIVATION_BITS: "a{:g}"}
 MOST_IMAGES = 64  # of a chunk: more gain nothing on a CPU
 
@@ -58,7 +60,7 @@ class Sensitivity:
             _check_positive("images", self.images)
         _check_positive("memory_mb", self.memory_mb)
 
-    def measure(self, model: nn.Module, batches: Callable[[], Iterator[Batch]], seed: int = 0) -> list[dict[str, Any]]:
+    def measure(self, model: nn.Module, batches: Batches, seed: int = 0) -> list[Row]:
         """A row for each point, in the network's order; the model is left as it was.
 
         Args:
@@ -85,7 +87,8 @@ class Sensitivity:
             return _evaluate(trial, prefix, points, timed)
         signs = torch.Generator().manual_seed(seed + rank())
         curvature = Curvature(trial, signs)
-        points = _only_of(curvature.layers(first[:1]), points)
+        able = curvature.layers(first[:1])
+        points = _only_of(able, points)
         timed = _with_time_left(chunks, count, len(points))
         return _estimate(curvature, points, timed)
 
@@ -132,22 +135,24 @@ class _Sums(NamedTuple):
     images: float
 
 
-def _evaluate(trial: Trial, prefix: Prefix, points: Sequence[Point], chunks: Iterable[Batch]) -> list[dict[str, Any]]:
+def _evaluate(trial: Trial, prefix: Prefix, points: Sequence[Point], chunks: Iterable[Batch]) -> list[Row]:
     # A row of sums for each point, and one for the unchanged network.
-    sums = torch.zeros(len(points) + 1, len(_Sums._fields), dtype=torch.float64)
+    lines, columns = len(points) + 1, len(_Sums._fields)
+    sums = torch.zeros(lines, columns, dtype=torch.float64)
     for images, labels in chunks:
         logits = prefix.record(images)
         sums[-1] += _figures(logits, logits, labels)
         for row, point in zip(sums[:-1], points, strict=True):
             with trial.changed(point):
-                changed = prefix.replay(images, trial.layers[point.layer])
+                layer = trial.layers[point.layer]
+                changed = prefix.replay(images, layer)
                 row += _figures(logits, changed, labels)
     *found, last = sum_over_ranks(sums).tolist()
     unchanged = _Sums(*last)
     rows = []
     for point, values in zip(points, found, strict=True):
-        row = _named(point) | _compared(_Sums(*values), unchanged)
-        rows.append(row)
+        changed_sums = _Sums(*values)
+        rows.append(_named(point) | _compared(changed_sums, unchanged))
     return rows
 
 
@@ -164,7 +169,7 @@ def _compared(changed: _Sums, unchanged: _Sums) -> dict[str, float]:
     }
 
 
-def _estimate(curvature: Curvature, points: Sequence[Point], chunks: Iterable[Batch]) -> list[dict[str, Any]]:
+def _estimate(curvature: Curvature, points: Sequence[Point], chunks: Iterable[Batch]) -> list[Row]:
     # A sum for each point, and the number of images.
     sums = torch.zeros(len(points) + 1, dtype=torch.float64)
     for images, _ in chunks:
@@ -179,9 +184,9 @@ def _estimate(curvature: Curvature, points: Sequence[Point], chunks: Iterable[Ba
     return rows
 
 
-def table(rows: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
+def table(rows: Sequence[Row]) -> list[Row]:
     """A row a layer, a column a point: divergences as text, the network's order kept."""
-    lines: dict[str, dict[str, Any]] = {}
+    lines: dict[str, Row] = {}
     for row in rows:
         layer = row["layer"]
         line = lines.setdefault(layer, {"layer": layer})
@@ -194,14 +199,14 @@ def table(rows: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
 def _figures(logits: Tensor, changed: Tensor, labels: Tensor) -> Tensor:
     """The ``_Sums`` of one chunk."""
     moved = divergence(logits, changed).sum()
-    hits = (changed.argmax(1) == labels).sum()
+    right = changed.argmax(1) == labels
     loss = F.cross_entropy(changed.float(), labels, reduction="sum")
     images = loss.new_tensor(len(labels))
-    sums = torch.stack([moved, hits, loss, images])
+    sums = torch.stack([moved, right.sum(), loss, images])
     return sums.double().cpu()
 
 
-def _named(point: Point) -> dict[str, Any]:
+def _named(point: Point) -> Row:
     return {"layer": point.layer, "kind": point.kind, "value": point.value}
 
 
