@@ -2,26 +2,24 @@
 
 import logging
 import time
-from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Literal, NamedTuple
+from typing import Literal
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 from tqdm import tqdm
 
-from micronet_cli.distributed import rank, sum_over_ranks
+from micronet_cli.distributed import rank
 from micronet_cli.explore.curvature import Curvature
+from micronet_cli.explore.methods import Estimation, Evaluation, Method, Row
 from micronet_cli.explore.prefix import Prefix
 from micronet_cli.explore.trial import ACTIVATION_BITS, SPARSITY, WEIGHT_BITS, Point, Trial
-from micronet_cli.functional.divergence import divergence
 from micronet_cli.functional.pruning import magnitude
 
 log = logging.getLogger(__name__)
-Batch = tuple[Tensor, Tensor]
-Batches = Callable[[], Iterator[Batch]]
-Row = dict[str, Any]
+Chunks = Iterator[tuple[Tensor, Tensor]]  # images and labels
+Batches = Callable[[], Chunks]
 TITLES = {SPARSITY: "{:.4g} zeros", WEIGHT_BITS: "w{:g}", ACTIVATION_BITS: "a{:g}"}
 MOST_IMAGES = 64  # of a chunk: more gain nothing on a CPU
 
@@ -81,16 +79,19 @@ class Sensitivity:
         inputs = (images for images, _ in _chunks(batches(), size))
         count = trial.watch_inputs(inputs)
         points = trial.points(self.sparsities, self.weight_bits, self.activation_bits)
-        chunks = _chunks(batches(), size)
+        method: Method
         if self.method == "evaluate":
-            timed = _with_time_left(chunks, count, len(points))
-            return _evaluate(trial, prefix, points, timed)
-        signs = torch.Generator().manual_seed(seed + rank())
-        curvature = Curvature(trial, signs)
-        able = curvature.layers(first[:1])
-        points = _only_of(able, points)
-        timed = _with_time_left(chunks, count, len(points))
-        return _estimate(curvature, points, timed)
+            method = Evaluation(trial, prefix, points)
+        else:
+            signs = torch.Generator().manual_seed(seed + rank())
+            curvature = Curvature(trial, signs)
+            able = curvature.layers(first[:1])
+            points = _only_of(able, points)
+            method = Estimation(curvature, points)
+        chunks = _chunks(batches(), size)
+        for images, labels in _with_time_left(chunks, count, len(points)):
+            method.add(images, labels)
+        return method.rows()
 
     def _images_together(self, bytes_per_image: int) -> int:
         """As many as the memory holds, at least one."""
@@ -126,64 +127,6 @@ def _only_of(layers: Collection[str], points: Sequence[Point]) -> list[Point]:
     return kept
 
 
-class _Sums(NamedTuple):
-    """Sums over images of a network's figures."""
-
-    divergence: float
-    hits: float
-    loss: float
-    images: float
-
-
-def _evaluate(trial: Trial, prefix: Prefix, points: Sequence[Point], chunks: Iterable[Batch]) -> list[Row]:
-    # A row of sums for each point, and one for the unchanged network.
-    lines, columns = len(points) + 1, len(_Sums._fields)
-    sums = torch.zeros(lines, columns, dtype=torch.float64)
-    for images, labels in chunks:
-        logits = prefix.record(images)
-        sums[-1] += _figures(logits, logits, labels)
-        for row, point in zip(sums[:-1], points, strict=True):
-            with trial.changed(point):
-                layer = trial.layers[point.layer]
-                changed = prefix.replay(images, layer)
-                row += _figures(logits, changed, labels)
-    *found, last = sum_over_ranks(sums).tolist()
-    unchanged = _Sums(*last)
-    rows = []
-    for point, values in zip(points, found, strict=True):
-        changed_sums = _Sums(*values)
-        rows.append(_named(point) | _compared(changed_sums, unchanged))
-    return rows
-
-
-def _compared(changed: _Sums, unchanged: _Sums) -> dict[str, float]:
-    """What a point costs."""
-    images = unchanged.images
-    lost_hits = unchanged.hits - changed.hits
-    added_loss = changed.loss - unchanged.loss
-    return {
-        "divergence": changed.divergence / images,
-        "top1": 100 * changed.hits / images,
-        "top1_drop": 100 * lost_hits / images,
-        "loss_increase": added_loss / images,
-    }
-
-
-def _estimate(curvature: Curvature, points: Sequence[Point], chunks: Iterable[Batch]) -> list[Row]:
-    # A sum for each point, and the number of images.
-    sums = torch.zeros(len(points) + 1, dtype=torch.float64)
-    for images, _ in chunks:
-        sums[:-1] += curvature.divergences(images, points)
-        sums[-1] += len(images)
-    *found, images_seen = sum_over_ranks(sums).tolist()
-    rows = []
-    for point, divergence_sum in zip(points, found, strict=True):
-        row = _named(point)
-        row["divergence"] = divergence_sum / images_seen
-        rows.append(row)
-    return rows
-
-
 def table(rows: Sequence[Row]) -> list[Row]:
     """A row a layer, a column a point: divergences as text, the network's order kept."""
     lines: dict[str, Row] = {}
@@ -196,26 +139,12 @@ def table(rows: Sequence[Row]) -> list[Row]:
     return list(lines.values())
 
 
-def _figures(logits: Tensor, changed: Tensor, labels: Tensor) -> Tensor:
-    """The ``_Sums`` of one chunk."""
-    moved = divergence(logits, changed).sum()
-    right = changed.argmax(1) == labels
-    loss = F.cross_entropy(changed.float(), labels, reduction="sum")
-    images = loss.new_tensor(len(labels))
-    sums = torch.stack([moved, right.sum(), loss, images])
-    return sums.double().cpu()
-
-
-def _named(point: Point) -> Row:
-    return {"layer": point.layer, "kind": point.kind, "value": point.value}
-
-
-def _chunks(batches: Iterator[Batch], size: int) -> Iterator[Batch]:
+def _chunks(batches: Chunks, size: int) -> Chunks:
     for images, labels in batches:
         yield from zip(images.split(size), labels.split(size), strict=True)
 
 
-def _with_time_left(chunks: Iterator[Batch], count: int, points: int) -> Iterator[Batch]:
+def _with_time_left(chunks: Chunks, count: int, points: int) -> Chunks:
     """The chunks, ``count`` of them, with a progress bar, and a line in the log after the first."""
     started = time.perf_counter()
     hidden = None if rank() == 0 else True
