@@ -80,8 +80,13 @@ class Curvature:
         found = []
         with torch.no_grad():
             for name, group in groupby(points, key=lambda point: point.layer):
-                found += self._layer(self.trial.layers[name], seen[name], list(group), len(images))
-        return torch.stack(found).double().cpu()
+                moves = _Moves(self.trial, name, seen[name])
+                for point in group:
+                    moved = moves.of(point, len(images))
+                    squares = moved.square().mean(0)
+                    found.append(squares.sum() / 2)
+        sums = torch.stack(found)
+        return sums.double().cpu()
 
     def _logits(self, images: Tensor) -> Tensor:
         """The network's output; the images need gradients, for its parameters are frozen."""
@@ -91,23 +96,6 @@ class Curvature:
         zeros_and_ones = torch.randint(0, 2, logits.shape, generator=self.generator)
         signs = zeros_and_ones.to(logits) * 2 - 1
         return fisher_factor(logits.detach(), signs)
-
-    def _layer(self, layer: nn.Module, seen: _Seen, points: Sequence[Point], images: int) -> list[Tensor]:
-        """Each point's sum over the images."""
-        before = [layer.forward(x) for x in seen.inputs]
-        sums = []
-        for point in points:
-            moved = torch.zeros(self.probes, images, device=before[0].device)
-            with self.trial.changed(point):
-                for x, old, gradients in zip(seen.inputs, before, seen.gradients, strict=True):
-                    if point.kind == ACTIVATION_BITS:
-                        quantize = self.trial.input_quantizer(point)
-                        x = quantize(x)
-                    change = layer.forward(x) - old
-                    moved += _moved(gradients, change, images)
-            squares = moved.square().mean(0)
-            sums.append(squares.sum() / 2)
-        return sums
 
     @contextmanager
     def _watched(self) -> Iterator[dict[str, _Seen]]:
@@ -123,6 +111,28 @@ class Curvature:
                 handle.remove()
 
 
+class _Moves:
+    """How far changes of one layer move the logits, in the direction of each probe."""
+
+    def __init__(self, trial: Trial, name: str, seen: _Seen) -> None:
+        self._trial = trial
+        self._layer = trial.layers[name]
+        self._seen = seen
+        self._before = [self._layer.forward(x) for x in seen.inputs]
+
+    def of(self, point: Point, images: int) -> Tensor:
+        """Of the layer at ``point``, over all its calls: ``[probes, images]``."""
+        moved = torch.zeros(())
+        with self._trial.changed(point):
+            for x, before, gradients in zip(self._seen.inputs, self._before, self._seen.gradients, strict=True):
+                if point.kind == ACTIVATION_BITS:
+                    quantize = self._trial.input_quantizer(point)
+                    x = quantize(x)
+                change = self._layer.forward(x) - before
+                moved = moved + _dot_products(gradients, change, images)
+        return moved
+
+
 def _watch(layer: nn.Module, seen: _Seen) -> RemovableHandle:
     def note(_: nn.Module, inputs: tuple, output: Tensor) -> None:
         seen.note(inputs[0], output)
@@ -130,7 +140,7 @@ def _watch(layer: nn.Module, seen: _Seen) -> RemovableHandle:
     return layer.register_forward_hook(note)
 
 
-def _moved(gradients: Sequence[Tensor], change: Tensor, images: int) -> Tensor:
+def _dot_products(gradients: Sequence[Tensor], change: Tensor, images: int) -> Tensor:
     """Dot products of the change with each gradient, image by image: ``[probes, images]``."""
     # The first axis need not be that of the images: attention in windows has it longer.
     change = change.reshape(images, -1)

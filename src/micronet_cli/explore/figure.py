@@ -35,8 +35,9 @@ def draw(table: Table, caption: str) -> bytes:
         page.write(line, _shortened(row["layer"]))
         for column, title in enumerate(titles):
             if title in row:
-                darkness = shade(float(row[title]), largest)
-                page.cell(line, column, str(row[title]), darkness)
+                divergence = row[title]
+                darkness = shade(float(divergence), largest)
+                page.cell(line, column, str(divergence), darkness)
     return page.png()
 
 
