@@ -3,8 +3,10 @@
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+Rows = Sequence[Mapping[str, Any]]
 
-def text_table(rows: Sequence[Mapping[str, Any]]) -> str:
+
+def text_table(rows: Rows) -> str:
     """Rows under the union of their keys, the first column left-aligned, the others right-aligned.
 
     >>> print(text_table([{"a": "x", "b": 1}, {"a": "yy", "b": 10}]))
@@ -23,7 +25,9 @@ def text_table(rows: Sequence[Mapping[str, Any]]) -> str:
     for column in zip(*lines, strict=True):
         widest = max(column, key=len)
         widths.append(len(widest))
-    aligned = [_aligned(line, widths) for line in lines]
+    aligned = []
+    for cells in lines:
+        aligned.append(_aligned(cells, widths))
     return "\n".join(aligned)
 
 

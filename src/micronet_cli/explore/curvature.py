@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 from torch.utils.hooks import RemovableHandle
 
-from micronet_cli.explore.trial import ACTIVATION_BITS, Point, Trial
+from micronet_cli.explore.trial import ACTIVATION_BITS, Point, Points, Trial
 from micronet_cli.functional.divergence import fisher_factor
 
 
@@ -32,8 +32,9 @@ class _Seen:
     @property
     def can_be_estimated(self) -> bool:
         """Called as a module, and always on what depends on the images."""
-        called = len(self.inputs) > 0
-        return called and not self.constant
+        if self.constant:
+            return False
+        return len(self.inputs) > 0
 
     def note(self, layer_input: Tensor, output: Tensor) -> None:
         """A call; its output's gradients come with the backward passes."""
@@ -64,9 +65,13 @@ class Curvature:
         """Layers that can be estimated: called as modules, and always on what depends on the images."""
         with self._watched() as seen:
             self._logits(images)
-        return {name for name, calls in seen.items() if calls.can_be_estimated}
+        found = set()
+        for name, calls in seen.items():
+            if calls.can_be_estimated:
+                found.add(name)
+        return found
 
-    def divergences(self, images: Tensor, points: Sequence[Point]) -> Tensor:
+    def divergences(self, images: Tensor, points: Points) -> Tensor:
         """Sums over the images ``[N, C, H, W]`` of each point's estimated divergence, ``[points]``.
 
         Points are those of ``layers``.
@@ -90,7 +95,8 @@ class Curvature:
 
     def _logits(self, images: Tensor) -> Tensor:
         """The network's output; the images need gradients, for its parameters are frozen."""
-        return self.trial.model(images.detach().requires_grad_())
+        watched = images.detach().requires_grad_()
+        return self.trial.model(watched)
 
     def _cotangent(self, logits: Tensor) -> Tensor:
         zeros_and_ones = torch.randint(0, 2, logits.shape, generator=self.generator)
@@ -118,7 +124,8 @@ class _Moves:
         self._trial = trial
         self._layer = trial.layers[name]
         self._seen = seen
-        self._before = [self._layer.forward(x) for x in seen.inputs]
+        forward = self._layer.forward
+        self._before = [forward(x) for x in seen.inputs]
 
     def of(self, point: Point, images: int) -> Tensor:
         """Of the layer at ``point``, over all its calls: ``[probes, images]``."""

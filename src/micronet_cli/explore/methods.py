@@ -3,7 +3,6 @@
 Both take the images chunk by chunk, add up over them and over all processes, and give a row a point.
 """
 
-from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from typing import Any, Protocol
 
@@ -14,7 +13,7 @@ from torch import Tensor
 from micronet_cli.distributed import sum_over_ranks
 from micronet_cli.explore.curvature import Curvature
 from micronet_cli.explore.prefix import Prefix
-from micronet_cli.explore.trial import Point, Trial
+from micronet_cli.explore.trial import Points, Trial
 from micronet_cli.functional.divergence import divergence
 
 Row = dict[str, Any]
@@ -43,12 +42,12 @@ class _Figures:
 class Evaluation:
     """Every point on every image, from the changed layer on; also ``top1 top1_drop loss_increase``."""
 
-    def __init__(self, trial: Trial, prefix: Prefix, points: Sequence[Point]) -> None:
+    def __init__(self, trial: Trial, prefix: Prefix, points: Points) -> None:
         self._trial = trial
         self._prefix = prefix
         self._points = points
-        self._changed = torch.zeros(len(points), 4, dtype=torch.float64)
-        self._unchanged = torch.zeros(4, dtype=torch.float64)
+        self._changed = _zeros(len(points), 4)
+        self._unchanged = _zeros(4)
 
     def add(self, images: Tensor, labels: Tensor) -> None:
         """Take in images ``[N, C, H, W]`` and labels ``[N]``."""
@@ -68,18 +67,20 @@ class Evaluation:
         rows = []
         for point, sums in zip(self._points, changed, strict=True):
             figures = _Figures(*sums)
-            rows.append(asdict(point) | _cost(figures, unchanged))
+            row = asdict(point)
+            row |= _cost(figures, unchanged)
+            rows.append(row)
         return rows
 
 
 class Estimation:
     """The divergence alone, without labels, at the price of a few runs of the network for all points."""
 
-    def __init__(self, curvature: Curvature, points: Sequence[Point]) -> None:
+    def __init__(self, curvature: Curvature, points: Points) -> None:
         self._curvature = curvature
         self._points = points
-        self._divergences = torch.zeros(len(points), dtype=torch.float64)
-        self._images = torch.zeros(1, dtype=torch.float64)
+        self._divergences = _zeros(len(points))
+        self._images = _zeros(1)
 
     def add(self, images: Tensor, labels: Tensor) -> None:
         """Take in images ``[N, C, H, W]``; labels are not looked at."""
@@ -98,14 +99,23 @@ class Estimation:
         return rows
 
 
+def _zeros(*shape: int) -> Tensor:
+    """Sums that keep their digits over many images."""
+    return torch.zeros(shape, dtype=torch.float64)
+
+
 def _figures(logits: Tensor, changed: Tensor, labels: Tensor) -> Tensor:
     """The ``_Figures`` of one chunk, ``[4]``."""
-    moved = divergence(logits, changed).sum()
+    moved = divergence(logits, changed)
     right = changed.argmax(1) == labels
     loss = F.cross_entropy(changed.float(), labels, reduction="sum")
-    images = loss.new_tensor(len(labels))
-    figures = torch.stack([moved, right.sum(), loss, images])
-    return figures.double().cpu()
+    sums = [
+        moved.sum(),
+        right.sum(),
+        loss,
+        loss.new_tensor(len(labels)),
+    ]
+    return torch.stack(sums).double().cpu()
 
 
 def _cost(changed: _Figures, unchanged: _Figures) -> Row:

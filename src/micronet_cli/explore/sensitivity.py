@@ -14,7 +14,7 @@ from micronet_cli.distributed import rank
 from micronet_cli.explore.curvature import Curvature
 from micronet_cli.explore.methods import Estimation, Evaluation, Method, Row
 from micronet_cli.explore.prefix import Prefix
-from micronet_cli.explore.trial import ACTIVATION_BITS, SPARSITY, WEIGHT_BITS, Point, Trial
+from micronet_cli.explore.trial import ACTIVATION_BITS, SPARSITY, WEIGHT_BITS, Points, Trial
 from micronet_cli.functional.pruning import magnitude
 
 log = logging.getLogger(__name__)
@@ -78,7 +78,7 @@ class Sensitivity:
         size = self._images_together(prefix.bytes_per_image)
         inputs = (images for images, _ in _chunks(batches(), size))
         count = trial.watch_inputs(inputs)
-        points = trial.points(self.sparsities, self.weight_bits, self.activation_bits)
+        points: Points = trial.points(self.sparsities, self.weight_bits, self.activation_bits)
         method: Method
         if self.method == "evaluate":
             method = Evaluation(trial, prefix, points)
@@ -97,7 +97,8 @@ class Sensitivity:
         """As many as the memory holds, at least one."""
         memory = self.memory_mb * 2**20
         fitting = memory // max(bytes_per_image, 1)
-        fitting = min(MOST_IMAGES, fitting)
+        if fitting > MOST_IMAGES:
+            return MOST_IMAGES
         return max(1, fitting)
 
 
@@ -112,7 +113,7 @@ def _check_positive(name: str, value: int) -> None:
         raise ValueError(f"{name}={value}: must be at least 1")
 
 
-def _only_of(layers: Collection[str], points: Sequence[Point]) -> list[Point]:
+def _only_of(layers: Collection[str], points: Points) -> Points:
     """The points of these layers; a warning names the layers of the others."""
     kept = []
     left_out: set[str] = set()
@@ -147,8 +148,14 @@ def _chunks(batches: Chunks, size: int) -> Chunks:
 def _with_time_left(chunks: Chunks, count: int, points: int) -> Chunks:
     """The chunks, ``count`` of them, with a progress bar, and a line in the log after the first."""
     started = time.perf_counter()
-    hidden = None if rank() == 0 else True
-    bar = tqdm(chunks, f"{points} points", count, unit="chunk", leave=False, disable=hidden)
+    bar = tqdm(
+        chunks,
+        desc=f"{points} points",
+        total=count,
+        unit="chunk",
+        leave=False,
+        disable=None if rank() == 0 else True,
+    )
     for number, chunk in enumerate(bar):
         if number == 1:
             seconds_a_chunk = time.perf_counter() - started

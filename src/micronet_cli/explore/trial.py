@@ -35,6 +35,9 @@ class Point:
     value: float
 
 
+Points = Sequence[Point]
+
+
 class Trial:
     """A copy of a network, any layer of which can be changed for a while.
 
