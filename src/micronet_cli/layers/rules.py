@@ -60,7 +60,8 @@ def match_layers(model: nn.Module, rules: Mapping[str, Rule], group: str) -> Mat
         ValueError: a rule is left with no layer; the message holds near misses and ``group``, its place in the config.
     """
     names = list(compressible_layers(model))
-    return _match(model, names, rules, f"{group}.rules")
+    where = f"{group}.rules"
+    return _match(model, names, rules, where)
 
 
 def match_modules(model: nn.Module, rules: Mapping[str, Rule], where: str) -> Matches[Rule]:
@@ -77,32 +78,39 @@ def match_modules(model: nn.Module, rules: Mapping[str, Rule], where: str) -> Ma
 
 
 def _match(model: nn.Module, names: list[str], rules: Mapping[str, Rule], where: str) -> Matches[Rule]:
-    matched_names: dict[str, list[str]] = {}
-    stem, classifier = ends(model)
-    for rule_name, rule in rules.items():
-        pattern = rule.pattern(stem, classifier)
-        matched_names[rule_name] = [name for name in names if pattern.fullmatch(name)]
+    names_of_rule = _names_of_rules(model, names, rules)
     # A later rule replaces an earlier one.
-    rule_of_layer: dict[str, str] = {}
-    for rule_name, matched in matched_names.items():
+    rule_of_name: dict[str, str] = {}
+    for rule_name, matched in names_of_rule.items():
         for name in matched:
-            rule_of_layer[name] = rule_name
+            rule_of_name[name] = rule_name
     problems = []
-    rules_in_use = set(rule_of_layer.values())
+    rules_in_use = set(rule_of_name.values())
     for rule_name, rule in rules.items():
         if rule_name in rules_in_use:
             continue
         path = f"{where}.{rule_name}"
-        problem = _no_layer(path, rule, matched_names[rule_name], names)
+        matched = names_of_rule[rule_name]
+        problem = _no_layer(path, rule, matched, names)
         problems.append(problem)
     if problems:
         raise ValueError("\n".join(problems))
     in_order: Matches[Rule] = {}
     for name in names:
-        if name in rule_of_layer:
-            rule_name = rule_of_layer[name]
+        if name in rule_of_name:
+            rule_name = rule_of_name[name]
             in_order[name] = (rule_name, rules[rule_name])
     return in_order
+
+
+def _names_of_rules(model: nn.Module, names: list[str], rules: Mapping[str, Rule]) -> dict[str, list[str]]:
+    """Rule -> the names that it matches, whether or not a later one takes them."""
+    stem, classifier = ends(model)
+    names_of_rule = {}
+    for rule_name, rule in rules.items():
+        pattern = rule.pattern(stem, classifier)
+        names_of_rule[rule_name] = [name for name in names if pattern.fullmatch(name)]
+    return names_of_rule
 
 
 def shared_parameters(model: nn.Module) -> set[Tensor]:

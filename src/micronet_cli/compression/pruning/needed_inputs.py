@@ -19,7 +19,8 @@ def plain_copy(model: nn.Module) -> nn.Module:
     twin = twin.cpu().float().eval()
     for name, layer in list(twin.named_modules()):
         for key in ("input_fake_quantize", "output_fake_quantize"):
-            if getattr(layer, key, None) is not None:
+            quantizer = getattr(layer, key, None)
+            if quantizer is not None:
                 setattr(layer, key, nn.Identity())
         if effective_weight(layer) is not None:
             plain = unparametrized(layer)
@@ -61,9 +62,10 @@ def _make_positive(model: nn.Module) -> None:
         if live.dim() > 1:
             # Rows of mean about 1, so that nothing grows or shrinks from layer to layer.
             rows = live.flatten(1)
-            weights_of_row = rows.sum(1).clamp_min(1)
-            ones = [1] * (live.dim() - 1)
-            values /= weights_of_row.view(-1, *ones)
+            live_in_row = rows.sum(1).clamp_min(1)
+            trailing = live.dim() - 1
+            ones = [1] * trailing
+            values /= live_in_row.view(-1, *ones)
         parameter.copy_(values)
     for norm in model.modules():
         if isinstance(norm, BatchNorm) and norm.running_mean is not None:

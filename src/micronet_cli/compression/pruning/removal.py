@@ -102,9 +102,11 @@ def _goes_with(tensor: Tensor, shape: torch.Size, dim: int) -> bool:
         return True
     if dim != OUTPUTS:
         return False
+    if tensor.dim() == 0:
+        return False
     # One value a channel: [C_out], or that with dimensions of size 1 behind it.
     channels = shape[OUTPUTS]
-    return tensor.dim() > 0 and len(tensor) == tensor.numel() == channels
+    return len(tensor) == tensor.numel() == channels
 
 
 def _cut(tensor: Tensor, dim: int, kept: Tensor) -> Tensor:
@@ -119,10 +121,12 @@ def _sizes(layer: nn.Module, dim: int) -> tuple[str, ...]:
     """The layer's attributes that state its channels along ``dim``."""
     if hasattr(layer, "num_features"):
         return ("num_features",)
-    if isinstance(layer, nn.Linear):
-        return ("out_features",) if dim == OUTPUTS else ("in_features",)
+    is_linear = isinstance(layer, nn.Linear)
     if dim == INPUTS:
-        return ("in_channels",)
-    if layer.groups == layer.in_channels == layer.out_channels > 1:
+        return ("in_features",) if is_linear else ("in_channels",)
+    if is_linear:
+        return ("out_features",)
+    is_depthwise = layer.groups == layer.in_channels == layer.out_channels
+    if is_depthwise and layer.groups > 1:
         return ("out_channels", "in_channels", "groups")
     return ("out_channels",)
