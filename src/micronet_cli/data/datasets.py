@@ -185,11 +185,12 @@ class ImageFolder(Data):
 
     def source(self, split: str, classes: Sequence[str] | None = None) -> Source:
         """The images of a split."""
-        known = classes or self.classes
-        if split == "test" or (split == "val" and self.val is not None):
-            return self._open(split).relabelled(known)
-        whole = self._open("train").relabelled(known)
-        return whole if self.val else self._part(whole, split)
+        held_out = split == "val" and self.val is None
+        opened = self._open("train" if held_out else split)
+        files = opened.relabelled(classes or self.classes)
+        if split == "test" or self.val:
+            return files
+        return self._part(files, split)
 
     @property
     def classes(self) -> list[str]:
