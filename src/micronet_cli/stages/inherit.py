@@ -21,22 +21,26 @@ def inherited(config: DictConfig) -> DictConfig:
     """
     config = DictConfig(OmegaConf.to_container(config, resolve=True))
     OmegaConf.set_struct(config, False)
-    for group, trained_with in _start(config.init_from).items():
-        if "_target_" not in config[group]:
-            config[group] = OmegaConf.merge(trained_with, config[group])
+    start = _start(config.init_from)
+    for group, trained_with in start.items():
+        given = config[group]
+        if "_target_" not in given:
+            config[group] = OmegaConf.merge(trained_with, given)
     for key in ("weights", "pretrained"):
-        given = config.model.get(key)
-        if given and config.init_from:
-            raise UserError(f"model.{key}={given}: init_from brings its weights; take one of them")
+        source = config.model.get(key)
+        if source and config.init_from:
+            raise UserError(f"model.{key}={source}: init_from brings its weights; take one of them")
     return config
 
 
 def _start(init_from: Any) -> dict[str, Any]:
     """The groups ``model`` and ``data`` of ``init_from``, or the defaults."""
     if not init_from:
-        return {"model": DEFAULT_MODEL, "data": OmegaConf.load(CONF / "data" / "digits.yaml")}
+        digits = CONF / "data" / "digits.yaml"
+        return {"model": DEFAULT_MODEL, "data": OmegaConf.load(digits)}
     if not isinstance(init_from, str):
         way_out = "" if OmegaConf.is_config(init_from) else f", as ./{init_from}"
         raise UserError(f"init_from={init_from}: must be a path{way_out}")
-    header = checkpoint.read_header(checkpoint.resolve(init_from))
+    path = checkpoint.resolve(init_from)
+    header = checkpoint.read_header(path)
     return {"model": header["model"], "data": header["data"]}

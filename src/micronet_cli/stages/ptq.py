@@ -69,7 +69,7 @@ def run(job: Job) -> dict[str, Any]:
     device = job.parts.trainer.torch_device()
     network = job.network()
     try:
-        calibrated = calibrate(job, settings, network, device)
+        calibrated = calibrate(job, network, settings, device)
     except ValueError as error:
         raise UserError(f"stage=ptq: {error}") from None
     network.compressors = [*network.compressors, HISTORY]
@@ -83,7 +83,7 @@ def run(job: Job) -> dict[str, Any]:
     return metrics | report.metrics()
 
 
-def calibrate(job: Job, settings: PostTraining, network: Network, device: torch.device) -> Calibrated:
+def calibrate(job: Job, network: Network, settings: PostTraining, device: torch.device) -> Calibrated:
     """Attach the quantisers and set their ranges.
 
     Raises:
@@ -92,7 +92,7 @@ def calibrate(job: Job, settings: PostTraining, network: Network, device: torch.
     sweep = settings.prepare(network.model, network.spec.size)
     quantizers = attach_compressors(job, network)
     rules = logged_rule_table(quantizers, network)
-    batches = calibration_batches(job, settings.images, network, device)
+    batches = calibration_batches(job, network, settings.images, device)
     calibrated = Calibrated(sweep, rules, batches)
     network.model.to(device).eval()
     sweep.reference.to(device)
@@ -101,9 +101,16 @@ def calibrate(job: Job, settings: PostTraining, network: Network, device: torch.
     return calibrated
 
 
-def calibration_batches(job: Job, images: int, network: Network, device: torch.device) -> list[Tensor]:
+def calibration_batches(job: Job, network: Network, images: int, device: torch.device) -> list[Tensor]:
     """Images drawn by the seed from train, as evaluation would see them."""
-    loader = job.parts.data.sample("train", images, network.spec, device, job.seed, network.classes)
+    loader = job.parts.data.sample(
+        split="train",
+        images=images,
+        spec=network.spec,
+        device=device,
+        seed=job.seed,
+        classes=network.classes,
+    )
     batches = [batch for batch, _ in loader.batches()]
     if not batches:
         raise UserError("data: not one image could be read")
@@ -120,7 +127,8 @@ def refine(job: Job, network: Network, calibrated: Calibrated) -> None:
     bar = tqdm(total=len(names), desc="ptq", unit="layer", dynamic_ncols=True, disable=None)
     log_above_bar = nullcontext() if bar.disable else logging_redirect_tqdm()
     with log_above_bar, bar:
-        for number, line in enumerate(sweep.run(network.model, calibrated.batches, job.seed), 1):
+        refined = sweep.run(network.model, calibrated.batches, job.seed)
+        for number, line in enumerate(refined, start=1):
             job.run.record({"kind": "layer", "step": number, **line})
             seconds_a_layer = (time.perf_counter() - started) / number
             errors = f"error {line['error_before']:.4f} -> {line['error']:.4f}"
