@@ -9,7 +9,8 @@ import torch
 from torch import Tensor, nn
 
 from micronet_cli.distributed import range_over_ranks
-from micronet_cli.functional.pruning import magnitude, shrink_mask
+from micronet_cli.functional.masks import shrink_mask
+from micronet_cli.functional.pruning import magnitude
 from micronet_cli.layers.effective_weight import attach_effective_weight, original_weight
 from micronet_cli.layers.fake_quantize import (
     ActivationFakeQuantize,
