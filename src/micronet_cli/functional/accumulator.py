@@ -48,9 +48,11 @@ def accumulator_aware(weight: Tensor, step: Tensor, largest_integer: int, limit:
     scaled = weight / step
     clipped = scaled.clamp(-largest_integer, largest_integer)
     exact = clipped.detach()
-    magnitudes = exact.abs().flatten(1)
-    rounded = _rounded_within(magnitudes, limit)
-    signed = rounded.view_as(exact) * exact.sign()
+    magnitudes = exact.abs()
+    by_channel = magnitudes.flatten(1)
+    rounded = _rounded_within(by_channel, limit)
+    signs = exact.sign()
+    signed = rounded.view_as(exact) * signs
     integers = StraightThrough.apply(clipped, signed)
     return integers * step
 
@@ -63,12 +65,16 @@ def _rounded_within(magnitudes: Tensor, limit: int) -> Tensor:
     down = projected.floor()
     fraction = projected - down
     # What the limit leaves once every magnitude is rounded down goes to the largest fractions.
-    left = limit - down.sum(1, keepdim=True)
+    rounded_total = down.sum(1, keepdim=True)
+    left = limit - rounded_total
     largest_first = fraction.sort(dim=1, descending=True, stable=True)
     rank = largest_first.indices.argsort(1)
-    may_rise = torch.where(above_limit, fraction > 0, fraction >= 0.5)
+    has_fraction = fraction > 0
+    rounds_up = fraction >= 0.5
+    may_rise = torch.where(above_limit, has_fraction, rounds_up)
     rises = may_rise & (rank < left)
-    return torch.where(rises, down + 1, down)
+    up = down + 1
+    return torch.where(rises, up, down)
 
 
 def project_l1(magnitudes: Tensor, radius: float) -> Tensor:

@@ -69,5 +69,6 @@ def expected_output(weight: Tensor, mean_input: Tensor) -> Tensor:
     rows = weight.flatten(1)
     by_group = rows.unflatten(0, (groups, -1))
     columns = mean_input[:, :, None]
+    # A product of each group's rows with the group's own inputs.
     outputs = by_group @ columns
     return outputs.flatten()

@@ -3,6 +3,7 @@
 import numpy as np
 
 ZERO_POINT_BITS = 16  # of an activation's range
+ZERO_CODES = 1 << ZERO_POINT_BITS
 _MAGNITUDE_BITS = 31  # of an int32
 
 
@@ -12,8 +13,9 @@ def to_fixed(values: np.ndarray) -> tuple[np.ndarray, int]:
     >>> to_fixed(np.array([1.0, -0.75, 0.0]))
     (array([1073741824, -805306368,          0], dtype=int32), -30)
     """
-    _, largest_exponent = np.frexp(_largest(values))
-    exponent = int(largest_exponent) - _MAGNITUDE_BITS
+    largest = _largest(values)
+    _, bits_before_point = np.frexp(largest)
+    exponent = int(bits_before_point) - _MAGNITUDE_BITS
     scaled = _in_units(values, exponent)
     if _largest(scaled) >= 2**_MAGNITUDE_BITS:
         # The largest was rounded up, to one more than fits.
@@ -40,10 +42,11 @@ def pack_range(scale: float, zero_point: int) -> bytes:
     >>> unpack_range(pack_range(2.5, -3))
     (2.5, -3)
     """
-    half_a_unit = 1 << (ZERO_POINT_BITS - 1)
-    scale_bits = np.float64(scale).view(np.uint64)
-    rounded = int(scale_bits) + half_a_unit
-    high = rounded >> ZERO_POINT_BITS << ZERO_POINT_BITS
+    double = np.float64(scale)
+    scale_bits = int(double.view(np.uint64))
+    half_a_unit = ZERO_CODES // 2
+    rounded = scale_bits + half_a_unit
+    high = rounded // ZERO_CODES * ZERO_CODES
     zero_code = -zero_point
     word = high | zero_code
     return word.to_bytes(8, "little")
@@ -52,7 +55,7 @@ def pack_range(scale: float, zero_point: int) -> bytes:
 def unpack_range(content: bytes) -> tuple[float, int]:
     """Scale and zero point that ``pack_range`` packed."""
     word = int.from_bytes(content, "little")
-    high, zero_code = divmod(word, 1 << ZERO_POINT_BITS)
-    scale_bits = np.uint64(high << ZERO_POINT_BITS)
-    scale = float(scale_bits.view(np.float64))
-    return scale, -zero_code
+    high, zero_code = divmod(word, ZERO_CODES)
+    scale_bits = np.uint64(high * ZERO_CODES)
+    scale = scale_bits.view(np.float64)
+    return float(scale), -zero_code

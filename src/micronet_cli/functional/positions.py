@@ -28,8 +28,7 @@ def unpack_mask(content: bytes, shape: Sequence[int]) -> np.ndarray:
         ValueError: another length, or a bit beyond the last element.
     """
     count = math.prod(shape)
-    spare_bits = len(content) * 8 - count
-    if not 0 <= spare_bits < 8:
+    if len(content) != math.ceil(count / 8):
         raise ValueError(f"{len(content)} bytes do not hold a mask of {count} elements")
     octets = np.frombuffer(content, np.uint8)
     bits = np.unpackbits(octets, bitorder="little")
@@ -48,10 +47,11 @@ def used_blocks(mask: np.ndarray, sizes: Sequence[int]) -> np.ndarray:
     [[True, False]]
     """
     for axis, size in enumerate(sizes):
-        if size > 1:
-            length = mask.shape[axis]
-            firsts = np.arange(0, length, size)
-            mask = np.logical_or.reduceat(mask, firsts, axis)
+        if size == 1:
+            continue
+        length = mask.shape[axis]
+        firsts = np.arange(0, length, size)
+        mask = np.logical_or.reduceat(mask, firsts, axis)
     return mask
 
 
@@ -59,10 +59,12 @@ def expand_blocks(used: np.ndarray, sizes: Sequence[int], shape: Sequence[int]) 
     """The elements of the used blocks: bool of ``shape``."""
     pairs = zip(sizes, shape, strict=True)
     for axis, (size, length) in enumerate(pairs):
-        if size > 1:
-            whole = used.repeat(size, axis)
-            elements = np.arange(length)
-            used = whole.take(elements, axis)
+        if size == 1:
+            continue
+        # Edge blocks are smaller: what lies beyond the end is cut off.
+        whole = used.repeat(size, axis)
+        elements = np.arange(length)
+        used = whole.take(elements, axis)
     return used
 
 
@@ -75,7 +77,8 @@ def patterns(n: int, m: int) -> tuple[np.ndarray, np.ndarray]:
     """
     every = np.arange(2**m)
     positions = np.arange(m)
-    bits = every[:, None] >> positions & 1
+    shifted = every[:, None] >> positions
+    bits = shifted & 1
     rows = bits.astype(bool)
     kept = rows.sum(axis=1)
     chosen = kept == n

@@ -31,7 +31,11 @@ def _identity_like(matrix: Tensor) -> Tensor:
     return torch.eye(size, dtype=matrix.dtype, device=matrix.device)
 
 
-def obs_importance(weight: Tensor, hessian: Tensor, mask: Tensor) -> Tensor:
+def obs_importance(
+    weight: Tensor,
+    hessian: Tensor,
+    mask: Tensor,
+) -> Tensor:
     """The error that an element's removal adds when each row is emptied greedily (section 4, algorithm 1).
 
     Each step removes p = argmin w_p^2 / [H^-1]_pp, updates w -= H^-1[:, p] w_p / [H^-1]_pp and takes p out of H^-1 by
@@ -59,7 +63,11 @@ def obs_importance(weight: Tensor, hessian: Tensor, mask: Tensor) -> Tensor:
     return torch.cat(importances)
 
 
-def obs_update(weight: Tensor, hessian: Tensor, mask: Tensor) -> Tensor:
+def obs_update(
+    weight: Tensor,
+    hessian: Tensor,
+    mask: Tensor,
+) -> Tensor:
     """The kept weights that come nearest to the output of ``weight``: H_KK w'_K = (H w)_K for each row's kept set K.
 
     The closed form of all of a row's updates together (equation 6: w' = w - H^-1[:, P] [H^-1]_PP^-1 w_P).

@@ -13,9 +13,11 @@ def binary(weight: Tensor) -> Tensor:
     [[-2.0, 2.0]]
     """
     values = weight.detach()
+    magnitude = values.abs()
     everything = torch.ones_like(values, dtype=torch.bool)
-    level = _channel_mean(values.abs(), everything)
-    signed = torch.where(values < 0, -level, level)
+    level = _channel_mean(magnitude, everything)
+    is_negative = values < 0
+    signed = torch.where(is_negative, -level, level)
     return StraightThrough.apply(weight, signed)
 
 
@@ -30,7 +32,8 @@ def ternary(weight: Tensor) -> Tensor:
     """
     values = weight.detach()
     magnitude = values.abs()
-    spread = _channel_mean(magnitude, magnitude > 0)
+    is_nonzero = magnitude > 0
+    spread = _channel_mean(magnitude, is_nonzero)
     threshold = 0.7 * spread
     used = magnitude > threshold
     level = _channel_mean(magnitude, used)
@@ -61,6 +64,7 @@ def _largest_magnitude(values: Tensor) -> Tensor:
 def _channel_mean(values: Tensor, used: Tensor) -> Tensor:
     """Mean of the ``used`` values per output channel, 0 where there are none: ``[C_out, 1, ...]``."""
     dims = tuple(range(1, values.dim()))
-    total = (values * used).sum(dims, keepdim=True)
+    used_values = values * used
+    total = used_values.sum(dims, keepdim=True)
     count = used.sum(dims, keepdim=True)
     return total / count.clamp_min(1)

@@ -43,7 +43,8 @@ class KeptNetworks:
             return
         if self.best is not None and top1 < self.best["val_top1"]:
             return
-        self.best = own | {"val_loss": metrics["loss"]}
+        own["val_loss"] = metrics["loss"]
+        self.best = own
         self._write(self.run.best, model, self.best)
 
     def load_best(self, model: nn.Module) -> None:

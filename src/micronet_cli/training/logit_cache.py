@@ -30,10 +30,14 @@ class LogitCache:
     def __call__(self, images: Tensor) -> Tensor:
         """Logits ``[N, classes]`` of a batch; ``teach`` sees the unknown images alone."""
         keys = content_keys(images)
-        unknown = [number for number, key in enumerate(keys) if key not in self._known]
-        self.hits += len(keys) - len(unknown)
+        unknown = []
+        for number, key in enumerate(keys):
+            if key not in self._known:
+                unknown.append(number)
+        images_known = len(keys) - len(unknown)
+        self.hits += images_known
         self.misses += len(unknown)
-        if len(unknown) == len(keys):
+        if not images_known:
             logits = self.teach(images)
             self._remember(keys, logits)
             return logits
