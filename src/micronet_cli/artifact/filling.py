@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from micronet_cli.artifact.entries import Activation, Layer, Parameter, check, is_names
 from micronet_cli.artifact.stored_weights import integers_of, unpack_positions
 from micronet_cli.artifact.streams import Streams
-from micronet_cli.functional.packing import unpack_range
+from micronet_cli.functional.fixed_point import unpack_range
 from micronet_cli.layers.effective_weight import attach_mask
 from micronet_cli.layers.fake_quantize import attach_input_fake_quantize, attach_output_fake_quantize
 from micronet_cli.layers.integer import IntegerActivation, IntegerWeight, Numbers, attach_integers, attach_rescale

@@ -8,7 +8,7 @@ import numpy as np
 
 from micronet_cli.artifact.entries import GROUP_SIZES
 from micronet_cli.artifact.stored_weights import covered, positions_bytes
-from micronet_cli.functional.packing import group_rows
+from micronet_cli.functional.positions import group_rows
 
 # Over (C_out, C_in); the kernel goes by elements.
 BLOCKS = ((1, 2), (2, 1), (2, 2), (1, 4), (4, 1), (4, 4), (1, 8), (8, 1), (8, 8), (1, 16), (16, 1), (16, 16))

@@ -7,7 +7,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from micronet_cli.functional.packing import used_blocks
+from micronet_cli.functional.positions import used_blocks
 from micronet_cli.layers.effective_weight import EffectiveWeight, effective_weight, original_weight
 from micronet_cli.layers.fake_quantize import FakeQuantize, WeightFakeQuantize
 from micronet_cli.torch_internals import version_of
