@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from micronet_cli.artifact.entries import BATCH_NORM_TENSORS, Activation, Layer, Parameter, check, is_names
+from micronet_cli.artifact.entries import BATCH_NORM_TENSORS, Activation, Layer, Parameter, check
 from micronet_cli.artifact.format import Damaged
 from micronet_cli.artifact.stored_weights import integers_of, unpack_positions
 from micronet_cli.artifact.streams import Streams
@@ -140,13 +140,12 @@ def _check_finite(values: Tensor, where: str) -> None:
         check(all_finite, f"{where}: not finite")
 
 
-def fill_batch_norms(modules: Mapping[str, nn.Module], names: Any, streams: Streams) -> set[str]:
+def fill_batch_norms(modules: Mapping[str, nn.Module], names: list[str], streams: Streams) -> set[str]:
     """Read the gain and shift of BatchNorms that stay; the state's names that this fills.
 
     Raises:
         Damaged: the network has no such BatchNorm, or a number is not finite.
     """
-    check(is_names(names), "batch_norms: must be a list of names")
     filled: set[str] = set()
     for name in names:
         where = f"batch_norms: {name!r:.80}"

@@ -1,6 +1,5 @@
 """The streams of a packed file as they grow, one layer after another."""
 
-from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -9,7 +8,7 @@ import numpy as np
 from micronet_cli.artifact.entries import Layer
 from micronet_cli.artifact.format import STREAMS
 from micronet_cli.artifact.smallest_positions import smallest_positions
-from micronet_cli.artifact.stored_weights import code_digits, covered, pack_positions
+from micronet_cli.artifact.stored_weights import Positions, code_digits, covered, pack_positions
 from micronet_cli.functional.packing import pack_digits, radix_word, to_fixed
 
 # Largest over smallest scale up to which int32 with one exponent takes the place of float32: its error is 2^-32 of the
@@ -91,9 +90,9 @@ class Packer:
         self.append("scales", stored, "<i4")
         return exponent
 
-    def _positions(self, nonzero: np.ndarray, value_bits: float, fewer_bits: float) -> tuple[Sequence[Any], np.ndarray]:
+    def _positions(self, nonzero: np.ndarray, value_bits: float, fewer_bits: float) -> tuple[Positions, np.ndarray]:
         """Where the non-zeros are, in the smallest form; its bytes go to the stream."""
-        positions: tuple[Any, ...] = ("mask",)
+        positions: Positions = ("mask",)
         if not self.plain:
             positions = smallest_positions(nonzero, value_bits, fewer_bits)
         cover = covered(positions, nonzero)
