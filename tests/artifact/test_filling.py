@@ -97,8 +97,6 @@ def test_batch_norm_takes_a_gain_and_a_shift():
 
 
 BAD_NORMS = {
-    "no list": ("n", b"", "batch_norms: must be a list of names"),
-    "no name": ([1], b"", "batch_norms: must be a list of names"),
     "unknown": (["m"], b"", "batch_norms: 'm' is none"),
     "a layer": (["l"], b"", "batch_norms: 'l' is none"),
     "without statistics": (["u"], b"", "batch_norms: 'u' is none"),
