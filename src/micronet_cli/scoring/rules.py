@@ -10,6 +10,7 @@ from typing import ClassVar
 from micronet_cli.scoring.charges import ELEMENTWISE, Charge
 from micronet_cli.scoring.prices import PRICES, Price
 from micronet_cli.trace.records import Op, TracedNetwork
+from micronet_cli.trace.what_if import with_sparsity
 
 SMALL_IMAGE_PIXELS = 64
 # What an option may be.
@@ -118,7 +119,7 @@ class Rules:
             ValueError: an option does not fit the network.
         """
         if self.weight_sparsity is not None:
-            network = network.with_sparsity(self.weight_sparsity)
+            network = with_sparsity(network, self.weight_sparsity)
         return [*self.storage(network), *self.math(network)]
 
     def storage(self, network: TracedNetwork) -> list[Charge]:

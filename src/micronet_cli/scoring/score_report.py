@@ -11,6 +11,7 @@ from micronet_cli.scoring.report_text import csv_text, ratios_text, rows_text, t
 from micronet_cli.scoring.rules import Base, Rules
 from micronet_cli.scoring.tables import Row, Total, WaterfallStep, by_part, rows, waterfall
 from micronet_cli.trace.records import FLOAT_BITS, TracedNetwork
+from micronet_cli.trace.what_if import with_sparsity
 
 
 @dataclass(frozen=True)
@@ -71,7 +72,7 @@ class ScoreReport:
         what_if = self.rules.weight_sparsity
         network = self.network
         if what_if is not None:
-            network = network.with_sparsity(what_if)
+            network = with_sparsity(network, what_if)
         weights = [network.stored[i] for i in network.weights]
         return rows(self.charges, self.base, [op.layer for op in network.ops], per, weights)
 
