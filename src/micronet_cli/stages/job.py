@@ -13,8 +13,7 @@ from micronet_cli.artifact.settings import Export
 from micronet_cli.compression.compressor import Compressor
 from micronet_cli.compression.quantization.post_training import PostTraining
 from micronet_cli.config import to_plain
-from micronet_cli.data.datasets import Data
-from micronet_cli.data.loader import Loader
+from micronet_cli.data.protocol import Batches, DataSet
 from micronet_cli.errors import UserError
 from micronet_cli.explore.budgets import Budget
 from micronet_cli.explore.search import Search
@@ -38,7 +37,7 @@ class Parts:
     """The packaged config groups, built; None where a group is ``none``."""
 
     model: Model
-    data: Data
+    data: DataSet
     optim: Optim
     trainer: TrainerSettings
     eval: Evaluation
@@ -133,6 +132,6 @@ class Job(Generic[NodeT]):
             path = self.run.best if network.packed is None else self.run.packed
             checkpoint.save(self.run.claim(path), network, metrics)
 
-    def loader(self, network: Network, split: str, device: torch.device) -> Loader:
+    def loader(self, network: Network, split: str, device: torch.device) -> Batches:
         """Batches of a split as the network needs them."""
         return self.parts.data.loader(split, network.spec, device, self.seed, network.classes)

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from micronet_cli import checkpoint, distributed
 from micronet_cli.allocator import keep_freed_memory
 from micronet_cli.compression.compressor import Compressor
-from micronet_cli.data.loader import Loader
+from micronet_cli.data.protocol import Batches
 from micronet_cli.errors import Interrupted, UserError
 from micronet_cli.network import Network
 from micronet_cli.runs.directory import Run
@@ -55,8 +55,8 @@ class Trainer:
         network: Network,
         objective: Objective,
         compressors: Sequence[Compressor],
-        train: Loader,
-        val: Loader,
+        train: Batches,
+        val: Batches,
         run: Run,
     ) -> None:
         self.settings = trainer
@@ -71,7 +71,7 @@ class Trainer:
         if not self.steps_per_epoch:
             raise UserError(
                 f"trainer.accumulate_steps={trainer.accumulate_steps}: train has only {len(train)} batches of "
-                f"data.batch_size={train.settings.batch_size}"
+                f"data.batch_size={train.batch_size}"
             )
         if trainer.amp == "fp16" and any(compressor.reads_gradients for compressor in compressors):
             raise UserError("trainer.amp=fp16: its loss scale would enter what prune ranks by; use bf16 or none")
@@ -111,7 +111,7 @@ class Trainer:
             keep_freed_memory()
         if self.run_dir.resume and self.run_dir.state.is_file():
             self.restore()
-        images_per_step = self.train.settings.batch_size * self.settings.accumulate_steps
+        images_per_step = self.train.batch_size * self.settings.accumulate_steps
         progress = Progress(self.step, self.total, images_per_step)
         with self.stop, progress.logging(), progress.bar:
             while self.step < self.total:
