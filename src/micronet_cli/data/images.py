@@ -16,6 +16,7 @@ MODE_OF_CHANNELS = {1: "L", 2: "LA", 3: "RGB", 4: "RGBA"}
 
 # The colours are what is read, as Pillow converts them; the transparency that it warns of is dropped on purpose.
 warnings.filterwarnings("ignore", message="Palette images with Transparency")
+warnings.filterwarnings("ignore", message="Corrupt EXIF data")
 
 
 class UnusableImage(Exception):

@@ -74,6 +74,8 @@ def listing(path: Path) -> Listing:
             images.append(entry)
         else:
             left_out.append(entry.name)
+            if len(entry.parts) > 1:
+                folders.append(Entry(entry.parts[:-1], entry.name, is_folder=True))
     if not images:
         raise ValueError("no image in it")
     images, folders = _inside_common_folder(images, folders)

@@ -4,7 +4,7 @@
 """
 
 from collections.abc import Iterator, Sequence
-from typing import Protocol, runtime_checkable
+from typing import Protocol
 
 import torch
 from torch import Tensor
@@ -12,7 +12,6 @@ from torch import Tensor
 from micronet_cli.models.model import InputSpec
 
 
-@runtime_checkable
 class Batches(Protocol):
     """Some images, in batches that are ready for the network.
 
@@ -56,7 +55,6 @@ class Batches(Protocol):
         ...
 
 
-@runtime_checkable
 class DataSet(Protocol):
     """The ``data`` config group's object.
 
@@ -110,3 +108,16 @@ class DataSet(Protocol):
     ) -> Batches:
         """At most so many images of a split, drawn by ``seed``, as evaluation sees them."""
         ...
+
+
+def missing_members(thing: object, protocol: type) -> list[str]:
+    """Members of the protocol that a data set or its batches lack; none is asked for its value."""
+    names = [name for name in dir(protocol) if not name.startswith("_")]
+    names += protocol.__annotations__
+    if "__len__" in vars(protocol):
+        names.append("__len__")
+    return sorted(name for name in names if not _has(thing, name))
+
+
+def _has(thing: object, name: str) -> bool:
+    return hasattr(type(thing), name) or name in vars(thing)

@@ -13,7 +13,7 @@ from micronet_cli.artifact.settings import Export
 from micronet_cli.compression.compressor import Compressor
 from micronet_cli.compression.quantization.post_training import PostTraining
 from micronet_cli.config import to_plain
-from micronet_cli.data.protocol import Batches, DataSet
+from micronet_cli.data.protocol import Batches, DataSet, missing_members
 from micronet_cli.errors import UserError
 from micronet_cli.explore.budgets import Budget
 from micronet_cli.explore.search import Search
@@ -99,6 +99,10 @@ class Job(Generic[NodeT]):
         Raises:
             UserError: what is missing of the data.
         """
+        lacking = missing_members(self.parts.data, DataSet)
+        if lacking:
+            kind = self.group_config("data")["_target_"]
+            raise UserError(f"data._target_={kind}: a data set must have {', '.join(lacking)}; see docs/extending.md")
         if problems := self.parts.data.problems(splits):
             raise UserError("\n".join(problems))
 
