@@ -31,6 +31,7 @@ from micronet_cli.training.optim import Optim
 from micronet_cli.training.profile import StepProfiler
 from micronet_cli.training.progress import Progress
 from micronet_cli.training.settings import TrainerSettings
+from micronet_cli.training.smallest_batch import check_smallest_batch
 from micronet_cli.training.state import Place, Stateful, read_state, state_of
 
 log = logging.getLogger(__name__)
@@ -73,6 +74,8 @@ class Trainer:
                 f"trainer.accumulate_steps={trainer.accumulate_steps}: train has only {len(train)} batches of "
                 f"data.batch_size={train.batch_size}"
             )
+        always_frozen = trainer.freeze_bn_at == 0 and not trainer.reestimate_bn_batches
+        check_smallest_batch(self.model, train, network.spec, always_frozen)
         if trainer.amp == "fp16" and any(compressor.reads_gradients for compressor in compressors):
             raise UserError("trainer.amp=fp16: its loss scale would enter what prune ranks by; use bf16 or none")
         self.total = min(trainer.epochs * self.steps_per_epoch, trainer.max_steps or sys.maxsize)
