@@ -12,7 +12,7 @@ from torch import Tensor
 from micronet_cli import checkpoint, distributed
 from micronet_cli.allocator import keep_freed_memory
 from micronet_cli.compression.compressor import Compressor
-from micronet_cli.data.loader import Loader
+from micronet_cli.data.protocol import Batches
 from micronet_cli.errors import Interrupted
 from micronet_cli.network import Network
 from micronet_cli.runs.directory import Run
@@ -27,6 +27,7 @@ from micronet_cli.training.optim import Optim
 from micronet_cli.training.profile import StepProfiler
 from micronet_cli.training.progress import Progress
 from micronet_cli.training.settings import TrainerSettings
+from micronet_cli.training.smallest_batch import check_smallest_batch
 from micronet_cli.training.state import Place, read_state, state_of
 
 log = logging.getLogger(__name__)
@@ -51,8 +52,8 @@ class Trainer:
         network: Network,
         objective: Objective,
         compressors: Sequence[Compressor],
-        train: Loader,
-        val: Loader,
+        train: Batches,
+        val: Batches,
         run: Run,
     ) -> None:
         self.settings = trainer
@@ -60,12 +61,15 @@ class Trainer:
         self.train = train
         self.val = val
         self.run_dir = run
-        self.length = trainer.length(len(train), train.settings.batch_size)
+        self.length = trainer.length(len(train), train.batch_size)
+        model = network.model.to(train.device, memory_format=torch.channels_last)
+        always_frozen = trainer.freeze_bn_at == 0 and not trainer.reestimate_bn_batches
+        check_smallest_batch(model, train, network.spec, always_frozen)
         self.learner = Learner(
             settings=trainer,
             optim=optim,
             length=self.length,
-            model=network.model.to(train.device, memory_format=torch.channels_last),
+            model=model,
             objective=objective,
             compressors=compressors,
             last=run.last,
@@ -99,7 +103,7 @@ class Trainer:
         return best
 
     def _train_to_the_end(self) -> None:
-        images_per_step = self.train.settings.batch_size * self.settings.accumulate_steps
+        images_per_step = self.train.batch_size * self.settings.accumulate_steps
         progress = Progress(self.learner.step, self.length.total, images_per_step)
         with self.stop, progress.logging(), progress.bar:
             while self.learner.step < self.length.total:
