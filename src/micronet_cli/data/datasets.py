@@ -1,5 +1,6 @@
 """Data sets with named splits: models are selected on val and reported on test."""
 
+import logging
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -10,17 +11,21 @@ import numpy as np
 import torch
 
 from micronet_cli.data.augment import Augment, Augmentation
-from micronet_cli.data.loader import Loader, LoaderSettings
+from micronet_cli.data.base_loader import LoaderSettings
+from micronet_cli.data.loader import Loader
+from micronet_cli.data.protocol import Batches
 from micronet_cli.data.sources import ArraySource, FileSource, Source, Subset, split_off
 from micronet_cli.errors import UserError
 from micronet_cli.models.model import InputSpec
+
+log = logging.getLogger(__name__)
 
 SPLITS = ("train", "val", "test")
 
 
 @dataclass(kw_only=True)
 class Data:
-    """What all data sets share.
+    """What the packaged data sets share, a ``protocol.DataSet``; one of your own adds ``source`` and ``classes``.
 
     Attributes:
         batch_size: images a training step, over all processes; evaluation takes ``eval_batch_size``.
@@ -81,10 +86,23 @@ class Data:
         )
 
     def loader(
-        self, split: str, spec: InputSpec, device: torch.device, seed: int = 0, classes: Sequence[str] | None = None
-    ) -> Loader:
+        self,
+        split: str,
+        spec: InputSpec,
+        device: torch.device,
+        seed: int = 0,
+        classes: Sequence[str] | None = None,
+    ) -> Batches:
         """Batches of a split, shuffled and augmented for ``train``."""
-        return self._loader(self.source(split, classes), spec, split == "train", device, seed, classes)
+        return Loader(
+            source=self.source(split, classes),
+            spec=spec,
+            settings=self.loader_settings(split == "train", seed),
+            training=split == "train",
+            device=device,
+            classes=len(classes or self.classes),
+            where=f"data.{split}",
+        )
 
     def sample(
         self,
@@ -94,27 +112,24 @@ class Data:
         device: torch.device,
         seed: int = 0,
         classes: Sequence[str] | None = None,
-    ) -> Loader:
+    ) -> Batches:
         """Batches of at most so many images of a split, drawn by ``seed``, as evaluation sees them."""
         source = self.source(split, classes)
-        chosen = np.sort(np.random.default_rng(seed).permutation(len(source.labels))[:images])
-        return self._loader(Subset(source, chosen), spec, False, device, seed, classes)
+        order = np.random.default_rng(seed).permutation(len(source.labels))
+        chosen = np.sort(order[:images])
+        return Loader(
+            source=Subset(source, chosen),
+            spec=spec,
+            settings=self.loader_settings(False, seed),
+            training=False,
+            device=device,
+            classes=len(classes or self.classes),
+            where=f"data.{split}",
+        )
 
-    def _part(self, whole: Source, split: str) -> Source:
-        """``train`` or ``val``, of images that hold both."""
-        train, val = split_off(whole, self.val_fraction, self.split_seed)
-        return val if split == "val" else train
-
-    def _loader(
-        self,
-        source: Source,
-        spec: InputSpec,
-        training: bool,
-        device: torch.device,
-        seed: int,
-        classes: Sequence[str] | None,
-    ) -> Loader:
-        settings = LoaderSettings(
+    def loader_settings(self, training: bool, seed: int) -> LoaderSettings:
+        """The settings of one split's loader."""
+        return LoaderSettings(
             batch_size=self.batch_size if training else self.eval_batch_size,
             workers=self.workers,
             cache_mb=self.cache_mb,
@@ -122,7 +137,11 @@ class Data:
             seed=seed,
             augmentation=self.augmentation,
         )
-        return Loader(source, spec, settings, training, device, len(classes or self.classes))
+
+    def _part(self, whole: Source, split: str) -> Source:
+        """``train`` or ``val``, of images that hold both."""
+        train, val = split_off(whole, self.val_fraction, self.split_seed)
+        return val if split == "val" else train
 
 
 @dataclass(kw_only=True)
@@ -157,7 +176,9 @@ class Digits(Data):
 
 @dataclass(kw_only=True)
 class ImageFolder(Data):
-    """Directories or tars in ImageFolder layout (``<class>/<image>``), read through timm.
+    """Directories or tars in ImageFolder layout: the folder at the top is the class (``<class>/.../<image>``).
+
+    Every format that Pillow reads is an image. Hidden files and folders do not count; an empty folder is a class.
 
     Attributes:
         train, val, test: paths. ``test`` alone suffices for evaluation; without ``val`` a seeded part of train is held
@@ -201,7 +222,9 @@ class ImageFolder(Data):
         if problem := self._problem(split):
             raise UserError(problem)
         if split not in self._opened:
-            self._opened[split] = FileSource(getattr(self, split), f"data.{split}")
+            files = FileSource(getattr(self, split), f"data.{split}")
+            log.info("%s", files.summary())
+            self._opened[split] = files
         return self._opened[split]
 
     @cached_property

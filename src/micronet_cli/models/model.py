@@ -2,7 +2,7 @@
 
 import urllib.error
 import urllib.request
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -67,6 +67,11 @@ class Model:
                 f"{what} cannot be had from the hub ({type(error).__name__}); "
                 "take a network that timm knows by name, and bring its weights as model.weights=<file>"
             ) from None
+        in_chans = arguments.get("in_chans")
+        if in_chans is not None:
+            # timm goes on saying how many channels the network has without the argument.
+            _, height, width = model.pretrained_cfg["input_size"]
+            model.pretrained_cfg = model.pretrained_cfg | {"input_size": (in_chans, height, width)}
         if self.weights:
             where = f"model.weights={self.weights!r}"
             load_strict(model, read_weights(Path(self.weights).expanduser(), "model.weights"), where)
@@ -115,9 +120,26 @@ class InputSpec:
         channels, height, width = known["input_size"]
         return cls(
             size=(channels, side or height, side or width),
-            mean=tuple(known["mean"]),
-            std=tuple(known["std"]),
+            mean=_of_channels(known["mean"], channels),
+            std=_of_channels(known["std"], channels),
             interpolation=known["interpolation"],
             crop_pct=known["crop_pct"],
             crop_mode=known["crop_mode"],
         )
+
+
+def _of_channels(of_colours: Sequence[float], channels: int) -> tuple[float, ...]:
+    """A mean or deviation of each channel, where the network's own are of red, green and blue.
+
+    Grey has their average; an alpha channel, and whatever else there is, the middle of its range.
+
+    >>> _of_channels((0.25, 0.5, 0.75), 2)
+    (0.5, 0.5)
+    """
+    if len(of_colours) == channels:
+        return tuple(of_colours)
+    seen = tuple(of_colours)
+    if channels < 3:
+        seen = (sum(of_colours) / len(of_colours),)
+    others = channels - len(seen)
+    return seen + (0.5,) * others

@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from micronet_cli.data.loader import Loader
+from micronet_cli.data.protocol import Batches
 from micronet_cli.network import Network
 from micronet_cli.stages.job import Job
 from micronet_cli.stages.score import score_network
@@ -23,7 +23,7 @@ def run(job: Job) -> dict[str, Any]:
     return metrics | report.metrics()
 
 
-def evaluate_network(job: Job, network: Network, loader: Loader) -> dict[str, Any]:
+def evaluate_network(job: Job, network: Network, loader: Batches) -> dict[str, Any]:
     """The figures on ``loader``'s images, which are ``eval.split``; the network is in main memory afterwards."""
     evaluation = job.parts.eval
     network.model.to(loader.device)

@@ -13,6 +13,7 @@ from micronet_cli.artifact.compare import Comparison, compare
 from micronet_cli.artifact.contents import certificate, layer_bytes, stream_bytes
 from micronet_cli.artifact.pack import pack
 from micronet_cli.compression.pruning.removal import Removal
+from micronet_cli.data.datasets import Data
 from micronet_cli.errors import UserError
 from micronet_cli.network import Network, describe
 from micronet_cli.stages.compress import UNPACKED
@@ -180,9 +181,10 @@ def _images(job: Job, network: Network) -> tuple[Tensor, str]:
     size = network.spec.size
     data = job.parts.data
     if data is not None and not data.problems(("test",)):
-        few = replace(data, eval_batch_size=count, cache_mb=0, workers=0)  # nothing but these is decoded
+        if isinstance(data, Data):
+            data = replace(data, eval_batch_size=count, cache_mb=0, workers=0)  # nothing but these is decoded
         cpu = torch.device("cpu")
-        loader = few.loader("test", network.spec, cpu, job.seed, network.classes)
+        loader = data.loader("test", network.spec, cpu, job.seed, network.classes)
         images = next(iter(loader.batches()))[0]
         if tuple(images.shape) == (count, *size):
             return images, "test"

@@ -12,6 +12,7 @@ from omegaconf import DictConfig
 
 from micronet_cli import checkpoint
 from micronet_cli.config import to_plain
+from micronet_cli.data.protocol import DataSet, missing_members
 from micronet_cli.errors import UserError
 from micronet_cli.models.model import InputSpec
 from micronet_cli.network import Network
@@ -23,8 +24,7 @@ if TYPE_CHECKING:
     from micronet_cli.artifact.settings import Export
     from micronet_cli.compression.compressor import Compressor
     from micronet_cli.compression.quantization.post_training import PostTraining
-    from micronet_cli.data.datasets import Data
-    from micronet_cli.data.loader import Loader
+    from micronet_cli.data.protocol import Batches
     from micronet_cli.explore.budgets import Budget
     from micronet_cli.explore.search import Search
     from micronet_cli.explore.sensitivity import Sensitivity
@@ -44,7 +44,7 @@ class Parts:
     """The packaged config groups, built; None where a group is ``none``."""
 
     model: Model
-    data: Data
+    data: DataSet
     optim: Optim
     trainer: TrainerSettings
     eval: Evaluation
@@ -106,6 +106,10 @@ class Job(Generic[NodeT]):
         Raises:
             UserError: what is missing of the data.
         """
+        lacking = missing_members(self.parts.data, DataSet)
+        if lacking:
+            kind = self.group_config("data")["_target_"]
+            raise UserError(f"data._target_={kind}: a data set must have {', '.join(lacking)}; see docs/extending.md")
         if problems := self.parts.data.problems(splits):
             raise UserError("\n".join(problems))
 
@@ -139,6 +143,6 @@ class Job(Generic[NodeT]):
             path = self.run.best if network.packed is None else self.run.packed
             checkpoint.save(self.run.claim(path), network, metrics)
 
-    def loader(self, network: Network, split: str, device: torch.device) -> Loader:
+    def loader(self, network: Network, split: str, device: torch.device) -> Batches:
         """Batches of a split as the network needs them."""
         return self.parts.data.loader(split, network.spec, device, self.seed, network.classes)

@@ -11,7 +11,7 @@ import torch.nn.functional as F
 from torch import nn
 from tqdm import tqdm
 
-from micronet_cli.data.loader import Loader
+from micronet_cli.data.protocol import Batches
 from micronet_cli.distributed import rank, sum_over_ranks
 from micronet_cli.errors import UserError
 
@@ -38,7 +38,7 @@ def autocast(amp: Amp, device: torch.device) -> AbstractContextManager:
 
 
 @torch.inference_mode()
-def evaluate(model: nn.Module, loader: Loader, amp: Amp = "none", forward: Callable | None = None) -> dict[str, Any]:
+def evaluate(model: nn.Module, loader: Batches, amp: Amp = "none", forward: Callable | None = None) -> dict[str, Any]:
     """top1 and top5 in percent, mean cross-entropy ``loss``, ``images`` counted and ``images_per_second``.
 
     The model is in evaluation mode meanwhile and returns to the mode it had afterwards.

@@ -12,7 +12,7 @@ from torch import Tensor
 from micronet_cli import checkpoint, distributed
 from micronet_cli.allocator import keep_freed_memory
 from micronet_cli.compression.compressor import Compressor
-from micronet_cli.data.loader import Loader
+from micronet_cli.data.protocol import Batches
 from micronet_cli.errors import Interrupted
 from micronet_cli.network import Network
 from micronet_cli.runs.directory import Run
@@ -51,8 +51,8 @@ class Trainer:
         network: Network,
         objective: Objective,
         compressors: Sequence[Compressor],
-        train: Loader,
-        val: Loader,
+        train: Batches,
+        val: Batches,
         run: Run,
     ) -> None:
         self.settings = trainer
@@ -60,7 +60,7 @@ class Trainer:
         self.train = train
         self.val = val
         self.run_dir = run
-        self.length = trainer.length(len(train), train.settings.batch_size)
+        self.length = trainer.length(len(train), train.batch_size)
         self.learner = Learner(
             settings=trainer,
             optim=optim,
@@ -99,7 +99,7 @@ class Trainer:
         return best
 
     def _train_to_the_end(self) -> None:
-        images_per_step = self.train.settings.batch_size * self.settings.accumulate_steps
+        images_per_step = self.train.batch_size * self.settings.accumulate_steps
         progress = Progress(self.learner.step, self.length.total, images_per_step)
         with self.stop, progress.logging(), progress.bar:
             while self.learner.step < self.length.total:
