@@ -5,8 +5,6 @@ import pytest
 import micronet_cli
 from tests.conftest import TINY, metrics_of
 
-pytest.importorskip("torch_pruning")
-
 
 @pytest.fixture
 def pruned(micronet):

@@ -67,15 +67,30 @@ class Model:
                 f"{what} cannot be had from the hub ({type(error).__name__}); "
                 "take a network that timm knows by name, and bring its weights as model.weights=<file>"
             ) from None
-        in_chans = arguments.get("in_chans")
-        if in_chans is not None:
-            # timm goes on saying how many channels the network has without the argument.
-            _, height, width = model.pretrained_cfg["input_size"]
-            model.pretrained_cfg = model.pretrained_cfg | {"input_size": (in_chans, height, width)}
+        state_input(model, _input_shape(model, arguments))
         if self.weights:
             where = f"model.weights={self.weights!r}"
             load_strict(model, read_weights(Path(self.weights).expanduser(), "model.weights"), where)
         return model.eval()
+
+
+def _input_shape(model: nn.Module, arguments: Mapping[str, Any]) -> tuple[int, ...]:
+    """What a network was built for: timm goes on stating what it is without these arguments."""
+    channels, height, width = model.pretrained_cfg["input_size"]
+    channels = arguments.get("in_chans") or channels
+    sides = arguments.get("img_size") or (height, width)
+    if isinstance(sides, int):
+        sides = (sides, sides)
+    return (channels, *sides)
+
+
+def state_input(model: nn.Module, shape: Sequence[int]) -> None:
+    """Write into a network's own record what it is run with, (channels, height, width).
+
+    timm's ``pretrained_cfg`` is the one place where all that runs a network on an example looks it up.
+    """
+    record = getattr(model, "pretrained_cfg", None) or {}
+    model.pretrained_cfg = {**record, "input_size": tuple(shape)}
 
 
 def hub_in_reach(timeout_seconds: float = 5.0) -> bool:
