@@ -131,7 +131,9 @@ class EightBitLayer:
 def _eight_bit_layers(index: Index) -> Iterator[EightBitLayer]:
     """Layers with a bias whose weight and input have 8 bits."""
     for layer in integer_layers(index):
-        if layer.source is None or not layer.has_eight_bits:
+        if layer.bias is None or layer.source is None:
+            continue
+        if not layer.has_eight_bits:
             continue
         codes, scale, zero_point = layer.weight.input
         _, input_scale, _ = layer.source.input
@@ -155,7 +157,7 @@ def hold_biases(graph: GraphProto) -> None:
     values: dict[str, str] = {}
     for layer in integer_layers(index):
         node = layer.node
-        name = node.input[2]
+        name = layer.bias
         if name not in index.stored or not _needs_own_scale(layer):
             continue
         if name in values:  # equal biases of several layers are one tensor

@@ -7,7 +7,7 @@ import numpy as np
 from onnx import GraphProto, NodeProto, TensorProto, numpy_helper
 
 EIGHT_BITS = (TensorProto.UINT8, TensorProto.INT8)
-LAYERS = ("Conv", "Gemm")
+LAYERS = ("Conv", "Gemm", "MatMul")
 # What lies between a quantised value and its reader without a scale of its own.
 SAME_SCALE = ("Flatten", "Identity", "MaxPool", "Reshape", "Squeeze", "Transpose", "Unsqueeze")
 
@@ -70,7 +70,7 @@ class Index:
 
 @dataclass(frozen=True)
 class IntegerLayer:
-    """A layer with a weight of codes and a bias.
+    """A layer with a weight of codes.
 
     Attributes:
         node: a convolution or linear layer.
@@ -87,17 +87,24 @@ class IntegerLayer:
     source_kind: int | None = None
 
     @property
+    def bias(self) -> str | None:
+        """Name of the bias."""
+        if len(self.node.input) < 3:
+            return None
+        return self.node.input[2]
+
+    @property
     def has_eight_bits(self) -> bool:
         """Whether weight and input have 8 bits, which is what a runtime's integer kernels take."""
         return self.weight_kind in EIGHT_BITS and self.source_kind in EIGHT_BITS
 
 
 def integer_layers(index: Index) -> Iterator[IntegerLayer]:
-    """Layers with a weight of codes and a bias, in the graph's order; nodes may be added meanwhile."""
+    """Layers with a weight of codes, in the graph's order; nodes may be added meanwhile."""
     for node in list(index.graph.node):
-        if node.op_type not in LAYERS or len(node.input) < 3:
+        if node.op_type not in LAYERS:
             continue
-        weight = index.maker(node.input[1], "DequantizeLinear")
+        weight = _source(node.input[1], index)
         if weight is None or weight.input[0] not in index.stored:
             continue
         weight_kind = index.stored[weight.input[0]].data_type
