@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from onnx import TensorProto, helper, numpy_helper
 
-from micronet_cli.artifact.onnx_types import bits, narrowest, pack_codes, split_clips
+from micronet_cli.artifact.onnx_types import bits, narrowest, pack_codes, split_clips, widen_inputs
 
 
 def test_narrowest_type_refuses_more_than_16_bits():
@@ -89,3 +89,40 @@ def test_codes_that_would_take_more_bits_around_zero_stay_unsigned():
     tensors = {tensor.name: tensor for tensor in graph.initializer}
     assert tensors["weight0.codes"].data_type == TensorProto.UINT4
     assert numpy_helper.to_array(tensors["weight0.zero_point"]).astype(int).tolist() == [1, 1]
+
+
+def mixed_graph(weight_type):
+    """A 4-bit input of a layer without bias."""
+    stored = [
+        helper.make_tensor("scale", TensorProto.FLOAT, [], [0.5]),
+        helper.make_tensor("x.zero", TensorProto.UINT4, [], [3]),
+        helper.make_tensor("codes", weight_type, [1, 1], [1]),
+        helper.make_tensor("zero", weight_type, [1], [0]),
+    ]
+    nodes = [
+        helper.make_node("QuantizeLinear", ["x", "scale", "x.zero"], ["q"]),
+        helper.make_node("DequantizeLinear", ["q", "scale", "x.zero"], ["value"]),
+        helper.make_node("DequantizeLinear", ["codes", "scale", "zero"], ["weight"], axis=0),
+        helper.make_node("MatMul", ["value", "weight"], ["y"]),
+    ]
+    return helper.make_graph(nodes, "mixed", [], [], stored)
+
+
+def test_4_bit_input_of_an_8_bit_weight_takes_16_bits_and_keeps_its_codes():
+    graph = mixed_graph(TensorProto.INT8)
+    widen_inputs(graph)
+    tensors = {tensor.name: numpy_helper.to_array(tensor) for tensor in graph.initializer}
+    clip, quantize, dequantize = graph.node[:3]
+    assert clip.op_type == "Clip"
+    assert [float(tensors[name]) for name in clip.input[1:]] == [-1.5, 6.0]
+    assert quantize.input[0] == clip.output[0]
+    assert quantize.input[2] == dequantize.input[2]
+    zero_point = tensors[quantize.input[2]]
+    assert (zero_point.dtype, int(zero_point)) == (np.uint16, 3)
+
+
+def test_4_bit_input_of_a_4_bit_weight_stays():
+    graph = mixed_graph(TensorProto.INT4)
+    before = graph.SerializeToString()
+    widen_inputs(graph)
+    assert graph.SerializeToString() == before
