@@ -9,7 +9,7 @@ from micronet_cli.artifact.entries import Activation, Layer, Parameter
 from micronet_cli.artifact.filling import attach_range, fill_batch_norms, fill_layer, fill_parameters
 from micronet_cli.artifact.format import STREAMS, Damaged
 from micronet_cli.artifact.streams import Streams
-from micronet_cli.functional.packing import pack_range
+from micronet_cli.functional.fixed_point import pack_range
 
 
 def streams(**parts):

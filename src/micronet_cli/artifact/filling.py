@@ -13,7 +13,7 @@ from micronet_cli.artifact.entries import BATCH_NORM_TENSORS, Activation, Layer,
 from micronet_cli.artifact.format import Damaged
 from micronet_cli.artifact.stored_weights import integers_of, unpack_positions
 from micronet_cli.artifact.streams import Streams
-from micronet_cli.functional.packing import unpack_range
+from micronet_cli.functional.fixed_point import unpack_range
 from micronet_cli.layers.effective_weight import attach_mask
 from micronet_cli.layers.fake_quantize import attach_input_fake_quantize, attach_output_fake_quantize
 from micronet_cli.layers.integer import IntegerActivation, IntegerWeight, Numbers, attach_integers, attach_rescale

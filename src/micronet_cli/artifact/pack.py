@@ -13,7 +13,7 @@ from micronet_cli.artifact.build import bare_network, most_elements
 from micronet_cli.artifact.entries import BATCH_NORM_TENSORS, Activation, Parameter
 from micronet_cli.artifact.live_layer import pack_layer, stored_names
 from micronet_cli.artifact.packer import Packer
-from micronet_cli.functional.packing import ZERO_POINT_BITS, pack_range
+from micronet_cli.functional.fixed_point import ZERO_POINT_BITS, pack_range
 from micronet_cli.layers.batch_norm import gain_and_shift, remove_batch_norm
 from micronet_cli.layers.fake_quantize import ActivationFakeQuantize
 from micronet_cli.layers.plain_product import runs_linear

@@ -9,7 +9,8 @@ from micronet_cli.artifact.entries import Layer
 from micronet_cli.artifact.format import STREAMS
 from micronet_cli.artifact.smallest_positions import smallest_positions
 from micronet_cli.artifact.stored_weights import Positions, code_digits, covered, pack_positions
-from micronet_cli.functional.packing import pack_digits, radix_word, to_fixed
+from micronet_cli.functional.fixed_point import to_fixed
+from micronet_cli.functional.packing import pack_digits, radix_word
 
 # Largest over smallest scale up to which int32 with one exponent takes the place of float32: its error is 2^-32 of the
 # largest, which is what a quantiser behind all channels sees, and the smallest channel still has 16 bits.

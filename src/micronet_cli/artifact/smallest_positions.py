@@ -8,7 +8,7 @@ import numpy as np
 
 from micronet_cli.artifact.entries import GROUP_SIZES
 from micronet_cli.artifact.stored_weights import Positions, covered, positions_bytes
-from micronet_cli.functional.packing import group_rows
+from micronet_cli.functional.positions import group_rows
 
 BLOCK_SIDES = (2, 4, 8, 16)  # over C_out and C_in; the kernel goes by elements
 SAMPLE = 64  # output channels by which block shapes are judged first

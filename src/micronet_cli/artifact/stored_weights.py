@@ -8,16 +8,14 @@ import numpy as np
 
 from micronet_cli.artifact.entries import Layer
 from micronet_cli.artifact.format import Cursor, Damaged
-from micronet_cli.functional.packing import (
+from micronet_cli.functional.packing import pack_digits, packed_bytes, unpack_digits
+from micronet_cli.functional.positions import (
     expand_blocks,
     filled_up,
     group_rows,
-    pack_digits,
     pack_mask,
-    packed_bytes,
     patterns,
     ungroup_rows,
-    unpack_digits,
     unpack_mask,
     used_blocks,
 )
