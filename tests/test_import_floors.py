@@ -49,8 +49,8 @@ ALLOWED = {
     },
     # floor 8
     "stages": {
-        "artifact", "checkpoint", "compression", "config", "data", "distributed", "errors", "explore", "layers",
-        "models", "network", "overrides", "paths", "renamed", "runs", "scoring", "tables", "training",
+        "artifact", "checkpoint", "compression", "config", "data", "distributed", "errors", "explore", "functional",
+        "layers", "models", "network", "overrides", "paths", "renamed", "runs", "scoring", "tables", "training",
     },
     # floor 9
     "command": {"allocator", "errors", "overrides", "paths", "runs", "stages"},

@@ -108,14 +108,38 @@ class Loader:
         """
         seed = self.settings.seed
         order = rng_at(seed, epoch).permutation(self.indices) if self.training else self.indices
-        size, mine = self.settings.batch_size, slice(rank(), None, world_size())
-        batches = [order[i * size : (i + 1) * size][mine] for i in range(first, len(self))]
+        batches = self._own_parts(order)[first:]
         for number, (images, labels, good) in enumerate(self._fetch(batches, epoch), first):
             images, labels = (t.to(self.device, non_blocking=True) for t in (images, labels))
             if self.training:
                 yield self._augment(images, labels, np.asarray(good) * world_size() + rank(), (seed, epoch, number))
             elif len(labels):
                 yield self._normalise(images), labels
+
+    def _own_parts(self, order: np.ndarray) -> list[np.ndarray]:
+        """This process's part of every batch of images in this order."""
+        size = self.settings.batch_size
+        mine = slice(rank(), None, world_size())
+        return [order[number * size : (number + 1) * size][mine] for number in range(len(self))]
+
+    def visited(self, images: int) -> list[int]:
+        """Which ``images`` this process got first from an unshuffled epoch, those left out that did not decode."""
+        corrupt = set(self.corrupt)
+        visited = []
+        for part in self._own_parts(self.indices):
+            visited += [index for index in part.tolist() if not corrupt or self.name(index) not in corrupt]
+        return visited[:images]
+
+    def name(self, index: int) -> str:
+        """What to call an image."""
+        return self.source.name(index)
+
+    def picture(self, index: int) -> Image.Image | None:
+        """The image as the network gets it, but for normalisation; None where it cannot be had again."""
+        pixels, _, _ = self._decoder[0, index]
+        if pixels is None:
+            return None
+        return Image.fromarray(pixels.squeeze()).convert("RGB")
 
     def _augment(self, images: Tensor, labels: Tensor, which: np.ndarray, seed: tuple) -> tuple[Tensor, Tensor]:
         if not len(labels):

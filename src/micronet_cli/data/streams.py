@@ -131,6 +131,17 @@ class StreamLoader:
         """Images an epoch."""
         return len(self.dataset)
 
+    def visited(self, images: int) -> list[int]:
+        """As ``Loader.visited``; the images of a stream are numbered as they come."""
+        return [rank() + number * world_size() for number in range(images)]
+
+    def name(self, index: int) -> str:
+        """What to call an image."""
+        return f"image {index}"
+
+    def picture(self, index: int) -> None:
+        """None: a stream does not go back."""
+
     def batches(self, epoch: int = 0, first: int = 0) -> Iterator[tuple[Tensor, Tensor]]:
         """``(images, labels)`` as ``Loader.batches`` gives them, the first batches dropped."""
         if hasattr(self.dataset, "set_epoch"):

@@ -104,10 +104,13 @@ class Run:
         """Write ``name`` into the directory."""
         self.write_bytes(name, text.encode())
 
-    def write_csv(self, name: str, rows: Sequence[Mapping[str, Any]]) -> None:
-        """Write rows under the union of their keys."""
+    def write_csv(self, name: str, rows: Sequence[Mapping[str, Any]], columns: Sequence[str] = ()) -> None:
+        """Write rows under the union of their keys; ``columns`` come first, also without a row."""
+        titles = dict.fromkeys(columns)
+        for row in rows:
+            titles |= dict.fromkeys(row)
         text = io.StringIO()
-        writer = csv.DictWriter(text, list(dict.fromkeys(key for row in rows for key in row)), lineterminator="\n")
+        writer = csv.DictWriter(text, list(titles), lineterminator="\n")
         writer.writeheader()
         writer.writerows(rows)
         self.write_text(name, text.getvalue())
