@@ -3,8 +3,10 @@
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+Rows = Sequence[Mapping[str, Any]]
 
-def text_table(rows: Sequence[Mapping[str, Any]]) -> str:
+
+def text_table(rows: Rows) -> str:
     """Rows under the union of their keys, the first column left-aligned, the others right-aligned.
 
     >>> print(text_table([{"a": "x", "b": 1}, {"a": "yy", "b": 10}]))
@@ -12,17 +14,29 @@ def text_table(rows: Sequence[Mapping[str, Any]]) -> str:
     x    1
     yy  10
     """
-    titles = list(dict.fromkeys(key for row in rows for key in row))
-    lines = [titles]
+    titles: dict[str, None] = {}
     for row in rows:
-        lines.append([str(row.get(title, "")) for title in titles])
-    columns = zip(*lines, strict=True)
-    widths = [max(len(cell) for cell in column) for column in columns]
-    return "\n".join(_aligned(line, widths) for line in lines)
+        titles |= dict.fromkeys(row)
+    lines = [list(titles)]
+    for row in rows:
+        cells = [str(row.get(title, "")) for title in titles]
+        lines.append(cells)
+    widths = []
+    for column in zip(*lines, strict=True):
+        widest = max(column, key=len)
+        widths.append(len(widest))
+    aligned = []
+    for cells in lines:
+        aligned.append(_aligned(cells, widths))
+    return "\n".join(aligned)
 
 
 def _aligned(line: list[str], widths: list[int]) -> str:
-    cells = [cell.rjust(width) for cell, width in zip(line, widths, strict=True)]
-    if line:
-        cells[0] = line[0].ljust(widths[0])
-    return "  ".join(cells).rstrip()
+    cells: list[str] = []
+    for cell, width in zip(line, widths, strict=True):
+        if not cells:
+            cells.append(cell.ljust(width))
+        else:
+            cells.append(cell.rjust(width))
+    text = "  ".join(cells)
+    return text.rstrip()

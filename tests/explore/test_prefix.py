@@ -26,17 +26,19 @@ def check(model, images):
     return prefix
 
 
-# Residual; activations in place; inverted residual with squeeze-and-excitation; attention.
-@pytest.mark.parametrize(
-    ("name", "options"),
-    [
-        ("resnet8", {}), ("resnet18", {}), ("mobilenetv3_small_050", {}), ("convnext_atto", {"depths": (1, 1, 1, 1)}),
-        ("vit_tiny_patch16_224", {"img_size": 32, "depth": 3}),
-    ],
-)  # fmt: skip
-def test_replay_equals_the_whole_network(name, options):
+NETWORKS = {
+    "residual": {"model_name": "resnet8"},
+    "activations in place": {"model_name": "resnet18"},
+    "inverted residual with squeeze-and-excitation": {"model_name": "mobilenetv3_small_050"},
+    "layer norm": {"model_name": "convnext_atto", "depths": (1, 1, 1, 1)},
+    "attention": {"model_name": "vit_tiny_patch16_224", "img_size": 32, "depth": 3},
+}
+
+
+@pytest.mark.parametrize("options", NETWORKS.values(), ids=NETWORKS.keys())
+def test_replay_equals_the_whole_network(options):
     torch.manual_seed(0)
-    check(timm.create_model(name, num_classes=3, **options).eval(), torch.randn(1, 3, 32, 32))
+    check(timm.create_model(num_classes=3, **options).eval(), torch.randn(1, 3, 32, 32))
 
 
 @pytest.mark.slow

@@ -19,9 +19,16 @@ def model():
     return timm.create_model("resnet8", num_classes=5).eval()
 
 
-@pytest.mark.parametrize(
-    "option", [Option(0.5, 3, 6), Option(None, 4, 4), Option(0.75), Option(None, 2, None), Option(None, None, 8)]
-)
+OPTIONS = {
+    "all three": Option(sparsity=0.5, weight_bits=3, activation_bits=6),
+    "both bits": Option(weight_bits=4, activation_bits=4),
+    "sparsity": Option(sparsity=0.75),
+    "weight bits": Option(weight_bits=2),
+    "input bits": Option(activation_bits=8),
+}
+
+
+@pytest.mark.parametrize("option", OPTIONS.values(), ids=OPTIONS.keys())
 def test_prices_are_what_the_compressed_network_costs(model, option):
     """One layer compressed by the compressors themselves, all others as they are."""
     prices = Prices(model, rule_set("official"), SHAPE)

@@ -109,34 +109,6 @@ def test_front_is_of_completed_runs_of_one_benchmark(runs):
     assert found["other"]["benchmark"].startswith("ImageFolder val.tar, test")
 
 
-def test_files_of_a_run_are_read(runs):
-    run = next(run for run in found_in(runs).runs if run["name"] == "pipeline/1_train")
-    assert run["config"] == {"optim.lr": 0.1, "optim.betas": "[1, 2]", "data._target_": "a.Digits", "quantize": None}
-    assert run["layers"] == [["conv1", 10.0, 100.0, 0.5, 4, 32], ["relu", 0.0, 5.0, None, None, None]]
-    assert run["history"].keys() == {"epoch val_top1", "step loss"}
-    curve = run["history"]["step loss"]
-    assert len(curve["step"]) == len(curve["value"]) <= 301
-    assert (curve["step"][0], curve["step"][-1]) == (1, 1000)
-    assert "versions" not in run["metrics"]
-
-
-def test_renamed_paths_make_no_difference_between_versions(tmp_path):
-    """One run names its pruner as version 0.1.0 did, one as today; a third has overrides alone."""
-    today = "micronet_cli.compression.pruning.pruner.Pruner"
-    for name, target in (("old", "micronet_cli.compression.pruner.Pruner"), ("new", today)):
-        (write_run(tmp_path / name, 90.0, 0.1) / "config.yaml").write_text(f"prune: {{_target_: {target}}}\n")
-    write_run(tmp_path / "typed", 90.0, 0.1, overrides=["prune._target_=micronet_cli.compression.pruner.Pruner"])
-    found = found_in(tmp_path).runs
-    assert len(found) == 3
-    assert all(run["config"] == {"prune._target_": today} for run in found)
-
-
-def test_overrides_stand_in_for_a_missing_config(runs):
-    (runs / "sweep" / "2" / "config.yaml").unlink()
-    run = next(run for run in found_in(runs).runs if run["name"] == "sweep/2")
-    assert run["config"] == {"optim.lr": "0.1", "seed": "1"}
-
-
 class Page(HTMLParser):
     """Tags, what they would load, and the data inside the page."""
 

@@ -1,4 +1,4 @@
-"""``stage=search`` and the study behind it."""
+"""Guards what may be searched, the mistakes that are answered, and whole searches that are stopped and gone on with."""
 
 import json
 import os
@@ -6,6 +6,7 @@ import signal
 import subprocess
 import sys
 import time
+from typing import NamedTuple
 
 import pytest
 
@@ -54,23 +55,30 @@ def test_space_takes_choices_and_ranges_dotted_or_nested():
     }
 
 
-@pytest.mark.parametrize(
-    ("wrong", "message"),
-    [
-        ({"space": {"a": {"low": 2, "high": 1}}}, "space.a=.*: low must be below high"),
-        ({"space": {"a": {"low": 0, "high": 1, "log": True}}}, "log needs low above 0"),
-        ({"space": {"a": {"low": 0, "high": "b"}}}, "low, high and step must be finite numbers"),
-        ({"space": {"a": {"low": 0}}}, "a list of plain values or"),
-        ({"space": {"a": [[1]]}}, "a list of plain values or"),
-        ({"space": {"a": 3}}, "a list of plain values or"),
-        ({"space": {"a": None}}, "must hold at least one setting"),
-        ({"objectives": {"top1": None}}, "at least one figure"),
-        ({"trials": 0}, "trials=0: must be at least 1"),
-    ],
-)  # fmt: skip
-def test_what_is_no_search_is_refused(wrong, message):
-    with pytest.raises(ValueError, match=message):
-        search(**wrong)
+class Wrong(NamedTuple):
+    """Options of a search that are refused, and what is said."""
+
+    options: dict
+    message: str
+
+
+NO_SEARCH = {
+    "empty range": Wrong({"space": {"a": {"low": 2, "high": 1}}}, "space.a=.*: low must be below high"),
+    "log of zero": Wrong({"space": {"a": {"low": 0, "high": 1, "log": True}}}, "log needs low above 0"),
+    "no number": Wrong({"space": {"a": {"low": 0, "high": "b"}}}, "low, high and step must be finite numbers"),
+    "half a range": Wrong({"space": {"a": {"low": 0}}}, "a list of plain values or"),
+    "list of lists": Wrong({"space": {"a": [[1]]}}, "a list of plain values or"),
+    "one value": Wrong({"space": {"a": 3}}, "a list of plain values or"),
+    "no setting": Wrong({"space": {"a": None}}, "must hold at least one setting"),
+    "no objective": Wrong({"objectives": {"top1": None}}, "at least one figure"),
+    "no trial": Wrong({"trials": 0}, "trials=0: must be at least 1"),
+}
+
+
+@pytest.mark.parametrize("wrong", NO_SEARCH.values(), ids=NO_SEARCH.keys())
+def test_what_is_no_search_is_refused(wrong):
+    with pytest.raises(ValueError, match=wrong.message):
+        search(**wrong.options)
 
 
 def test_objective_that_no_run_has_names_near_ones():
@@ -83,20 +91,31 @@ def test_missing_optuna_is_answered_with_the_extra(mistake, monkeypatch):
     assert "pip install 'micronet-cli[search]'" in mistake(*SEARCH)
 
 
-@pytest.mark.parametrize(
-    ("argument", "message"),
-    [
-        ("search.space.prune.rules.conv.sparsty=[0.1]", "prune.rules.conv.sparsty: unknown key; did you mean sparsity"),
-        ("search.space.prune.rules.conv.sparsity.high=1.5", "prune.rules.conv.sparsity=1.5: must be a fraction"),
-        ("search.space.quantize=[w4a4,w8a9]", "quantize=w8a9: no such option; did you mean w8a8"),
-        ("search.stage=prun", "stage=prun: no such option; did you mean prune"),
-        ("search.sampler=TPE", "search.sampler='TPE': must be TPESampler or"),
-        ("search.trial=3", "search.trial: unknown key; did you mean trials"),
-        ("trainer.epoch=3", "trainer.epoch: unknown key"),
-    ],
-)  # fmt: skip
-def test_mistake_is_answered_before_the_first_trial(mistake, tmp_path, argument, message):
-    assert message in mistake(*SEARCH, argument)
+class Mistake(NamedTuple):
+    """What is typed, and what is said."""
+
+    argument: str
+    message: str
+
+
+MISTAKES = {
+    "key of a rule": Mistake(
+        "search.space.prune.rules.conv.sparsty=[0.1]", "prune.rules.conv.sparsty: unknown key; did you mean sparsity"
+    ),
+    "value at an end": Mistake(
+        "search.space.prune.rules.conv.sparsity.high=1.5", "prune.rules.conv.sparsity=1.5: must be a fraction"
+    ),
+    "option": Mistake("search.space.quantize=[w4a4,w8a9]", "quantize=w8a9: no such option; did you mean w8a8"),
+    "stage": Mistake("search.stage=prun", "stage=prun: no such option; did you mean prune"),
+    "sampler": Mistake("search.sampler=TPE", "search.sampler='TPE': must be TPESampler or"),
+    "key of the search": Mistake("search.trial=3", "search.trial: unknown key; did you mean trials"),
+    "key of a trial": Mistake("trainer.epoch=3", "trainer.epoch: unknown key"),
+}
+
+
+@pytest.mark.parametrize("wrong", MISTAKES.values(), ids=MISTAKES.keys())
+def test_mistake_is_answered_before_the_first_trial(mistake, tmp_path, wrong):
+    assert wrong.message in mistake(*SEARCH, wrong.argument)
     assert not list(tmp_path.rglob("study.db"))
 
 

@@ -12,7 +12,8 @@ from micronet_cli.explore.prices import AS_IT_IS, Option, Prices
 from micronet_cli.explore.trial import KINDS, SPARSITY
 from micronet_cli.functional.allocation import allocate
 
-ROUNDS, TOLERANCE = 8, 0.002
+ROUNDS = 8
+TOLERANCE = 0.002  # of the target
 FIGURES = {"score": "micronet_score", "storage_bytes": "storage_bytes", "math_ops": "math_ops"}
 Rows = Sequence[Mapping[str, Any]]
 
@@ -36,16 +37,29 @@ class Budget:
     table: str | None = None
 
     def __post_init__(self) -> None:
-        for name in FIGURES:
-            if (value := getattr(self, name)) is not None and value <= 0:
-                raise ValueError(f"{name}={value}: must be a positive number")
-        if len(given := [name for name in FIGURES if getattr(self, name) is not None]) > 1:
-            raise ValueError(f"{given[1]}={getattr(self, given[1])}: budget.{given[0]} is given too; take one of them")
+        given = self._given()
+        for name, amount in given.items():
+            if amount <= 0:
+                raise ValueError(f"{name}={amount}: must be a positive number")
+        if len(given) > 1:
+            first, second, *_ = given
+            raise ValueError(f"{second}={given[second]}: budget.{first} is given too; take one of them")
 
     @property
     def target(self) -> tuple[str, float] | None:
         """(name, amount) of what is given."""
-        return next(((name, getattr(self, name)) for name in FIGURES if getattr(self, name) is not None), None)
+        for name, amount in self._given().items():
+            return name, amount
+        return None
+
+    def _given(self) -> dict[str, float]:
+        """Name -> amount of every target that is given."""
+        given = {}
+        for name in FIGURES:
+            amount = getattr(self, name)
+            if amount is not None:
+                given[name] = amount
+        return given
 
     def solve(
         self, rows: Rows, prices: Prices, total: Callable[[Mapping[str, Option]], Mapping[str, Any]]
@@ -65,39 +79,85 @@ class Budget:
         """
         assert self.target is not None
         name, target = self.target
-        losses = {layer: self._losses(layer_rows) for layer, layer_rows in by_layer(rows).items()}
-        choices = {layer: list(options) for layer, options in losses.items()}
-        costs = [[prices.of(layer, option, name) for option in options] for layer, options in choices.items()]
-        rest, least = prices.rest(choices, name), math.fsum(map(min, costs))
-        if rest + least > target:
-            raise ValueError(f"{name}={target:g}: must be at least {rest + least:.4g} with the table's options")
-        aim, found, reached = target - rest, None, 0.0
+        losses = {}
+        for layer, layer_rows in by_layer(rows).items():
+            losses[layer] = self._losses(layer_rows)
+        menu = _Menu(losses, prices, name)
+        rest = prices.rest(losses, name)
+        least = rest + menu.least
+        if least > target:
+            raise ValueError(f"{name}={target:g}: must be at least {least:.4g} with the table's options")
+        aim = target - rest
+        best: dict[str, Option] | None = None
+        best_spent = 0.0
         for _ in range(ROUNDS):
-            if aim < least:
+            if aim < menu.least:
                 break
-            picked = allocate([list(options.values()) for options in losses.values()], costs, aim)
-            solution = {layer: choices[layer][i] for (layer, _), i in zip(choices.items(), picked, strict=True)}
-            spent = float(total(solution)[FIGURES[name]])
-            if reached < spent <= target:
-                found, reached = solution, spent
-            if 0 <= target - spent <= TOLERANCE * target or all(option == AS_IT_IS for option in solution.values()):
+            solution = menu.pick(aim)
+            figures = total(solution)
+            spent = float(figures[FIGURES[name]])
+            if best_spent < spent <= target:
+                best = solution
+                best_spent = spent
+            left = target - spent
+            close_enough = 0 <= left <= TOLERANCE * target
+            if close_enough or _nothing_changes(solution):
                 break
-            aim += (target - spent) - (spent > target) * TOLERANCE / 4 * target
-        if found is None:
+            aim += left
+            if left < 0:
+                # A little further, or rounding would end just above the target again.
+                aim -= TOLERANCE / 4 * target
+        if best is None:
             raise ValueError(f"{name}={target:g}: not reached with the table's options")
-        return found
+        return best
 
     def _losses(self, rows: Rows) -> dict[Option, float]:
         """Option -> loss of one layer: all combinations, and the layer as it is."""
-        found = {kind: {row["value"]: row[self.loss] for row in rows if row["kind"] == kind} for kind in KINDS}
+        found: dict[str, dict[float | None, float]] = {kind: {} for kind in KINDS}
+        for row in rows:
+            found[row["kind"]][row["value"]] = row[self.loss]
         if found[SPARSITY]:
             found[SPARSITY][None] = 0.0  # dense, or as sparse as it is
-        kinds = [list((found[kind] or {None: 0.0}).items()) for kind in KINDS]
-        combined = {
-            Option(*(value for value, _ in parts)): math.fsum(loss for _, loss in parts)
-            for parts in itertools.product(*kinds)
-        }
-        return {AS_IT_IS: 0.0} | combined
+        kinds = []
+        for by_value in found.values():
+            untried: dict[float | None, float] = {None: 0.0}
+            kinds.append(by_value or untried)
+        losses = {AS_IT_IS: 0.0}
+        for values in itertools.product(*kinds):
+            parts = [by_value[value] for by_value, value in zip(kinds, values, strict=True)]
+            losses[Option(*values)] = math.fsum(parts)
+        return losses
+
+
+class _Menu:
+    """Every layer's options, each with its loss and its price.
+
+    Attributes:
+        least: what the cheapest options cost together.
+    """
+
+    def __init__(self, losses: Mapping[str, Mapping[Option, float]], prices: Prices, figure: str) -> None:
+        self._losses = losses
+        self._costs = []
+        for layer, options in losses.items():
+            costs = [prices.of(layer, option, figure) for option in options]
+            self._costs.append(costs)
+        self.least = math.fsum(min(costs) for costs in self._costs)
+
+    def pick(self, amount: float) -> dict[str, Option]:
+        """Layer -> option: those that lose least and cost at most ``amount`` together."""
+        losses = [list(options.values()) for options in self._losses.values()]
+        picked = allocate(losses, self._costs, amount)
+        found = {}
+        for layer, index in zip(self._losses, picked, strict=True):
+            options = list(self._losses[layer])
+            found[layer] = options[index]
+        return found
+
+
+def _nothing_changes(solution: Mapping[str, Option]) -> bool:
+    """Whether every layer stays as it is."""
+    return all(option == AS_IT_IS for option in solution.values())
 
 
 def by_layer(rows: Rows) -> dict[str, list[Mapping[str, Any]]]:
@@ -114,11 +174,15 @@ def prune_rules(options: Mapping[str, Option]) -> dict[str, dict[str, Any]]:
     >>> prune_rules({"a": Option(0.5), "b": Option(), "c": Option(0.5)})
     {'s500': {'match': 'a|c', 'sparsity': 0.5}}
     """
-    found: dict[float, list[str]] = defaultdict(list)
+    layers: dict[float, list[str]] = defaultdict(list)
     for layer, option in options.items():
         if option.sparsity is not None:
-            found[option.sparsity].append(layer)
-    return {_name(f"s{1000 * s:g}"): {"match": _match(found[s]), "sparsity": s} for s in sorted(found)}
+            layers[option.sparsity].append(layer)
+    rules = {}
+    for sparsity in sorted(layers):
+        name = _name(f"s{1000 * sparsity:g}")
+        rules[name] = {"match": _match(layers[sparsity]), "sparsity": sparsity}
+    return rules
 
 
 def quantize_rules(options: Mapping[str, Option]) -> dict[str, dict[str, Any]]:
@@ -127,18 +191,25 @@ def quantize_rules(options: Mapping[str, Option]) -> dict[str, dict[str, Any]]:
     >>> quantize_rules({"a": Option(None, 4, None), "b": Option()})
     {'w4': {'match': 'a', 'weight_bits': 4, 'activation_bits': None}}
     """
-    found: dict[tuple, list[str]] = defaultdict(list)
+    layers: dict[tuple[float, float], list[str]] = defaultdict(list)
     for layer, option in options.items():
-        if option.weight_bits is not None or option.activation_bits is not None:
-            found[option.weight_bits or 0, option.activation_bits or 0].append(layer)
-    return {
-        _name("".join(f"{sign}{bits:g}" for sign, bits in (("w", weight), ("a", activation)) if bits)): {
-            "match": _match(found[weight, activation]),
-            "weight_bits": weight or None,
-            "activation_bits": activation or None,
+        # 0 for None, so that pairs can be sorted.
+        bits = (option.weight_bits or 0, option.activation_bits or 0)
+        if any(bits):
+            layers[bits].append(layer)
+    rules = {}
+    for weight_bits, activation_bits in sorted(layers):
+        name = ""
+        if weight_bits:
+            name += f"w{weight_bits:g}"
+        if activation_bits:
+            name += f"a{activation_bits:g}"
+        rules[_name(name)] = {
+            "match": _match(layers[weight_bits, activation_bits]),
+            "weight_bits": weight_bits or None,
+            "activation_bits": activation_bits or None,
         }
-        for weight, activation in sorted(found)
-    }
+    return rules
 
 
 def _name(text: str) -> str:

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 from torch.utils.hooks import RemovableHandle
 
-from micronet_cli.explore.trial import ACTIVATION_BITS, Point, Trial
+from micronet_cli.explore.trial import ACTIVATION_BITS, Point, Points, Trial
 from micronet_cli.functional.divergence import fisher_factor
 
 
@@ -29,6 +29,23 @@ class _Seen:
     gradients: list[list[Tensor]] = field(default_factory=list)
     constant: bool = False
 
+    @property
+    def can_be_estimated(self) -> bool:
+        """Called as a module, and always on what depends on the images."""
+        if self.constant:
+            return False
+        return len(self.inputs) > 0
+
+    def note(self, layer_input: Tensor, output: Tensor) -> None:
+        """A call; its output's gradients come with the backward passes."""
+        if not layer_input.requires_grad:
+            self.constant = True
+            return
+        gradients: list[Tensor] = []
+        self.inputs.append(layer_input.detach())
+        self.gradients.append(gradients)
+        output.register_hook(gradients.append)
+
 
 class Curvature:
     """Estimates many points from the same passes.
@@ -40,63 +57,102 @@ class Curvature:
     """
 
     def __init__(self, trial: Trial, generator: torch.Generator, probes: int = 1) -> None:
-        self.trial, self.generator, self.probes = trial, generator, probes
+        self.trial = trial
+        self.generator = generator
+        self.probes = probes
 
     def layers(self, images: Tensor) -> set[str]:
         """Layers that can be estimated: called as modules, and always on what depends on the images."""
         with self._watched() as seen:
-            self.trial.model(images.detach().requires_grad_())
-        return {name for name, calls in seen.items() if calls.inputs and not calls.constant}
+            self._logits(images)
+        found = set()
+        for name, calls in seen.items():
+            if calls.can_be_estimated:
+                found.add(name)
+        return found
 
-    def divergences(self, images: Tensor, points: Sequence[Point]) -> Tensor:
+    def divergences(self, images: Tensor, points: Points) -> Tensor:
         """Sums over the images ``[N, C, H, W]`` of each point's estimated divergence, ``[points]``.
 
         Points are those of ``layers``.
         """
         with self._watched() as seen:
-            logits = self.trial.model(images.detach().requires_grad_())
+            logits = self._logits(images)
             for probe in range(self.probes):
-                signs = torch.randint(0, 2, logits.shape, generator=self.generator).to(logits) * 2 - 1
-                cotangent = fisher_factor(logits.detach(), signs)
-                logits.backward(cotangent, retain_graph=probe + 1 < self.probes)
+                another_follows = probe + 1 < self.probes
+                cotangent = self._cotangent(logits)
+                logits.backward(cotangent, retain_graph=another_follows)
         found = []
         with torch.no_grad():
             for name, group in groupby(points, key=lambda point: point.layer):
-                found += self._layer(self.trial.layers[name], seen[name], list(group), len(images))
-        return torch.stack(found).double().cpu()
+                moves = _Moves(self.trial, name, seen[name])
+                for point in group:
+                    moved = moves.of(point, len(images))
+                    squares = moved.square().mean(0)
+                    found.append(squares.sum() / 2)
+        sums = torch.stack(found)
+        return sums.double().cpu()
 
-    def _layer(self, layer: nn.Module, seen: _Seen, points: Sequence[Point], images: int) -> list[Tensor]:
-        before = [layer.forward(x) for x in seen.inputs]
-        sums = []
-        for point in points:
-            moved = torch.zeros(self.probes, images, device=before[0].device)
-            with self.trial.changed(point):
-                for x, old, gradients in zip(seen.inputs, before, seen.gradients, strict=True):
-                    x = self.trial.input_quantizer(point)(x) if point.kind == ACTIVATION_BITS else x
-                    change = (layer.forward(x) - old).reshape(images, -1)
-                    moved += torch.stack([(g.reshape(images, -1) * change).sum(1) for g in gradients])
-            sums.append(moved.square().mean(0).sum() / 2)
-        return sums
+    def _logits(self, images: Tensor) -> Tensor:
+        """The network's output; the images need gradients, for its parameters are frozen."""
+        watched = images.detach().requires_grad_()
+        return self.trial.model(watched)
+
+    def _cotangent(self, logits: Tensor) -> Tensor:
+        zeros_and_ones = torch.randint(0, 2, logits.shape, generator=self.generator)
+        signs = zeros_and_ones.to(logits) * 2 - 1
+        return fisher_factor(logits.detach(), signs)
 
     @contextmanager
     def _watched(self) -> Iterator[dict[str, _Seen]]:
-        seen = {name: _Seen() for name in self.trial.layers}
-
-        def hook(name: str) -> RemovableHandle:
-            def watch(_: nn.Module, inputs: tuple, output: Tensor) -> None:
-                if not inputs[0].requires_grad:
-                    seen[name].constant = True
-                    return
-                seen[name].inputs.append(inputs[0].detach())
-                gradients: list[Tensor] = []
-                seen[name].gradients.append(gradients)
-                output.register_hook(gradients.append)
-
-            return self.trial.layers[name].register_forward_hook(watch)
-
-        handles = [hook(name) for name in self.trial.layers]
+        seen: dict[str, _Seen] = {}
+        handles = []
+        for name, layer in self.trial.layers.items():
+            seen[name] = _Seen()
+            handles.append(_watch(layer, seen[name]))
         try:
             yield seen
         finally:
             for handle in handles:
                 handle.remove()
+
+
+class _Moves:
+    """How far changes of one layer move the logits, in the direction of each probe."""
+
+    def __init__(self, trial: Trial, name: str, seen: _Seen) -> None:
+        self._trial = trial
+        self._layer = trial.layers[name]
+        self._seen = seen
+        forward = self._layer.forward
+        self._before = [forward(x) for x in seen.inputs]
+
+    def of(self, point: Point, images: int) -> Tensor:
+        """Of the layer at ``point``, over all its calls: ``[probes, images]``."""
+        moved = torch.zeros(())
+        with self._trial.changed(point):
+            for x, before, gradients in zip(self._seen.inputs, self._before, self._seen.gradients, strict=True):
+                if point.kind == ACTIVATION_BITS:
+                    quantize = self._trial.input_quantizer(point)
+                    x = quantize(x)
+                change = self._layer.forward(x) - before
+                moved = moved + _dot_products(gradients, change, images)
+        return moved
+
+
+def _watch(layer: nn.Module, seen: _Seen) -> RemovableHandle:
+    def note(_: nn.Module, inputs: tuple, output: Tensor) -> None:
+        seen.note(inputs[0], output)
+
+    return layer.register_forward_hook(note)
+
+
+def _dot_products(gradients: Sequence[Tensor], change: Tensor, images: int) -> Tensor:
+    """Dot products of the change with each gradient, image by image: ``[probes, images]``."""
+    # The first axis need not be that of the images: attention in windows has it longer.
+    change = change.reshape(images, -1)
+    found = []
+    for gradient in gradients:
+        products = gradient.reshape(images, -1) * change
+        found.append(products.sum(1))
+    return torch.stack(found)

@@ -3,13 +3,14 @@
 import math
 from collections import defaultdict
 from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
 from typing import NamedTuple
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from micronet_cli.explore.trial import Trial
-from micronet_cli.layers.effective_weight import attach_effective_weight
+from micronet_cli.layers.effective_weight import EffectiveWeight, attach_effective_weight
 from micronet_cli.layers.fake_quantize import (
     ActivationFakeQuantize,
     WeightFakeQuantize,
@@ -40,23 +41,84 @@ class Prices:
     """
 
     def __init__(self, model: nn.Module, rules: Rules, input_shape: Sequence[int]) -> None:
-        self._rules, self._base = rules, rules.base(input_shape)
-        whole = score_with(model, rules, input_shape).charges
-        self._whole, self._charges = whole, {AS_IT_IS: _by_layer(whole)}
+        self._rules = rules
+        self._base = rules.base(input_shape)
+        self._whole = score_with(model, rules, input_shape).charges
+        self._charges = {AS_IT_IS: _by_layer(self._whole)}
         self._dial = Dial(model)
-        self._trace = Trace(self._dial.trial.model, rules.input_shape or input_shape)
+        shape = rules.input_shape or input_shape
+        self._trace = Trace(self._dial.trial.model, shape)
 
     def of(self, layer: str, option: Option, figure: str) -> float:
         """Price of one layer's option in ``score``, ``storage_bytes`` or ``math_ops``."""
         if option not in self._charges:
-            self._dial.turn(option)
-            self._charges[option] = _by_layer(score_with(self._trace, self._rules).charges)
-        return figure_of(self._charges[option].get(layer, []), figure, self._base)
+            self._charges[option] = self._read(option)
+        charges = self._charges[option].get(layer, [])
+        return figure_of(charges, figure, self._base)
 
     def rest(self, layers: Iterable[str], figure: str) -> float:
         """Price of all but these layers."""
-        layers = set(layers)
-        return figure_of([charge for charge in self._whole if charge.layer not in layers], figure, self._base)
+        left_out = set(layers)
+        charges = [charge for charge in self._whole if charge.layer not in left_out]
+        return figure_of(charges, figure, self._base)
+
+    def _read(self, option: Option) -> dict[str, list[Charge]]:
+        self._dial.turn(option)
+        report = score_with(self._trace, self._rules)
+        return _by_layer(report.charges)
+
+
+@dataclass
+class _Layer:
+    """A layer that is turned from option to option.
+
+    Attributes:
+        name: its name in the network.
+        module: the layer.
+        effective: what its weight is parametrized by.
+        own_mask, own_weight_quantizer, own_input_quantizer: what it came with.
+        weight_quantizer, input_quantizer: what it gets at an option's bits.
+    """
+
+    name: str
+    module: nn.Module
+    effective: EffectiveWeight
+    own_mask: Tensor | None
+    own_weight_quantizer: WeightFakeQuantize | None
+    own_input_quantizer: ActivationFakeQuantize | None
+    weight_quantizer: WeightFakeQuantize
+    input_quantizer: ActivationFakeQuantize
+
+    @classmethod
+    def of(cls, name: str, module: nn.Module) -> "_Layer":
+        """The layer as it is."""
+        effective = attach_effective_weight(module)
+        return cls(
+            name=name,
+            module=module,
+            effective=effective,
+            own_mask=effective.mask,
+            own_weight_quantizer=effective.fake_quantize,
+            own_input_quantizer=getattr(module, "input_fake_quantize", None),
+            weight_quantizer=WeightFakeQuantize(8),
+            input_quantizer=ActivationFakeQuantize(8),
+        )
+
+    def turn_weight(self, bits: float | None) -> None:
+        """Give the weight so many bits; None: as it came."""
+        if bits is None:
+            self.effective.fake_quantize = self.own_weight_quantizer
+            return
+        self.weight_quantizer.bits = bits
+        self.effective.fake_quantize = self.weight_quantizer
+
+    def turn_input(self, bits: float | None) -> None:
+        """Give the input so many bits; None: as it came."""
+        if bits is None:
+            attach_input_fake_quantize(self.module, self.own_input_quantizer)
+            return
+        self.input_quantizer.bits = bits
+        attach_input_fake_quantize(self.module, self.input_quantizer)
 
 
 class Dial:
@@ -64,27 +126,29 @@ class Dial:
 
     def __init__(self, model: nn.Module) -> None:
         self.trial = Trial(model)
-        self._parts = []
-        for name, layer in self.trial.layers.items():
-            effective, own = attach_effective_weight(layer), getattr(layer, "input_fake_quantize", None)
-            quantizers = WeightFakeQuantize(8), ActivationFakeQuantize(8)
-            self._parts.append((name, layer, effective, (effective.mask, effective.fake_quantize, own), quantizers))
+        self._layers = [_Layer.of(name, module) for name, module in self.trial.layers.items()]
 
     @torch.no_grad()
     def turn(self, option: Option) -> None:
         """Give every layer the option."""
-        for name, layer, effective, (mask, own_weight, own_input), (weight, activation) in self._parts:
-            effective.mask = mask if option.sparsity is None else self.trial.mask(name, option.sparsity)
-            weight.bits, activation.bits = option.weight_bits or weight.bits, option.activation_bits or activation.bits
-            effective.fake_quantize = own_weight if option.weight_bits is None else weight
-            attach_input_fake_quantize(layer, own_input if option.activation_bits is None else activation)
+        for layer in self._layers:
+            if option.sparsity is None:
+                layer.effective.mask = layer.own_mask
+            else:
+                layer.effective.mask = self.trial.mask(layer.name, option.sparsity)
+            layer.turn_weight(option.weight_bits)
+            layer.turn_input(option.activation_bits)
 
 
-def figure_of(charges: Iterable[Charge], name: str, base: Base) -> float:
+def figure_of(charges: Sequence[Charge], name: str, base: Base) -> float:
     """Sum of charges in ``score``, ``storage_bytes`` or ``math_ops``."""
-    charges = list(charges)
-    bits, ops = (math.fsum(getattr(charge, key) for charge in charges) for key in ("storage_bits", "math_ops"))
-    return {"score": bits / 32 / base.params + ops / base.ops, "storage_bytes": bits / 8, "math_ops": ops}[name]
+    bits = math.fsum(charge.storage_bits for charge in charges)
+    ops = math.fsum(charge.math_ops for charge in charges)
+    if name == "storage_bytes":
+        return bits / 8
+    if name == "math_ops":
+        return ops
+    return bits / 32 / base.params + ops / base.ops
 
 
 def _by_layer(charges: Iterable[Charge]) -> dict[str, list[Charge]]:

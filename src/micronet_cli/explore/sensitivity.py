@@ -2,24 +2,24 @@
 
 import logging
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Literal
+from typing import Literal
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 from tqdm import tqdm
 
-from micronet_cli.distributed import rank, sum_over_ranks
+from micronet_cli.distributed import rank
 from micronet_cli.explore.curvature import Curvature
+from micronet_cli.explore.methods import Estimation, Evaluation, Method, Row
 from micronet_cli.explore.prefix import Prefix
-from micronet_cli.explore.trial import ACTIVATION_BITS, SPARSITY, WEIGHT_BITS, Point, Trial
-from micronet_cli.functional.divergence import divergence
+from micronet_cli.explore.trial import ACTIVATION_BITS, SPARSITY, WEIGHT_BITS, Points, Trial
 from micronet_cli.functional.pruning import magnitude
 
 log = logging.getLogger(__name__)
-Batch = tuple[Tensor, Tensor]
+Chunks = Iterator[tuple[Tensor, Tensor]]  # images and labels
+Batches = Callable[[], Chunks]
 TITLES = {SPARSITY: "{:.4g} zeros", WEIGHT_BITS: "w{:g}", ACTIVATION_BITS: "a{:g}"}
 MOST_IMAGES = 64  # of a chunk: more gain nothing on a CPU
 
@@ -50,16 +50,15 @@ class Sensitivity:
         for sparsity in self.sparsities:
             if not 0 < sparsity < 1:
                 raise ValueError(f"sparsities={self.sparsities}: must be fractions of zeros in (0, 1)")
-        for name in ("weight_bits", "activation_bits"):
-            if not all(1 <= bits <= 16 for bits in getattr(self, name)):
-                raise ValueError(f"{name}={getattr(self, name)}: must be bits in [1, 16]")
+        _check_bits("weight_bits", self.weight_bits)
+        _check_bits("activation_bits", self.activation_bits)
         if not (self.sparsities or self.weight_bits or self.activation_bits):
             raise ValueError("sparsities=[]: nothing to try; give sparsities, weight_bits or activation_bits")
-        for name in ("images", "memory_mb"):
-            if (value := getattr(self, name)) is not None and value < 1:
-                raise ValueError(f"{name}={value}: must be at least 1")
+        if self.images is not None:
+            _check_positive("images", self.images)
+        _check_positive("memory_mb", self.memory_mb)
 
-    def measure(self, model: nn.Module, batches: Callable[[], Iterator[Batch]], seed: int = 0) -> list[dict[str, Any]]:
+    def measure(self, model: nn.Module, batches: Batches, seed: int = 0) -> list[Row]:
         """A row for each point, in the network's order; the model is left as it was.
 
         Args:
@@ -76,81 +75,91 @@ class Sensitivity:
         trial = Trial(model, self.importance)
         first, _ = next(batches())
         prefix = Prefix(trial.model, first)
-        size = max(1, min(MOST_IMAGES, self.memory_mb * 2**20 // max(prefix.bytes_per_image, 1)))
-        count = trial.watch_inputs(images for images, _ in _chunks(batches(), size))
-        points = trial.points(self.sparsities, self.weight_bits, self.activation_bits)
+        size = self._images_together(prefix.bytes_per_image)
+        inputs = (images for images, _ in _chunks(batches(), size))
+        count = trial.watch_inputs(inputs)
+        points: Points = trial.points(self.sparsities, self.weight_bits, self.activation_bits)
+        method: Method
         if self.method == "evaluate":
-            return self._evaluate(trial, prefix, points, _with_time_left(_chunks(batches(), size), count, len(points)))
-        curvature = Curvature(trial, torch.Generator().manual_seed(seed + rank()))
-        able = curvature.layers(first[:1])
-        if left_out := sorted({point.layer for point in points} - able):
-            log.warning("not estimated, for they are not called as modules or not on images: %s", ", ".join(left_out))
-        points = [point for point in points if point.layer in able]
-        return self._estimate(curvature, points, _with_time_left(_chunks(batches(), size), count, len(points)))
+            method = Evaluation(trial, prefix, points)
+        else:
+            signs = torch.Generator().manual_seed(seed + rank())
+            curvature = Curvature(trial, signs)
+            able = curvature.layers(first[:1])
+            points = _only_of(able, points)
+            method = Estimation(curvature, points)
+        chunks = _chunks(batches(), size)
+        for images, labels in _with_time_left(chunks, count, len(points)):
+            method.add(images, labels)
+        return method.rows()
 
-    def _evaluate(
-        self, trial: Trial, prefix: Prefix, points: Sequence[Point], chunks: Iterator[Batch]
-    ) -> list[dict[str, Any]]:
-        sums = torch.zeros(len(points) + 1, 4, dtype=torch.float64)
-        for images, labels in chunks:
-            logits = prefix.record(images)
-            sums[-1] += _figures(logits, logits, labels)
-            for row, point in zip(sums, points, strict=False):
-                with trial.changed(point):
-                    row += _figures(logits, prefix.replay(images, trial.layers[point.layer]), labels)
-        *rows, (_, top1, loss, images_seen) = sum_over_ranks(sums).tolist()
-        return [
-            _named(point)
-            | {
-                "divergence": kl / images_seen,
-                "top1": 100 * hits / images_seen,
-                "top1_drop": 100 * (top1 - hits) / images_seen,
-                "loss_increase": (nats - loss) / images_seen,
-            }
-            for point, (kl, hits, nats, _) in zip(points, rows, strict=True)
-        ]
-
-    def _estimate(self, curvature: Curvature, points: Sequence[Point], chunks: Iterator[Batch]) -> list[dict[str, Any]]:
-        sums = torch.zeros(len(points) + 1, dtype=torch.float64)
-        for images, _ in chunks:
-            sums[:-1] += curvature.divergences(images, points)
-            sums[-1] += len(images)
-        *found, images_seen = sum_over_ranks(sums).tolist()
-        return [_named(point) | {"divergence": kl / images_seen} for point, kl in zip(points, found, strict=True)]
+    def _images_together(self, bytes_per_image: int) -> int:
+        """As many as the memory holds, at least one."""
+        memory = self.memory_mb * 2**20
+        fitting = memory // max(bytes_per_image, 1)
+        if fitting > MOST_IMAGES:
+            return MOST_IMAGES
+        return max(1, fitting)
 
 
-def table(rows: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
+def _check_bits(name: str, values: Sequence[float]) -> None:
+    for bits in values:
+        if not 1 <= bits <= 16:
+            raise ValueError(f"{name}={values}: must be bits in [1, 16]")
+
+
+def _check_positive(name: str, value: int) -> None:
+    if value < 1:
+        raise ValueError(f"{name}={value}: must be at least 1")
+
+
+def _only_of(layers: Collection[str], points: Points) -> Points:
+    """The points of these layers; a warning names the layers of the others."""
+    kept = []
+    left_out: set[str] = set()
+    for point in points:
+        if point.layer in layers:
+            kept.append(point)
+        else:
+            left_out.add(point.layer)
+    if left_out:
+        names = ", ".join(sorted(left_out))
+        log.warning("not estimated, for they are not called as modules or not on images: %s", names)
+    return kept
+
+
+def table(rows: Sequence[Row]) -> list[Row]:
     """A row a layer, a column a point: divergences as text, the network's order kept."""
-    found: dict[str, dict[str, Any]] = {}
+    lines: dict[str, Row] = {}
     for row in rows:
-        layer = found.setdefault(row["layer"], {"layer": row["layer"]})
-        layer[TITLES[row["kind"]].format(row["value"])] = f"{row['divergence']:.2g}"
-    return list(found.values())
+        layer = row["layer"]
+        line = lines.setdefault(layer, {"layer": layer})
+        pattern = TITLES[row["kind"]]
+        title = pattern.format(row["value"])
+        line[title] = f"{row['divergence']:.2g}"
+    return list(lines.values())
 
 
-def _figures(logits: Tensor, changed: Tensor, labels: Tensor) -> Tensor:
-    """Sums over images: divergence, hits, cross-entropy, images."""
-    loss = F.cross_entropy(changed.float(), labels, reduction="sum")
-    hits = (changed.argmax(1) == labels).sum()
-    return torch.stack([divergence(logits, changed).sum(), hits, loss, loss.new_tensor(len(labels))]).double().cpu()
-
-
-def _named(point: Point) -> dict[str, Any]:
-    return {"layer": point.layer, "kind": point.kind, "value": point.value}
-
-
-def _chunks(batches: Iterator[Batch], size: int) -> Iterator[Batch]:
+def _chunks(batches: Chunks, size: int) -> Chunks:
     for images, labels in batches:
         yield from zip(images.split(size), labels.split(size), strict=True)
 
 
-def _with_time_left(chunks: Iterator[Batch], count: int, points: int) -> Iterator[Batch]:
+def _with_time_left(chunks: Chunks, count: int, points: int) -> Chunks:
     """The chunks, ``count`` of them, with a progress bar, and a line in the log after the first."""
     started = time.perf_counter()
-    hidden = None if rank() == 0 else True
-    bar = tqdm(chunks, f"{points} points", count, unit="chunk", leave=False, disable=hidden)
+    bar = tqdm(
+        chunks,
+        desc=f"{points} points",
+        total=count,
+        unit="chunk",
+        leave=False,
+        disable=None if rank() == 0 else True,
+    )
     for number, chunk in enumerate(bar):
         if number == 1:
-            left = (time.perf_counter() - started) * (count - 1)
-            log.info("%d points on %d chunks of %d images: %.0f s left", points, count, len(chunk[0]), left)
+            seconds_a_chunk = time.perf_counter() - started
+            left = seconds_a_chunk * (count - 1)
+            images = len(chunk[0])
+            log.info("%d points on %d chunks of %d images: %.0f s left", points, count, images, left)
         yield chunk

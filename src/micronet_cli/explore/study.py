@@ -57,16 +57,21 @@ class Study:
         )
         self._check_same_search(path)
         for number, trial in self._latest().items():
-            if trial.state.name == "RUNNING":
-                self.study.tell(trial.number, state=self.optuna.trial.TrialState.FAIL)
-            if trial.state.name in ("RUNNING", "FAIL"):
+            state = trial.state.name
+            if state == "RUNNING":
+                self._tell_failed(trial.number)
+            if state in ("RUNNING", "FAIL"):
                 self.study.enqueue_trial(trial.params, user_attrs={"number": number})
 
     def _check_same_search(self, path: Path) -> None:
         space = {}
         for key, values in self.space.items():
             space[key] = self.optuna.distributions.distribution_to_json(values)
-        asked = {"objectives": self.search.directions, "space": space, "stage": self.search.stage}
+        asked = {
+            "objectives": self.search.directions,
+            "space": space,
+            "stage": self.search.stage,
+        }
         known = self.study.user_attrs.get("search", asked)
         self.study.set_user_attr("search", known)
         for key, value in asked.items():
@@ -79,65 +84,84 @@ class Study:
         """Number -> the latest attempt."""
         found = {}
         for trial in self.study.get_trials(deepcopy=False):
-            found[trial.user_attrs.get("number", trial.number)] = trial
+            number = trial.user_attrs.get("number", trial.number)
+            found[number] = trial
         return found
 
     def next(self) -> Proposal | None:
         """The next trial; None when there have been enough."""
         latest = self._latest()
-        waiting = any(trial.state.name == "WAITING" for trial in latest.values())
-        if not waiting and len(latest) >= self.search.trials:
+        states = {trial.state.name for trial in latest.values()}
+        enough = len(latest) >= self.search.trials
+        if enough and "WAITING" not in states:
             return None
         self.study.sampler = self._sampler(len(latest))
         trial = self.study.ask(self.space)
-        number = trial.user_attrs.get("number", max(latest, default=-1) + 1)
+        new_number = max(latest, default=-1) + 1
+        number = trial.user_attrs.get("number", new_number)
         trial.set_user_attr("number", number)
         return Proposal(number, dict(trial.params), trial)
 
     def tell(self, proposal: Proposal, values: list[float] | None, note: dict[str, Any]) -> None:
         """A trial's objectives, None where it failed; ``note`` is kept with it."""
-        proposal.trial.set_user_attr("note", note)
+        trial = proposal.trial
+        trial.set_user_attr("note", note)
         if values is None:
-            self.study.tell(proposal.trial, state=self.optuna.trial.TrialState.FAIL)
+            self._tell_failed(trial)
         else:
-            self.study.tell(proposal.trial, values)
+            self.study.tell(trial, values)
+
+    def _tell_failed(self, trial: Any) -> None:
+        """A trial, or its number, has no objectives."""
+        failed = self.optuna.trial.TrialState.FAIL
+        self.study.tell(trial, state=failed)
 
     def notes(self) -> list[dict[str, Any]]:
         """What was told with every trial's latest attempt that ended, by number."""
         ended = {}
         for trial in self.study.get_trials(deepcopy=False):
-            if "note" in trial.user_attrs:
-                ended[trial.user_attrs["number"]] = trial.user_attrs["note"]
+            told = trial.user_attrs
+            if "note" in told:
+                ended[told["number"]] = told["note"]
         return [ended[number] for number in sorted(ended)]
 
     def front(self) -> list[int]:
         """Numbers of the trials that no other is better than in everything, by the first objective, best first."""
-        first_direction = next(iter(self.search.directions.values()))
-        sign = -1 if first_direction == "maximize" else 1
-        best = sorted(self.study.best_trials, key=lambda trial: sign * trial.values[0])
+        directions = list(self.search.directions.values())
+        best = sorted(
+            self.study.best_trials,
+            key=lambda trial: trial.values[0],
+            reverse=directions[0] == "maximize",
+        )
         return [trial.user_attrs["number"] for trial in best]
 
     def _sampler(self, number: int) -> Any:
         samplers = self.optuna.samplers
-        own_seed = int(np.random.SeedSequence([self.seed, number]).generate_state(1)[0])
+        sequence = np.random.SeedSequence([self.seed, number])
+        own_seed = int(sequence.generate_state(1)[0])
         if self.search.sampler == "QMCSampler":
             # One sequence for all trials; settings that it cannot place, choices above all, are drawn at random.
-            drawn = samplers.RandomSampler(seed=own_seed)
-            return samplers.QMCSampler(seed=self.seed, independent_sampler=drawn, warn_independent_sampling=False)
-        return getattr(samplers, self.search.sampler)(seed=own_seed)
+            return samplers.QMCSampler(
+                seed=self.seed,
+                independent_sampler=samplers.RandomSampler(seed=own_seed),
+                warn_independent_sampling=False,
+            )
+        sampler = getattr(samplers, self.search.sampler)
+        return sampler(seed=own_seed)
 
 
 def distribution(values: Choices | Interval, optuna: ModuleType) -> Any:
     """Optuna's distribution of a setting's values; whole numbers stay whole."""
+    distributions = optuna.distributions
     if isinstance(values, Choices):
-        return optuna.distributions.CategoricalDistribution(values.values)
-    given = [values.low, values.high]
+        return distributions.CategoricalDistribution(values.values)
+    numbers = {"low": values.low, "high": values.high}
     if values.step is not None:
-        given.append(values.step)
-    if all(isinstance(number, int) for number in given):
-        step = 1 if values.step is None else values.step
-        return optuna.distributions.IntDistribution(values.low, values.high, log=values.log, step=step)
-    return optuna.distributions.FloatDistribution(values.low, values.high, log=values.log, step=values.step)
+        numbers["step"] = values.step
+    whole = all(isinstance(number, int) for number in numbers.values())
+    if whole:
+        return distributions.IntDistribution(**numbers, log=values.log)
+    return distributions.FloatDistribution(**numbers, log=values.log)
 
 
 def load_optuna() -> ModuleType:

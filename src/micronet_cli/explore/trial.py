@@ -7,10 +7,11 @@ from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
+from torch.utils.hooks import RemovableHandle
 
 from micronet_cli.distributed import range_over_ranks
 from micronet_cli.functional.pruning import magnitude, shrink_mask
-from micronet_cli.layers.effective_weight import attach_effective_weight, original_weight
+from micronet_cli.layers.effective_weight import EffectiveWeight, attach_effective_weight, original_weight
 from micronet_cli.layers.fake_quantize import (
     ActivationFakeQuantize,
     WeightFakeQuantize,
@@ -18,7 +19,11 @@ from micronet_cli.layers.fake_quantize import (
 )
 from micronet_cli.layers.rules import compressible_layers
 
-SPARSITY, WEIGHT_BITS, ACTIVATION_BITS = KINDS = ("sparsity", "weight_bits", "activation_bits")
+SPARSITY = "sparsity"
+WEIGHT_BITS = "weight_bits"
+ACTIVATION_BITS = "activation_bits"
+KINDS = (SPARSITY, WEIGHT_BITS, ACTIVATION_BITS)
+Importance = Callable[[Tensor], Tensor]
 
 
 @dataclass(frozen=True)
@@ -30,6 +35,9 @@ class Point:
     value: float
 
 
+Points = Sequence[Point]
+
+
 class Trial:
     """A copy of a network, any layer of which can be changed for a while.
 
@@ -39,14 +47,19 @@ class Trial:
         ranges: layer -> the quantiser that has watched its input; only layers that were called have one.
     """
 
-    def __init__(self, model: nn.Module, importance: Callable[[Tensor], Tensor] = magnitude) -> None:
-        self.model = copy.deepcopy(model).eval().requires_grad_(False)
+    def __init__(self, model: nn.Module, importance: Importance = magnitude) -> None:
+        self.model = copy.deepcopy(model).eval()
+        self.model.requires_grad_(False)
         self.layers = compressible_layers(self.model)
         self.ranges: dict[str, ActivationFakeQuantize] = {}
         self._importance = importance
-        self._effective = {name: attach_effective_weight(layer) for name, layer in self.layers.items()}
-        self._own_masks = {name: effective.mask for name, effective in self._effective.items()}
+        self._effective: dict[str, EffectiveWeight] = {}
+        self._own_masks: dict[str, Tensor | None] = {}
         self._masks: dict[tuple[str, float], Tensor] = {}
+        for name, layer in self.layers.items():
+            effective = attach_effective_weight(layer)
+            self._effective[name] = effective
+            self._own_masks[name] = effective.mask
 
     @torch.no_grad()
     def watch_inputs(self, batches: Iterable[Tensor]) -> int:
@@ -56,43 +69,47 @@ class Trial:
             how many batches there were; each process may have another number.
         """
         handles = []
+        watching = {}
         for name, layer in self.layers.items():
-            quantizer = ActivationFakeQuantize(bits=8).to(original_weight(layer).device)
-
-            def observe(_: nn.Module, inputs: tuple, seen: ActivationFakeQuantize = quantizer) -> None:
-                seen.track(*seen.estimate(inputs[0], seen.bits))
-
-            handles.append(layer.register_forward_pre_hook(observe))
-            self.ranges[name] = quantizer.eval()
+            device = original_weight(layer).device
+            watching[name] = ActivationFakeQuantize(bits=8).to(device)
+            handles.append(_track_input(layer, watching[name]))
         count = 0
         for images in batches:
             self.model(images)
             count += 1
         for handle in handles:
             handle.remove()
-        for quantizer in self.ranges.values():
-            quantizer.low, quantizer.high = range_over_ranks(quantizer.low, quantizer.high)
-        self.ranges = {name: quantizer for name, quantizer in self.ranges.items() if quantizer.seen > 0}
+        self.ranges = {}
+        for name, quantizer in watching.items():
+            low, high = range_over_ranks(quantizer.low, quantizer.high)
+            quantizer.low = low
+            quantizer.high = high
+            if quantizer.seen > 0:
+                self.ranges[name] = quantizer.eval()
         return count
 
     def points(
         self, sparsities: Sequence[float], weight_bits: Sequence[float], activation_bits: Sequence[float]
     ) -> list[Point]:
         """Every point that can be tried, layer by layer."""
-        return [
-            Point(layer, kind, value)
-            for layer in self.layers
-            for kind, values in zip(KINDS, (sparsities, weight_bits, activation_bits), strict=True)
-            if kind != ACTIVATION_BITS or layer in self.ranges
-            for value in values
-        ]
+        found = []
+        for layer in self.layers:
+            values = {SPARSITY: sparsities, WEIGHT_BITS: weight_bits}
+            if layer in self.ranges:
+                values[ACTIVATION_BITS] = activation_bits
+            for kind, those in values.items():
+                found += [Point(layer, kind, value) for value in those]
+        return found
 
     @contextmanager
     def changed(self, point: Point) -> Iterator[None]:
         """Within the block the network computes with ``point``."""
-        layer, effective = self.layers[point.layer], self._effective[point.layer]
-        mask, quantizer = effective.mask, effective.fake_quantize
-        before = getattr(layer, "input_fake_quantize", None)
+        layer = self.layers[point.layer]
+        effective = self._effective[point.layer]
+        own_mask = effective.mask
+        own_weight_quantizer = effective.fake_quantize
+        own_input_quantizer = getattr(layer, "input_fake_quantize", None)
         if point.kind == SPARSITY:
             effective.mask = self.mask(point.layer, point.value)
         elif point.kind == WEIGHT_BITS:
@@ -102,9 +119,10 @@ class Trial:
         try:
             yield
         finally:
-            effective.mask, effective.fake_quantize = mask, quantizer
+            effective.mask = own_mask
+            effective.fake_quantize = own_weight_quantizer
             if point.kind == ACTIVATION_BITS:
-                attach_input_fake_quantize(layer, before)
+                attach_input_fake_quantize(layer, own_input_quantizer)
 
     def input_quantizer(self, point: Point) -> ActivationFakeQuantize:
         """The watched range at the point's bits."""
@@ -114,8 +132,23 @@ class Trial:
 
     def mask(self, layer: str, sparsity: float) -> Tensor:
         """The mask of a sparsity, on top of one that was there; ranked once, kept as bools."""
-        if (layer, sparsity) not in self._masks:
-            weight, own = original_weight(self.layers[layer]).detach(), self._own_masks[layer]
-            kept = torch.ones_like(weight, dtype=torch.bool) if own is None else own
-            self._masks[layer, sparsity] = shrink_mask(self._importance(weight * kept), kept, sparsity)
-        return self._masks[layer, sparsity]
+        key = (layer, sparsity)
+        if key not in self._masks:
+            self._masks[key] = self._ranked(layer, sparsity)
+        return self._masks[key]
+
+    def _ranked(self, layer: str, sparsity: float) -> Tensor:
+        weight = original_weight(self.layers[layer]).detach()
+        kept = self._own_masks[layer]
+        if kept is None:
+            kept = torch.ones_like(weight, dtype=torch.bool)
+        importance = self._importance(weight * kept)
+        return shrink_mask(importance, kept, sparsity)
+
+
+def _track_input(layer: nn.Module, quantizer: ActivationFakeQuantize) -> RemovableHandle:
+    def track(_: nn.Module, inputs: tuple) -> None:
+        low, high = quantizer.estimate(inputs[0], quantizer.bits)
+        quantizer.track(low, high)
+
+    return layer.register_forward_pre_hook(track)

@@ -9,6 +9,7 @@ from typing import Any
 
 from omegaconf import OmegaConf
 
+from micronet_cli.compression.compressor import Compressor
 from micronet_cli.config import build
 from micronet_cli.errors import UserError, near_misses
 from micronet_cli.explore.budgets import Budget, Rows, prune_rules, quantize_rules
@@ -25,6 +26,7 @@ from micronet_cli.tables import text_table
 log = logging.getLogger(__name__)
 GROUP_OF = {SPARSITY: "prune", WEIGHT_BITS: "quantize", ACTIVATION_BITS: "quantize"}
 RULES = {"prune": prune_rules, "quantize": quantize_rules}
+Groups = Mapping[str, Mapping[str, Any]]  # name -> config
 
 
 def run(job: Job) -> dict[str, Any]:
@@ -39,22 +41,27 @@ def run(job: Job) -> dict[str, Any]:
     network = job.network(with_data=False)
     check_unpacked(network, "stage=allocate")
     check_layers(rows, network)
-    shape, rules = network.spec.size, job.parts.score
+    shape = network.spec.size
+    rules = job.parts.score
 
     def total(options: Mapping[str, Option]) -> Mapping[str, Any]:
         trial = copy.deepcopy(network)
         attach(groups(job, options), trial)
-        return score_with(trial.model, rules, shape).metrics()
+        report = score_with(trial.model, rules, shape)
+        return report.metrics()
 
+    prices = Prices(network.model, rules, shape)
     try:
-        options = budget.solve(rows, Prices(network.model, rules, shape), total)
+        options = budget.solve(rows, prices, total)
     except ValueError as error:
         raise UserError(f"budget.{error}") from None
     found = groups(job, options)
     for group, config in found.items():
         job.run.write_text(f"rules/{group}/budget.yaml", OmegaConf.to_yaml(config))
-    table = rule_table(attach(found, network), network)
-    log.info("%s", text_table([{"layer": layer} | columns for layer, columns in table.items()]))
+    compressors = attach(found, network)
+    table = rule_table(compressors, network)
+    rows_shown = [{"layer": layer} | columns for layer, columns in table.items()]
+    log.info("%s", text_table(rows_shown))
     report = score_network(job, network, table)
     how = " ".join(f"{group}=budget" for group in found)
     log.info("use them with: --config-dir %s %s", job.run.directory / "rules", how)
@@ -62,13 +69,18 @@ def run(job: Job) -> dict[str, Any]:
     return {"target": {name: target}} | report.metrics()
 
 
-def groups(job: Job, options: Mapping[str, Option]) -> dict[str, dict[str, Any]]:
+def groups(job: Job, options: Mapping[str, Option]) -> Groups:
     """Config group -> the config's own with the options' rules; a group without rules is left out."""
-    made = {group: rules(options) for group, rules in RULES.items() if job.group_config(group)}
-    return {group: job.group_config(group) | {"rules": rules} for group, rules in made.items() if rules}
+    found = {}
+    for group, rules_of in RULES.items():
+        config = job.group_config(group)
+        rules = rules_of(options)
+        if config and rules:
+            found[group] = config | {"rules": rules}
+    return found
 
 
-def attach(found: Mapping[str, Mapping[str, Any]], network: Network) -> list[Any]:
+def attach(found: Groups, network: Network) -> list[Compressor]:
     """Build and attach the groups' compressors, at their final targets."""
     compressors = [build(config, group) for group, config in found.items()]
     for compressor in compressors:
@@ -83,29 +95,52 @@ def read_table(job: Job, budget: Budget) -> Rows:
     Raises:
         UserError: no such file, or not such a table.
     """
-    where, given = ("budget.table", budget.table) if budget.table else ("init_from", job.init_from)
+    where, given = "init_from", job.init_from
+    if budget.table:
+        where, given = "budget.table", budget.table
+    path = _table_file(where, given)
+    try:
+        rows = _usable_rows(path, job, budget)
+    except (KeyError, TypeError, ValueError) as error:
+        raise UserError(f"{where}={str(path)!r}: not a table of stage=sensitivity, or cut short ({error})") from None
+    if not rows:
+        raise UserError(f"{where}={str(path)!r}: nothing in it for prune= and quantize= as they are")
+    return rows
+
+
+def _table_file(where: str, given: str | None) -> Path:
+    """The file that ``given`` names or, as a run's directory, holds."""
     path = Path(given or "").expanduser()
-    path = path / "sensitivity.csv" if path.is_dir() else path
-    if not given or path.suffix != ".csv" or not path.is_file():
+    if path.is_dir():
+        path = path / "sensitivity.csv"
+    is_table = path.suffix == ".csv" and path.is_file()
+    if not given or not is_table:
         raise UserError(
             f"{where}={given}: no sensitivity.csv there; run stage=sensitivity first and give its directory"
         )
-    try:
-        with path.open(newline="") as file:
-            rows = [row for row in csv.DictReader(file) if job.group_config(GROUP_OF[row["kind"]])]
-        if rows and budget.loss not in rows[0]:
-            raise UserError(f"budget.loss={budget.loss}: not in {path}; sensitivity.method=evaluate writes it")
-        read = [row | {key: float(row[key]) for key in ("value", budget.loss)} for row in rows]
-    except (KeyError, TypeError, ValueError) as error:
-        raise UserError(f"{where}={str(path)!r}: not a table of stage=sensitivity, or cut short ({error})") from None
-    if not read:
-        raise UserError(f"{where}={str(path)!r}: nothing in it for prune= and quantize= as they are")
-    return read
+    return path
+
+
+def _usable_rows(path: Path, job: Job, budget: Budget) -> Rows:
+    """The rows of the groups that are on, with numbers where they are needed."""
+    found = []
+    with path.open(newline="") as file:
+        for row in csv.DictReader(file):
+            group = GROUP_OF[row["kind"]]
+            if not job.group_config(group):
+                continue
+            if budget.loss not in row:
+                raise UserError(f"budget.loss={budget.loss}: not in {path}; sensitivity.method=evaluate writes it")
+            value = float(row["value"])
+            loss = float(row[budget.loss])
+            found.append(row | {"value": value, budget.loss: loss})
+    return found
 
 
 def check_layers(rows: Rows, network: Network) -> None:
     """Raises UserError where the table is another network's."""
     known = compressible_layers(network.model)
     for row in rows:
-        if row["layer"] not in known:
-            raise UserError(f"budget.table: no layer {row['layer']!r} in the network{near_misses(row['layer'], known)}")
+        layer = row["layer"]
+        if layer not in known:
+            raise UserError(f"budget.table: no layer {layer!r} in the network{near_misses(layer, known)}")

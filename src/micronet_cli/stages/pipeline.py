@@ -3,6 +3,7 @@
 import logging
 import re
 from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -19,17 +20,43 @@ from micronet_cli.tables import text_table
 
 log = logging.getLogger(__name__)
 GROUPS = ("prune", "quantize", "distill")
+LABELS = {"train": "dense", "prune": "pruned", "qat": "quantised"}
 NAMED_BY_STEP = ("train", "prune", "qat")  # before steps had a key `stage`, their names were the stages'
-COLUMNS = {
-    "top-1 %": ("top1", "{:.2f}"),
-    "sparsity": ("weight_sparsity", "{:.3f}"),
-    "weight bits": ("weight_bits_mean", "{:.2f}"),
-    "input bits": ("activation_bits_mean", "{:.2f}"),
-    "MB": ("storage_bytes", "{:.4f}"),
-    "math Mops": ("math_ops", "{:.2f}"),
-    "score": ("micronet_score", "{:.5f}"),
-}
-SCALE = {"storage_bytes": 1e-6, "math_ops": 1e-6}
+
+
+@dataclass(frozen=True)
+class Column:
+    """A column of the table that the pipeline prints.
+
+    Attributes:
+        title: its head.
+        key: the figure in metrics.json.
+        pattern: how it is shown.
+        scale: figure -> what is shown.
+    """
+
+    title: str
+    key: str
+    pattern: str
+    scale: float = 1
+
+    def shown(self, metrics: Mapping[str, Any]) -> str:
+        """The cell of a step with these metrics."""
+        value = metrics.get(self.key)
+        if value is None:
+            return "-"
+        return self.pattern.format(value * self.scale)
+
+
+COLUMNS = (
+    Column("top-1 %", "top1", "{:.2f}"),
+    Column("sparsity", "weight_sparsity", "{:.3f}"),
+    Column("weight bits", "weight_bits_mean", "{:.2f}"),
+    Column("input bits", "activation_bits_mean", "{:.2f}"),
+    Column("MB", "storage_bytes", "{:.4f}", scale=1e-6),
+    Column("math Mops", "math_ops", "{:.2f}", scale=1e-6),
+    Column("score", "micronet_score", "{:.5f}"),
+)
 
 
 def steps(config: DictConfig, directory: Path) -> dict[str, DictConfig]:
@@ -40,25 +67,25 @@ def steps(config: DictConfig, directory: Path) -> dict[str, DictConfig]:
     and so is one whose compressors are off.
     """
     found: dict[str, DictConfig] = {}
-    trained = config.init_from or config.model.get("weights") or config.model.get("pretrained")
     previous = config.init_from
-    given = {name: {"groups": [], **step} for name, step in to_plain(config.stage.steps).items() if step is not None}
-    kept = {name: step for name, step in given.items() if _compresses(step, config)}
-    for number, (name, step) in enumerate(kept.items(), 1):
-        dense = not step["groups"]
+    dense = ""
+    for number, (name, step) in enumerate(_kept_steps(config).items(), 1):
         own = OmegaConf.create(to_plain(config))
-        own.stage = packaged_stage("eval") if dense and trained else packaged_stage(step.get("stage"), name)
+        own.stage = _stage_of(name, step, config)
         own.name = name
         own.init_from = previous
         if previous:
-            own.model.update({"weights": None, "pretrained": False})  # the first step has taken them
-        for group in set(GROUPS) - set(step["groups"]):
-            own[group] = None
+            # The first step has taken them.
+            own.model.update({"weights": None, "pretrained": False})
+        for group in GROUPS:
+            if group not in step["groups"]:
+                own[group] = None
         _fill_null(own, step.get("settings") or {})
-        if own.distill and not own.distill.teacher.get("model") and not own.distill.teacher.get("weights"):
-            own.distill.teacher.weights = str(step_directory(directory, 1, next(iter(found)))) if found else previous
+        if _needs_teacher(own):
+            own.distill.teacher.weights = dense or previous
         found[name] = own
         previous = str(step_directory(directory, number, name))
+        dense = dense or previous
     return found
 
 
@@ -68,13 +95,47 @@ def packaged_stage(stage: str | None, step: str = "") -> dict[str, Any]:
     file = CONF / "stage" / f"{name}.yaml"
     if stage is None and name not in NAMED_BY_STEP:
         file = CONF / "stage" / "train.yaml"
-    return to_plain(OmegaConf.load(file).stage) | {"name": name}
+    node = to_plain(OmegaConf.load(file).stage)
+    return node | {"name": name}
+
+
+def _kept_steps(config: DictConfig) -> dict[str, dict[str, Any]]:
+    """Name -> settings, of the steps that are run."""
+    kept = {}
+    for name, step in to_plain(config.stage.steps).items():
+        if step is None:
+            continue
+        step = {"groups": []} | step
+        if _compresses(step, config):
+            kept[name] = step
+    return kept
 
 
 def _compresses(step: Mapping[str, Any], config: DictConfig) -> bool:
     """Whether one of its compressors is on; true of a step that has none, as the dense one."""
     named = [group for group in COMPRESSORS if group in step["groups"]]
-    return not named or any(config[group] for group in named)
+    if not named:
+        return True
+    return any(config[group] for group in named)
+
+
+def _stage_of(name: str, step: Mapping[str, Any], config: DictConfig) -> dict[str, Any]:
+    """The config node ``stage`` of a step."""
+    dense = not step["groups"]
+    model = config.model
+    trained = config.init_from or model.get("weights") or model.get("pretrained")
+    if dense and trained:
+        return packaged_stage("eval")
+    return packaged_stage(step.get("stage"), name)
+
+
+def _needs_teacher(own: DictConfig) -> bool:
+    """Whether a step distils from a teacher that its settings leave open."""
+    if not own.distill:
+        return False
+    teacher = own.distill.teacher
+    given = teacher.get("model") or teacher.get("weights")
+    return not given
 
 
 def step_directory(directory: Path, number: int, name: str) -> Path:
@@ -94,7 +155,9 @@ def check(config: DictConfig) -> dict[str, Any]:
         try:
             check_config(own)
         except UserError as error:
-            problems |= dict.fromkeys(_placed(line, name, settings, config) for line in str(error).splitlines())
+            for line in str(error).splitlines():
+                placed = _placed(line, name, settings, config)
+                problems[placed] = None
     if problems:
         raise UserError("\n".join(problems))
     return {}
@@ -103,42 +166,60 @@ def check(config: DictConfig) -> dict[str, Any]:
 def _placed(problem: str, step: str, settings: DictConfig, config: DictConfig) -> str:
     """With the whole path where the mistake is in a step's own settings."""
     path = re.sub(r"[:= ].*", "", problem)
-    own = OmegaConf.select(settings, path) is not None and OmegaConf.select(config, path) is None
-    return f"stage.steps.{step}.settings.{problem}" if own else problem
+    in_step = OmegaConf.select(settings, path) is not None
+    in_pipeline = OmegaConf.select(config, path) is not None
+    if in_step and not in_pipeline:
+        return f"stage.steps.{step}.settings.{problem}"
+    return problem
 
 
 def run(job: Job) -> dict[str, Any]:
     """Run the steps that are not done yet; the final network's metrics."""
     directory = job.run.directory
-    rows, metrics = [], {}
+    rows = []
+    metrics: dict[str, Any] = {}
     for number, (name, own) in enumerate(steps(job.config, directory).items(), 1):
         where = job.run.claim(step_directory(directory, number, name))
-        done = Run(where, resume=True).metrics() if job.run.resume else {}
-        if done.get("status") == "completed":
-            metrics = done
-        else:
+        metrics = _done(job, where)
+        if not metrics:
             log.info("step %d: %s", number, name)
             metrics = execute(own, where)
-        label = {"train": "dense", "prune": "pruned", "qat": "quantised"}.get(name, name)
-        rows.append({"network": label} | {title: _shown(metrics, *column) for title, column in COLUMNS.items()})
-        for file in (Run(where, resume=True).best, Run(where, resume=True).last):
-            if job.run.writes and file.is_file():
-                job.run.write_bytes(f"checkpoints/{file.name}", file.read_bytes())
-        if (layers := where / "layers.csv").is_file():
-            job.run.write_text(layers.name, layers.read_text())
+        row = {"network": LABELS.get(name, name)}
+        for column in COLUMNS:
+            row[column.title] = column.shown(metrics)
+        rows.append(row)
+        _take_over(job, where)
     job.run.write_csv("summary.csv", rows)
     log.info("\n%s\n\nrun: %s", text_table(rows), directory)
     return metrics | {"stage": "pipeline"}
 
 
-def _shown(metrics: dict[str, Any], key: str, pattern: str) -> str:
-    value = metrics.get(key)
-    return "-" if value is None else pattern.format(value * SCALE.get(key, 1))
+def _done(job: Job, where: Path) -> dict[str, Any]:
+    """The metrics of a step that an earlier attempt completed, else empty."""
+    if not job.run.resume:
+        return {}
+    metrics = Run(where, resume=True).metrics()
+    if metrics.get("status") != "completed":
+        return {}
+    return metrics
 
 
-def _fill_null(node: Any, defaults: dict[str, Any]) -> None:
+def _take_over(job: Job, where: Path) -> None:
+    """Copy a step's network and layers to the pipeline's own directory: the last step's stay."""
+    step = Run(where, resume=True)
+    for file in (step.best, step.last):
+        if job.run.writes and file.is_file():
+            job.run.write_bytes(f"checkpoints/{file.name}", file.read_bytes())
+    layers = where / "layers.csv"
+    if layers.is_file():
+        job.run.write_text(layers.name, layers.read_text())
+
+
+def _fill_null(node: Any, defaults: Mapping[str, Any]) -> None:
+    """Give what the node leaves null its default, deep down too."""
     for key, value in defaults.items():
-        if isinstance(value, dict) and isinstance(node.get(key), DictConfig):
-            _fill_null(node[key], value)
-        elif node.get(key) is None:
+        given = node.get(key)
+        if isinstance(value, dict) and isinstance(given, DictConfig):
+            _fill_null(given, value)
+        elif given is None:
             node[key] = value

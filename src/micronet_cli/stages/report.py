@@ -23,16 +23,26 @@ def check(config: DictConfig) -> dict[str, Any]:
         UserError: a mistake in the config, no run, or plotly is not installed.
     """
     parts = check_config(config)
-    if importlib.util.find_spec("plotly") is None:
+    plotly = importlib.util.find_spec("plotly")
+    if plotly is None:
         raise UserError("stage=report: plotly is not installed; pip install 'micronet-cli[report]'")
-    return parts | {"runs": run_report.find_runs(config.runs or DEFAULT)}
+    pattern = config.runs or DEFAULT
+    parts["runs"] = run_report.find_runs(pattern)
+    return parts
 
 
 def run(job: Job) -> dict[str, Any]:
     """Write report.html."""
-    found = run_report.read_runs(job.checked["runs"])
-    job.run.write_text("report.html", run_report.html(found, job.runs or DEFAULT))
+    directories = job.checked["runs"]
+    found = run_report.read_runs(directories)
+    pattern = job.runs or DEFAULT
+    page = run_report.html(found, pattern)
+    job.run.write_text("report.html", page)
     for file, reason in found.problems.items():
         log.warning("%s: %s", file, reason)
-    log.info("%d runs: %s", len(found.runs), job.run.directory / "report.html")
-    return {"runs": len(found.runs), "unreadable": len(found.problems)}
+    written = job.run.directory / "report.html"
+    log.info("%d runs: %s", len(found.runs), written)
+    return {
+        "runs": len(found.runs),
+        "unreadable": len(found.problems),
+    }

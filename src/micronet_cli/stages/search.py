@@ -41,14 +41,21 @@ def check(config: DictConfig) -> dict[str, Any]:
         raise UserError("search=none: stage=search needs search=default or a search of your own")
     problems: dict[str, None] = {}
     for end in (0, 1):
+        settings = {key: values.ends[end] for key, values in search.dimensions.items()}
         try:
-            own = inherited(trial_config(search, {key: values.ends[end] for key, values in search.dimensions.items()}))
-            getattr(stage_module(own), "check", check_config)(own)
+            _check_trial(search, settings)
         except UserError as error:
             problems |= dict.fromkeys(str(error).splitlines())
     if problems:
         raise UserError("\n".join(problems))
     return {"search": search}
+
+
+def _check_trial(search: Search, settings: Mapping[str, Plain]) -> None:
+    config = inherited(trial_config(search, settings))
+    module = stage_module(config)
+    own_check = getattr(module, "check", check_config)
+    own_check(config)
 
 
 def trial_config(search: Search, settings: Mapping[str, Plain]) -> DictConfig:
@@ -57,19 +64,22 @@ def trial_config(search: Search, settings: Mapping[str, Plain]) -> DictConfig:
     Raises:
         UserError: no such stage or option.
     """
-    own = [free_key(as_override(key, value)) for key, value in settings.items()]
+    hydra_config = HydraConfig.get()
     taken = {"stage", "search", *settings}
-    told = [o for o in HydraConfig.get().overrides.task if _key(o) not in taken and not _key(o).startswith("search.")]
+    overrides = [f"stage={search.stage}"]
+    for override in hydra_config.overrides.task:
+        key = override.lstrip("+~").partition("=")[0]
+        about_search = key.startswith("search.")
+        if key not in taken and not about_search:
+            overrides.append(override)
+    for key, value in settings.items():
+        overrides.append(free_key(as_override(key, value)))
     try:
-        config = hydra.compose(HydraConfig.get().job.config_name, [f"stage={search.stage}", *told, *own])
+        config = hydra.compose(hydra_config.job.config_name, overrides)
     except (HydraException, OmegaConfBaseException) as error:
         raise UserError(f"search: {explain(error)}") from None
     config.search = None
     return config
-
-
-def _key(override: str) -> str:
-    return override.lstrip("+~").partition("=")[0]
 
 
 def run(job: Job) -> dict[str, Any]:
@@ -78,20 +88,26 @@ def run(job: Job) -> dict[str, Any]:
     Raises:
         JobsFailed: a trial did.
     """
-    study = Study(job.checked["search"], job.run.claim("study.db"), job.seed)
+    database = job.run.claim("study.db")
+    study = Study(job.checked["search"], database, job.seed)
     while (proposal := study.next()) is not None:
         _try(job, study, proposal)
         summarise(job, study)
     outcomes, front = summarise(job, study)
     log.info("\n%s\n\nPareto front:\n%s", table(outcomes), table(outcomes, front))
-    log.info("\nsearch: %s; summary: %s", job.run.directory, job.run.directory / "summary.csv")
+    directory = job.run.directory
+    log.info("\nsearch: %s; summary: %s", directory, directory / "summary.csv")
     raise_for_failed(outcomes, "trial")
     return {"trials": len(outcomes), "pareto": front}
 
 
 def _try(job: Job, study: Study, proposal: Proposal) -> None:
-    search, directory = job.checked["search"], job.run.claim(str(proposal.number))
-    overrides = [f"stage={search.stage}", *(as_override(key, value) for key, value in proposal.settings.items())]
+    """Run one trial and tell the study how it ended."""
+    search = study.search
+    directory = job.run.claim(str(proposal.number))
+    overrides = [f"stage={search.stage}"]
+    for key, value in proposal.settings.items():
+        overrides.append(as_override(key, value))
     outcome = Outcome(proposal.number, overrides, directory.name)
 
     def work() -> dict[str, Any]:
@@ -103,15 +119,24 @@ def _try(job: Job, study: Study, proposal: Proposal) -> None:
 
     log.info("trial %d: %s", proposal.number, " ".join(overrides))
     outcome.attempt(work, directory)
+    values = None
+    if outcome.status == "completed":
+        values = search.values(outcome.metrics)
     if outcome.status == "failed":
         log.error("trial %d failed: %s", proposal.number, outcome.reason)
-    study.tell(proposal, search.values(outcome.metrics) if outcome.status == "completed" else None, asdict(outcome))
+    study.tell(proposal, values, asdict(outcome))
 
 
 def summarise(job: Job, study: Study) -> tuple[list[Outcome], list[int]]:
     """Write the summary; the trials that ended, and the numbers of those on the Pareto front."""
-    outcomes, front = [Outcome(**note) for note in study.notes()], study.front()
-    extra = [key for key in study.search.directions if key not in ("top1", "micronet_score")]
-    rows = [o.row() | {key: o.metrics.get(key) for key in extra} | {"pareto": o.number in front} for o in outcomes]
+    outcomes = [Outcome(**note) for note in study.notes()]
+    front = study.front()
+    rows = []
+    for outcome in outcomes:
+        row = outcome.row()
+        for objective in study.search.directions:
+            row.setdefault(objective, outcome.metrics.get(objective))
+        row["pareto"] = outcome.number in front
+        rows.append(row)
     write_summary(job.run.directory, rows)
     return outcomes, front
