@@ -17,6 +17,7 @@ from omegaconf import DictConfig, OmegaConf
 
 from micronet_cli import distributed
 from micronet_cli.config import check_config, to_plain
+from micronet_cli.console import go_on_unread
 from micronet_cli.errors import Interrupted, UserError
 from micronet_cli.network import versions
 from micronet_cli.paths import CONFIG_DIRECTORIES
@@ -28,6 +29,7 @@ from micronet_cli.stages.used_directory import check_directory, settings
 
 log = logging.getLogger(__name__)
 
+REFUSED = "refused"  # a mistake was found before the work began; never in a file
 SUMMARY = {
     "top1": "top-1 {:.2f} %",
     "images": "{} images",
@@ -94,12 +96,18 @@ def _run_stage(
     np.random.seed(config.seed % 2**32)
     torch.manual_seed(config.seed)
     metrics: dict[str, Any] = {"stage": config.stage.name, "status": "failed"}
+    logger = checked.get("logger")
+    trackers_files = logger.writes if logger else ()
     try:
-        if (logger := checked.get("logger")) and run.writes:
-            for name in logger.writes:
+        if logger and run.writes:
+            for name in trackers_files:
                 run.claim(name)
             run.tracker = logger.open(directory, to_plain(config))
         metrics |= stage.run(Job(config, checked, node, run)) | {"status": "completed"}
+    except UserError:
+        if run.is_prepared_only(trackers_files):
+            metrics["status"] = REFUSED
+        raise
     except (Interrupted, KeyboardInterrupt) as error:
         metrics["status"] = "interrupted"
         reason = str(error).partition(";")[0] or "interrupted"
@@ -117,12 +125,20 @@ def _run_stage(
             "overrides": overrides,
             "versions": versions(),
         }
-        # On a full disk the reason above matters more than this file.
-        with suppress(OSError) if metrics["status"] != "completed" else nullcontext():
-            run.write_json("metrics.json", metrics)
+        if metrics["status"] == REFUSED:
+            run.withdraw()
+        else:
+            _write_metrics(run, metrics)
     distributed.wait_for_all()  # nobody goes on to read what rank 0 is still writing
     log.info("%s", summary(metrics, run.directory))
     return metrics
+
+
+def _write_metrics(run: Run, metrics: dict[str, Any]) -> None:
+    # On a full disk the reason why the run ended matters more than this file.
+    may_fail = metrics["status"] != "completed"
+    with suppress(OSError) if may_fail else nullcontext():
+        run.write_json("metrics.json", metrics)
 
 
 def _go_on(directory: Path) -> str:
@@ -134,6 +150,7 @@ def _work(
 ) -> dict[str, Any]:
     """One process of several on this machine: like the command line, without Hydra."""
     CONFIG_DIRECTORIES[:] = config_directories
+    go_on_unread()
     if distributed.local_rank() == 0:
         handlers: list[logging.Handler] = [
             logging.StreamHandler(sys.stdout),
