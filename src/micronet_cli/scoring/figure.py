@@ -4,6 +4,8 @@ from collections.abc import Mapping
 from io import BytesIO
 from typing import TYPE_CHECKING, NamedTuple
 
+from micronet_cli.tables import decimal
+
 if TYPE_CHECKING:
     from PIL.ImageDraw import ImageDraw
 
@@ -68,7 +70,7 @@ def _draw_panel(canvas: "ImageDraw", left: int, panel: Panel, top: int) -> None:
         share = bar.score / whole if whole else 0.0
         canvas.text((x - 8, y), _shortened(bar.name), fill=BLACK, font=font, anchor="ra")
         canvas.rectangle((x, y, end, y + LINE - 8), fill=bar.colour)
-        canvas.text((end + 6, y), f"{bar.score:.4f}  {share:.1%}", fill=BLACK, font=font)
+        canvas.text((end + 6, y), f"{decimal(bar.score, 4)}  {share:.1%}", fill=BLACK, font=font)
 
 
 def _bars(scores: Mapping[str, float], top: int) -> list[_Bar]:

@@ -5,7 +5,7 @@ import logging
 import random
 import sys
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from contextlib import nullcontext, suppress
 from pathlib import Path
 from types import ModuleType
@@ -26,15 +26,16 @@ from micronet_cli.stages.inherit import inherited
 from micronet_cli.stages.job import Job
 from micronet_cli.stages.node import stage_module, stage_node
 from micronet_cli.stages.used_directory import check_directory, settings
+from micronet_cli.tables import decimal
 
 log = logging.getLogger(__name__)
 
 REFUSED = "refused"  # a mistake was found before the work began; never in a file
-SUMMARY = {
-    "top1": "top-1 {:.2f} %",
-    "images": "{} images",
-    "weight_sparsity": "sparsity {:.3f}",
-    "micronet_score": "score {:.5f}",
+SUMMARY: dict[str, Callable[[Any], str]] = {
+    "top1": "top-1 {:.2f} %".format,
+    "images": "{} images".format,
+    "weight_sparsity": "sparsity {:.3f}".format,
+    "micronet_score": lambda score: f"score {decimal(score, 5)}",
 }
 
 
@@ -167,6 +168,10 @@ def _work(
 
 def summary(metrics: dict[str, Any], directory: Path) -> str:
     """What a run came to, in a line."""
-    shown = [pattern.format(metrics[key]) for key, pattern in SUMMARY.items() if metrics.get(key) is not None]
-    seconds = f"{metrics['wall_seconds']:.0f} s"
-    return f"{metrics['stage']}: {', '.join([*shown, seconds])}; run: {directory}"
+    shown = []
+    for key, in_words in SUMMARY.items():
+        figure = metrics.get(key)
+        if figure is not None:
+            shown.append(in_words(figure))
+    shown.append(f"{metrics['wall_seconds']:.0f} s")
+    return f"{metrics['stage']}: {', '.join(shown)}; run: {directory}"
