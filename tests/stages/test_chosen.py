@@ -21,6 +21,7 @@ def chosen(tmp_path_factory):
 def test_config_is_the_run_s_own_without_what_the_network_brings(chosen):
     config = evaluation_config(chosen, "test")
     recorded = OmegaConf.load(chosen / "config.yaml")
+    assert metrics_of(chosen)["chosen_by"] == "val"
     assert (config.stage.name, config.init_from, config.eval.split) == ("eval", str(chosen), "test")
     assert recorded.prune is not None
     assert config.prune is None

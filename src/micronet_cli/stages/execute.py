@@ -31,6 +31,7 @@ log = logging.getLogger(__name__)
 SUMMARY = {
     "top1": "top-1 {:.2f} %",
     "images": "{} images",
+    "split": "on {}",
     "weight_sparsity": "sparsity {:.3f}",
     "micronet_score": "score {:.5f}",
 }

@@ -63,6 +63,7 @@ def run(job: Job) -> dict[str, Any]:
     metrics = evaluate(network.model, job.loader(network, evaluation.split, device), evaluation.amp)
     network.model.cpu()
     metrics |= {"val_top1": best["val_top1"], "best_epoch": best["epoch"], "split": evaluation.split}
+    metrics["chosen_by"] = "val"
     report = score_network(job, network, rules)
     job.save(network, metrics)
     return metrics | report.metrics()
