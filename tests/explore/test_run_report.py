@@ -45,7 +45,9 @@ def runs(tmp_path):
     worse = write_run(root / "sweep" / "10", 91.0, 0.015, overrides=["optim.lr=0.2", "seed=1"], loss=float("nan"))
     (worse / "config.yaml").write_text("data: {_target_: a.Digits}\n")
     write_run(root / "stopped", status="interrupted")
-    write_run(root / "crashed", status="failed")
+    crashed = write_run(root / "crashed", status="failed")
+    (crashed / "layers.csv").write_text("layer,storage_params\n")  # it had begun
+    (crashed / "checkpoints").mkdir()
     write_run(root / "sweep" / "2" / "previous", 1.0, 1.0)
     write_run(root / "page", stage="report")
     (root / "broken").mkdir()
@@ -109,6 +111,15 @@ def test_front_is_of_completed_runs_of_one_benchmark(runs):
     assert found["other"]["benchmark"].startswith("ImageFolder val.tar, test")
 
 
+def test_commands_that_were_refused_are_no_runs(runs):
+    write_run(runs / "refused", status="failed", reason="data.train: missing", overrides=["data=imagefolder"])
+    found = found_in(runs)
+    assert found.refused == [
+        {"name": "refused", "overrides": ["data=imagefolder"], "reason": "data.train: missing"},
+    ]
+    assert "refused" not in [run["name"] for run in found.runs]
+
+
 class Page(HTMLParser):
     """Tags, what they would load, and the data inside the page."""
 
@@ -134,7 +145,7 @@ def test_page_is_one_file_that_loads_nothing(runs):
     text = html(found_in(runs), "outputs/**")
     page = Page(text)
     assert page.loads == []
-    assert page.tags.count("script") == 5
+    assert page.tags.count("script") == 6
     assert "default-src 'none'" in text
     style = re.search(r"<style>(.*?)</style>", text, re.DOTALL).group(1)
     assert "@import" not in style
@@ -181,7 +192,7 @@ def test_nothing_to_report_touches_nothing(mistake, tmp_path):
 READER = """<script>
 const rows = () => [...document.querySelectorAll("#runs tbody th button")].map(button => button.textContent);
 const heads = () => [...document.querySelectorAll("#runs thead button")];
-const press = () => heads().find(button => button.textContent.includes("top1")).click();
+const press = () => heads().find(button => button.textContent.includes("top-1 %")).click();
 const seen = {};
 seen.first = rows(); press(); seen.up = rows(); press(); seen.down = rows();
 filter.value = "sweep lr=0.2"; filter.oninput(); seen.filtered = rows();

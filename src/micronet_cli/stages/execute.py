@@ -105,6 +105,9 @@ def _run_stage(
         metrics["status"] = "interrupted"
         reason = str(error).partition(";")[0] or "interrupted"
         raise Interrupted(f"{reason}; {_go_on(directory)}") from None
+    except UserError as error:
+        metrics["reason"] = "; ".join(str(error).splitlines())
+        raise
     except OSError as error:
         if error.errno != errno.ENOSPC:
             raise
