@@ -74,6 +74,7 @@ function drawFront() {
   $("below").textContent = "";
   if (!runs.length) return plot("front", [], {}, "No completed run with accuracy and score is shown.");
   const axes = frontAxes(runs);
+  const ticks = axes.log ? logTicks(axes.xs) : [];
   const x = (run) => run.metrics.micronet_score,
     y = (run) => run.metrics.top1;
   const below = runs.filter((run) => y(run) < axes.low);
@@ -134,7 +135,7 @@ function drawFront() {
         title: { text: "MicroNet score, lower is better" },
         type: axes.log ? "log" : "linear",
         range: axes.xs,
-        dtick: axes.log && axes.xs[1] - axes.xs[0] < 1.5 ? "D2" : undefined,
+        ...(axes.log ? { tickmode: "array", tickvals: ticks, ticktext: ticks.map(String) } : {}),
       },
       yaxis: { title: { text: narrow() ? "" : "top-1 %" }, range: axes.ys },
       margin: { l: narrow() ? 44 : 60, r: 14, t: 44, b: 44 },

@@ -19,6 +19,17 @@ const padded = ([low, high], share) => {
   return [low - room, high + room];
 };
 
+// 1, 2 and 5 times the powers of ten between two powers of ten.
+function logTicks([low, high]) {
+  const found = [];
+  for (let power = Math.floor(low); power <= high; power++)
+    for (const digit of [1, 2, 5]) {
+      const tick = Number(`${digit}e${power}`);
+      if (Math.log10(tick) >= low && Math.log10(tick) <= high) found.push(tick);
+    }
+  return found;
+}
+
 const SIDES = {
   "top center": [0, -1],
   "bottom center": [0, 1],

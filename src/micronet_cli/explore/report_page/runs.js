@@ -16,7 +16,7 @@ const state = Object.fromEntries(new URLSearchParams(location.hash.slice(1)));
 // makes no column.
 const COLUMNS = {
   top1: ["top-1 %", 2, "", false, Math.max],
-  top1_change: ["change", 2, ""],
+  top1_change: ["\u00b1 top-1", 2, ""],
   micronet_score: ["score", 5, "", true, Math.min],
   times_smaller: ["times smaller", 2, ""],
   storage_bytes: ["storage", 1, "B", true, Math.min],
@@ -98,6 +98,7 @@ function store() {
 
 // A search draws values of 16 digits; three tell its trials apart.
 const rounded = (text) => text.replace(/\d+\.\d{4,}(e[-+]?\d+)?/g, (digits) => String(Number(Number(digits).toPrecision(3))));
+const SAID_ELSEWHERE = /^(stage|init_from|hydra\..*)=/;
 // What a run was given that its neighbours were not: "sparsity=0.5 lr=0.02".
 const folderOf = (run) => run.name.split("/").slice(0, -1).join("/");
 const families = Object.groupBy(RUNS, folderOf);
@@ -105,6 +106,7 @@ RUNS.forEach((run, i) => {
   run.number = i + 1;
   const family = folderOf(run) ? families[folderOf(run)] : [run];
   run.own = run.overrides.filter((o) => family.length < 2 || !family.every((other) => other.overrides.includes(o)));
+  run.own = run.own.filter((o) => !SAID_ELSEWHERE.test(o));
   run.short = run.own.map((o) => rounded(o.replace(/^[^=]*\.(?=[^.=]+=)/, ""))).join(" ");
   run.words = [run.name, run.metrics.stage, run.metrics.status, ...run.overrides].join(" ").toLowerCase();
 });

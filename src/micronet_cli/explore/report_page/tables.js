@@ -110,7 +110,7 @@ function drawTable() {
     const name = element("button", breakable(run.name), { type: "button", title: "compare with A below" });
     name.onclick = () => choose(run.number);
     const front = run.front
-      ? element("span", " \u25c6", { class: "mark", title: "on the Pareto front", "aria-label": "on the Pareto front" })
+      ? element("span", " \u25c6", { class: "mark", title: `on the Pareto front of ${run.benchmark}` })
       : null;
     const number = element("span", `${run.number} `, { class: "number" });
     const first = element("th", [number, name, front, about(run)], { scope: "row" });
