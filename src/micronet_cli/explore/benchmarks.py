@@ -15,9 +15,11 @@ from micronet_cli.functional.pareto import pareto_front
 
 WHICH_DATA = ("data.variant", "data.test", "data.dataset")  # keys that tell data sets of one class apart
 POINTS_TO_LOSE = 1.0  # at most, of the network that is called small
+Runs = Sequence[RunData]
+Figures = Mapping[str, Any]
 
 
-def benchmarks(runs: Sequence[RunData]) -> list[dict[str, Any]]:
+def benchmarks(runs: Runs) -> list[dict[str, Any]]:
     """Benchmarks, that of most runs first; every run gets ``benchmark`` and ``front``.
 
     Each has a ``name``, ``chosen_by`` (a split), ``not_compared`` (runs without a figure of that split) and the places
@@ -26,18 +28,21 @@ def benchmarks(runs: Sequence[RunData]) -> list[dict[str, Any]]:
     """
     groups: dict[str, list[int]] = defaultdict(list)
     for place, run in enumerate(runs):
+        name = _benchmark(run["config"], run["metrics"])
+        run["benchmark"] = name
         run["front"] = False
-        run["benchmark"] = _benchmark(run["config"], run["metrics"])
-        if run["benchmark"]:
-            groups[run["benchmark"]].append(place)
+        if name:
+            groups[name].append(place)
     found = []
-    for name, places in groups.items():
+    for name in sorted(groups, key=lambda name: len(groups[name]), reverse=True):
+        places = groups[name]
         _mark_front([runs[place] for place in places])
-        found.append({"name": name} | _choice(places, runs))
-    return sorted(found, key=lambda benchmark: len(groups[benchmark["name"]]), reverse=True)
+        choice = _choice(places, runs)
+        found.append({"name": name} | choice)
+    return found
 
 
-def _benchmark(config: Mapping[str, Any], metrics: Mapping[str, Any]) -> str | None:
+def _benchmark(config: Figures, metrics: Figures) -> str | None:
     """What a run was measured on; only runs with the same can be on one front. None without accuracy or score."""
     if metrics.get("status") != "completed":
         return None
@@ -50,7 +55,7 @@ def _benchmark(config: Mapping[str, Any], metrics: Mapping[str, Any]) -> str | N
     return f"{_data_set(config)}, {split}; {profile}{_base(metrics)}"
 
 
-def _data_set(config: Mapping[str, Any]) -> str:
+def _data_set(config: Figures) -> str:
     """The data set by its class, and by what tells it from others of that class."""
     target = str(config.get("data._target_", "data"))
     name = target.rpartition(".")[2]
@@ -61,7 +66,7 @@ def _data_set(config: Mapping[str, Any]) -> str:
     return name
 
 
-def _base(metrics: Mapping[str, Any]) -> str:
+def _base(metrics: Figures) -> str:
     """The number of parameters that scores are relative to."""
     params = number(metrics.get("storage_params"))
     score = number(metrics.get("storage_score"))
@@ -70,45 +75,55 @@ def _base(metrics: Mapping[str, Any]) -> str:
     return f", base {params / score / 1e6:.3g} M"
 
 
-def _mark_front(group: Sequence[RunData]) -> None:
-    scores = [run["metrics"]["micronet_score"] for run in group]
+def _mark_front(group: Runs) -> None:
+    scores = [_score(run) for run in group]
     top1s = [run["metrics"]["top1"] for run in group]
-    for run, on_front in zip(group, pareto_front(scores, top1s), strict=True):
+    front = pareto_front(scores, top1s)
+    for run, on_front in zip(group, front, strict=True):
         run["front"] = on_front
 
 
-def _choice(places: Sequence[int], runs: Sequence[RunData]) -> dict[str, Any]:
-    split = "val"
-    compared = [place for place in places if split in accuracies(runs[place])]
-    if not compared:
-        split = runs[places[0]]["metrics"].get("split", "test")
-        compared = list(places)
+def _score(run: RunData) -> float:
+    return run["metrics"]["micronet_score"]
 
-    def accuracy(place: int) -> float:
-        return accuracies(runs[place])[split]
 
-    def score(place: int) -> float:
-        return runs[place]["metrics"]["micronet_score"]
+def _choice(places: Sequence[int], runs: Runs) -> dict[str, Any]:
+    split, accuracy = _accuracies_to_choose_by(places, runs)
 
-    # Of equals the one of the lower score.
-    best = max(compared, key=lambda place: (accuracy(place), -score(place)))
-    good_enough = [place for place in compared if accuracy(place) >= accuracy(best) - POINTS_TO_LOSE]
-    small = min(good_enough, key=score)
+    def rank(place: int) -> tuple[float, float]:
+        # Of equals the one of the lower score is the better.
+        return accuracy[place], -_score(runs[place])
+
+    best = max(accuracy, key=rank)
+    enough = accuracy[best] - POINTS_TO_LOSE
+    good_enough = [place for place in accuracy if accuracy[place] >= enough]
+    small = min(good_enough, key=lambda place: _score(runs[place]))
     return {
         "chosen_by": split,
-        "not_compared": len(places) - len(compared),
+        "not_compared": len(places) - len(accuracy),
         "best": best,
         "small": small,
         "dense": _dense(small, places, runs),
     }
 
 
-def _dense(small: int, places: Sequence[int], runs: Sequence[RunData]) -> int:
+def _accuracies_to_choose_by(places: Sequence[int], runs: Runs) -> tuple[str, dict[int, float]]:
+    """A split, and top-1 on it of the runs that have one."""
+    reported = runs[places[0]]["metrics"].get("split", "test")
+    for split in ("val", reported):
+        found = {}
+        for place in places:
+            top1 = accuracies(runs[place])
+            if split in top1:
+                found[place] = top1[split]
+        if found:
+            break
+    return split, found
+
+
+def _dense(small: int, places: Sequence[int], runs: Runs) -> int:
     """The oldest ancestor that can be compared; without one, the run of the highest score."""
-    oldest = None
-    for ancestor in ancestors(runs[small], runs):
-        if ancestor in places:
-            oldest = ancestor
-    if oldest is not None:
-        return oldest
-    return max(places, key=lambda place: runs[place]["metrics"]["micronet_score"])
+    comparable = [place for place in ancestors(runs[small], runs) if place in places]
+    if comparable:
+        return comparable[-1]
+    return max(places, key=lambda place: _score(runs[place]))
