@@ -64,6 +64,7 @@ def run(job: Job) -> dict[str, Any]:
     network.model.cpu()
     metrics |= {"val_top1": best["val_top1"], "best_epoch": best["epoch"], "split": evaluation.split}
     metrics["chosen_by"] = "val"
+    log.info("kept: epoch %d, chosen by val top-1 %.2f %%", best["epoch"] + 1, best["val_top1"])
     report = score_network(job, network, rules)
     job.save(network, metrics)
     return metrics | report.metrics()

@@ -15,8 +15,8 @@ const state = Object.fromEntries(new URLSearchParams(location.hash.slice(1)));
 // Key -> heading, decimals, unit, bar behind the number, which end is best, scaled without unit. A key that no run has
 // makes no column.
 const COLUMNS = {
-  top1: ["top-1 %", 2, "", false, Math.max],
-  top1_change: ["\u00b1 top-1", 2, ""],
+  top1: ["top\u20111 %", 2, "", false, Math.max],
+  top1_change: ["\u00b1 top\u20111", 2, ""],
   micronet_score: ["score", 5, "", true, Math.min],
   times_smaller: ["times smaller", 2, ""],
   storage_bytes: ["storage", 1, "B", true, Math.min],

@@ -1,7 +1,7 @@
 "use strict";
 // Tables are drawn at once, charts as soon as Plotly is there.
+const many = (n, what) => `${n} ${what}${n === 1 ? "" : "s"}`;
 function drawHeader() {
-  const many = (n, what) => `${n} ${what}${n === 1 ? "" : "s"}`;
   $("about").textContent = `runs=${DATA.pattern} \u00b7 ${DATA.created}`;
   const problems = Object.entries(DATA.problems);
   $("problems").hidden = !problems.length;
@@ -49,7 +49,7 @@ function drawCards() {
   $("chosen").textContent = flattered
     ? `No run here has a top-1 of val, so ${chosen.chosen_by} chooses and reports: the chosen are flattered.`
     : left
-      ? `${left} of these runs have no top-1 of val and are not among those that are chosen from.`
+      ? `${many(left, "run")} without a top-1 of val: shown, but not chosen from.`
       : "";
 }
 
