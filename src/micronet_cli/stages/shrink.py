@@ -63,5 +63,6 @@ def run(job: Job[Node]) -> dict[str, Any]:
         device = job.parts.trainer.torch_device()
         metrics |= evaluate(network.model.to(device), job.loader(network, evaluation.split, device), evaluation.amp)
         network.model.cpu()
+        metrics["split"] = evaluation.split
     job.save(network, metrics)
     return metrics | score_network(job, network, removal.table(network.model)).metrics()
