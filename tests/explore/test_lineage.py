@@ -77,3 +77,11 @@ def test_a_pipeline_is_compared_with_its_first_step():
 def test_runs_that_name_each_other_come_once():
     found = traced(a=a_run("prune", init_from="/outputs/b"), b=a_run("prune", init_from="/outputs/a"))
     assert list(ancestors(found["a"], list(found.values()))) == [1, 0]
+
+
+def test_a_link_to_a_run_is_that_run(tmp_path):
+    (tmp_path / "dense").mkdir()
+    (tmp_path / "latest").symlink_to(tmp_path / "dense")
+    runs = [a_run("train", 95.0), a_run("train", 95.0), a_run("prune", 94.0, init_from=f"{tmp_path}/latest")]
+    trace_lineage(runs, [tmp_path / "dense", tmp_path / "latest", tmp_path / "pruned"])
+    assert runs[2]["top1_change"] == -1

@@ -7,6 +7,7 @@ from typing import Any
 from micronet_cli.explore.run_files import number
 
 RunData = dict[str, Any]
+Places = Mapping[Path, int]  # a run's directory, resolved -> its place among the runs
 STARTS = ("init_from", "model.weights")
 # These stages change no network: what they find out is said of the network that they began from.
 ABOUT_THEIR_PARENT = ("export", "latency")
@@ -19,8 +20,11 @@ def trace_lineage(runs: Sequence[RunData], directories: Sequence[Path]) -> None:
     That is ``against``, the nearest ancestor that was measured on the same images, ``top1_change`` in points and
     ``times_smaller`` by storage; and, in the metrics of the parents, what exports found out of them.
     """
-    for run, directory in zip(runs, directories, strict=True):
-        run["parent"] = _parent(run, directory, directories)
+    resolved = [directory.resolve() for directory in directories]
+    # A link and what it leads to are one place.
+    places = {directory: place for place, directory in enumerate(resolved)}
+    for run, directory in zip(runs, resolved, strict=True):
+        run["parent"] = _parent(run, directory, places)
     for run in runs:
         _lend_figures(run, runs)
     for run in runs:
@@ -51,44 +55,43 @@ def accuracies(run: Mapping[str, Any]) -> dict[str, float]:
     return found
 
 
-def _parent(run: RunData, directory: Path, directories: Sequence[Path]) -> int | None:
+def _parent(run: RunData, directory: Path, places: Places) -> int | None:
     for key in STARTS:
         start = run["config"].get(key)
         if isinstance(start, str) and start:
-            return _place_of(Path(start).expanduser(), directories)
+            return _place_of(Path(start).expanduser(), places)
     if run["metrics"].get("stage") == "pipeline":
         # It is its last step; what came of its first one is what there is to tell.
-        return _first_below(directory, directories)
+        return _first_below(directory, places)
     return None
 
 
-def _place_of(start: Path, directories: Sequence[Path]) -> int | None:
+def _place_of(start: Path, places: Places) -> int | None:
     """The run that ``start`` is, or is a file of."""
-    for path in (start, *start.parents):
-        absolute = path.resolve()
-        for place, directory in enumerate(directories):
-            if directory.resolve() == absolute:
-                return place
+    absolute = start.resolve()
+    for path in (absolute, *absolute.parents):
+        if path in places:
+            return places[path]
     if start.exists():
         return None
-    return _place_by_name(start, directories)
+    return _place_by_name(start, places)
 
 
-def _place_by_name(start: Path, directories: Sequence[Path]) -> int | None:
+def _place_by_name(start: Path, places: Places) -> int | None:
     """As above where the runs were moved since: the one that shares most of the end of the path."""
-    best = 0
-    places: list[int] = []
+    longest = 0
+    found: set[int] = set()
     for path in (start, *start.parents):
-        for place, directory in enumerate(directories):
-            shared = _shared_end(path.parts, directory.resolve().parts)
-            if shared > best:
-                best = shared
-                places = []
-            if shared == best and shared > 0:
-                places.append(place)
-    if len(set(places)) != 1:
+        for directory, place in places.items():
+            shared = _shared_end(path.parts, directory.parts)
+            if shared > longest:
+                longest = shared
+                found = set()
+            if shared == longest and shared > 0:
+                found.add(place)
+    if len(found) != 1:
         return None
-    return places[0]
+    return found.pop()
 
 
 def _shared_end(one: Sequence[str], other: Sequence[str]) -> int:
@@ -100,8 +103,8 @@ def _shared_end(one: Sequence[str], other: Sequence[str]) -> int:
     return shared
 
 
-def _first_below(directory: Path, directories: Sequence[Path]) -> int | None:
-    for place, other in enumerate(directories):
+def _first_below(directory: Path, places: Places) -> int | None:
+    for other, place in places.items():
         if directory in other.parents:
             return place
     return None
