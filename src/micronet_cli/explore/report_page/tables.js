@@ -83,7 +83,7 @@ function drawTable() {
   const cell = (run, key) => {
     const v = value(run, key);
     const bar = COLUMNS[key]?.[3] && v > 0 && done.includes(run),
-      isBest = done.length > 1 && done.includes(run) && v === best[key];
+      isBest = !missing(v) && done.length > 1 && done.includes(run) && v === best[key];
     const kind = [bar ? "bar" : "", isBest ? "best" : "", typeof v === "string" ? "text" : ""].join(" ");
     const split = key === "top1" && run.metrics.split && run.metrics.split !== "test" ? run.metrics.split : null;
     const against = key in MEANS && RUNS[run.against ?? -1];
