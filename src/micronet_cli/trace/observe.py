@@ -46,7 +46,7 @@ def record(model: nn.Module, input_shape: tuple[int, ...], every_layer: bool = F
     What layers make of constants is done before inference; with ``every_layer`` it is recorded just as what depends on
     the image, and so is every call of a module.
     """
-    recorder = Recorder()
+    recorder = Recorder(_device(model))
     _store_parameters(model, recorder)
     watch = _ModuleWatch(model, recorder, every_layer)
     example = torch.empty(1, *input_shape, device="meta", dtype=_float_type(model))
@@ -89,6 +89,13 @@ def _store_parameters(model: nn.Module, recorder: Recorder) -> None:
             continue
         layer, _, _ = name.rpartition(".")
         recorder.known.add_stored(tensor, name, layer)
+
+
+def _device(model: nn.Module) -> torch.device:
+    """Where the parameters are; meta for a network without any."""
+    for parameter in model.parameters():
+        return parameter.device
+    return torch.device("meta")
 
 
 def _float_type(model: nn.Module) -> torch.dtype:
