@@ -1,6 +1,5 @@
 """A packed network beside the fake-quantised one it came from."""
 
-import copy
 from collections import defaultdict
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
@@ -9,6 +8,7 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor, nn
 
+from micronet_cli.layers.copies import copied
 from micronet_cli.layers.fake_quantize import ActivationFakeQuantize
 from micronet_cli.layers.integer import IntegerActivation
 
@@ -80,8 +80,8 @@ def compare(
     Raises:
         ValueError: one executes quantisers that the other does not have.
     """
-    source = copy.deepcopy(source).to(dtype).eval()
-    packed = copy.deepcopy(packed).to(dtype).eval()
+    source = copied(source).to(dtype).eval()
+    packed = copied(packed).to(dtype).eval()
     comparison = Comparison()
     for part in images.split(BATCH):
         batch = part.to(dtype)

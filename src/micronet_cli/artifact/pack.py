@@ -1,6 +1,5 @@
 """A live network to the content of a ``.mnet`` file."""
 
-import copy
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -15,6 +14,7 @@ from micronet_cli.artifact.live_layer import pack_layer, stored_names
 from micronet_cli.artifact.packer import Packer
 from micronet_cli.functional.packing import ZERO_POINT_BITS, pack_range
 from micronet_cli.layers.batch_norm import gain_and_shift, remove_batch_norm
+from micronet_cli.layers.copies import copied
 from micronet_cli.layers.fake_quantize import ActivationFakeQuantize
 from micronet_cli.layers.plain_product import runs_linear
 from micronet_cli.layers.rules import compressible_layers
@@ -39,7 +39,7 @@ def pack(model: nn.Module, header: Mapping[str, Any], entropy: bool = False) -> 
         ValueError: the network holds what the format does not: values that are not finite, a quantiser whose codes do
             not give the effective weight, activation quantisers in other places than in front of or behind a module.
     """
-    model = copy.deepcopy(model).eval()
+    model = copied(model).eval()
     content = _pack(model, header, entropy, plain=False)
     elements = sum(tensor.numel() for tensor in model.parameters())
     if elements > most_elements(len(content)):  # what a reader takes for an attack
@@ -49,7 +49,7 @@ def pack(model: nn.Module, header: Mapping[str, Any], entropy: bool = False) -> 
 
 def _pack(model: nn.Module, header: Mapping[str, Any], entropy: bool, plain: bool) -> bytes:
     shape = header["input"]["size"]
-    live = copy.deepcopy(model).double().cpu()
+    live = copied(model).double().cpu()
     executed = _executed(model, shape)
     layers = compressible_layers(live)
     linear = {name for name in executed if runs_linear(layers[name])}

@@ -8,6 +8,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from itertools import groupby
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -15,6 +16,7 @@ from torch.utils.hooks import RemovableHandle
 
 from micronet_cli.explore.trial import ACTIVATION_BITS, Point, Trial
 from micronet_cli.functional.divergence import fisher_factor
+from micronet_cli.layers.layer_input import first_input
 
 
 @dataclass
@@ -83,16 +85,17 @@ class Curvature:
         seen = {name: _Seen() for name in self.trial.layers}
 
         def hook(name: str) -> RemovableHandle:
-            def watch(_: nn.Module, inputs: tuple, output: Tensor) -> None:
-                if not inputs[0].requires_grad:
+            def watch(_: nn.Module, args: tuple, kwargs: dict[str, Any], output: Tensor) -> None:
+                x = first_input(args, kwargs)
+                if not x.requires_grad:
                     seen[name].constant = True
                     return
-                seen[name].inputs.append(inputs[0].detach())
+                seen[name].inputs.append(x.detach())
                 gradients: list[Tensor] = []
                 seen[name].gradients.append(gradients)
                 output.register_hook(gradients.append)
 
-            return self.trial.layers[name].register_forward_hook(watch)
+            return self.trial.layers[name].register_forward_hook(watch, with_kwargs=True)
 
         handles = [hook(name) for name in self.trial.layers]
         try:

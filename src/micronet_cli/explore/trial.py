@@ -1,6 +1,5 @@
 """One layer at a time pruned or quantised, by the means that the compressors have."""
 
-import copy
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -10,12 +9,14 @@ from torch import Tensor, nn
 
 from micronet_cli.distributed import range_over_ranks
 from micronet_cli.functional.pruning import magnitude, shrink_mask
+from micronet_cli.layers.copies import copied
 from micronet_cli.layers.effective_weight import attach_effective_weight, original_weight
 from micronet_cli.layers.fake_quantize import (
     ActivationFakeQuantize,
     WeightFakeQuantize,
     attach_input_fake_quantize,
 )
+from micronet_cli.layers.layer_input import watch_input
 from micronet_cli.layers.rules import compressible_layers
 
 SPARSITY, WEIGHT_BITS, ACTIVATION_BITS = KINDS = ("sparsity", "weight_bits", "activation_bits")
@@ -40,7 +41,7 @@ class Trial:
     """
 
     def __init__(self, model: nn.Module, importance: Callable[[Tensor], Tensor] = magnitude) -> None:
-        self.model = copy.deepcopy(model).eval().requires_grad_(False)
+        self.model = copied(model).eval().requires_grad_(False)
         self.layers = compressible_layers(self.model)
         self.ranges: dict[str, ActivationFakeQuantize] = {}
         self._importance = importance
@@ -59,10 +60,10 @@ class Trial:
         for name, layer in self.layers.items():
             quantizer = ActivationFakeQuantize(bits=8).to(original_weight(layer).device)
 
-            def observe(_: nn.Module, inputs: tuple, seen: ActivationFakeQuantize = quantizer) -> None:
-                seen.track(*seen.estimate(inputs[0], seen.bits))
+            def observe(x: Tensor, seen: ActivationFakeQuantize = quantizer) -> None:
+                seen.track(*seen.estimate(x, seen.bits))
 
-            handles.append(layer.register_forward_pre_hook(observe))
+            handles.append(watch_input(layer, observe))
             self.ranges[name] = quantizer.eval()
         count = 0
         for images in batches:

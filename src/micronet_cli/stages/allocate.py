@@ -14,6 +14,7 @@ from micronet_cli.errors import UserError, near_misses
 from micronet_cli.explore.budgets import Budget, Rows, prune_rules, quantize_rules
 from micronet_cli.explore.prices import Option, Prices
 from micronet_cli.explore.trial import ACTIVATION_BITS, SPARSITY, WEIGHT_BITS
+from micronet_cli.layers.copies import computed_tensors
 from micronet_cli.layers.rules import compressible_layers
 from micronet_cli.network import Network
 from micronet_cli.scoring import score_with
@@ -42,7 +43,7 @@ def run(job: Job) -> dict[str, Any]:
     shape, rules = network.spec.size, job.parts.score
 
     def total(options: Mapping[str, Option]) -> Mapping[str, Any]:
-        trial = copy.deepcopy(network)
+        trial = copy.deepcopy(network, computed_tensors(network.model))
         attach(groups(job, options), trial)
         return score_with(trial.model, rules, shape).metrics()
 

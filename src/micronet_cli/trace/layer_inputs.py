@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from micronet_cli.functional.patches import sampled_patches
+from micronet_cli.layers.layer_input import watch_input
 from micronet_cli.torch_internals import reversed_padding
 
 
@@ -68,13 +69,12 @@ def product(rows: Tensor, weight: Tensor) -> Tensor:
 def _input_of(model: nn.Module, name: str, images: Tensor) -> Tensor:
     found: list[Tensor] = []
 
-    def take(layer: nn.Module, inputs: tuple) -> None:
-        x = inputs[0]
+    def take(x: Tensor) -> None:
         found.append(x)
         raise _ReachedError
 
     layer = model.get_submodule(name)
-    handle = layer.register_forward_pre_hook(take)
+    handle = watch_input(layer, take)
     try:
         with suppress(_ReachedError):
             model(images)

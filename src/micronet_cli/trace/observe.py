@@ -107,13 +107,26 @@ def _float_type(model: nn.Module) -> torch.dtype:
 
 @contextmanager
 def _evaluation(model: nn.Module) -> Iterator[None]:
+    """Evaluation mode; modes and the modules' caches, such as LeViT's biases, are as before behind the block."""
     modes = [(module, module.training) for module in model.modules()]
+    caches = [(cache, dict(cache)) for cache in _caches(model)]
     model.eval()
     try:
         yield
     finally:
         for module, training in modes:
             module.training = training
+        for cache, contents in caches:
+            cache.clear()
+            cache.update(contents)
+
+
+def _caches(model: nn.Module) -> Iterator[dict]:
+    """The dictionaries that modules keep as plain attributes."""
+    for module in model.modules():
+        for name, value in vars(module).items():
+            if isinstance(value, dict) and not name.startswith("_"):
+                yield value
 
 
 @dataclass(frozen=True)

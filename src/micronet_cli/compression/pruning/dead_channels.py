@@ -3,7 +3,6 @@
 A channel of a group of layers that share it goes where no reader of the group needs it.
 """
 
-import copy
 from collections.abc import Sequence
 
 import torch
@@ -12,6 +11,7 @@ from torch import nn
 from micronet_cli.compression.pruning.channel_groups import dead_in_group, groups
 from micronet_cli.compression.pruning.needed_inputs import needed_inputs, plain_copy
 from micronet_cli.compression.pruning.removal import Removal
+from micronet_cli.layers.copies import copied
 
 TOLERANCE = 1e-10  # of the largest logit, in double precision
 IMAGES = 2
@@ -71,7 +71,7 @@ def _joined(parts: Sequence[Removal]) -> Removal:
 @torch.no_grad()
 def _equal(model: nn.Module, removal: Removal, input_shape: Sequence[int]) -> bool:
     """Whether ``model`` computes the same without the channels, in double precision."""
-    smaller = copy.deepcopy(model)
+    smaller = copied(model)
     smaller = smaller.double().eval()
     generator = torch.Generator().manual_seed(0)
     images = torch.randn(IMAGES, *input_shape, generator=generator, dtype=torch.float64)
