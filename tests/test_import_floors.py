@@ -40,7 +40,7 @@ ALLOWED = {
     "artifact": {"compression", "errors", "functional", "layers", "models", "network", "runs", "trace"},
     "explore": {"distributed", "errors", "functional", "layers", "renamed", "scoring", "trace"},
     # floor 6
-    "checkpoint": {"artifact", "config", "errors", "models", "network", "renamed", "runs"},
+    "checkpoint": {"artifact", "config", "errors", "layers", "models", "network", "renamed", "runs"},
     # floor 7
     "training": {
         "allocator", "checkpoint", "compression", "data", "distributed", "errors", "functional", "models",
@@ -49,7 +49,7 @@ ALLOWED = {
     # floor 8
     "stages": {
         "artifact", "checkpoint", "compression", "config", "data", "distributed", "errors", "explore", "layers",
-        "models", "network", "overrides", "paths", "renamed", "runs", "scoring", "tables", "training",
+        "models", "network", "overrides", "paths", "renamed", "runs", "scoring", "tables", "trace", "training",
     },
     # floor 9
     "command": {"allocator", "errors", "overrides", "paths", "runs", "stages"},

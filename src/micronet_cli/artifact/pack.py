@@ -15,6 +15,7 @@ from micronet_cli.artifact.packer import Packer
 from micronet_cli.functional.packing import ZERO_POINT_BITS, pack_range
 from micronet_cli.layers.batch_norm import gain_and_shift, remove_batch_norm
 from micronet_cli.layers.copies import copied
+from micronet_cli.layers.effective_weight import effective_weight
 from micronet_cli.layers.fake_quantize import ActivationFakeQuantize
 from micronet_cli.layers.plain_product import runs_linear
 from micronet_cli.layers.rules import compressible_layers
@@ -75,6 +76,7 @@ def _pack(model: nn.Module, header: Mapping[str, Any], entropy: bool, plain: boo
         stored.update(f"{name}.{key}" for key in BATCH_NORM_TENSORS)
     parameters = _pack_parameters(live, packer, stored)
 
+    standardized = _standardized(layers)
     full_header = dict(header) | {
         "removed": _removed_batch_norms(bare_network(header), live),
         "layers": [entry.to_json() for entry in packer.layers],
@@ -82,7 +84,19 @@ def _pack(model: nn.Module, header: Mapping[str, Any], entropy: bool, plain: boo
         "activations": [[entry.module, entry.place, entry.bits] for entry in activations],
         "parameters": [_parameter_row(entry) for entry in parameters],
     }
+    if standardized:
+        full_header["standardized"] = standardized
     return format.write(full_header, packer.streams, entropy)
+
+
+def _standardized(layers: Mapping[str, nn.Module]) -> list[str]:
+    """Layers of an architecture that standardises weights which are stored as they are then."""
+    names = []
+    for name, layer in layers.items():
+        parts = effective_weight(layer)
+        if parts is not None and parts.standardization is not None:
+            names.append(name)
+    return names
 
 
 def _executed(model: nn.Module, shape: Sequence[int]) -> set[str]:

@@ -18,6 +18,7 @@ from micronet_cli.layers.batch_norm import remove_batch_norm
 from micronet_cli.layers.effective_weight import original_weight
 from micronet_cli.layers.integer import IntegerActivation, exact_dtype
 from micronet_cli.layers.rules import compressible_layers
+from micronet_cli.layers.standardized import make_plain
 from micronet_cli.torch_internals import BatchNorm
 
 SUFFIX = ".mnet"
@@ -90,6 +91,11 @@ def unpack(header: Mapping[str, Any], raw: Mapping[str, bytes], file_bytes: int)
 
     streams = Streams.of(raw, header["coded"])
     known = compressible_layers(model)
+    standardized: Any = header.get("standardized", [])
+    check(is_names(standardized), "standardized: must be a list of names")
+    for name in standardized:
+        check(name in known, f"standardized: {name!r:.80} is no layer of the network")
+        make_plain(known[name])
     modules = dict(model.named_modules())
     filled: set[str] = set()
     for entry in layers:

@@ -239,6 +239,6 @@ class _ModuleWatch:
         layer, _, tensor = name.partition(PARAMETRIZED)
         derived = False
         for part in module:
-            if not isinstance(part, EffectiveWeight):
+            if not isinstance(part, EffectiveWeight) or part.standardization is not None:
                 derived = True
         self.recorder.known.rename_stored(output, f"{layer}.{tensor}", layer, derived)
