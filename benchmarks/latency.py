@@ -61,7 +61,8 @@ def pruned(network: Network) -> Network:
     pruner = Pruner(RULES, granularity=Filter())
     pruner.attach(smaller.model)
     pruner.update(1, 1)
-    find_dead_channels(smaller.model, network.spec.size, MULTIPLE).attach(smaller.model)
+    found = find_dead_channels(smaller.model, network.spec.size, MULTIPLE)
+    found.removal.attach(smaller.model)
     return smaller
 
 

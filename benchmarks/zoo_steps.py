@@ -214,10 +214,11 @@ def shrink_steps(network: Network, file: Path) -> Iterator[tuple[str, Callable[[
         images = images_of(network, torch.float64)
         expected = model(images)
         smaller = copy.deepcopy(model)
-        removal = find_dead_channels(smaller, network.spec.size)
-        removal.attach(smaller)
-        channels = sum(len(gone) for gone in removal.outputs.values())
-        return {"removed": channels, "shrink_error": relative_error(expected, smaller(images))}
+        found = find_dead_channels(smaller, network.spec.size)
+        found.removal.attach(smaller)
+        channels = sum(len(gone) for gone in found.removal.outputs.values())
+        error = relative_error(expected, smaller(images))
+        return {"removed": channels, "left_layers": len(found.left), "shrink_error": error}
 
     yield "drop filters", prune
     yield "shrink", remove

@@ -42,7 +42,7 @@ ALLOWED = {
     "artifact": {"compression", "errors", "functional", "layers", "models", "network", "runs", "trace"},
     "explore": {"distributed", "errors", "functional", "layers", "renamed", "scoring", "trace"},
     # floor 6
-    "checkpoint": {"artifact", "config", "errors", "models", "network", "renamed", "runs"},
+    "checkpoint": {"artifact", "config", "errors", "layers", "models", "network", "renamed", "runs"},
     # floor 7
     "training": {
         "allocator", "checkpoint", "compression", "data", "distributed", "errors", "functional", "models",
@@ -52,7 +52,7 @@ ALLOWED = {
     "stages": {
         "artifact", "checkpoint", "compression", "config", "console", "data", "distributed", "errors", "explore",
         "functional", "layers", "models", "network", "overrides", "paths", "renamed", "runs", "scoring", "tables",
-        "training",
+        "trace", "training",
     },
     # floor 9
     "command": {"allocator", "console", "errors", "overrides", "paths", "runs", "stages"},

@@ -18,6 +18,7 @@ from safetensors.torch import save as serialize
 from micronet_cli.artifact import runtime
 from micronet_cli.config import build
 from micronet_cli.errors import UserError
+from micronet_cli.layers.standardized import as_written
 from micronet_cli.models.model import InputSpec, Model, state_input
 from micronet_cli.models.weights_file import load_strict, read_weights
 from micronet_cli.network import Network, describe
@@ -109,14 +110,16 @@ def load(path: str, where: str = "init_from", config: dict[str, Any] | None = No
     spec = InputSpec.from_dict(header["input"])
     # Compressors run the network on an example.
     state_input(model, spec.size)
+    weights = read_weights(file, where)
     for number, compressor_config in enumerate(header["compressors"]):
         try:
             compressor = build(compressor_config, f"{where}: compressor {number}")
-            compressor.attach(model)
+            with as_written(weights):
+                compressor.attach(model)
         except ValueError as error:
             first = str(error).splitlines()[0]
             raise UserError(f"{where}={path!r}: its compressors do not fit model={config['name']} ({first})") from None
-    load_strict(model, read_weights(file, where), f"{where}={str(file)!r}")
+    load_strict(model, weights, f"{where}={str(file)!r}")
     return Network(
         model=model.eval(),
         config=config,

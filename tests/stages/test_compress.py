@@ -5,6 +5,7 @@ from types import SimpleNamespace
 import pytest
 
 from micronet_cli.errors import UserError
+from micronet_cli.stages import compress
 from micronet_cli.stages.compress import attach_compressors, check_unpacked, logged_rule_table, rule_table
 
 
@@ -29,16 +30,30 @@ def job_of(prune, quantize):
     )
 
 
+@pytest.fixture(autouse=True)
+def trial_runs(monkeypatch):
+    """Networks of a trial run, which has tests of its own."""
+    runs = []
+
+    def check(compressors, network):
+        runs.append((list(compressors), network))
+        return []
+
+    monkeypatch.setattr(compress, "check_effects", check)
+    return runs
+
+
 def network_of(packed=None):
     return SimpleNamespace(model=None, packed=packed, compressors=["earlier"])
 
 
-def test_compressors_are_attached_prune_first_and_noted():
+def test_compressors_are_attached_prune_first_and_noted(trial_runs):
     order: list = []
     prune, quantize = Compressor({}, order), Compressor({}, order)
     network = network_of()
     assert attach_compressors(job_of(prune, quantize), network) == [prune, quantize] == order
     assert network.compressors == ["earlier", {"group": "prune"}, {"group": "quantize"}]
+    assert trial_runs == [(["prune", "quantize"], network)]
 
 
 def test_nothing_is_attached_where_both_groups_are_none():

@@ -170,3 +170,23 @@ def test_a_failing_forward_leaves_no_hook_and_no_mode_behind():
     assert dict(torch.nn.modules.module._global_forward_pre_hooks) == hooks
     assert model.training
     assert model[0].training
+
+
+class Caching(nn.Module):
+    """Keeps what it computed for each device, as LeViT keeps its biases."""
+
+    def __init__(self):
+        super().__init__()
+        self.bias = nn.Parameter(torch.ones(4))
+        self.kept = {}
+
+    def forward(self, x):
+        self.kept.setdefault(str(x.device), self.bias * 2)
+        return x + self.kept[str(x.device)]
+
+
+def test_what_a_module_keeps_is_as_before():
+    model = Caching()
+    first = observe(model, (3, 4, 4))
+    assert model.kept == {}
+    assert observe(model, (3, 4, 4)).stored == first.stored

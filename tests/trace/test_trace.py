@@ -243,3 +243,43 @@ def test_a_trace_notices_a_learned_step_that_moved():
     after = score_with(trace, rules).metrics()
     assert after["weight_sparsity"] > before["weight_sparsity"] + 0.3
     assert after == score_with(nn.Sequential(layer), rules, (8, 4, 4)).metrics()
+
+
+class Gathered(nn.Module):
+    """A product with rows of a parameter that an index picks, made where the example is, as MViTv2 does."""
+
+    def __init__(self, bring):
+        super().__init__()
+        self.table = nn.Parameter(torch.ones(3, 4))
+        self.bring = bring
+
+    def forward(self, x):
+        index = self.bring(x.device)
+        distance = (index[:, None] - index).abs()  # [3, 3]
+        rows = self.table[distance]  # [3, 3, 4]
+        return torch.einsum("bhc,hkc->bhk", x[0], rows)
+
+
+TABLES = {
+    "made there": lambda device: torch.arange(3, device=device),
+    "brought there": lambda device: torch.tensor([0, 1, 2]).to(device),
+    "a line of numbers": lambda device: torch.linspace(0, 2, 3, device=device).long(),
+}
+
+
+@pytest.mark.parametrize("bring", TABLES.values(), ids=TABLES)
+def test_a_gathered_weight_has_the_zeros_that_were_gathered(bring):
+    model = Gathered(bring)
+    with torch.no_grad():
+        model.table[2] = 0
+    (product,) = [op for op in Trace(model, (1, 3, 4)).read().ops if op.dot]
+    # Row 2 is read at the distance of the outermost two: twice of nine rows.
+    assert product.dot.nonzeros.sum() == (9 - 2) * 4
+
+
+def test_a_weight_gathered_by_an_unknown_index_is_dense():
+    model = Gathered(lambda device: torch.ones(3, device=device).cumsum(0).long() - 1)
+    with torch.no_grad():
+        model.table[2] = 0
+    (product,) = [op for op in Trace(model, (1, 3, 4)).read().ops if op.dot]
+    assert product.dot.nonzeros.sum() == 9 * 4

@@ -1,6 +1,5 @@
 """A packed network beside the fake-quantised one it came from."""
 
-import copy
 from collections import defaultdict
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
@@ -9,6 +8,7 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor, nn
 
+from micronet_cli.layers.copies import copied
 from micronet_cli.layers.fake_quantize import ActivationFakeQuantize
 from micronet_cli.layers.integer import IntegerActivation
 
@@ -112,7 +112,7 @@ def compare(
 
 def _in_precision(model: nn.Module, dtype: torch.dtype) -> nn.Module:
     """A copy that computes in ``dtype``."""
-    return copy.deepcopy(model).to(dtype).eval()
+    return copied(model).to(dtype).eval()
 
 
 def _compare_codes(comparison: Comparison, ours: Codes, theirs: Codes, images: int) -> Tensor:

@@ -5,7 +5,6 @@ bias (Jacob et al., arXiv 1712.05877, section 3.2). Where a gain is negative the
 positive.
 """
 
-import copy
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -29,6 +28,7 @@ from micronet_cli.artifact.onnx_types import pack_codes, split_clips, widen_inpu
 from micronet_cli.errors import UserError
 from micronet_cli.functional.quantization import quant_max
 from micronet_cli.layers.batch_norm import gain_and_shift, remove_batch_norm
+from micronet_cli.layers.copies import copied
 from micronet_cli.layers.effective_weight import effective_weight, original_weight
 from micronet_cli.layers.fake_quantize import ActivationFakeQuantize
 from micronet_cli.layers.rules import compressible_layers
@@ -43,7 +43,7 @@ OPSET = 21  # the first with 4-bit QuantizeLinear
 @torch.no_grad()
 def with_codes(network: Network) -> nn.Module:
     """A copy for export: weights as codes, ranges as constants, BatchNorm folded where it can be."""
-    model = copy.deepcopy(network.model).cpu().float().eval()
+    model = copied(network.model).cpu().float().eval()
     pairs = batch_norm_pairs(model, network.spec.size)
     coded: dict[str, QuantizedWeight] = {}
     for name, layer in compressible_layers(model).items():

@@ -1,6 +1,5 @@
 """A live network to the content of a ``.mnet`` file."""
 
-import copy
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -16,6 +15,8 @@ from micronet_cli.artifact.own_state import own_state
 from micronet_cli.artifact.packer import Packer
 from micronet_cli.functional.fixed_point import ZERO_POINT_BITS, pack_range
 from micronet_cli.layers.batch_norm import gain_and_shift, remove_batch_norm
+from micronet_cli.layers.copies import copied
+from micronet_cli.layers.effective_weight import effective_weight
 from micronet_cli.layers.fake_quantize import ActivationFakeQuantize
 from micronet_cli.layers.plain_product import runs_linear
 from micronet_cli.layers.rules import compressible_layers
@@ -39,7 +40,7 @@ def pack(model: nn.Module, header: Mapping[str, Any], entropy: bool = False) -> 
         ValueError: the network holds what the format does not: values that are not finite, a quantiser whose codes do
             not give the effective weight, activation quantisers in other places than in front of or behind a module.
     """
-    model = copy.deepcopy(model).eval()
+    model = copied(model).eval()
     smallest = _pack(model, header, entropy, plain=False)
     elements = sum(tensor.numel() for tensor in model.parameters())
     readable_elements = most_elements(len(smallest))
@@ -51,7 +52,7 @@ def pack(model: nn.Module, header: Mapping[str, Any], entropy: bool = False) -> 
 
 def _pack(model: nn.Module, header: Mapping[str, Any], entropy: bool, plain: bool) -> bytes:
     shape = header["input"]["size"]
-    live = copy.deepcopy(model).double().cpu()
+    live = copied(model).double().cpu()
     packer = Packer(entropy, plain)
     stored = _pack_layers(model, live, shape, packer)
     activations = _pack_activations(live, packer)
@@ -69,6 +70,9 @@ def _pack(model: nn.Module, header: Mapping[str, Any], entropy: bool, plain: boo
         "activations": [_activation_row(entry) for entry in activations],
         "parameters": [_parameter_row(entry) for entry in parameters],
     }
+    standardized = _standardized(live)
+    if standardized:
+        tables["standardized"] = standardized
     full_header = dict(header) | tables
     return format.write(full_header, packer.streams, entropy)
 
@@ -99,6 +103,16 @@ def _pack_layers(model: nn.Module, live: nn.Module, shape: Sequence[int], packer
     for norm_name in norms.values():
         remove_batch_norm(live, norm_name)
     return stored
+
+
+def _standardized(model: nn.Module) -> list[str]:
+    """Layers of an architecture that standardises weights which are stored as they are then."""
+    names = []
+    for name, layer in compressible_layers(model).items():
+        parts = effective_weight(layer)
+        if parts is not None and parts.standardization is not None:
+            names.append(name)
+    return names
 
 
 def _executed(model: nn.Module, shape: Sequence[int]) -> set[str]:

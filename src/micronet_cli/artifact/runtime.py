@@ -19,6 +19,7 @@ from micronet_cli.layers.batch_norm import remove_batch_norm
 from micronet_cli.layers.effective_weight import original_weight
 from micronet_cli.layers.integer import IntegerActivation, exact_dtype
 from micronet_cli.layers.rules import compressible_layers
+from micronet_cli.layers.standardized import make_plain
 from micronet_cli.torch_internals import BatchNorm
 
 SUFFIX = ".mnet"
@@ -83,6 +84,7 @@ def unpack(header: Config, raw: Mapping[str, bytes], file_bytes: int) -> nn.Modu
     description = described(header)
     model = built(description, header).eval()
     _remove_batch_norms(model, tables.removed)
+    _make_plain(model, tables.standardized)
 
     streams = Streams.of(raw, header["coded"])
     _fill(model, tables, streams)
@@ -104,6 +106,7 @@ class Tables:
         parameters: tensors that are stored as they are.
         removed: BatchNorms that the network does without.
         batch_norms: those that stay.
+        standardized: layers of an architecture that standardises weights which are stored as they are then.
     """
 
     layers: list[Layer]
@@ -111,6 +114,7 @@ class Tables:
     parameters: list[Parameter]
     removed: list[str]
     batch_norms: list[str]
+    standardized: list[str]
 
     @classmethod
     def of(cls, header: Config) -> "Tables":
@@ -126,7 +130,9 @@ class Tables:
         check(is_names(removed), "removed: must be a list of names")
         batch_norms: Any = header.get("batch_norms")
         check(is_names(batch_norms), "batch_norms: must be a list of names")
-        return cls(layers, activations, parameters, removed, batch_norms)
+        standardized: Any = header.get("standardized", [])
+        check(is_names(standardized), "standardized: must be a list of names")
+        return cls(layers, activations, parameters, removed, batch_norms, standardized)
 
     def most_tensors(self) -> int:
         """More parameters and buffers than a network with these entries has."""
@@ -155,6 +161,18 @@ def _fill(model: nn.Module, tables: Tables, streams: Streams) -> None:
     fill_parameters(model, modules, tables.parameters, filled, streams)
     for activation in tables.activations:
         attach_range(modules, activation, streams)
+
+
+def _make_plain(model: nn.Module, names: list[str]) -> None:
+    """Let layers compute with their weights as they are.
+
+    Raises:
+        Damaged: one is not there.
+    """
+    layers = compressible_layers(model)
+    for name in names:
+        check(name in layers, f"standardized: {name!r:.80} is no layer of the network")
+        make_plain(layers[name])
 
 
 def _remove_batch_norms(model: nn.Module, names: list[str]) -> None:

@@ -8,6 +8,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from itertools import groupby
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -15,6 +16,7 @@ from torch.utils.hooks import RemovableHandle
 
 from micronet_cli.explore.trial import ACTIVATION_BITS, Point, Points, Trial
 from micronet_cli.functional.divergence import fisher_factor
+from micronet_cli.layers.layer_input import first_input
 
 
 @dataclass
@@ -141,10 +143,11 @@ class _Moves:
 
 
 def _watch(layer: nn.Module, seen: _Seen) -> RemovableHandle:
-    def note(_: nn.Module, inputs: tuple, output: Tensor) -> None:
-        seen.note(inputs[0], output)
+    def note(_: nn.Module, args: tuple, kwargs: dict[str, Any], output: Tensor) -> None:
+        x = first_input(args, kwargs)
+        seen.note(x, output)
 
-    return layer.register_forward_hook(note)
+    return layer.register_forward_hook(note, with_kwargs=True)
 
 
 def _dot_products(gradients: Sequence[Tensor], change: Tensor, images: int) -> Tensor:

@@ -1,6 +1,5 @@
 """One layer at a time pruned or quantised, by the means that the compressors have."""
 
-import copy
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -12,12 +11,14 @@ from torch.utils.hooks import RemovableHandle
 from micronet_cli.distributed import range_over_ranks
 from micronet_cli.functional.masks import shrink_mask
 from micronet_cli.functional.pruning import magnitude
+from micronet_cli.layers.copies import copied
 from micronet_cli.layers.effective_weight import EffectiveWeight, attach_effective_weight, original_weight
 from micronet_cli.layers.fake_quantize import (
     ActivationFakeQuantize,
     WeightFakeQuantize,
     attach_input_fake_quantize,
 )
+from micronet_cli.layers.layer_input import watch_input
 from micronet_cli.layers.rules import compressible_layers
 
 SPARSITY = "sparsity"
@@ -49,7 +50,7 @@ class Trial:
     """
 
     def __init__(self, model: nn.Module, importance: Importance = magnitude) -> None:
-        self.model = copy.deepcopy(model).eval()
+        self.model = copied(model).eval()
         self.model.requires_grad_(False)
         self.layers = compressible_layers(self.model)
         self.ranges: dict[str, ActivationFakeQuantize] = {}
@@ -148,8 +149,8 @@ class Trial:
 
 
 def _track_input(layer: nn.Module, quantizer: ActivationFakeQuantize) -> RemovableHandle:
-    def track(_: nn.Module, inputs: tuple) -> None:
-        low, high = quantizer.estimate(inputs[0], quantizer.bits)
+    def track(x: Tensor) -> None:
+        low, high = quantizer.estimate(x, quantizer.bits)
         quantizer.track(low, high)
 
-    return layer.register_forward_pre_hook(track)
+    return watch_input(layer, track)

@@ -1,4 +1,4 @@
-"""The effective weight of a layer: mask first, then fake-quantise.
+"""The effective weight of a layer: mask first, then fake-quantise; before both what the layer standardised.
 
 ``layer.weight`` of a compressed layer is the value the network computes with, everywhere: training, evaluation,
 scoring, export. The trainable tensor behind it is ``layer.parametrizations.weight.original``.
@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from torch.nn.utils import parametrize
 
 from micronet_cli.layers.fake_quantize import WeightFakeQuantize
+from micronet_cli.layers.standardized import MARK, Standardization, take_standardization
 
 
 class EffectiveWeight(nn.Module):
@@ -22,18 +23,23 @@ class EffectiveWeight(nn.Module):
     Attributes:
         mask: bool tensor of the weight's shape (True = kept), or None.
         fake_quantize: the weight's quantiser, or None.
+        standardization: what is made of the weight first, None: nothing.
     """
 
     mask: Tensor | None
     fake_quantize: WeightFakeQuantize | None
 
-    def __init__(self) -> None:
+    def __init__(self, standardization: Standardization | None = None) -> None:
         super().__init__()
         self.register_buffer("mask", None)
         self.fake_quantize = None
+        self.standardization = standardization
+        if standardization is not None:
+            device = standardization.layer.weight.device
+            self.register_buffer(MARK, torch.ones((), dtype=torch.bool, device=device))
 
     def forward(self, weight: Tensor) -> Tensor:
-        """``weight -> mask * weight -> fake-quantised``, shape unchanged."""
+        """``weight -> standardised -> masked -> fake-quantised``, shape unchanged."""
         weight = self.masked(weight)
         if self.fake_quantize is None:
             return weight
@@ -45,7 +51,9 @@ class EffectiveWeight(nn.Module):
         return self.fake_quantize.qparams(self.masked(weight))
 
     def masked(self, weight: Tensor) -> Tensor:
-        """The original ``weight``, zero where the mask is; itself where there is no mask."""
+        """What the quantiser gets of the original ``weight``: standardised if the layer does that, zero by the mask."""
+        if self.standardization is not None:
+            weight = self.standardization(weight)
         if self.mask is None:
             return weight
         return weight * self.mask
@@ -66,7 +74,7 @@ def attach_effective_weight(layer: nn.Module) -> EffectiveWeight:
     found = effective_weight(layer)
     if found is not None:
         return found
-    registered = EffectiveWeight()
+    registered = EffectiveWeight(take_standardization(layer))
     # unsafe: skips a trial run of the (shape-preserving) parametrization.
     parametrize.register_parametrization(layer, "weight", registered, unsafe=True)
     return registered

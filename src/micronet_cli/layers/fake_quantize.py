@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Callable
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
@@ -19,6 +19,7 @@ from micronet_cli.functional.quantization import (
     range_symmetric,
     tensor_range,
 )
+from micronet_cli.layers.layer_input import first_input, with_first_input
 from micronet_cli.torch_internals import forward_hooks_of, forward_pre_hooks_of
 
 RangeGranularity = Literal["per_channel", "per_tensor"]
@@ -194,9 +195,11 @@ class ActivationFakeQuantize(FakeQuantize):
         return 64
 
 
-def quantize_input(layer: nn.Module, inputs: tuple) -> tuple:
-    """Forward pre-hook: the layer's first input through its own quantiser (a function, so that copies stay apart)."""
-    return (layer.input_fake_quantize(inputs[0]), *inputs[1:])
+def quantize_input(layer: nn.Module, args: tuple, kwargs: dict[str, Any]) -> tuple[tuple, dict[str, Any]]:
+    """Forward pre-hook: the layer's input through its own quantiser (a function, so that copies stay apart)."""
+    x = first_input(args, kwargs)
+    quantized = layer.input_fake_quantize(x)
+    return with_first_input(quantized, args, kwargs)
 
 
 def quantize_output(module: nn.Module, inputs: tuple, output: Tensor) -> Tensor:
@@ -210,7 +213,7 @@ def attach_input_fake_quantize(layer: nn.Module, quantizer: FakeQuantize | None)
     if quantizer is not None:
         layer.input_fake_quantize = quantizer
         if not hooked:
-            layer.register_forward_pre_hook(quantize_input)
+            layer.register_forward_pre_hook(quantize_input, with_kwargs=True)
     elif hooked:
         layer.input_fake_quantize = None
         _take_away(forward_pre_hooks_of(layer), quantize_input)

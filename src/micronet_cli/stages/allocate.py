@@ -15,6 +15,7 @@ from micronet_cli.errors import UserError, near_misses
 from micronet_cli.explore.budgets import Budget, Rows, prune_rules, quantize_rules
 from micronet_cli.explore.prices import Option, Prices
 from micronet_cli.explore.trial import ACTIVATION_BITS, SPARSITY, WEIGHT_BITS
+from micronet_cli.layers.copies import computed_tensors
 from micronet_cli.layers.rules import compressible_layers
 from micronet_cli.network import Network
 from micronet_cli.scoring import score_with
@@ -45,7 +46,7 @@ def run(job: Job) -> dict[str, Any]:
     rules = job.parts.score
 
     def total(options: Mapping[str, Option]) -> Mapping[str, Any]:
-        trial = copy.deepcopy(network)
+        trial = copy.deepcopy(network, computed_tensors(network.model))
         attach(groups(job, options), trial)
         report = score_with(trial.model, rules, shape)
         return report.metrics()

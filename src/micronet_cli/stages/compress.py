@@ -8,6 +8,7 @@ from micronet_cli.compression.compressor import Compressor
 from micronet_cli.errors import UserError
 from micronet_cli.network import Network
 from micronet_cli.stages.job import Job
+from micronet_cli.stages.trial_run import check_effects
 from micronet_cli.tables import text_table
 
 log = logging.getLogger(__name__)
@@ -20,9 +21,9 @@ def attach_compressors(job: Job, network: Network) -> list[Compressor]:
     """Attach the config's compressors (prune, then quantise), note them in the network's history, return them.
 
     Raises:
-        UserError: a rule is left with no layer (every such rule is named), or the network is packed.
+        UserError: a rule is left with no layer or has no effect (every such rule is named), or the network is packed.
     """
-    attached: list[Compressor] = []
+    attached: dict[str, Compressor] = {}
     problems = []
     for group in COMPRESSORS:
         compressor = getattr(job.parts, group)
@@ -34,10 +35,11 @@ def attach_compressors(job: Job, network: Network) -> list[Compressor]:
         except ValueError as error:
             problems.append(str(error))
         network.compressors = [*network.compressors, job.group_config(group)]
-        attached.append(compressor)
+        attached[group] = compressor
+    problems = problems or check_effects(attached, network)
     if problems:
         raise UserError("\n".join(problems))
-    return attached
+    return list(attached.values())
 
 
 def check_unpacked(network: Network, where: str) -> None:

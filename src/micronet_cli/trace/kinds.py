@@ -27,6 +27,9 @@ MOVES = _names("""
 # Make a tensor from a shape, or a constant from another tensor's shape: nothing is read.
 FACTORIES = _names("new_zeros new_ones new_full new_empty zeros_like ones_like full_like empty_like")
 
+# Make a table that the program knows, or bring one to a device.
+TABLES = _names("arange linspace _to_copy")
+
 PRODUCTS = _names("convolution mm addmm bmm baddbmm mv")
 BINARY = _names("add sub rsub mul div true_divide maximum minimum pow")
 SOFTMAXES = _names("_softmax _safe_softmax _log_softmax")

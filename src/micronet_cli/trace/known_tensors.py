@@ -4,6 +4,7 @@ from collections.abc import Iterable
 from dataclasses import replace
 from typing import Any
 
+import torch
 from torch import Tensor
 
 from micronet_cli.torch_internals import memory_of
@@ -29,6 +30,7 @@ class KnownTensors:
         self._activations: dict[int, int] = {}
         self._roots: dict[int, int] = {}
         self._alive: list[Tensor] = []
+        self._stand_ins: dict[int, Tensor] = {}
 
     def keep_alive(self, tensors: Iterable[Tensor]) -> None:
         """Hold the tensors to the end: memory is told apart by address, so none may be freed while recording."""
@@ -136,12 +138,17 @@ class KnownTensors:
 
     def stand_in(self, tensor: Tensor) -> Tensor:
         """A meta tensor that counts as ``tensor``, for operators that refuse to mix devices."""
-        meta = tensor.detach().to("meta")
+        meta = torch.empty_strided(tensor.shape, tensor.stride(), dtype=tensor.dtype, device="meta")
         self._alive.append(meta)
+        self._stand_ins[memory_of(meta)] = tensor
         root = self.root(tensor)
         if root is not None:
             self._roots[memory_of(meta)] = root
         return meta
+
+    def stood_in_for(self, tensor: Tensor) -> Tensor | None:
+        """The tensor for which the memory of ``tensor`` stands in, None where it is no stand-in."""
+        return self._stand_ins.get(memory_of(tensor))
 
     def rename_stored(self, tensor: Tensor, name: str, layer: str, derived: bool = False) -> None:
         """Give the stored tensor behind ``tensor`` the name under which a layer knows it."""

@@ -9,6 +9,8 @@ import torch
 from torch import Tensor, nn
 
 from micronet_cli.functional.patches import sampled_patches
+from micronet_cli.layers.effective_weight import effective_weight
+from micronet_cli.layers.layer_input import watch_input
 from micronet_cli.torch_internals import reversed_padding
 
 
@@ -17,7 +19,13 @@ class _ReachedError(Exception):
 
 
 def has_rows(layer: nn.Module) -> bool:
-    """Whether a layer is a plain product of rows with its weight: linear, or a 2-d convolution padded with zeros."""
+    """Whether a layer is a plain product of rows with its weight: linear, or a 2-d convolution padded with zeros.
+
+    A weight that the layer standardises is none that could be written anew.
+    """
+    parts = effective_weight(layer)
+    if parts is not None and parts.standardization is not None:
+        return False
     forward = type(layer).forward
     if isinstance(layer, nn.Linear):
         return forward is nn.Linear.forward
@@ -68,13 +76,12 @@ def product(rows: Tensor, weight: Tensor) -> Tensor:
 def _input_of(model: nn.Module, name: str, images: Tensor) -> Tensor:
     found: list[Tensor] = []
 
-    def take(layer: nn.Module, inputs: tuple) -> None:
-        x = inputs[0]
+    def take(x: Tensor) -> None:
         found.append(x)
         raise _ReachedError
 
     layer = model.get_submodule(name)
-    handle = layer.register_forward_pre_hook(take)
+    handle = watch_input(layer, take)
     try:
         with suppress(_ReachedError):
             model(images)

@@ -46,7 +46,7 @@ def record(model: nn.Module, input_shape: tuple[int, ...], every_layer: bool = F
     What layers make of constants is done before inference; with ``every_layer`` it is recorded just as what depends on
     the image, and so is every call of a module.
     """
-    recorder = Recorder()
+    recorder = Recorder(_device(model))
     _store_parameters(model, recorder)
     watch = _ModuleWatch(model, recorder, every_layer)
     example = torch.empty(1, *input_shape, device="meta", dtype=_float_type(model))
@@ -91,6 +91,13 @@ def _store_parameters(model: nn.Module, recorder: Recorder) -> None:
         recorder.known.add_stored(tensor, name, layer)
 
 
+def _device(model: nn.Module) -> torch.device:
+    """Where the parameters are; meta for a network without any."""
+    for parameter in model.parameters():
+        return parameter.device
+    return torch.device("meta")
+
+
 def _float_type(model: nn.Module) -> torch.dtype:
     for parameter in model.parameters():
         if parameter.is_floating_point():
@@ -100,13 +107,26 @@ def _float_type(model: nn.Module) -> torch.dtype:
 
 @contextmanager
 def _evaluation(model: nn.Module) -> Iterator[None]:
+    """Evaluation mode; modes and the modules' caches, such as LeViT's biases, are as before behind the block."""
     modes = [(module, module.training) for module in model.modules()]
+    caches = [(cache, dict(cache)) for cache in _caches(model)]
     model.eval()
     try:
         yield
     finally:
         for module, training in modes:
             module.training = training
+        for cache, contents in caches:
+            cache.clear()
+            cache.update(contents)
+
+
+def _caches(model: nn.Module) -> Iterator[dict]:
+    """The dictionaries that modules keep as plain attributes."""
+    for module in model.modules():
+        for name, value in vars(module).items():
+            if isinstance(value, dict) and not name.startswith("_"):
+                yield value
 
 
 @dataclass(frozen=True)
@@ -219,6 +239,6 @@ class _ModuleWatch:
         layer, _, tensor = name.partition(PARAMETRIZED)
         derived = False
         for part in module:
-            if not isinstance(part, EffectiveWeight):
+            if not isinstance(part, EffectiveWeight) or part.standardization is not None:
                 derived = True
         self.recorder.known.rename_stored(output, f"{layer}.{tensor}", layer, derived)

@@ -13,7 +13,16 @@ from torch import Tensor
 
 from micronet_cli.torch_internals import TorchDispatchMode
 from micronet_cli.trace.executed import Executed, run, tensors_of
-from micronet_cli.trace.kinds import FACTORIES, MOVES, PRODUCTS, keeps_bits, kind_of, program_constant, reduction
+from micronet_cli.trace.kinds import (
+    FACTORIES,
+    MOVES,
+    PRODUCTS,
+    TABLES,
+    keeps_bits,
+    kind_of,
+    program_constant,
+    reduction,
+)
 from micronet_cli.trace.known_tensors import KnownTensors, layout_of, tensors_in
 from micronet_cli.trace.layouts import Read
 from micronet_cli.trace.products import Shape
@@ -25,6 +34,7 @@ class Recorder(TorchDispatchMode):
     """Operations of one forward pass, and what is known about its tensors.
 
     Attributes:
+        device: where the parameters are; tables that the network makes where the example is are made here instead.
         ops: what was executed, in order.
         known: values and stored tensors.
         products: per operation index, the product's shape with its tensors.
@@ -34,8 +44,9 @@ class Recorder(TorchDispatchMode):
         free_multiplications: those of convolutions and products of parameters alone, done before inference.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, device: torch.device) -> None:
         super().__init__()
+        self.device = device
         self.ops: list[Op] = []
         self.known = KnownTensors()
         self.products: dict[int, Shape] = {}
@@ -99,6 +110,7 @@ class Recorder(TorchDispatchMode):
         if kind == "_local_scalar_dense" and tensors[0].is_meta:
             where = self.stack[-1] or "(the network itself)"
             raise ValueError(f"layer {where!r} reads the value of a tensor in Python; such control flow is not traced")
+        kwargs = self._with_values(kind, tensors, kwargs)
         result = run(func, args, kwargs, tensors)
         outputs = tensors_of(result)
         self.known.keep_alive(outputs)
@@ -112,6 +124,18 @@ class Recorder(TorchDispatchMode):
         elif outputs:
             self._record(executed, activations)
         return result
+
+    def _with_values(self, kind: str, tensors: list[Tensor], kwargs: dict[str, Any]) -> dict[str, Any]:
+        """The arguments by name; a table gets the parameters' device in place of the example's, which holds no values.
+
+        Values are needed where parameters are gathered by an index: which weights a product reads depends on them.
+        """
+        device = kwargs.get("device")
+        if kind not in TABLES or device is None or device.type != "meta":
+            return kwargs
+        if any(tensor.is_meta for tensor in tensors):
+            return kwargs
+        return {**kwargs, "device": self.device}
 
     def _constant(self, executed: Executed) -> None:
         """Arithmetic on parameters makes a stored tensor; moving them about leaves the old one."""

@@ -10,11 +10,12 @@ from micronet_cli.layers.effective_weight import effective_weight
 from micronet_cli.layers.fake_quantize import ActivationFakeQuantize, FakeQuantize
 from micronet_cli.torch_internals import memory_of, uncompiled, version_of
 from micronet_cli.trace.folded import fold_batch_norms
+from micronet_cli.trace.known_tensors import KnownTensors
 from micronet_cli.trace.observe import PARAMETRIZED, record
 from micronet_cli.trace.products import Shape
 from micronet_cli.trace.recorder import Recorder
 from micronet_cli.trace.records import ExecutedQuantizer, TracedNetwork
-from micronet_cli.trace.weights import WeightReader
+from micronet_cli.trace.weights import View, WeightReader
 
 
 class Trace:
@@ -49,8 +50,7 @@ class Trace:
             dot = self._network.ops[index].dot
             if dot is None or dot.weight is None:
                 continue
-            source = recorder.known.sources[dot.weight]
-            readers[index] = self._reader(shape, dot.weight, source)
+            readers[index] = self._reader(shape, dot.weight, recorder.known)
         return readers
 
     def _has_computed_weights(self) -> bool:
@@ -75,9 +75,14 @@ class Trace:
             versions = [version_of(tensor) for tensor in self._tensors()]
         return (*modules, *versions)
 
-    def _reader(self, shape: Shape, weight: int, source: Tensor | None) -> WeightReader:
+    def _reader(self, shape: Shape, weight: int, known: KnownTensors) -> WeightReader:
         """Reads a layer's effective weight where the operand is a view of it, else the operand itself."""
+        source = known.sources[weight]
         assert source is not None
+        # A recurrent kernel got a meta tensor in the place of the parameter, whose values are read instead.
+        original = known.stood_in_for(shape.weight)
+        if original is not None:
+            shape = replace(shape, weight=View.of(shape.weight).into(original.detach()))
         name = self._network.stored[weight].name
         layer = self._modules.get(name.removesuffix(".weight"))
         is_view = memory_of(shape.weight) == memory_of(source)

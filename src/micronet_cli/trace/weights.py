@@ -49,7 +49,7 @@ class _Remembered:
 
 
 @dataclass(frozen=True)
-class _View:
+class View:
     """How the operand of a product lies in the memory of the stored tensor."""
 
     size: torch.Size
@@ -57,7 +57,7 @@ class _View:
     offset: int
 
     @classmethod
-    def of(cls, operand: Tensor) -> "_View":
+    def of(cls, operand: Tensor) -> "View":
         """Read it from the operand."""
         return cls(operand.shape, operand.stride(), int(operand.storage_offset()))
 
@@ -83,7 +83,7 @@ class WeightReader:
         self.layer = layer
         self.keep = shape.keep
         self.operand: Tensor | None = None
-        self._view = _View.of(weight)
+        self._view = View.of(weight)
         self._source: Tensor | None = None
         self._parts: EffectiveWeight | None = None
         if layer is not None:
@@ -91,9 +91,6 @@ class WeightReader:
         else:
             self._source = source
             self.operand = weight
-            # A recurrent kernel got a meta tensor in the place of the parameter, whose values are read instead.
-            if weight.is_meta and not source.is_meta:
-                self.operand = self._view.into(source.detach())
         self._remembered: dict[tuple, _Remembered] = {}
 
     def read(self, codes: bool, block: tuple[int, ...] | None) -> Found:
@@ -139,7 +136,7 @@ class WeightReader:
     @torch.no_grad()
     def _read(self, codes: bool, block: tuple[int, ...] | None) -> Found:
         tensor, view = self._tensor_and_view()
-        if tensor.is_meta:  # no values
+        if view.is_meta:  # no values, or gathered by an index that has none
             dense = self._all_nonzero(view)
             return Found(dense, tensor.numel())
         nonzeros = self._sum(view != 0)

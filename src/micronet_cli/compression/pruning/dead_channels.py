@@ -3,7 +3,6 @@
 Channels that layers share (residual sums, depthwise convolutions, gates) go where no reader needs them.
 """
 
-import copy
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
@@ -13,6 +12,7 @@ from torch import Tensor, nn
 from micronet_cli.compression.pruning.dead_sides import dead_sides, stuck_readers
 from micronet_cli.compression.pruning.needed_inputs import needed_inputs, plain_copy
 from micronet_cli.compression.pruning.removal import Removal
+from micronet_cli.layers.copies import copied
 from micronet_cli.trace.links import channel_links
 
 TOLERANCE = 1e-10  # of the largest logit, in double precision
@@ -58,7 +58,7 @@ class _Check:
     """Compares the outputs of a network with and without some channels, in double precision."""
 
     def __init__(self, model: nn.Module, input_shape: Sequence[int]) -> None:
-        self.model = copy.deepcopy(model).double().eval()
+        self.model = copied(model).double().eval()
         generator = torch.Generator().manual_seed(0)
         images = torch.randn(IMAGES, *input_shape, generator=generator, dtype=torch.float64)
         device = next(self.model.parameters()).device
@@ -94,7 +94,7 @@ class _Check:
 
     def _holds(self, removal: Removal) -> bool:
         """Whether the outputs stay what they were."""
-        smaller = copy.deepcopy(self.model)
+        smaller = copied(self.model)
         removal.attach(smaller)
         try:
             after = self._outputs(smaller)

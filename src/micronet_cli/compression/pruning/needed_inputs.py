@@ -1,12 +1,13 @@
 """Which input channels of a network's layers are needed: not zero for every image, and read by a weight."""
 
-import copy
 from collections.abc import Callable, Sequence
 
 import torch
 from torch import Tensor, nn
 
+from micronet_cli.layers.copies import copied
 from micronet_cli.layers.effective_weight import effective_weight
+from micronet_cli.layers.layer_input import watch_input
 from micronet_cli.layers.rules import compressible_layers
 from micronet_cli.torch_internals import BatchNorm, unparametrized
 
@@ -15,7 +16,7 @@ IMAGES = 2
 
 def plain_copy(model: nn.Module) -> nn.Module:
     """A copy in evaluation mode without quantisers and parametrizations: weights are the effective ones."""
-    twin = copy.deepcopy(model)
+    twin = copied(model)
     twin = twin.cpu().float().eval()
     for name, layer in list(twin.named_modules()):
         for key in ("input_fake_quantize", "output_fake_quantize"):
@@ -35,7 +36,7 @@ def needed_inputs(twin: nn.Module, input_shape: Sequence[int]) -> dict[str, Tens
     What is not zero is made positive (weights, shifts, images; means become 0), so that no sum cancels and no
     activation function cuts: what is zero then is zero because of the zeros in the weights.
     """
-    positive = copy.deepcopy(twin)
+    positive = copied(twin)
     _make_positive(positive)
     nonzero_inputs = _nonzero_inputs(positive, input_shape)
     needed = {}
@@ -74,23 +75,23 @@ def _nonzero_inputs(model: nn.Module, input_shape: Sequence[int]) -> dict[str, T
     """Layer that was executed -> bool ``[C_in]``: the channel is not zero everywhere in two positive images."""
     seen: dict[str, Tensor] = {}
 
-    def look_at(name: str, channel_dim: int) -> Callable[[nn.Module, tuple], None]:
-        def hook(layer: nn.Module, inputs: tuple) -> None:
-            channels = inputs[0].movedim(channel_dim, 0)
+    def look_at(name: str, channel_dim: int) -> Callable[[Tensor], None]:
+        def see(x: Tensor) -> None:
+            channels = x.movedim(channel_dim, 0)
             values = channels.flatten(1)
             nonzero = (values != 0).any(1)
             # A layer that is executed again reads what it read before too.
             before = seen.get(name, nonzero)
             seen[name] = before | nonzero
 
-        return hook
+        return see
 
     for name, layer in compressible_layers(model).items():
         channel_dim = 1
         if isinstance(layer, nn.Linear):
             channel_dim = -1
-        hook = look_at(name, channel_dim)
-        layer.register_forward_pre_hook(hook)
+        see = look_at(name, channel_dim)
+        watch_input(layer, see)
     images = 0.5 + torch.rand(IMAGES, *input_shape)
     model(images)
     return seen

@@ -186,7 +186,9 @@ class Pruner:
         """Importance of the weights of the layer with this number, larger = keep."""
         if isinstance(self.importance, Accumulated) and self._has_scores():
             return averaged(layer, SCORES)
-        masked = original_weight(layer) * _mask(layer)
+        parts = effective_weight(layer)
+        assert parts is not None
+        masked = parts.masked(original_weight(layer))
         if isinstance(self.importance, Accumulated):
             # Without any gradient (an untrained what-if) the magnitude stands in.
             return magnitude(masked)

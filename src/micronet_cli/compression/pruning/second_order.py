@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -15,6 +16,7 @@ from micronet_cli.functional.masks import shrink_mask
 from micronet_cli.functional.pruning import magnitude
 from micronet_cli.functional.second_order import damped, obs_importance, obs_update
 from micronet_cli.layers.effective_weight import attach_mask, effective_weight, original_weight
+from micronet_cli.layers.layer_input import first_input
 from micronet_cli.layers.rules import match_layers
 from micronet_cli.torch_internals import reversed_padding
 from micronet_cli.trace.layer_inputs import has_rows
@@ -134,7 +136,7 @@ class SecondOrderPruner:
 
     def _watch(self) -> None:
         for target in self._targets:
-            handle = target.layer.register_forward_pre_hook(gather_inputs)
+            handle = target.layer.register_forward_pre_hook(gather_inputs, with_kwargs=True)
             self._watching.append(handle)
 
     def _prune(self, target: _Target, watched: bool) -> None:
@@ -200,7 +202,7 @@ def _pruned(weight: Tensor, mask: Tensor, hessians: Tensor, sparsity: float, dam
     return torch.cat(updated), mask
 
 
-def gather_inputs(layer: nn.Module, inputs: tuple) -> None:
+def gather_inputs(layer: nn.Module, args: tuple, kwargs: dict[str, Any]) -> None:
     """Forward pre-hook: add 2 X^T X / n of a training batch to the layer's Hessian (a function: copies stay apart)."""
     parts = effective_weight(layer)
     if parts is None:
@@ -208,7 +210,7 @@ def gather_inputs(layer: nn.Module, inputs: tuple) -> None:
     trains = layer.training and torch.is_grad_enabled()
     if not trains:
         return
-    images = inputs[0].detach()
+    images = first_input(args, kwargs).detach()
     with torch.no_grad(), torch.autocast(images.device.type, enabled=False):
         x = columns(layer, images.float())
         rows = x.shape[1]

@@ -1,6 +1,5 @@
 """Quantisation after training, from a few images without labels: ranges, biases, rounding."""
 
-import copy
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -15,8 +14,10 @@ from micronet_cli.compression.quantization.fixed_grid import FixedGrids
 from micronet_cli.compression.quantization.layer_output import normalised, shift_output
 from micronet_cli.functional.calibration import RangeEstimate, mse
 from micronet_cli.functional.equalization import expected_output
+from micronet_cli.layers.copies import copied
 from micronet_cli.layers.effective_weight import effective_weight
 from micronet_cli.layers.fake_quantize import ActivationFakeQuantize, FakeQuantize
+from micronet_cli.layers.layer_input import watch_input
 from micronet_cli.trace.chains import Chain, chains
 from micronet_cli.trace.layer_inputs import has_rows, input_rows, product
 
@@ -62,7 +63,7 @@ class PostTraining:
         pairs = []
         if self.equalize:
             pairs = equalize(model, found)
-        reference = copy.deepcopy(model).eval()
+        reference = copied(model).eval()
         return PostTrainingQuantization(self, found, pairs, reference)
 
 
@@ -105,8 +106,7 @@ class PostTrainingQuantization:
         reads = self._started(module, "input_fake_quantize")
         if reads is not None:
             reference = self.reference.get_submodule(name)
-            hook = _show_input_to(reads)
-            handle = reference.register_forward_pre_hook(hook)
+            handle = watch_input(reference, _show_to(reads))
             handles.append(handle)
         gives = self._started(module, "output_fake_quantize")
         if gives is not None:
@@ -243,11 +243,11 @@ def _identity(x: Tensor) -> Tensor:
     return x
 
 
-def _show_input_to(quantizer: FakeQuantize) -> Callable[[nn.Module, tuple], None]:
-    """Forward pre-hook that shows ``quantizer`` the module's input."""
+def _show_to(quantizer: FakeQuantize) -> Callable[[Tensor], None]:
+    """What shows ``quantizer`` a tensor."""
 
-    def show(module: nn.Module, inputs: tuple) -> None:
-        quantizer(inputs[0])
+    def show(x: Tensor) -> None:
+        quantizer(x)
 
     return show
 

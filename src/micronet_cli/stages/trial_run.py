@@ -1,0 +1,99 @@
+"""A trial run behind the attaching: rules whose compression no product sees are named."""
+
+import logging
+from collections import defaultdict
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from micronet_cli.compression.compressor import Compressor
+from micronet_cli.network import Network
+from micronet_cli.trace.effects import Effects, effects
+
+log = logging.getLogger(__name__)
+
+SHOWN_LAYERS = 3
+# Column of a compressor's table -> what is wrong where the target has no effect.
+FAULTS = {
+    "target_sparsity": "the zeros of the mask do not reach a product",
+    "weight_bits": "the quantised weight does not reach a product",
+    "activation_bits": "the input's quantiser is never called",
+}
+
+
+@dataclass
+class _Tally:
+    """A rule's targets.
+
+    Attributes:
+        working: how many have an effect.
+        faults: column -> layers whose target in it has none.
+    """
+
+    working: int = 0
+    faults: dict[str, list[str]] = field(default_factory=lambda: defaultdict(list))
+
+
+def check_effects(compressors: Mapping[str, Compressor], network: Network) -> list[str]:
+    """Run the network once: rules without any effect, a line each; of those with some, what has none is logged.
+
+    Args:
+        compressors: config group -> the compressor attached.
+        network: with all of them attached.
+    """
+    if not compressors:
+        return []
+    try:
+        seen = effects(network.model, network.spec.size)
+    except (ValueError, AssertionError):
+        return []  # scoring runs into the same, and says what to do
+    problems = []
+    for group, compressor in compressors.items():
+        tallies = _tallies(group, compressor.table(network.model), seen)
+        for rule, tally in tallies.items():
+            if not tally.faults:
+                continue
+            found = f"{group}.rules.{rule}: {_described(tally)}"
+            if tally.working:
+                log.warning("%s", found)
+            else:
+                problems.append(f"{found}; leave these layers to a later rule with null for its target")
+    return problems
+
+
+def _tallies(group: str, table: Mapping[str, Mapping[str, Any]], seen: Effects) -> dict[str, _Tally]:
+    """Rule -> which of its targets have an effect."""
+    tallies: dict[str, _Tally] = defaultdict(_Tally)
+    for layer, columns in table.items():
+        rule = columns.get(f"{group}_rule")
+        if rule is None:  # a compressor of one's own shows what it likes
+            continue
+        for column in FAULTS:
+            if not columns.get(column):
+                continue
+            tally = tallies[str(rule)]
+            if _works(column, layer, seen):
+                tally.working += 1
+            else:
+                tally.faults[column].append(layer)
+    return tallies
+
+
+def _works(column: str, layer: str, seen: Effects) -> bool:
+    if column == "target_sparsity":
+        return layer in seen.masks
+    if column == "weight_bits":
+        return layer in seen.weights
+    return f"{layer}.input_fake_quantize" in seen.quantizers
+
+
+def _described(tally: _Tally) -> str:
+    """What has no effect, and where."""
+    parts = []
+    for column, layers in tally.faults.items():
+        shown = ", ".join(layers[:SHOWN_LAYERS])
+        others = len(layers) - SHOWN_LAYERS
+        if others > 0:
+            shown += f" and {others} others"
+        parts.append(f"no effect on {shown} ({FAULTS[column]})")
+    return "; ".join(parts)

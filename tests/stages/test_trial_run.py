@@ -1,0 +1,92 @@
+"""Rules whose compression no product sees are named: an error where nothing of a rule works, else a warning."""
+
+import logging
+from types import SimpleNamespace
+
+import pytest
+import timm.layers
+from torch import nn
+
+from micronet_cli.compression.pruning.pruner import Pruner
+from micronet_cli.compression.pruning.sparsity_rules import SparsityRule
+from micronet_cli.compression.quantization.bits_rules import BitsRule
+from micronet_cli.compression.quantization.quantizer import Quantizer
+from micronet_cli.stages.trial_run import check_effects
+
+
+class Functional(nn.Module):
+    """A layer that is called, and one whose weight a function reads."""
+
+    def __init__(self):
+        super().__init__()
+        self.first = nn.Linear(4, 4)
+        self.second = nn.Linear(4, 4)
+
+    def forward(self, x):
+        return nn.functional.linear(self.first(x), self.second.weight)
+
+
+class ReadsValues(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.layer = nn.Linear(4, 4)
+
+    def forward(self, x):
+        return self.layer(x) * float(x.mean())
+
+
+def network_of(model):
+    return SimpleNamespace(model=model, spec=SimpleNamespace(size=(1, 4, 4)))
+
+
+def attached(model, **compressors):
+    for compressor in compressors.values():
+        compressor.attach(model)
+    return check_effects(compressors, network_of(model))
+
+
+def bits(match, **options):
+    return Quantizer({"all": BitsRule(match)}, **{"weight_bits": None, "activation_bits": 4, **options})
+
+
+def test_rules_that_work_are_not_named(caplog):
+    model = nn.Sequential(nn.Linear(4, 4))
+    assert attached(model, prune=Pruner({"all": SparsityRule(".*", 0.5)}), quantize=bits(".*")) == []
+    assert caplog.text == ""
+
+
+def test_a_rule_without_any_effect_is_a_problem():
+    (problem,) = attached(Functional(), quantize=bits("second"))
+    assert problem.startswith("quantize.rules.all: no effect on second (the input's quantiser is never called)")
+    assert "later rule" in problem
+
+
+def test_a_rule_with_some_effect_is_a_warning(caplog):
+    with caplog.at_level(logging.WARNING):
+        assert attached(Functional(), quantize=bits(".*")) == []
+    assert "quantize.rules.all: no effect on second (the input's quantiser is never called)" in caplog.text
+    assert "first" not in caplog.text
+
+
+@pytest.mark.parametrize("values", [pytest.param(0.0, id="sparsity 0"), pytest.param(None, id="left alone")])
+def test_a_rule_without_a_target_is_not_looked_at(values):
+    assert attached(Functional(), prune=Pruner({"all": SparsityRule(".*", values)})) == []
+
+
+def test_standardised_layers_work():
+    model = nn.Sequential(timm.layers.StdConv2d(1, 4, 3))
+    prune = Pruner({"all": SparsityRule(".*", 0.5)})
+    assert attached(model, prune=prune, quantize=bits(".*", weight_bits=4)) == []
+
+
+def test_a_network_that_is_not_traced_is_left_to_the_scorer():
+    assert attached(ReadsValues(), quantize=bits(".*")) == []
+
+
+def test_nothing_attached_needs_no_run():
+    assert check_effects({}, network_of(None)) == []
+
+
+def test_a_compressor_of_ones_own_shows_what_it_likes():
+    own = SimpleNamespace(table=lambda model: {"0": {"note": "x"}})
+    assert check_effects({"prune": own}, network_of(nn.Sequential(nn.Linear(4, 4)))) == []
