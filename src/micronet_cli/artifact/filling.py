@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from micronet_cli.artifact.entries import BATCH_NORM_TENSORS, Activation, Layer, Parameter, check
 from micronet_cli.artifact.format import Damaged
+from micronet_cli.artifact.own_state import own_state
 from micronet_cli.artifact.stored_weights import integers_of, unpack_positions
 from micronet_cli.artifact.streams import Streams
 from micronet_cli.functional.fixed_point import unpack_range
@@ -198,7 +199,7 @@ def fill_parameters(
             check(same_kind, f"{where}: another shape or type")
             own.data.copy_(values)
         filled.add(entry.name)
-    _check_complete(state, filled)
+    _check_complete(own_state(model), filled)
 
 
 def _read_parameter(entry: Parameter, streams: Streams) -> Tensor:

@@ -12,6 +12,7 @@ from micronet_cli.artifact import format
 from micronet_cli.artifact.build import bare_network, most_elements
 from micronet_cli.artifact.entries import BATCH_NORM_TENSORS, Activation, Parameter
 from micronet_cli.artifact.live_layer import pack_layer, stored_names
+from micronet_cli.artifact.own_state import own_state
 from micronet_cli.artifact.packer import Packer
 from micronet_cli.functional.fixed_point import ZERO_POINT_BITS, pack_range
 from micronet_cli.layers.batch_norm import gain_and_shift, remove_batch_norm
@@ -190,7 +191,7 @@ def _pack_parameters(live: nn.Module, packer: Packer, stored: set[str]) -> list[
             quantizers.add(name)
 
     found = []
-    for name, tensor in live.state_dict().items():
+    for name, tensor in own_state(live).items():
         owner, _, last = name.rpartition(".")
         if name in stored or owner in quantizers:
             continue
@@ -204,6 +205,6 @@ def _pack_parameters(live: nn.Module, packer: Packer, stored: set[str]) -> list[
         dtype = str(tensor.dtype).removeprefix("torch.")
         entry = Parameter(name, shape, dtype)
         found.append(entry)
-        values = tensor.contiguous().numpy()
+        values = tensor.detach().contiguous().numpy()
         packer.streams["parameters"].append(values.tobytes())
     return found

@@ -41,10 +41,14 @@ class Model:
             known = [n for n in timm.list_models() if n[:2] == self.name[:2]] or timm.list_models()
             raise UserError(f"model={self.name}: no such network{near_misses(self.name, known)}")
         if self.weights and self.pretrained:
-            raise ValueError("pretrained=True: model.weights is given too; take one of them")
+            raise ValueError("pretrained=True: weights are given too; take one of them")
 
-    def build(self, num_classes: int | None = None) -> nn.Module:
+    def build(self, num_classes: int | None = None, where: str = "model") -> nn.Module:
         """The network with its weights, in evaluation mode.
+
+        Args:
+            num_classes: where the model's own are left open.
+            where: the place in the config that mistakes are named by.
 
         Raises:
             UserError: weights that are missing, unreadable, or do not fit.
@@ -58,24 +62,42 @@ class Model:
         try:
             model = timm.create_model(self.name, pretrained=self.pretrained, **arguments)
         except TypeError as error:
-            raise UserError(f"model.args: {self.name} does not take them ({error})") from None
+            raise UserError(f"{where}.args: {self.name} does not take them ({error})") from None
         except Exception as error:
             if not from_hub:
                 raise
-            what = f"model.pretrained=true: the weights of {self.name}" if self.pretrained else f"model={self.name}: it"
+            name_key = "model" if where == "model" else f"{where}.model"
+            what = f"{name_key}={self.name}: it"
+            if self.pretrained:
+                what = f"{where}.pretrained=true: the weights of {self.name}"
             raise UserError(
                 f"{what} cannot be had from the hub ({type(error).__name__}); "
-                "take a network that timm knows by name, and bring its weights as model.weights=<file>"
+                f"take a network that timm knows by name, and bring its weights as {where}.weights=<file>"
             ) from None
-        in_chans = arguments.get("in_chans")
-        if in_chans is not None:
-            # timm goes on saying how many channels the network has without the argument.
-            _, height, width = model.pretrained_cfg["input_size"]
-            model.pretrained_cfg = model.pretrained_cfg | {"input_size": (in_chans, height, width)}
+        state_input(model, _input_shape(model, arguments))
         if self.weights:
-            where = f"model.weights={self.weights!r}"
-            load_strict(model, read_weights(Path(self.weights).expanduser(), "model.weights"), where)
+            state = read_weights(Path(self.weights).expanduser(), f"{where}.weights")
+            load_strict(model, state, f"{where}.weights={self.weights!r}")
         return model.eval()
+
+
+def _input_shape(model: nn.Module, arguments: Mapping[str, Any]) -> tuple[int, ...]:
+    """What a network was built for: timm goes on stating what it is without these arguments."""
+    channels, height, width = model.pretrained_cfg["input_size"]
+    channels = arguments.get("in_chans") or channels
+    sides = arguments.get("img_size") or (height, width)
+    if isinstance(sides, int):
+        sides = (sides, sides)
+    return (channels, *sides)
+
+
+def state_input(model: nn.Module, shape: Sequence[int]) -> None:
+    """Write into a network's own record what it is run with, (channels, height, width).
+
+    timm's ``pretrained_cfg`` is the one place where all that runs a network on an example looks it up.
+    """
+    record = getattr(model, "pretrained_cfg", None) or {}
+    model.pretrained_cfg = {**record, "input_size": tuple(shape)}
 
 
 def hub_in_reach(timeout_seconds: float = 5.0) -> bool:

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
 import torch
 from omegaconf import DictConfig
+from torch import nn
 
 from micronet_cli import checkpoint
 from micronet_cli.config import to_plain
@@ -123,14 +124,35 @@ class Job(Generic[NodeT]):
             network = checkpoint.load(self.init_from, config=self.group_config("model"))
             self._check_classes(network.classes)
             network.data = data
-            network.spec = InputSpec.of(network.model, data.get("input_size") or network.spec.size[-1])
+            self._run_at_its_size(network)
             return network
         classes = self.parts.data.classes if with_data else []
         if with_data:
             self._check_classes(classes)
         model = self.parts.model.build(len(classes))
-        spec = InputSpec.of(model, data.get("input_size"))
-        return Network(model, self.group_config("model"), classes, spec, data=data)
+        network = Network(model, self.group_config("model"), classes, InputSpec.of(model), data=data)
+        self._run_at_its_size(network)
+        return network
+
+    def _run_at_its_size(self, network: Network) -> None:
+        """Run the network at the size that the data's config asks for.
+
+        Raises:
+            UserError: it was built for another one.
+        """
+        side = network.data.get("input_size")
+        own_size = network.spec.size
+        network.run_with(InputSpec.of(network.model, side))
+        if network.spec.size == own_size or network.packed is not None:
+            return
+        try:
+            run_once(network.model, network.spec)
+        except (AssertionError, RuntimeError, ValueError) as error:
+            reason = str(error).splitlines()[0]
+            raise UserError(
+                f"data.input_size={side}: {network.config['name']} does not take it ({reason}); "
+                f"vision transformers do with model.args.img_size={side}"
+            ) from None
 
     def _check_classes(self, classes: list[str]) -> None:
         given = self.parts.model.num_classes
@@ -146,3 +168,10 @@ class Job(Generic[NodeT]):
     def loader(self, network: Network, split: str, device: torch.device) -> Batches:
         """Batches of a split as the network needs them."""
         return self.parts.data.loader(split, network.spec, device, self.seed, network.classes)
+
+
+def run_once(model: nn.Module, spec: InputSpec) -> None:
+    """Run a network on an empty image, in evaluation mode."""
+    image = torch.zeros(1, *spec.size)
+    with torch.no_grad():
+        model.eval()(image)

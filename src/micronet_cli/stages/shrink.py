@@ -35,18 +35,17 @@ def run(job: Job[Node]) -> dict[str, Any]:
     """Find dead channels, take them out, evaluate where there is data, save and score.
 
     Raises:
-        UserError: torch-pruning is missing, or the network is packed.
+        UserError: the network is packed.
     """
     network = job.network()
     if network.packed is not None:
         raise UserError(f"init_from={job.init_from!r}: a packed network is not shrunk; {UNPACKED}")
     before = _params(network)
-    try:
-        removal = find_dead_channels(network.model, network.spec.size, job.node.multiple)
-    except ImportError:
-        raise UserError("stage=shrink: needs torch-pruning; install the extra `structured`") from None
-    except ValueError as error:
-        raise UserError(f"stage=shrink: {error}") from None
+    found = find_dead_channels(network.model, network.spec.size, job.node.multiple)
+    removal = found.removal
+    if found.left:
+        layers = ", ".join(found.left)
+        log.warning("dead channels stay, as what is between layers depends on their number: %s", layers)
     if removal.outputs:
         removal.attach(network.model)
         kind = type(removal)
@@ -68,6 +67,7 @@ def run(job: Job[Node]) -> dict[str, Any]:
         loader = job.loader(network, evaluation.split, device)
         metrics |= evaluate(network.model.to(device), loader, evaluation.amp)
         network.model.cpu()
+        metrics["split"] = evaluation.split
     job.save(network, metrics)
     score = score_network(job, network, removal.table(network.model))
     return metrics | score.metrics()
