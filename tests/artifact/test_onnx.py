@@ -8,6 +8,7 @@ import torch
 from onnx import TensorProto, numpy_helper
 from torch import nn
 
+from micronet_cli.artifact import onnx_file
 from micronet_cli.artifact.onnx import check_onnx, export_onnx, with_codes
 from micronet_cli.compression.quantization import activation_quantizers, weight_quantizers
 from micronet_cli.compression.quantization.quantizer import Quantizer
@@ -109,6 +110,16 @@ def test_schemes_export(tmp_path, scheme):
         # Values that lie on a tie between two levels fall to either side: a step of some activation.
         assert found["max_abs_deviation"] < 0.05 * found["max_abs_logit"]
         assert found["equal_predictions"] > 0.9
+
+
+@pytest.mark.slow
+def test_large_network_has_its_tensors_beside_the_file(tmp_path, monkeypatch):
+    monkeypatch.setattr(onnx_file, "MOST_BYTES", 100)
+    network, path, images, told = exported(small(), tmp_path, Quantizer(ALL, 8, 8))
+    files = sorted(tmp_path.iterdir())
+    assert [file.name for file in files] == ["model.onnx", "model.onnx.data"]
+    assert told["bytes"] == sum(file.stat().st_size for file in files)
+    assert check_onnx(path, network.model, images)["equal_predictions"] == 1
 
 
 def test_shifts_of_nearly_dead_channels_are_kept(tmp_path):

@@ -6,6 +6,7 @@ import pytest
 import torch
 from onnx import helper, numpy_helper
 
+from micronet_cli.artifact import onnx_file
 from micronet_cli.artifact.onnx import check_onnx
 from micronet_cli.artifact.onnx_int8 import export_int8, float_nodes, pool_means
 from micronet_cli.compression.quantization.quantizer import Quantizer
@@ -74,3 +75,17 @@ def test_shifts_of_nearly_dead_channels_are_kept(tmp_path):
     for fused in (True, False):
         found = check_onnx(path, model, images, fused)
         assert found["max_abs_deviation"] < 0.05 * found["max_abs_logit"]
+
+
+def test_large_network_is_quantised_through_files_with_data_beside_them(tmp_path, monkeypatch):
+    monkeypatch.setattr(onnx_file, "MOST_BYTES", 1000)
+    model = small()
+    images = torch.randn(16, *SPEC.size)
+    network = Network(settle(model, images), {}, list("abcde"), SPEC)
+    path = tmp_path / "int8.onnx"
+    told = export_int8(network, path, images, wide=0)
+    files = sorted(tmp_path.iterdir())
+    assert [file.name for file in files] == ["int8.onnx", "int8.onnx.data"]
+    assert told["bytes"] == sum(file.stat().st_size for file in files)
+    found = check_onnx(path, model, images, fused=True)
+    assert found["max_abs_deviation"] < 0.1 * found["max_abs_logit"]

@@ -16,6 +16,7 @@ import torch
 from torch import Tensor, nn
 
 from micronet_cli.artifact.onnx_biases import fit_biases, float_biases, hold_biases
+from micronet_cli.artifact.onnx_file import write_checked
 from micronet_cli.artifact.onnx_graph import strip
 from micronet_cli.artifact.onnx_operators import (
     TRANSLATIONS,
@@ -33,7 +34,6 @@ from micronet_cli.layers.effective_weight import effective_weight, original_weig
 from micronet_cli.layers.fake_quantize import ActivationFakeQuantize
 from micronet_cli.layers.rules import compressible_layers
 from micronet_cli.network import Network
-from micronet_cli.runs.directory import write_bytes
 from micronet_cli.trace.batch_norm import batch_norm_pairs
 
 INPUT, OUTPUT = "images", "logits"
@@ -122,18 +122,18 @@ def to_proto(model: nn.Module, input_shape: Sequence[int], opset: int) -> onnx.M
 
 
 def export_onnx(network: Network, path: Path, opset: int = OPSET) -> dict[str, Any]:
-    """Write ``network`` as one ONNX file, atomically; input ``images [N, C, H, W]``, output ``logits [N, classes]``.
+    """Write ``network`` as an ONNX file, atomically; input ``images [N, C, H, W]``, output ``logits [N, classes]``.
 
     Weights are integer codes of the narrowest type that holds them (INT4 to UINT16) and a DequantizeLinear with a scale
     for each output channel; every activation quantiser is a QuantizeLinear / DequantizeLinear pair.
 
     Args:
         network: the network as it was trained.
-        path: the file.
+        path: the file; where its tensors have 2 GB or more they lie beside it, in ``PATH.data``.
         opset: at least 21.
 
     Returns:
-        ``bytes`` of the file, ``opset``, number of ``quantized_weights`` and ``quantized_activations``.
+        ``bytes`` written, ``opset``, number of ``quantized_weights`` and ``quantized_activations``.
 
     Raises:
         ValueError: an older opset.
@@ -148,12 +148,10 @@ def export_onnx(network: Network, path: Path, opset: int = OPSET) -> dict[str, A
     fit_biases(proto.graph, float_biases(proto.graph))
     hold_biases(proto.graph)
     split_clips(proto.graph)
-    onnx.checker.check_model(proto, full_check=True)
-    content = proto.SerializeToString()
-    write_bytes(path, content)
+    written = write_checked(proto, path)
     modules = list(model.modules())
     return {
-        "bytes": len(content),
+        "bytes": written,
         "opset": opset,
         "quantized_weights": sum(isinstance(module, QuantizedWeight) for module in modules),
         "quantized_activations": sum(isinstance(module, QuantizedActivation) for module in modules),

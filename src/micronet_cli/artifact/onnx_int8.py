@@ -25,11 +25,11 @@ from torch.nn.utils import parametrize
 
 from micronet_cli.artifact.onnx import INPUT, OPSET, to_proto, with_codes
 from micronet_cli.artifact.onnx_biases import fit_biases, float_biases
+from micronet_cli.artifact.onnx_file import is_large, save, write_checked
 from micronet_cli.artifact.onnx_graph import remove_unread, replace_node
 from micronet_cli.artifact.onnx_operators import QuantizedActivation, QuantizedWeight, along_channels, quiet
 from micronet_cli.layers.rules import compressible_layers
 from micronet_cli.network import Network
-from micronet_cli.runs.directory import write_bytes
 
 WIDE = 64
 INT8_MAX = 127
@@ -59,33 +59,32 @@ def export_int8(
     graph = proto.graph
     pool_means(graph)
     left_float = float_nodes(graph, wide)
-    content = _quantised(
+    biases = float_biases(graph)
+    quantised = _quantised(
         proto,
         Batches(images, batch),
         reduce_range=reduce_range,
         nodes_to_exclude=left_float,
         extra_options={"TensorQuantOverrides": overrides, "QDQDisableWeightAdjustForInt32Bias": True},
     )
-    quantised = onnx.load_model_from_string(content)
-    fit_biases(quantised.graph, float_biases(graph))
-    onnx.checker.check_model(quantised)
-    content = quantised.SerializeToString()
-    write_bytes(path, content)
+    fit_biases(quantised.graph, biases)
+    written = write_checked(quantised, path, full_check=False)
     layers = {node.name for node in graph.node if node.op_type in PRODUCTS}
     float_layers = layers & set(left_float)
     return {
-        "bytes": len(content),
+        "bytes": written,
         "float_layers": len(float_layers),
         "trained_weights": len(overrides),
     }
 
 
-def _quantised(proto: onnx.ModelProto, images: CalibrationDataReader, **options: Any) -> bytes:
-    """The content of a file of 8-bit integers, after onnxruntime's quantiser, which reads and writes files."""
+def _quantised(proto: onnx.ModelProto, images: CalibrationDataReader, **options: Any) -> onnx.ModelProto:
+    """8-bit integers, by onnxruntime's quantiser, which reads and writes files."""
     with tempfile.TemporaryDirectory() as directory, quiet():
         float_path = Path(directory) / "float.onnx"
         int8_path = Path(directory) / "int8.onnx"
-        onnx.save(proto, float_path)
+        large = is_large(proto)
+        save(proto, float_path)
         quantize_static(
             float_path,
             int8_path,
@@ -94,9 +93,10 @@ def _quantised(proto: onnx.ModelProto, images: CalibrationDataReader, **options:
             per_channel=True,
             activation_type=QuantType.QUInt8,
             weight_type=QuantType.QInt8,
+            use_external_data_format=large,
             **options,
         )
-        return int8_path.read_bytes()
+        return onnx.load(int8_path)
 
 
 def plain_weights(model: nn.Module) -> dict[str, list[dict[str, Any]]]:

@@ -108,10 +108,10 @@ def _onnx(job: Job, network: Network, images: Tensor) -> dict[str, Any]:
     options = job.parts.export
     found: dict[str, Any] = {}
     if options.onnx:
-        path = job.run.claim("model.onnx")
+        path = _claim_onnx(job, "model.onnx")
         found[path.name] = export_onnx(network, path)
     if options.int8:
-        path = job.run.claim("model.int8.onnx")
+        path = _claim_onnx(job, "model.int8.onnx")
         found[path.name] = export_int8(network, path, images)
     for name, written in found.items():
         path = job.run.directory / name
@@ -122,6 +122,12 @@ def _onnx(job: Job, network: Network, images: Tensor) -> dict[str, Any]:
             100 * written["equal_predictions"],
         )  # fmt: skip
     return found
+
+
+def _claim_onnx(job: Job, name: str) -> Path:
+    """Note a file, and what may lie beside it because it is too large; its path."""
+    job.run.claim(f"{name}.data")
+    return job.run.claim(name)
 
 
 def _checked(network: Network, path: Path, images: Tensor, what: str) -> dict[str, Any]:
