@@ -50,7 +50,7 @@ def test_wheel_holds_every_config(wheel):
 
 def test_wheel_holds_the_report_page(wheel):
     held = {name.rpartition("/")[2] for name in zipfile.ZipFile(wheel).namelist() if "/report_page/" in name}
-    assert held == {"page.html", "style.css", "runs.js", "tables.js", "charts.js"}
+    assert held == {"page.html", "style.css", "runs.js", "tables.js", "charts.js", "places.js"}
 
 
 def test_other_environment_has_no_torch(other_environment, tmp_path):
