@@ -22,6 +22,7 @@ import yaml
 from micronet_cli.errors import UserError
 from micronet_cli.functional.pareto import pareto_front
 from micronet_cli.renamed import with_new_names
+from micronet_cli.strict_json import finite
 
 PAGE = Path(__file__).parent / "report_page"
 LEFT_OUT = "previous"
@@ -90,7 +91,7 @@ def html(found: Found, pattern: str) -> str:
         parts,
         plotly=get_plotlyjs(),
         # "<" may neither end the script element nor begin a comment in it.
-        data=json.dumps(_finite(data), separators=(",", ":")).replace("<", "\\u003c"),
+        data=json.dumps(finite(data), separators=(",", ":")).replace("<", "\\u003c"),
     )
 
 
@@ -229,12 +230,3 @@ def _thin(values: list[Any]) -> list[Any]:
     """At most POINTS of them and the last."""
     every = max(1, math.ceil(len(values) / POINTS))
     return values[:-1:every] + values[-1:]
-
-
-def _finite(node: Any) -> Any:
-    """A copy that JSON can hold: NaN and infinities become null."""
-    if isinstance(node, dict):
-        return {str(key): _finite(value) for key, value in node.items()}
-    if isinstance(node, list):
-        return [_finite(value) for value in node]
-    return None if isinstance(node, float) and not math.isfinite(node) else node

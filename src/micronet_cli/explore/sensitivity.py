@@ -12,11 +12,13 @@ from torch import Tensor, nn
 from tqdm import tqdm
 
 from micronet_cli.distributed import rank, sum_over_ranks
+from micronet_cli.errors import UserError
 from micronet_cli.explore.curvature import Curvature
 from micronet_cli.explore.prefix import Prefix
 from micronet_cli.explore.trial import ACTIVATION_BITS, SPARSITY, WEIGHT_BITS, Point, Trial
 from micronet_cli.functional.divergence import divergence
 from micronet_cli.functional.pruning import magnitude
+from micronet_cli.layers.finite import is_finite, non_finite_source
 
 log = logging.getLogger(__name__)
 Batch = tuple[Tensor, Tensor]
@@ -97,7 +99,9 @@ class Sensitivity:
             sums[-1] += _figures(logits, logits, labels)
             for row, point in zip(sums, points, strict=False):
                 with trial.changed(point):
-                    row += _figures(logits, prefix.replay(images, trial.layers[point.layer]), labels)
+                    figures = _figures(logits, prefix.replay(images, trial.layers[point.layer]), labels)
+                    _check_finite(figures, point, trial.model, images)
+                row += figures
         *rows, (_, top1, loss, images_seen) = sum_over_ranks(sums).tolist()
         return [
             _named(point)
@@ -113,7 +117,10 @@ class Sensitivity:
     def _estimate(self, curvature: Curvature, points: Sequence[Point], chunks: Iterator[Batch]) -> list[dict[str, Any]]:
         sums = torch.zeros(len(points) + 1, dtype=torch.float64)
         for images, _ in chunks:
-            sums[:-1] += curvature.divergences(images, points)
+            divergences = curvature.divergences(images, points)
+            for figure, point in zip(divergences, points, strict=True):
+                _check_finite(figure, point, curvature.trial.model, images)
+            sums[:-1] += divergences
             sums[-1] += len(images)
         *found, images_seen = sum_over_ranks(sums).tolist()
         return [_named(point) | {"divergence": kl / images_seen} for point, kl in zip(points, found, strict=True)]
@@ -133,6 +140,21 @@ def _figures(logits: Tensor, changed: Tensor, labels: Tensor) -> Tensor:
     loss = F.cross_entropy(changed.float(), labels, reduction="sum")
     hits = (changed.argmax(1) == labels).sum()
     return torch.stack([divergence(logits, changed).sum(), hits, loss, loss.new_tensor(len(labels))]).double().cpu()
+
+
+def _check_finite(figures: Tensor, point: Point, model: nn.Module, images: Tensor) -> None:
+    """Of a point, on some images.
+
+    Raises:
+        UserError: they are not; the message names the point, and the layer where that begins.
+    """
+    if is_finite(figures):
+        return
+    source = non_finite_source(model, images)
+    raise UserError(
+        f"sensitivity: {point.layer} with {point.kind}={point.value:g}: its figures are not finite, first in {source}; "
+        "leave the value out, or give another checkpoint"
+    )
 
 
 def _named(point: Point) -> dict[str, Any]:

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from micronet_cli.runs.loggers import Tracker
+from micronet_cli.strict_json import json_text
 
 # A hidden file with the names of what the run has written, a line each: what a fresh run in the directory sets aside.
 NOTE = ".written"
@@ -98,7 +99,7 @@ class Run:
 
     def write_json(self, name: str, value: Mapping[str, Any]) -> None:
         """Write ``name`` into the directory."""
-        self.write_text(name, json.dumps(value, indent=1, default=str) + "\n")
+        self.write_text(name, json_text(value, indent=1) + "\n")
 
     def write_text(self, name: str, text: str) -> None:
         """Write ``name`` into the directory."""
@@ -121,7 +122,7 @@ class Run:
         """Append a line to history.jsonl, and to the tracker where there is one."""
         if self.writes:
             with self.claim("history.jsonl").open("a") as file:
-                file.write(json.dumps(line) + "\n")
+                file.write(json_text(line) + "\n")
             if self.tracker is not None:
                 kind, step = line["kind"], line["step"]
                 numbers = {f"{kind}/{key}": v for key, v in line.items() if isinstance(v, float) and key != "step"}

@@ -3,6 +3,7 @@
 import copy
 import csv
 import logging
+import math
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -95,12 +96,24 @@ def read_table(job: Job, budget: Budget) -> Rows:
             rows = [row for row in csv.DictReader(file) if job.group_config(GROUP_OF[row["kind"]])]
         if rows and budget.loss not in rows[0]:
             raise UserError(f"budget.loss={budget.loss}: not in {path}; sensitivity.method=evaluate writes it")
-        read = [row | {key: float(row[key]) for key in ("value", budget.loss)} for row in rows]
+        read = [row | {key: _finite(row, key) for key in ("value", budget.loss)} for row in rows]
     except (KeyError, TypeError, ValueError) as error:
         raise UserError(f"{where}={str(path)!r}: not a table of stage=sensitivity, or cut short ({error})") from None
     if not read:
         raise UserError(f"{where}={str(path)!r}: nothing in it for prune= and quantize= as they are")
     return read
+
+
+def _finite(row: Mapping[str, str], key: str) -> float:
+    """A number of a row.
+
+    Raises:
+        ValueError: it is none, or not finite.
+    """
+    number = float(row[key])
+    if not math.isfinite(number):
+        raise ValueError(f"{key} of {row['layer']} is {number}")
+    return number
 
 
 def check_layers(rows: Rows, network: Network) -> None:

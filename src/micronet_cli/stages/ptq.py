@@ -13,6 +13,7 @@ from tqdm.contrib.logging import logging_redirect_tqdm
 from micronet_cli import distributed
 from micronet_cli.compression.quantization.post_training import HISTORY, PostTraining, PostTrainingQuantization
 from micronet_cli.errors import UserError
+from micronet_cli.layers.finite import NotFinite
 from micronet_cli.network import Network
 from micronet_cli.stages.compress import attach_compressors, rule_table
 from micronet_cli.stages.job import Job
@@ -61,7 +62,10 @@ def run(job: Job) -> dict[str, Any]:
         raise UserError(f"stage=ptq: {error}") from None
     network.compressors = [*network.compressors, HISTORY]
     if settings.adaround is not None or settings.correct_bias:
-        refine(job, settings, sweep, network, batches)
+        try:
+            refine(job, settings, sweep, network, batches)
+        except NotFinite as error:
+            raise UserError(f"stage=ptq: {error}") from None
     evaluation = job.parts.eval
     metrics = evaluate(network.model, job.loader(network, evaluation.split, device), evaluation.amp)
     metrics |= {"split": evaluation.split, "calibration_images": sum(map(len, batches))}

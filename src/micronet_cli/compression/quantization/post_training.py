@@ -1,6 +1,7 @@
 """Quantisation after training, from a few images without labels: ranges, biases, rounding."""
 
 import copy
+import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -17,6 +18,7 @@ from micronet_cli.functional.calibration import RangeEstimate, mse
 from micronet_cli.functional.equalization import expected_output
 from micronet_cli.layers.effective_weight import effective_weight
 from micronet_cli.layers.fake_quantize import ActivationFakeQuantize, FakeQuantize
+from micronet_cli.layers.finite import FiniteOutputs, NotFinite
 from micronet_cli.trace.chains import Chain, chains
 from micronet_cli.trace.layer_inputs import has_rows, input_rows, product
 
@@ -87,7 +89,7 @@ class PostTrainingQuantization:
         """Fix the weights' grids, and take the ranges of activations from the float network.
 
         Raises:
-            ValueError: a weight scheme that is not range-linear.
+            ValueError: a weight scheme that is not range-linear, or an output that is not finite.
         """
         FixedGrids().attach(model)
         handles = []
@@ -101,11 +103,26 @@ class PostTrainingQuantization:
                 quantizer.train()
                 reference = self.reference.get_submodule(name)
                 handles.append(watch(reference, quantizer))
-        for images in batches:
-            self.reference(images)
+        self._run_reference(batches)
         for handle in handles:
             handle.remove()
         model.eval()
+
+    def _run_reference(self, batches: Sequence[Tensor]) -> None:
+        """Show the float network all images.
+
+        Raises:
+            ValueError: its output is not finite.
+        """
+        outputs = FiniteOutputs(self.reference)
+        try:
+            for images in batches:
+                outputs.add(images, self.reference(images))
+            outputs.finish()
+        except NotFinite as error:
+            raise ValueError(
+                f"the output of the network in float is not finite, first in {error}; give another checkpoint"
+            ) from None
 
     def layers(self, model: nn.Module) -> tuple[list[str], list[str]]:
         """Layers that are rounded or corrected, in the executed order, and quantised ones that cannot be."""
@@ -127,6 +144,9 @@ class PostTrainingQuantization:
 
         Yields:
             layer, error before and after: ||f(W x) - f(W' x')||^2 over ||f(W x)||^2.
+
+        Raises:
+            NotFinite: an error is not.
         """
         generator = torch.Generator().manual_seed(seed)
         images = sum(len(batch) for batch in batches)
@@ -135,6 +155,11 @@ class PostTrainingQuantization:
         for name in able:
             rows, quantized_rows = input_rows((self.reference, model), name, batches, per_image, generator)
             errors = self._layer(model, self.chains[name], rows, quantized_rows)
+            if not math.isfinite(errors["error"]):
+                raise NotFinite(
+                    f"{name}: what quantisation changes in its output is {errors['error']}; "
+                    "give a network with smaller weights, or leave the layer in float"
+                )
             yield {"layer": name} | errors
 
     def _layer(self, model: nn.Module, chain: Chain, rows: Tensor, quantized_rows: Tensor) -> dict[str, float]:
