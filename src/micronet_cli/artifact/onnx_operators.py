@@ -13,8 +13,8 @@ import torch
 from onnxscript import opset21
 from torch import Tensor, nn
 
+from micronet_cli.functional.quantization import SMALLEST_STEP, quant_max
 from micronet_cli.functional.quantization import codes as codes_of
-from micronet_cli.functional.quantization import quant_max
 from micronet_cli.layers.fake_quantize import ActivationFakeQuantize
 
 # Types of activations and their largest codes, from narrow to wide.
@@ -140,11 +140,12 @@ class QuantizedWeight(nn.Module):
         mirrored_codes = self._along(ends) - self.codes
         self.codes = torch.where(self._along(mirrored), mirrored_codes, self.codes)
         self.zero_point = torch.where(mirrored, ends - self.zero_point, self.zero_point)
-        # Without a gain every weight is 0.
-        zero_codes = self._along(self.zero_point)
-        self.codes = torch.where(self._along(gain == 0), zero_codes, self.codes)
         scale = self.scale.double() * gain.abs()
         self.scale = scale.to(self.scale.dtype)
+        # Without a gain, or with next to none, every weight is 0.
+        vanishes = self.scale < SMALLEST_STEP
+        zero_codes = self._along(self.zero_point)
+        self.codes = torch.where(self._along(vanishes), zero_codes, self.codes)
 
     def rescale_zeros(self) -> None:
         """Give channels of zeros, whose scale is arbitrary, an ordinary one: runtimes quantise biases in its units."""

@@ -15,6 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from micronet_cli.functional.counting import accumulator_width
+from micronet_cli.functional.quantization import steps_per_unit
 from micronet_cli.layers.effective_weight import attach_effective_weight, original_weight
 from micronet_cli.layers.fake_quantize import ActivationFakeQuantize, FakeQuantize, RangeGranularity, WeightFakeQuantize
 
@@ -43,7 +44,7 @@ class IntegerWeight(WeightFakeQuantize):
         if self.step is None:
             return torch.ones_like(zero_point), zero_point
         step = self.step(weight.dtype, weight.dim() - 1)
-        return 1 / step, zero_point
+        return steps_per_unit(step, 1), zero_point
 
     def forward(self, weight: Tensor) -> Tensor:
         """Integers, times the step where there is one."""

@@ -34,7 +34,7 @@ def shift_output(model: nn.Module, chain: Chain, change: Tensor) -> None:
     """Add ``change`` ``[C_out]`` to what a layer and its BatchNorm give.
 
     The layer's bias takes it, or else the BatchNorm's running mean; a layer that has neither stays as it is. A channel
-    that the BatchNorm multiplies by 0 cannot be changed from there.
+    that the BatchNorm multiplies by 0, or nearly so, cannot be changed from there.
     """
     layer = model.get_submodule(chain.layer)
     norm = batch_norm_of(model, chain)
@@ -42,7 +42,9 @@ def shift_output(model: nn.Module, chain: Chain, change: Tensor) -> None:
         gain, _ = gain_and_shift(norm)
         gain = gain.to(change.dtype)
         divisor = torch.where(gain != 0, gain, 1)
-        change = torch.where(gain != 0, change / divisor, 0)
+        divided = change / divisor
+        is_usable = (gain != 0) & divided.isfinite()
+        change = torch.where(is_usable, divided, 0)
     if layer.bias is not None:
         layer.bias.add_(change)
     elif norm is not None:

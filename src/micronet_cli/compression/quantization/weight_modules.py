@@ -8,7 +8,13 @@ from torch import Tensor, nn
 
 from micronet_cli.functional.accumulator import accumulator_aware, scale_gradient
 from micronet_cli.functional.learned_step import learned_step, lsq_plus_step, lsq_step
-from micronet_cli.functional.quantization import fake_quantize, quant_max, signed_min
+from micronet_cli.functional.quantization import (
+    SMALLEST_LEARNED_STEP,
+    fake_quantize,
+    quant_max,
+    signed_min,
+    steps_per_unit,
+)
 from micronet_cli.functional.weight_schemes import dorefa
 from micronet_cli.layers.fake_quantize import RangeGranularity, WeightFakeQuantize, reduced_dims
 
@@ -38,8 +44,7 @@ class LearnedStepWeight(WeightFakeQuantize):
 
     def size(self, weight: Tensor) -> Tensor:
         """The step as it is used: > 0, [C_out, 1, ...] or 0-dim."""
-        smallest = torch.finfo(self.step.dtype).eps
-        step = self.step.abs().clamp_min(smallest)
+        step = self.step.abs().clamp_min(SMALLEST_LEARNED_STEP)
         if step.dim() == 0:
             return step
         return _by_channel(step, weight)
@@ -99,7 +104,7 @@ class DoReFaWeight(WeightFakeQuantize):
     def qparams(self, weight: Tensor) -> tuple[Tensor, Tensor]:
         """Scale and zero point of the effective weight: integers -n .. n times max |w| / n."""
         magnitude = weight.detach().abs().amax()
-        scale = torch.where(magnitude > 0, self.half / magnitude, 1.0)
+        scale = steps_per_unit(magnitude, self.half)
         return scale, torch.full_like(scale, -self.half)
 
     def forward(self, weight: Tensor) -> Tensor:
@@ -129,7 +134,7 @@ class MagnitudeWeight(WeightFakeQuantize):
         rounded = self.rounded(weight.detach())
         largest = rounded.abs().flatten(1).amax(1)
         magnitude = _by_channel(largest, weight)
-        scale = torch.where(magnitude > 0, 1 / magnitude, 1.0)
+        scale = steps_per_unit(magnitude, 1)
         return scale, torch.full_like(scale, -1)
 
     def forward(self, weight: Tensor) -> Tensor:
