@@ -21,6 +21,7 @@ ALLOWED = {
     "tables": set(),
     "allocator": set(),
     "renamed": set(),
+    "strict_json": set(),
     "torch_internals": set(),
     # floor 1
     "overrides": {"errors", "paths"},
@@ -28,7 +29,7 @@ ALLOWED = {
     "distributed": {"errors"},
     "models": {"errors"},
     "network": {"models"},
-    "runs": {"errors", "tables"},
+    "runs": {"errors", "strict_json", "tables"},
     # floor 2
     "data": {"distributed", "errors", "models"},
     "layers": {"distributed", "functional"},
@@ -39,12 +40,12 @@ ALLOWED = {
     "scoring": {"functional", "layers", "tables", "trace"},
     # floor 5
     "artifact": {"compression", "errors", "functional", "layers", "models", "network", "runs", "trace"},
-    "explore": {"distributed", "errors", "functional", "layers", "renamed", "scoring", "trace"},
+    "explore": {"distributed", "errors", "functional", "layers", "renamed", "scoring", "strict_json", "trace"},
     # floor 6
-    "checkpoint": {"artifact", "config", "errors", "models", "network", "renamed", "runs"},
+    "checkpoint": {"artifact", "config", "errors", "models", "network", "renamed", "runs", "strict_json"},
     # floor 7
     "training": {
-        "allocator", "checkpoint", "compression", "data", "distributed", "errors", "functional", "models",
+        "allocator", "checkpoint", "compression", "data", "distributed", "errors", "functional", "layers", "models",
         "network", "runs",
     },
     # floor 8
@@ -53,7 +54,7 @@ ALLOWED = {
         "models", "network", "overrides", "paths", "renamed", "runs", "scoring", "tables", "training",
     },
     # floor 9
-    "command": {"allocator", "errors", "overrides", "paths", "runs", "stages"},
+    "command": {"allocator", "errors", "overrides", "paths", "runs", "stages", "strict_json"},
     "__init__": {"checkpoint"},
 }  # fmt: skip
 EVERYWHERE = {"torch_internals"}

@@ -5,7 +5,6 @@ Everything that comes from files reaches the page as JSON and is shown as text; 
 
 import glob
 import json
-import math
 import os
 import re
 from collections import defaultdict
@@ -19,6 +18,7 @@ from typing import Any
 from micronet_cli.errors import UserError
 from micronet_cli.explore.run_files import number, read_run
 from micronet_cli.functional.pareto import pareto_front
+from micronet_cli.strict_json import finite
 
 PAGE = Path(__file__).parent / "report_page"
 LEFT_OUT = "previous"
@@ -86,7 +86,7 @@ def html(found: Found, pattern: str) -> str:
         "runs": found.runs,
         "problems": found.problems,
     }
-    text = json.dumps(_finite(data), separators=(",", ":"))
+    text = json.dumps(finite(data), separators=(",", ":"))
     # "<" may neither end the script element nor begin a comment in it.
     safe = text.replace("<", "\\u003c")
     parts = {path.stem: path.read_text() for path in PAGE.glob("[!.]*.*")}
@@ -173,14 +173,3 @@ def _mark_fronts(runs: Iterable[dict[str, Any]]) -> None:
         front = pareto_front(scores, accuracies)
         for run, on_front in zip(group, front, strict=True):
             run["front"] = on_front
-
-
-def _finite(node: Any) -> Any:
-    """A copy that JSON can hold: NaN and infinities become null."""
-    if isinstance(node, dict):
-        return {str(key): _finite(value) for key, value in node.items()}
-    if isinstance(node, list):
-        return [_finite(value) for value in node]
-    if isinstance(node, float) and not math.isfinite(node):
-        return None
-    return node
