@@ -22,6 +22,7 @@ ALLOWED = {
     "tables": set(),
     "allocator": set(),
     "renamed": set(),
+    "strict_json": set(),
     "torch_internals": set(),
     # floor 1
     "overrides": {"errors", "paths"},
@@ -29,7 +30,7 @@ ALLOWED = {
     "distributed": {"errors"},
     "models": {"errors"},
     "network": {"models"},
-    "runs": {"errors", "tables"},
+    "runs": {"errors", "strict_json", "tables"},
     # floor 2
     "data": {"distributed", "errors", "models"},
     "layers": {"distributed", "functional"},
@@ -40,12 +41,12 @@ ALLOWED = {
     "scoring": {"functional", "layers", "tables", "trace"},
     # floor 5
     "artifact": {"compression", "errors", "functional", "layers", "models", "network", "runs", "trace"},
-    "explore": {"distributed", "errors", "functional", "layers", "renamed", "scoring", "trace"},
+    "explore": {"distributed", "errors", "functional", "layers", "renamed", "scoring", "strict_json", "trace"},
     # floor 6
-    "checkpoint": {"artifact", "config", "errors", "layers", "models", "network", "renamed", "runs"},
+    "checkpoint": {"artifact", "config", "errors", "layers", "models", "network", "renamed", "runs", "strict_json"},
     # floor 7
     "training": {
-        "allocator", "checkpoint", "compression", "data", "distributed", "errors", "functional", "models",
+        "allocator", "checkpoint", "compression", "data", "distributed", "errors", "functional", "layers", "models",
         "network", "runs",
     },
     # floor 8
@@ -55,7 +56,7 @@ ALLOWED = {
         "trace", "training",
     },
     # floor 9
-    "command": {"allocator", "console", "errors", "overrides", "paths", "runs", "stages"},
+    "command": {"allocator", "console", "errors", "overrides", "paths", "runs", "stages", "strict_json"},
     "__init__": {"checkpoint"},
 }  # fmt: skip
 EVERYWHERE = {"torch_internals"}

@@ -24,6 +24,7 @@ from micronet_cli.models.weights_file import load_strict, read_weights
 from micronet_cli.network import Network, describe
 from micronet_cli.renamed import with_new_names
 from micronet_cli.runs.directory import Run, write_bytes
+from micronet_cli.strict_json import json_text
 
 FORMAT_VERSION = 1
 # The weights are in the checkpoint: none are read when its model is built.
@@ -46,7 +47,7 @@ def save(path: Path, network: Network, metrics: dict[str, Any]) -> None:
     tensors = {}
     for name, tensor in network.model.state_dict().items():
         tensors[name] = tensor.detach().cpu().contiguous().clone()
-    write_bytes(path, serialize(tensors, metadata={"micronet": json.dumps(header)}))
+    write_bytes(path, serialize(tensors, metadata={"micronet": json_text(header)}))
 
 
 def resolve(path: str, where: str = "init_from") -> Path:

@@ -109,6 +109,17 @@ def gather(value: T) -> list[T]:
     return values
 
 
+def raise_anywhere(problem: str | None) -> None:
+    """End every process with the problem that one of them met; every process has to ask.
+
+    Raises:
+        UserError: there was one.
+    """
+    for met in gather(problem):
+        if met is not None:
+            raise UserError(met)
+
+
 def broadcast_model(model: nn.Module) -> None:
     """Give every process rank 0's parameters and buffers."""
     if dist.is_initialized():

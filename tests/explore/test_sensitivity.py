@@ -8,10 +8,12 @@ import torch
 from torch import nn
 
 from micronet_cli.compression.pruning.pruner import Pruner, SparsityRule
+from micronet_cli.errors import UserError
 from micronet_cli.explore.sensitivity import Sensitivity, table
 from micronet_cli.explore.trial import Point, Trial
 from micronet_cli.functional.divergence import divergence
 from micronet_cli.layers.effective_weight import effective_weight
+from micronet_cli.layers.fake_quantize import ActivationFakeQuantize
 from micronet_cli.models import cifar_resnet  # noqa: F401  registers resnet8
 
 METHODS = ("evaluate", "estimate")
@@ -142,3 +144,14 @@ def test_table_has_a_row_a_layer():
         {"layer": "b", "kind": "activation_bits", "value": 2.5, "divergence": 1e-4},
     ]
     assert table(rows) == [{"layer": "a", "0.5 zeros": "0.25", "w2": "1.5"}, {"layer": "b", "a2.5": "0.0001"}]
+
+
+@pytest.mark.parametrize("method", ["evaluate", "estimate"])
+def test_figures_that_are_not_finite_name_point_and_layer(method, monkeypatch):
+    def overflow(quantizer, x):
+        return x * torch.inf
+
+    monkeypatch.setattr(ActivationFakeQuantize, "forward", overflow)
+    settings = Sensitivity(sparsities=[], weight_bits=[], activation_bits=[4], method=method)
+    with pytest.raises(UserError, match=r"^sensitivity: conv1 with activation_bits=4: its figures are not finite"):
+        settings.measure(network(), batches)

@@ -1,5 +1,6 @@
 """Equalisation and bias correction, by hand."""
 
+import pytest
 import torch
 import torch.nn.functional as F
 
@@ -60,3 +61,16 @@ def test_the_bias_of_a_rounded_weight_by_hand():
     shift = expected_output(rounded, mean) - expected_output(weight, mean)
     assert torch.allclose(shift, torch.tensor([-1.8]))
     assert torch.allclose(shift, expected_output(rounded - weight, mean))
+
+
+FAR_APART = {
+    "produced is next to nothing": (1e-38, 0.3),
+    "its quotient underflows": (1e-40, 1e6),
+    "consumed is next to nothing": (2.0, 1e-38),
+    "its quotient overflows": (10.0, 1e-44),
+}
+
+
+@pytest.mark.parametrize(("produced", "consumed"), FAR_APART.values(), ids=FAR_APART.keys())
+def test_ranges_beyond_comparison_keep_their_scale(produced, consumed):
+    assert equalization_scales(torch.tensor([produced, 8.0]), torch.tensor([consumed, 2.0])).tolist() == [1, 2]

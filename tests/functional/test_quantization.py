@@ -5,6 +5,7 @@ import torch
 
 from micronet_cli.functional.cache_blocks import BLOCK
 from micronet_cli.functional.quantization import (
+    SMALLEST_STEP,
     StraightThrough,
     _FakeQuantize,
     channel_range,
@@ -16,6 +17,7 @@ from micronet_cli.functional.quantization import (
     range_linear,
     range_symmetric,
     signed_min,
+    steps_per_unit,
     tensor_range,
 )
 
@@ -182,3 +184,35 @@ def test_tensor_range_of_any_layout():
 
 def test_signed_integers():
     assert [signed_min(largest) for largest in (255, 15, 7, 4, 2)] == [-128, -8, -4, -2, -1]
+
+
+NARROW = [1e-45, 1e-39, 1e-38, 1.1e-38]
+RANGES = {
+    "asymmetric": range_linear,
+    "symmetric": range_symmetric,
+    "unsigned": lambda low, high, bits: range_symmetric(low, high, bits, unsigned=True),
+}
+
+
+@pytest.mark.parametrize("make_range", RANGES.values(), ids=RANGES.keys())
+@pytest.mark.parametrize("bits", [1.6, 4, 8, 16])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_what_lies_in_a_range_too_narrow_for_its_steps_is_0(make_range, bits, dtype):
+    for width in NARROW:
+        x = torch.tensor([-width, 0.0, width / 2, width], dtype=dtype)
+        scale, zero_point = make_range(x.min(), x.max(), bits)
+        assert scale == 1
+        assert (fake_quantize(x, scale, zero_point, quant_max(bits)) == 0).all()
+
+
+def test_the_narrowest_range_that_is_used_has_a_finite_scale_and_step():
+    width = 15 * SMALLEST_STEP * torch.tensor([0.99, 1.01])
+    scale = steps_per_unit(width, 15)
+    assert scale[0] == 1
+    assert scale[1] == pytest.approx(1 / (1.01 * SMALLEST_STEP))
+    assert scale.isfinite().all()
+    assert scale.reciprocal().isfinite().all()
+
+
+def test_no_steps_in_no_width_are_a_scale_of_1():
+    assert steps_per_unit(torch.zeros(2), torch.zeros(2)).tolist() == [1, 1]

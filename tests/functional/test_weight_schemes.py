@@ -31,3 +31,9 @@ def test_golden_dorefa():
     out.sum().backward()
     assert weight.grad[0].tolist() == pytest.approx([2 / 0.9640276 * (1 - t**2) for t in (0, 0.7615942, 0.9640276)])
     assert dorefa(torch.zeros(1, 2)).tolist() == [[0, 0]]
+
+
+@pytest.mark.parametrize("scheme", [binary, ternary])
+def test_a_level_without_a_reciprocal_is_0(scheme):
+    weight = torch.tensor([[1e-38, -1e-38], [1.0, -1.0]])
+    assert scheme(weight).tolist() == [[0, 0], [1, -1]]

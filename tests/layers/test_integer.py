@@ -157,3 +157,9 @@ def test_certified_widths_are_exact():
         assert all(-(2 ** (width - 1)) <= value < 2 ** (width - 1) for value in sums)
         half = 2 ** (width - 2) if width > 1 else 0
         assert not all(-half <= value < half for value in sums)
+
+
+def test_a_step_of_zero_has_a_finite_scale():
+    quantizer = IntegerWeight(4, "per_channel", symmetric=True, step=Numbers(torch.tensor([0.0, 0.5])))
+    scale, _ = quantizer.qparams(torch.ones(2, 3))
+    assert scale.flatten().tolist() == [1, 2]

@@ -1,9 +1,11 @@
 """BatchNorm's statistics, computed again or frozen."""
 
+import pytest
 import torch
 from torch import nn
 
 from micronet_cli.compression.quantization.quantizer import BitsRule, Quantizer
+from micronet_cli.errors import UserError
 from micronet_cli.training.batch_norm import batch_norms, freeze_batch_norm, reestimate_batch_norm
 
 
@@ -56,3 +58,10 @@ def test_one_batch_is_its_own_mean():
     reestimate_batch_norm(norm, [torch.tensor([[1.0, 0.0], [3.0, 0.0]])])
     assert norm.running_mean.tolist() == [2.0, 0.0]
     assert norm.running_var.tolist() == [2.0, 0.0]
+
+
+def test_outputs_that_are_not_finite_end_a_re_estimation():
+    model = nn.Sequential(nn.BatchNorm2d(1), nn.Conv2d(1, 1, 1))
+    nn.init.constant_(model[1].weight, float("nan"))
+    with pytest.raises(UserError, match=r"^trainer\.reestimate_bn_batches: .* first in layer 1, whose weight is not"):
+        reestimate_batch_norm(model, [torch.randn(2, 1, 3, 3)] * 2)

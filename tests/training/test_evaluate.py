@@ -84,3 +84,46 @@ def test_a_compiled_copy_computes_in_the_models_place():
 def test_autocast_multiplies_in_its_precision(amp, kind):
     with autocast(amp, CPU):
         assert (torch.ones(2, 2) @ torch.ones(2, 2)).dtype == kind
+
+
+class Poisoned(nn.Module):
+    """The output is not finite from some batch on."""
+
+    def __init__(self, first, value):
+        super().__init__()
+        self.layer = nn.Linear(2, 2)
+        self.seen = 0
+        self.first = first
+        self.value = value
+
+    def forward(self, x):
+        self.seen += 1
+        if self.seen > self.first:
+            with torch.no_grad():
+                self.layer.weight.fill_(self.value)
+        return self.layer(x)
+
+
+@pytest.mark.parametrize("first", [0, 1, 2])
+@pytest.mark.parametrize("value", [float("nan"), float("inf")])
+def test_an_output_that_is_not_finite_is_a_mistake_that_names_its_layer(first, value):
+    batch = (torch.ones(4, 2), torch.zeros(4, dtype=torch.long))
+    model = Poisoned(first, value).train()
+    with pytest.raises(UserError, match=r"^eval: the output is not finite, first in layer layer, whose weight is not"):
+        evaluate(model, Batches(batch, batch, batch))
+    assert model.training
+
+
+def test_an_overflow_of_half_precision_names_layer_and_key():
+    model = nn.Sequential(nn.Linear(2, 2, bias=False))
+    nn.init.constant_(model[0].weight, 50_000.0)
+    batch = (torch.ones(4, 2), torch.zeros(4, dtype=torch.long))
+    assert evaluate(model, Batches(batch))["top1"] == 100.0
+    with pytest.raises(UserError, match=r"^trainer\.amp=fp16: the output is not finite, first in layer 0; use bf16"):
+        evaluate(model, Batches(batch), "fp16", group="trainer")
+
+
+def test_a_loss_that_is_not_finite_is_a_mistake_though_the_output_is_a_ranking():
+    loader = Batches((logits_of([[3e38, -3e38]]), torch.tensor([1])))
+    with pytest.raises(UserError, match=r"^eval: the output is not finite, first in the loss"):
+        evaluate(nn.Identity(), loader)

@@ -6,6 +6,7 @@ import pytest
 import timm
 import torch
 
+from micronet_cli.compression.pruning.gradient_scores import SCORES, buffer_of
 from micronet_cli.compression.pruning.pruner import Pruner, SparsityRule
 from micronet_cli.compression.pruning.regrow import Regrow
 from micronet_cli.errors import UserError
@@ -100,3 +101,12 @@ def test_an_objective_trains_what_it_holds():
     assert parameters_of(CrossEntropy()) == []
     linear = torch.nn.Linear(2, 2)
     assert parameters_of(linear) == [linear.weight, linear.bias]
+
+
+def test_scores_that_are_not_finite_name_their_layer_and_step(batch):
+    fitted = learner([Pruner(HALF, importance=Taylor())])
+    fitted.train_batch(*batch, Meter())
+    layer = fitted.model.layer2[0].conv1
+    buffer_of(layer, SCORES).fill_(float("inf"))
+    with pytest.raises(UserError, match=r"the pruning scores of layer layer2\.0\.conv1 are not finite at step 1"):
+        fitted.train_batch(*batch, Meter())

@@ -14,8 +14,8 @@ from onnx.helper import make_tensor
 from onnxscript import opset21
 from torch import Tensor, nn
 
+from micronet_cli.functional.quantization import SMALLEST_STEP, quant_max
 from micronet_cli.functional.quantization import codes as codes_of
-from micronet_cli.functional.quantization import quant_max
 from micronet_cli.layers.fake_quantize import ActivationFakeQuantize
 
 # Types of activations and their largest codes, from narrow to wide.
@@ -147,12 +147,12 @@ class QuantizedWeight(nn.Module):
     def multiply(self, gain: Tensor) -> None:
         """Fold a factor per output channel, ``[C_out]``, into the scales."""
         self._mirror(gain < 0)
-        # Without a gain every weight is 0.
-        is_dead = self._along(gain == 0)
-        zero_codes = self._along(self.zero_point)
-        self.codes = torch.where(is_dead, zero_codes, self.codes)
         scale = self.scale.double() * gain.abs()
         self.scale = scale.to(self.scale.dtype)
+        # Without a gain, or with next to none, every weight is 0.
+        vanishes = self._along(self.scale < SMALLEST_STEP)
+        zero_codes = self._along(self.zero_point)
+        self.codes = torch.where(vanishes, zero_codes, self.codes)
 
     def _mirror(self, mirrored: Tensor) -> None:
         """Change the sign of the channels that are ``mirrored``, bool ``[C_out]``."""

@@ -20,6 +20,7 @@ from omegaconf import DictConfig
 from micronet_cli.errors import Interrupted, JobsFailed, UserError
 from micronet_cli.runs.directory import write_bytes
 from micronet_cli.runs.outcomes import Outcome, raise_for_failed, relative, table, write_summary
+from micronet_cli.strict_json import json_text
 
 log = logging.getLogger(__name__)
 RECORDS = ".jobs"
@@ -109,7 +110,7 @@ class Sweep(Callback):
     def _write(self, outcome: Outcome) -> None:
         record = asdict(outcome) | {"sweep": self.identity}
         path = self.directory / RECORDS / f"{outcome.number}.json"
-        write_bytes(path, json.dumps(record, default=str).encode())
+        write_bytes(path, json_text(record).encode())
 
 
 @contextmanager

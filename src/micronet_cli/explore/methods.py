@@ -8,13 +8,15 @@ from typing import Any, Protocol
 
 import torch
 import torch.nn.functional as F
-from torch import Tensor
+from torch import Tensor, nn
 
 from micronet_cli.distributed import sum_over_ranks
+from micronet_cli.errors import UserError
 from micronet_cli.explore.curvature import Curvature
 from micronet_cli.explore.prefix import Prefix
-from micronet_cli.explore.trial import Points, Trial
+from micronet_cli.explore.trial import Point, Points, Trial
 from micronet_cli.functional.divergence import divergence
+from micronet_cli.layers.finite import is_finite, non_finite_source
 
 Row = dict[str, Any]
 
@@ -57,7 +59,9 @@ class Evaluation:
             layer = self._trial.layers[point.layer]
             with self._trial.changed(point):
                 changed = self._prefix.replay(images, layer)
-                sums += _figures(logits, changed, labels)
+                figures = _figures(logits, changed, labels)
+                _check_finite(figures, point, self._trial.model, images)
+            sums += figures
 
     def rows(self) -> list[Row]:
         """A row a point: divergence, top1 (percent), top1_drop (points), loss_increase (nats)."""
@@ -84,7 +88,10 @@ class Estimation:
 
     def add(self, images: Tensor, labels: Tensor) -> None:
         """Take in images ``[N, C, H, W]``; labels are not looked at."""
-        self._divergences += self._curvature.divergences(images, self._points)
+        divergences = self._curvature.divergences(images, self._points)
+        for figure, point in zip(divergences, self._points, strict=True):
+            _check_finite(figure, point, self._curvature.trial.model, images)
+        self._divergences += divergences
         self._images += len(images)
 
     def rows(self) -> list[Row]:
@@ -116,6 +123,21 @@ def _figures(logits: Tensor, changed: Tensor, labels: Tensor) -> Tensor:
         loss.new_tensor(len(labels)),
     ]
     return torch.stack(sums).double().cpu()
+
+
+def _check_finite(figures: Tensor, point: Point, model: nn.Module, images: Tensor) -> None:
+    """Of a point, on some images.
+
+    Raises:
+        UserError: they are not; the message names the point, and the layer where that begins.
+    """
+    if is_finite(figures):
+        return
+    source = non_finite_source(model, images)
+    raise UserError(
+        f"sensitivity: {point.layer} with {point.kind}={point.value:g}: its figures are not finite, first in {source}; "
+        "leave the value out, or give another checkpoint"
+    )
 
 
 def _cost(changed: _Figures, unchanged: _Figures) -> Row:

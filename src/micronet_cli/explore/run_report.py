@@ -5,7 +5,6 @@ Everything that comes from files reaches the page as JSON and is shown as text; 
 
 import glob
 import json
-import math
 import os
 import re
 from collections.abc import Iterable, Mapping, Sequence
@@ -19,6 +18,7 @@ from micronet_cli.errors import UserError
 from micronet_cli.explore.benchmarks import benchmarks
 from micronet_cli.explore.lineage import RunData, trace_lineage
 from micronet_cli.explore.run_files import read_run
+from micronet_cli.strict_json import finite
 
 PAGE = Path(__file__).parent / "report_page"
 LEFT_OUT = "previous"
@@ -96,7 +96,7 @@ def html(found: Found, pattern: str) -> str:
         "refused": found.refused,
         "problems": found.problems,
     }
-    text = json.dumps(_finite(data), separators=(",", ":"))
+    text = json.dumps(finite(data), separators=(",", ":"))
     # "<" may neither end the script element nor begin a comment in it.
     safe = text.replace("<", "\\u003c")
     parts = {path.stem: path.read_text() for path in PAGE.glob("[!.]*.*")}
@@ -145,14 +145,3 @@ def _refusal(run: Mapping[str, Any]) -> dict[str, Any]:
         "overrides": run["overrides"],
         "reason": run["metrics"].get("reason", ""),
     }
-
-
-def _finite(node: Any) -> Any:
-    """A copy that JSON can hold: NaN and infinities become null."""
-    if isinstance(node, dict):
-        return {str(key): _finite(value) for key, value in node.items()}
-    if isinstance(node, list):
-        return [_finite(value) for value in node]
-    if isinstance(node, float) and not math.isfinite(node):
-        return None
-    return node

@@ -3,12 +3,15 @@
 import torch
 from torch import Tensor
 
+RESOLUTION = torch.finfo(torch.float32).eps
+
 
 def equalization_scales(produced: Tensor, consumed: Tensor) -> Tensor:
     """s_i = sqrt(r1_i r2_i) / r2_i (equation 11): ``2 x [C] -> [C]``.
 
     Channel i between two layers is divided by s_i in the first layer and multiplied by it in the second, after which
-    both ranges are sqrt(r1_i r2_i). A channel that either layer does not use keeps 1.
+    both ranges are sqrt(r1_i r2_i). A channel that either layer does not use keeps 1, and so does one that would need a
+    factor beyond float32's resolution: what it carries is nothing beside the others, and must not become large.
 
     Args:
         produced: r1, range of the weights that make each channel, >= 0.
@@ -23,7 +26,9 @@ def equalization_scales(produced: Tensor, consumed: Tensor) -> Tensor:
     divisor = torch.where(used, consumed, 1.0)
     quotient = produced / divisor
     ratio = torch.where(used, quotient, 1.0)
-    return ratio.sqrt()
+    scales = ratio.sqrt()
+    is_usable = (scales >= RESOLUTION) & (scales <= 1 / RESOLUTION)
+    return torch.where(is_usable, scales, 1.0)
 
 
 def output_ranges(weight: Tensor) -> Tensor:

@@ -11,6 +11,12 @@ from torch import Tensor
 
 from micronet_cli.functional.cache_blocks import blocks, blocks_pay, dense
 
+# Float32's smallest normal number, below which a step's reciprocal overflows. In every precision, so that a network in
+# float64 has the zeros that it has in float32.
+SMALLEST_STEP = torch.finfo(torch.float32).tiny
+# Of a step that is learned: float32's resolution at 1.
+SMALLEST_LEARNED_STEP = torch.finfo(torch.float32).eps
+
 
 def quant_max(bits: float) -> int:
     """Largest code of a ``bits``-bit quantiser with codes ``0 .. quant_max``; fractional bits give odd level counts.
@@ -56,12 +62,13 @@ def range_linear(low: Tensor, high: Tensor, bits: float) -> tuple[Tensor, Tensor
 
     With n = 2^b - 1: ``scale = n / (high - low)``, ``zero_point = round(scale * low)`` and
     ``q = round(scale * x - zero_point)``, ``x' = (q + zero_point) / scale`` (Distiller's range-linear quantiser, used
-    by the 2019 MicroNet entry). 0 maps to the code ``-zero_point`` and back to exactly 0. An empty range gets scale 1.
+    by the 2019 MicroNet entry). 0 maps to the code ``-zero_point`` and back to exactly 0. A range that is empty or too
+    narrow gets scale 1.
     """
     low = low.clamp(max=0)
     high = high.clamp(min=0)
     steps = 2**bits - 1
-    scale = _steps_in(high - low, steps)
+    scale = steps_per_unit(high - low, steps)
     zero_point = torch.round(scale * low)
     # The zero code must exist although fractional bits cut the top of the range.
     largest = quant_max(bits)
@@ -80,19 +87,26 @@ def range_symmetric(low: Tensor, high: Tensor, bits: float, unsigned: bool = Fal
     if unsigned:
         half = torch.where(low < 0, half, float(largest))
     magnitude = torch.maximum(-low, high)
-    scale = _steps_in(magnitude, half)
+    scale = steps_per_unit(magnitude, half)
     zero_point = -half
     if unsigned:
         zero_point = torch.where(low < 0, zero_point, 0.0)
     return scale, zero_point
 
 
-def _steps_in(width: Tensor, steps: Tensor | float) -> Tensor:
-    """Steps a unit of a range of ``width`` >= 0; 1 where it is empty."""
-    tiny = torch.finfo(width.dtype).tiny
-    divisor = width.clamp_min(tiny)
+def steps_per_unit(width: Tensor, steps: Tensor | float) -> Tensor:
+    """The scale of a range of ``width`` >= 0 in so many steps; 1 where it is empty, or too narrow for its steps.
+
+    Too narrow is a range whose step is below ``SMALLEST_STEP``: all that lies in it is rounded to 0.
+
+    >>> steps_per_unit(torch.tensor([2.0, 1e-38, 0.0]), 15).tolist()
+    [7.5, 1.0, 1.0]
+    """
+    wide_enough = width >= steps * SMALLEST_STEP
+    is_usable = wide_enough & (width > 0)
+    divisor = torch.where(is_usable, width, 1.0)
     scale = steps / divisor
-    return torch.where(width > 0, scale, 1.0)
+    return torch.where(is_usable, scale, 1.0)
 
 
 def codes(x: Tensor, scale: Tensor, zero_point: Tensor, largest: int) -> Tensor:

@@ -3,7 +3,7 @@
 import torch
 from torch import Tensor
 
-from micronet_cli.functional.quantization import StraightThrough
+from micronet_cli.functional.quantization import SMALLEST_STEP, StraightThrough
 
 
 def binary(weight: Tensor) -> Tensor:
@@ -15,7 +15,7 @@ def binary(weight: Tensor) -> Tensor:
     values = weight.detach()
     magnitude = values.abs()
     everything = torch.ones_like(values, dtype=torch.bool)
-    level = _channel_mean(magnitude, everything)
+    level = _channel_level(magnitude, everything)
     is_negative = values < 0
     signed = torch.where(is_negative, -level, level)
     return StraightThrough.apply(weight, signed)
@@ -36,7 +36,7 @@ def ternary(weight: Tensor) -> Tensor:
     spread = _channel_mean(magnitude, is_nonzero)
     threshold = 0.7 * spread
     used = magnitude > threshold
-    level = _channel_mean(magnitude, used)
+    level = _channel_level(magnitude, used)
     signs = values.sign() * used
     return StraightThrough.apply(weight, signs * level)
 
@@ -59,6 +59,13 @@ def _largest_magnitude(values: Tensor) -> Tensor:
     """0-dim, without a gradient."""
     magnitude = values.detach().abs()
     return magnitude.amax()
+
+
+def _channel_level(magnitude: Tensor, used: Tensor) -> Tensor:
+    """Mean of the ``used`` magnitudes per output channel; 0 where it is too small for a step."""
+    mean = _channel_mean(magnitude, used)
+    is_usable = mean >= SMALLEST_STEP
+    return torch.where(is_usable, mean, 0.0)
 
 
 def _channel_mean(values: Tensor, used: Tensor) -> Tensor:

@@ -15,6 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from micronet_cli.functional.counting import accumulator_width
+from micronet_cli.functional.quantization import steps_per_unit
 from micronet_cli.layers.effective_weight import attach_effective_weight, original_weight
 from micronet_cli.layers.fake_quantize import ActivationFakeQuantize, FakeQuantize, RangeGranularity, WeightFakeQuantize
 
@@ -45,7 +46,8 @@ class IntegerWeight(WeightFakeQuantize):
             return scale, zero_point
         trailing = weight.dim() - 1
         step = self.step(weight.dtype, trailing)
-        return 1 / step, zero_point
+        scale = steps_per_unit(step, 1)
+        return scale, zero_point
 
     def forward(self, weight: Tensor) -> Tensor:
         """Integers, times the step where there is one."""

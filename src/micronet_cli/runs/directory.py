@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from micronet_cli.runs.loggers import Tracker
+from micronet_cli.strict_json import json_text
 
 # A hidden file with the names of what the run has written, a line each: what a fresh run in the directory sets aside.
 NOTE = ".written"
@@ -131,7 +132,7 @@ class Run:
 
     def write_json(self, name: str, value: Mapping[str, Any]) -> None:
         """Write ``name`` into the directory."""
-        text = json.dumps(value, indent=1, default=str)
+        text = json_text(value, indent=1)
         self.write_text(name, text + "\n")
 
     def write_text(self, name: str, text: str) -> None:
@@ -161,7 +162,7 @@ class Run:
         if not self.writes:
             return
         with self.claim("history.jsonl").open("a") as file:
-            file.write(json.dumps(line) + "\n")
+            file.write(json_text(line) + "\n")
         if self.tracker is not None:
             self.tracker.log(_numbers(line), line["step"])
 

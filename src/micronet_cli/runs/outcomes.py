@@ -1,6 +1,5 @@
 """Many jobs: what became of each, and the summary of them all."""
 
-import json
 import time
 import traceback
 from collections.abc import Callable, Sequence
@@ -11,6 +10,7 @@ from typing import Any
 
 from micronet_cli.errors import Interrupted, JobsFailed, UserError
 from micronet_cli.runs.directory import Run
+from micronet_cli.strict_json import json_text
 from micronet_cli.tables import decimal, text_table
 
 SHOWN: dict[str, Callable[[float], str]] = {
@@ -107,7 +107,7 @@ def write_summary(directory: Path, rows: Sequence[dict[str, Any]]) -> None:
     for row in rows:
         if not Path(row["directory"]).is_absolute():
             run.claim(row["directory"])
-    text = json.dumps(rows, indent=1)
+    text = json_text(rows, indent=1)
     run.write_text("summary.json", text + "\n")
     flat = []
     for row in rows:

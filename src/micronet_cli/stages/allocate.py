@@ -3,6 +3,7 @@
 import copy
 import csv
 import logging
+import math
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -138,10 +139,22 @@ def _usable_rows(path: Path, job: Job, budget: Budget) -> Rows:
                 continue
             if budget.loss not in row:
                 raise UserError(f"budget.loss={budget.loss}: not in {path}; sensitivity.method=evaluate writes it")
-            value = float(row["value"])
-            loss = float(row[budget.loss])
+            value = _finite(row, "value")
+            loss = _finite(row, budget.loss)
             found.append(row | {"value": value, budget.loss: loss})
     return found
+
+
+def _finite(row: Mapping[str, str], key: str) -> float:
+    """A number of a row.
+
+    Raises:
+        ValueError: it is none, or not finite.
+    """
+    number = float(row[key])
+    if not math.isfinite(number):
+        raise ValueError(f"{key} of {row['layer']} is {number}")
+    return number
 
 
 def check_layers(rows: Rows, network: Network) -> None:

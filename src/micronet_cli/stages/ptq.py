@@ -14,6 +14,7 @@ from tqdm.contrib.logging import logging_redirect_tqdm
 from micronet_cli import distributed
 from micronet_cli.compression.quantization.post_training import HISTORY, PostTraining, PostTrainingQuantization
 from micronet_cli.errors import UserError
+from micronet_cli.layers.finite import NotFinite
 from micronet_cli.network import Network
 from micronet_cli.stages.compress import attach_compressors, logged_rule_table
 from micronet_cli.stages.eval import evaluate_network
@@ -74,7 +75,10 @@ def run(job: Job) -> dict[str, Any]:
         raise UserError(f"stage=ptq: {error}") from None
     network.compressors = [*network.compressors, HISTORY]
     if settings.adaround is not None or settings.correct_bias:
-        refine(job, network, calibrated)
+        try:
+            refine(job, network, calibrated)
+        except NotFinite as error:
+            raise UserError(f"stage=ptq: {error}") from None
     loader = job.loader(network, job.parts.eval.split, device)
     metrics = evaluate_network(job, network, loader)
     metrics["calibration_images"] = calibrated.images

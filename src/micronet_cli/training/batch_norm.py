@@ -5,7 +5,8 @@ from collections.abc import Iterable
 import torch
 from torch import Tensor, nn
 
-from micronet_cli.distributed import average_batch_norm
+from micronet_cli.distributed import average_batch_norm, raise_anywhere
+from micronet_cli.layers.finite import FiniteOutputs, NotFinite
 from micronet_cli.torch_internals import BatchNorm
 
 
@@ -30,6 +31,9 @@ def reestimate_batch_norm(model: nn.Module, batches: Iterable[Tensor]) -> None:
     Args:
         model: any network; it is left in evaluation mode.
         batches: images ``[N, C, H, W]``.
+
+    Raises:
+        UserError: an output is not finite.
     """
     model.eval()
     momenta = {module: module.momentum for module in batch_norms(model)}
@@ -37,9 +41,25 @@ def reestimate_batch_norm(model: nn.Module, batches: Iterable[Tensor]) -> None:
         module.reset_running_stats()
         module.momentum = None  # the plain mean over batches
         module.train()
-    for images in batches:
-        model(images)
+    problem = None
+    try:
+        _run(model, batches)
+    except NotFinite as error:
+        problem = f"trainer.reestimate_bn_batches: the output is not finite, first in {error}; set it to null"
+    raise_anywhere(problem)
     for module, momentum in momenta.items():
         module.momentum = momentum
     model.eval()
     average_batch_norm(model)
+
+
+def _run(model: nn.Module, batches: Iterable[Tensor]) -> None:
+    """Show the network all of them.
+
+    Raises:
+        NotFinite: an output is not.
+    """
+    outputs = FiniteOutputs(model)
+    for images in batches:
+        outputs.add(images, model(images))
+    outputs.finish()

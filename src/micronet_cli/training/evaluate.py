@@ -1,5 +1,6 @@
 """Evaluation: every image once."""
 
+import math
 import time
 from collections.abc import Callable
 from contextlib import AbstractContextManager
@@ -12,8 +13,10 @@ from torch import Tensor, nn
 from tqdm import tqdm
 
 from micronet_cli.data.protocol import Batches
-from micronet_cli.distributed import rank, sum_over_ranks
+from micronet_cli.distributed import raise_anywhere, rank, sum_over_ranks
 from micronet_cli.errors import UserError
+from micronet_cli.layers.finite import FiniteOutputs, NotFinite
+from micronet_cli.training.diagnose import explain_output
 
 Amp = Literal["none", "bf16", "fp16"]
 
@@ -52,6 +55,7 @@ def evaluate(
     amp: Amp = "none",
     forward: Callable | None = None,
     watch: Callable[[Tensor, Tensor], None] | None = None,
+    group: str = "eval",
 ) -> dict[str, Any]:
     """top1 and top5 in percent, mean cross-entropy ``loss``, ``images`` counted and ``images_per_second``.
 
@@ -63,25 +67,61 @@ def evaluate(
         amp: reduced precision by torch.amp.
         forward: what computes in the model's place, as a compiled copy of it.
         watch: called with every batch's logits and labels.
+        group: the config group that ``amp`` is from, for messages.
 
     Raises:
-        UserError: there was no image.
+        UserError: there was no image, or an output is not finite.
     """
     was_training = model.training
     model.eval()
     forward = forward or model
-    device = loader.device
-    # Sums stay on the device, so that no batch waits for a GPU.
-    loss = torch.zeros((), dtype=torch.float64, device=device)
-    hits1 = torch.zeros_like(loss)
-    hits5 = torch.zeros_like(loss)
-    images_seen = 0
     started = time.perf_counter()
+    sums = torch.zeros(4, dtype=torch.float64, device=loader.device)
+    problem = None
+    try:
+        _add_up(sums, model, loader, amp, forward, watch)
+    except NotFinite as error:
+        problem = explain_output(group, amp, str(error))
+    finally:
+        model.train(was_training)
+    raise_anywhere(problem)
+    total_loss, total_hits1, total_hits5, total_images = sum_over_ranks(sums).tolist()
+    seconds = time.perf_counter() - started  # now that a GPU has been waited for
+    if not total_images:
+        raise UserError("data: not one image could be read")
+    if not math.isfinite(total_loss):
+        raise UserError(explain_output(group, amp, "the loss"))
+    return {
+        "top1": 100 * total_hits1 / total_images,
+        "top5": 100 * total_hits5 / total_images,
+        "loss": total_loss / total_images,
+        "images": int(total_images),
+        "images_per_second": total_images / seconds,
+    }
+
+
+def _add_up(
+    sums: Tensor,
+    model: nn.Module,
+    loader: Batches,
+    amp: Amp,
+    forward: Callable,
+    watch: Callable[[Tensor, Tensor], None] | None,
+) -> None:
+    """Add to ``sums`` cross-entropy, hits among the first and the first five, and images of this process's batches.
+
+    Raises:
+        NotFinite: an output is not.
+    """
+    # Sums stay on the device, so that no batch waits for a GPU.
+    loss, hits1, hits5, images_seen = sums
+    outputs = FiniteOutputs(model)
     hidden = None if rank() == 0 else True
     batches = tqdm(loader.batches(), "evaluate", len(loader), unit="batch", leave=False, disable=hidden)
     for images, labels in batches:
-        with autocast(amp, device):
+        with autocast(amp, loader.device):
             logits = forward(images)
+            outputs.add(images, logits)
         logits = logits.float()
         if watch is not None:
             watch(logits, labels)
@@ -91,16 +131,5 @@ def evaluate(
         hits1 += hits[:, 0].sum()
         hits5 += hits.sum()
         images_seen += len(labels)
-    model.train(was_training)
-    own_sums = torch.stack([loss, hits1, hits5, loss.new_tensor(images_seen)])
-    total_loss, total_hits1, total_hits5, total_images = sum_over_ranks(own_sums).tolist()
-    seconds = time.perf_counter() - started  # now that a GPU has been waited for
-    if not total_images:
-        raise UserError("data: not one image could be read")
-    return {
-        "top1": 100 * total_hits1 / total_images,
-        "top5": 100 * total_hits5 / total_images,
-        "loss": total_loss / total_images,
-        "images": int(total_images),
-        "images_per_second": total_images / seconds,
-    }
+    with autocast(amp, loader.device):
+        outputs.finish()

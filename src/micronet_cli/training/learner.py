@@ -11,9 +11,10 @@ from torch import Tensor, nn
 from micronet_cli import distributed
 from micronet_cli.compression.compressor import Compressor
 from micronet_cli.errors import UserError
+from micronet_cli.layers.finite import NotFiniteValues, name_of
 from micronet_cli.training.averaging import copy_zeros
 from micronet_cli.training.batch_norm import freeze_batch_norm
-from micronet_cli.training.diagnose import explain_non_finite, non_finite_source
+from micronet_cli.training.diagnose import explain_loss, explain_values, source_in_training
 from micronet_cli.training.evaluate import autocast
 from micronet_cli.training.meter import Meter
 from micronet_cli.training.objectives import Objective
@@ -125,13 +126,12 @@ class Learner:
     def _explain(self, loss: float, images: Tensor) -> str:
         """Where a loss that is not finite comes from; the network is spent afterwards."""
         with autocast(self.settings.amp, self.device):
-            source = non_finite_source(self.model, images)
-        return explain_non_finite(loss, self.step, source, self.last)
+            source = source_in_training(self.model, images)
+        return explain_loss(loss, self.step, source, self.last)
 
     def _prepare_step(self) -> None:
         """Do what is due before an optimiser step: compressors, learning rate, frozen BatchNorm."""
-        for compressor in self.compressors:
-            compressor.update(self.step, self.length.total)
+        self._update_compressors(self.step)
         self.scheduler.step_update(self.step)
         freeze_at = self.settings.freeze_bn_at
         if freeze_at is None:
@@ -161,13 +161,29 @@ class Learner:
         step = self.step - 1
         if self.step == self.length.total:
             step = self.step
-        settled = [compressor.update(step, self.length.total) for compressor in self.compressors]
+        settled = self._update_compressors(step)
         if self.average is not None:
             copy_zeros(self.model, self.average)
         distributed.average_batch_norm(self.model)
         if self.average is not None:
             distributed.average_batch_norm(self.average)
-        return all(settled)
+        return settled
+
+    def _update_compressors(self, step: int) -> bool:
+        """Bring all compressors to ``step``; whether they are at their final target.
+
+        Raises:
+            UserError: what one of them ranks by is not finite.
+        """
+        settled = True
+        for compressor in self.compressors:
+            try:
+                is_settled = compressor.update(step, self.length.total)
+            except NotFiniteValues as error:
+                layer = name_of(self.model, error.layer)
+                raise UserError(explain_values(error.what, layer, self.step, self.last)) from None
+            settled = settled and is_settled
+        return settled
 
 
 def parameters_of(objective: Objective) -> list[nn.Parameter]:

@@ -7,7 +7,7 @@ from itertools import islice
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from micronet_cli import checkpoint, distributed
 from micronet_cli.allocator import keep_freed_memory
@@ -115,9 +115,17 @@ class Trainer:
         """Take the best network's BatchNorm statistics anew from so many batches; its val metrics then."""
         reported = self.learner.reported
         reestimate_batch_norm(reported, self._fresh_images(batches))
-        metrics = evaluate(reported, self.val, self.settings.amp)
+        metrics = self._evaluate(reported)
         log.info("BatchNorm statistics taken anew: val top-1 %.2f %%", metrics["top1"])
         return {"val_top1": metrics["top1"], "val_loss": metrics["loss"]}
+
+    def _evaluate(self, model: nn.Module) -> dict[str, Any]:
+        """Figures on val.
+
+        Raises:
+            UserError: an output is not finite.
+        """
+        return evaluate(model, self.val, self.settings.amp, group="trainer")
 
     def _fresh_images(self, batches: int) -> Iterator[Tensor]:
         """Batches of an epoch that the training has not seen."""
@@ -161,7 +169,7 @@ class Trainer:
         """Evaluate on val, save, keep the best."""
         learner = self.learner
         settled = learner.settle()
-        metrics = evaluate(learner.reported, self.val, self.settings.amp)
+        metrics = self._evaluate(learner.reported)
         epoch = self.length.epoch_of(learner.step)
         line = {"kind": "epoch", "epoch": epoch, "step": learner.step, "train_loss": train_loss}
         for key in ("top1", "top5", "loss"):

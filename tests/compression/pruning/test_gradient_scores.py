@@ -18,6 +18,7 @@ from micronet_cli.compression.pruning.gradient_scores import (
 )
 from micronet_cli.functional.pruning import Movement, Taylor
 from micronet_cli.layers.effective_weight import attach_mask, original_weight
+from micronet_cli.layers.finite import NotFiniteValues
 
 
 def layer(name, weight=((1.0, -2.0), (3.0, 0.0))):
@@ -104,3 +105,12 @@ def test_scores_are_averaged_over_processes(monkeypatch):
     monkeypatch.setattr(gradient_scores, "sum_over_ranks", lambda values: values.add_(1.0))
     assert averaged(made, SCORES).unique().tolist() == [2.0]
     assert buffer_of(made, SCORES).unique().tolist() == [2.0]
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf")])
+def test_scores_that_are_not_finite_cannot_be_ranked_by(value):
+    made = layer(SCORES)
+    buffer_of(made, SCORES)[0, 0] = value
+    with pytest.raises(NotFiniteValues, match="pruning scores of a layer are not finite") as caught:
+        averaged(made, SCORES)
+    assert caught.value.layer is made

@@ -63,3 +63,13 @@ def test_a_channel_of_gain_zero_stays_as_it_is():
     shift_output(model, chains(model, SHAPE)["0"], torch.ones(4))
     moved = output(model, images) - before
     torch.testing.assert_close(moved[0], torch.tensor([1.0, 1.0, 0.0, 1.0]), rtol=1e-4, atol=1e-5)
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("bias", [True, False])
+def test_a_channel_of_next_to_no_gain_stays_finite(bias):
+    model = network(bias=bias, norm=True)
+    model[1].weight[2] = 1e-40
+    shift_output(model, chains(model, SHAPE)["0"], torch.full((4,), 10.0))
+    assert output(model, torch.randn(6, *SHAPE)).isfinite().all()
+    assert all(tensor.isfinite().all() for tensor in model.state_dict().values())

@@ -13,6 +13,7 @@ from micronet_cli.compression.quantization.quantizer import BitsRule, OutputRule
 from micronet_cli.compression.quantization.weight_quantizers import RangeLinear, WeightLSQ
 from micronet_cli.functional.calibration import mse
 from micronet_cli.layers.effective_weight import attach_mask, effective_weight, original_weight
+from micronet_cli.layers.finite import NotFinite
 from micronet_cli.layers.rules import compressible_layers
 from micronet_cli.trace.layer_inputs import has_rows, input_rows, product
 from tests.trace.test_batch_norm import random_statistics
@@ -191,3 +192,24 @@ def test_rows_give_what_the_layer_gives(per_image):
 def test_impossible_settings_are_refused(name):
     with pytest.raises(ValueError, match=f"{name}=0: must be at least 1"):
         PostTraining(**{name: 0})
+
+
+@pytest.mark.parametrize("layer", ["0", "8"])
+def test_an_output_that_is_not_finite_ends_the_calibration(layer):
+    model = network()
+    original_weight(model.get_submodule(layer)).data[0, 0] = float("inf")
+    sweep = PostTraining(**OFF).prepare(model, SHAPE)
+    with pytest.raises(
+        ValueError, match=f"network in float is not finite, first in layer {layer}, whose weight is not"
+    ):
+        sweep.calibrate(model, images())
+
+
+def test_an_error_that_is_not_finite_names_its_layer():
+    model = network()
+    original_weight(model[0]).data.mul_(1e25)  # finite, and so is the output, but not its square
+    sweep = PostTraining(**OFF, rows=64).prepare(model, SHAPE)
+    Quantizer({"all": BitsRule(".*")}).attach(model)
+    sweep.calibrate(model.eval(), images())
+    with pytest.raises(NotFinite, match=r"^0: what quantisation changes in its output is nan"):
+        list(sweep.run(model, images()))

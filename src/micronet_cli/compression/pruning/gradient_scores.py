@@ -12,6 +12,7 @@ from torch.utils.hooks import RemovableHandle
 from micronet_cli.distributed import sum_over_ranks, world_size
 from micronet_cli.functional.pruning import Accumulated
 from micronet_cli.layers.effective_weight import EffectiveWeight, effective_weight, original_weight
+from micronet_cli.layers.finite import NotFiniteValues, is_finite
 
 SCORES = "pruning_scores"
 DENSE = "dense_gradient"
@@ -32,11 +33,17 @@ def buffer_of(layer: nn.Module, name: str) -> Tensor:
 
 
 def averaged(layer: nn.Module, name: str) -> Tensor:
-    """The buffer, first averaged over all processes: each has seen its own part of every batch."""
+    """The buffer, first averaged over all processes: each has seen its own part of every batch.
+
+    Raises:
+        NotFiniteValues: it is not finite, and nothing can be ranked by it.
+    """
     values = buffer_of(layer, name)
     processes = world_size()
     if processes > 1:
         sum_over_ranks(values).div_(processes)
+    if not is_finite(values):
+        raise NotFiniteValues(layer, name.replace("_", " "))
     return values
 
 

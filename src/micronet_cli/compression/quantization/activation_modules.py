@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from micronet_cli.distributed import range_over_ranks
 from micronet_cli.functional.calibration import RangeEstimate, min_max, mse
 from micronet_cli.functional.learned_step import learned_step, lsq_step
-from micronet_cli.functional.quantization import quant_max, range_linear, signed_min
+from micronet_cli.functional.quantization import SMALLEST_LEARNED_STEP, quant_max, range_linear, signed_min
 from micronet_cli.layers.fake_quantize import ActivationFakeQuantize
 
 
@@ -75,9 +75,8 @@ class LearnedStepActivation(ActivationFakeQuantize):
 
     def size(self) -> Tensor:
         """The step as it is used: > 0, 0-dim."""
-        smallest = torch.finfo(self.step.dtype).eps
         magnitude = self.step.abs()
-        return magnitude.clamp_min(smallest)
+        return magnitude.clamp_min(SMALLEST_LEARNED_STEP)
 
     def zero_point(self) -> Tensor:
         """Smallest integer, 0-dim."""

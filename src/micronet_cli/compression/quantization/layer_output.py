@@ -36,17 +36,18 @@ def shift_output(model: nn.Module, chain: Chain, change: Tensor) -> None:
     """Add ``change`` ``[C_out]`` to what a layer and its BatchNorm give.
 
     The layer's bias takes it, or else the BatchNorm's running mean; a layer that has neither stays as it is. A channel
-    that the BatchNorm multiplies by 0 cannot be changed from there.
+    that the BatchNorm multiplies by 0, or nearly so, cannot be changed from there.
     """
     layer = model.get_submodule(chain.layer)
     norm = batch_norm_of(model, chain)
     if norm is not None:
         gain, _ = gain_and_shift(norm)
         gain = gain.to(change.dtype)
-        reaches_output = gain != 0
-        divisor = torch.where(reaches_output, gain, 1)
-        change = change / divisor
-        change = torch.where(reaches_output, change, 0)
+        is_nonzero = gain != 0
+        divisor = torch.where(is_nonzero, gain, 1)
+        divided = change / divisor
+        reaches_output = is_nonzero & divided.isfinite()
+        change = torch.where(reaches_output, divided, 0)
     if layer.bias is not None:
         layer.bias.add_(change)
     elif norm is not None:

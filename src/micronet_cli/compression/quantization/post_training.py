@@ -1,5 +1,6 @@
 """Quantisation after training, from a few images without labels: ranges, biases, rounding."""
 
+import math
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -17,6 +18,7 @@ from micronet_cli.functional.equalization import expected_output
 from micronet_cli.layers.copies import copied
 from micronet_cli.layers.effective_weight import effective_weight
 from micronet_cli.layers.fake_quantize import ActivationFakeQuantize, FakeQuantize
+from micronet_cli.layers.finite import FiniteOutputs, NotFinite
 from micronet_cli.layers.layer_input import watch_input
 from micronet_cli.trace.chains import Chain, chains
 from micronet_cli.trace.layer_inputs import has_rows, input_rows, product
@@ -88,14 +90,13 @@ class PostTrainingQuantization:
         """Fix the weights' grids, and take the ranges of activations from the float network.
 
         Raises:
-            ValueError: a weight scheme that is not range-linear.
+            ValueError: a weight scheme that is not range-linear, or an output that is not finite.
         """
         FixedGrids().attach(model)
         handles = []
         for name, module in model.named_modules():
             handles += self._watch(name, module)
-        for images in batches:
-            self.reference(images)
+        self._run_reference(batches)
         for handle in handles:
             handle.remove()
         model.eval()
@@ -127,6 +128,23 @@ class PostTrainingQuantization:
         quantizer.train()
         return quantizer
 
+    def _run_reference(self, batches: Sequence[Tensor]) -> None:
+        """Show the float network all images.
+
+        Raises:
+            ValueError: its output is not finite.
+        """
+        outputs = FiniteOutputs(self.reference)
+        try:
+            for images in batches:
+                logits = self.reference(images)
+                outputs.add(images, logits)
+            outputs.finish()
+        except NotFinite as error:
+            raise ValueError(
+                f"the output of the network in float is not finite, first in {error}; give another checkpoint"
+            ) from None
+
     def layers(self, model: nn.Module) -> tuple[list[str], list[str]]:
         """Layers that are rounded or corrected, in the executed order, and quantised ones that cannot be."""
         quantized = []
@@ -151,6 +169,9 @@ class PostTrainingQuantization:
 
         Yields:
             layer, error before and after: ||f(W x) - f(W' x')||^2 over ||f(W x)||^2.
+
+        Raises:
+            NotFinite: an error is not.
         """
         generator = torch.Generator().manual_seed(seed)
         images = sum(len(batch) for batch in batches)
@@ -161,6 +182,12 @@ class PostTrainingQuantization:
         for name in able:
             rows, quantized_rows = input_rows(networks, name, batches, per_image, generator)
             errors = self._layer(model, self.chains[name], rows, quantized_rows)
+            error = errors["error"]
+            if not math.isfinite(error):
+                raise NotFinite(
+                    f"{name}: what quantisation changes in its output is {error}; "
+                    "give a network with smaller weights, or leave the layer in float"
+                )
             yield {"layer": name} | errors
 
     def _layer(self, model: nn.Module, chain: Chain, rows: Tensor, quantized_rows: Tensor) -> dict[str, float]:

@@ -8,7 +8,13 @@ from torch import Tensor, nn
 
 from micronet_cli.functional.accumulator import accumulator_aware, scale_gradient
 from micronet_cli.functional.learned_step import learned_step, lsq_plus_step, lsq_step
-from micronet_cli.functional.quantization import fake_quantize, quant_max, signed_min
+from micronet_cli.functional.quantization import (
+    SMALLEST_LEARNED_STEP,
+    fake_quantize,
+    quant_max,
+    signed_min,
+    steps_per_unit,
+)
 from micronet_cli.functional.weight_schemes import dorefa
 from micronet_cli.layers.fake_quantize import RangeGranularity, WeightFakeQuantize, reduced_dims
 
@@ -51,9 +57,8 @@ class LearnedStepWeight(WeightFakeQuantize):
 
     def size(self, weight: Tensor) -> Tensor:
         """The step as it is used: > 0, [C_out, 1, ...] or 0-dim."""
-        smallest = torch.finfo(self.step.dtype).eps
         magnitude = self.step.abs()
-        step = magnitude.clamp_min(smallest)
+        step = magnitude.clamp_min(SMALLEST_LEARNED_STEP)
         if step.dim() == 0:
             return step
         return _by_channel(step, weight)
@@ -127,9 +132,7 @@ class DoReFaWeight(WeightFakeQuantize):
         """Scale and zero point of the effective weight: integers -n .. n times max |w| / n."""
         magnitudes = weight.detach().abs()
         largest = magnitudes.amax()
-        scale = self.half / largest
-        # Without a weight that is not zero every scale is right.
-        scale = torch.where(largest > 0, scale, 1.0)
+        scale = steps_per_unit(largest, self.half)
         zero_point = torch.full_like(scale, -self.half)
         return scale, zero_point
 
@@ -163,9 +166,7 @@ class MagnitudeWeight(WeightFakeQuantize):
         channels = rounded.abs().flatten(1)
         magnitude = channels.amax(1)
         magnitude = _by_channel(magnitude, weight)
-        scale = 1 / magnitude
-        # Without a weight that is not zero every scale is right.
-        scale = torch.where(magnitude > 0, scale, 1.0)
+        scale = steps_per_unit(magnitude, 1)
         zero_point = torch.full_like(scale, -1)
         return scale, zero_point
 
