@@ -1,5 +1,9 @@
-"""What a run may do with the directory it is given: go on there, or begin anew."""
+"""What a run may do with the directory it is given: go on there, or begin anew.
 
+A run that goes on obeys every key that has changed, or refuses it by name.
+"""
+
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -8,11 +12,18 @@ from omegaconf import DictConfig, OmegaConf
 from micronet_cli.config import to_plain
 from micronet_cli.errors import UserError
 from micronet_cli.renamed import with_new_names
-from micronet_cli.runs.directory import own_paths
+from micronet_cli.runs.directory import Run, own_paths
 
 FILES = ("init_from", "model.weights", "distill.teacher.weights")
-# What saved state and kept results belong to; files among it may have moved.
+# What kept results belong to, in every stage; files among it may have moved.
 IDENTITY = ("stage.name", "model", "prune", "quantize", "distill", "optim.name")
+# What a training's saved state holds already: another value would be recorded, and the old one used.
+IN_THE_STATE = ("seed", "optim.args")
+# What makes the state hold more or less by being 0 or null; any other value is obeyed.
+SWITCHES = ("optim.momentum", "optim.weight_decay", "trainer.ema_decay")
+# Where a training began: the state has taken the place of these files, which may have moved since.
+BEGINNINGS = ("init_from", "model.weights")
+WAY_OUT = "use its own config, or leave resume out to start afresh"
 
 
 def check_directory(config: DictConfig, directory: Path) -> None:
@@ -22,31 +33,91 @@ def check_directory(config: DictConfig, directory: Path) -> None:
         UserError: the run reads what it would set aside, or resumes a run of another kind.
     """
     recorded = directory / "config.yaml"
-    if config.resume and recorded.is_file():
-        then = OmegaConf.create(with_new_names(to_plain(OmegaConf.load(recorded))))
-        for key in IDENTITY:
-            if _identity(then, key) != _identity(config, key):
-                raise UserError(
-                    f"resume=true: the run in {str(directory)!r} has another {key}; use its own config, or leave "
-                    "resume out to start afresh"
-                )
     if not config.resume:
-        aside = [path.resolve() for path in (*own_paths(directory), directory / "previous")]
-        for key in FILES:
-            given = OmegaConf.select(config, key)
-            path = Path(given or "").expanduser().resolve()
-            if given and (path == directory.resolve() or any(path.is_relative_to(own) for own in aside)):
-                raise UserError(f"{key}={given!r}: lies in this run's own directory; give another hydra.run.dir")
+        _check_reads_elsewhere(config, directory)
+    elif recorded.is_file():
+        then = OmegaConf.create(with_new_names(to_plain(OmegaConf.load(recorded))))
+        for key in refused(then, config, directory):
+            raise UserError(f"resume=true: the run in {str(directory)!r} has another {key}; {WAY_OUT}")
+
+
+def refused(then: Any, now: Any, directory: Path) -> Iterator[str]:
+    """The keys, in full, that differ from the recorded config and that a resumed run would not obey."""
+    for key in IDENTITY:
+        different = _first_difference(_identity(then, key), _identity(now, key), key)
+        if different is not None:
+            yield different
+    if not Run(directory, resume=True, writes=False).state.is_file():
+        return
+    for key in IN_THE_STATE:
+        different = _first_difference(_value(then, key), _value(now, key), key)
+        if different is not None:
+            yield different
+    for key in SWITCHES:
+        if bool(_value(then, key)) != bool(_value(now, key)):
+            yield key
+    for key in BEGINNINGS:
+        if _began_elsewhere(_value(then, key), _value(now, key)):
+            yield key
+
+
+def _first_difference(then: Any, now: Any, key: str) -> str | None:
+    """The first key, in full, at or below ``key`` that the two have not in common; null is as good as absent."""
+    if then == now:
+        return None
+    if not isinstance(then, dict) or not isinstance(now, dict):
+        return key
+    if not then or not now:  # a group that is switched off is empty
+        return key
+    for name in then | now:
+        different = _first_difference(then.get(name), now.get(name), f"{key}.{name}")
+        if different is not None:
+            return different
+    return None
+
+
+def _began_elsewhere(then: str | None, now: str | None) -> bool:
+    """Whether a run that began from one file or directory is given another, which is not the same one moved."""
+    if then == now:
+        return False
+    if then is None or now is None:
+        return True
+    return Path(then).expanduser().exists()
+
+
+def _value(config: Any, key: str) -> Any:
+    return to_plain(OmegaConf.select(config, key))
 
 
 def _identity(config: Any, key: str) -> Any:
-    node = to_plain(OmegaConf.select(config, key))
-    nodes = [node, node.get("teacher")] if isinstance(node, dict) else []
-    for part in filter(None, nodes):
-        part.pop("weights", None)
+    """A part of a config without the files that are named in it."""
+    node = _value(config, key)
+    if not isinstance(node, dict):
+        return node
+    for part in (node, node.get("teacher")):
+        if isinstance(part, dict):
+            part.pop("weights", None)
     return node
+
+
+def _check_reads_elsewhere(config: DictConfig, directory: Path) -> None:
+    """Raises UserError where a run reads what it sets aside."""
+    own = directory.resolve()
+    aside = [path.resolve() for path in own_paths(directory)]
+    aside.append((directory / "previous").resolve())
+    for key in FILES:
+        given = OmegaConf.select(config, key)
+        if not given:
+            continue
+        path = Path(given).expanduser().resolve()
+        lies_in_it = path == own or any(path.is_relative_to(part) for part in aside)
+        if lies_in_it:
+            raise UserError(f"{key}={given!r}: lies in this run's own directory; give another hydra.run.dir")
 
 
 def settings(config: Any) -> dict[str, Any]:
     """What a run's results depend on."""
-    return {key: value for key, value in with_new_names(to_plain(config)).items() if key not in ("resume", "debug")}
+    plain = with_new_names(to_plain(config))
+    for key in ("resume", "debug"):
+        plain.pop(key, None)
+    return plain
