@@ -11,16 +11,16 @@ from micronet_cli.errors import UserError
 from micronet_cli.training.state import Place, Stateful, read_state, restore_state, state_of
 
 
-def parts(seed, average=True, inputs=2):
+def parts(seed, average=True, inputs=2, scaled=True, **options):
     """A network after a step of its own."""
     torch.manual_seed(seed)
     model = nn.Linear(inputs, 2)
     own = [nn.Parameter(torch.randn(3))]
-    optimizer = torch.optim.SGD([*model.parameters(), *own], lr=0.1, momentum=0.9)
+    optimizer = torch.optim.SGD([*model.parameters(), *own], **{"lr": 0.1, "momentum": 0.9} | options)
     (model(torch.randn(4, inputs)).sum() + own[0].sum()).backward()
     optimizer.step()
     averaged = nn.Linear(inputs, 2) if average else None
-    return Stateful(model, averaged, own, optimizer, torch.amp.GradScaler("cpu", enabled=True))
+    return Stateful(model, averaged, own, optimizer, torch.amp.GradScaler("cpu", enabled=scaled))
 
 
 @pytest.fixture
@@ -102,3 +102,52 @@ def test_a_damaged_file_is_a_mistake(file):
     file.write_bytes(b"x")
     with pytest.raises(UserError, match="is damaged"):
         read_state(parts(0), file, total=9)
+
+
+def test_the_optimiser_has_the_options_of_now_and_the_state_of_then(file):
+    first, second = parts(0), parts(1, momentum=0.5, weight_decay=0.01)
+    checkpoint.save_state(file, state_of(first, Place(1, 9, None)))
+    read_state(second, file, total=9)
+    (group,) = second.optimizer.param_groups
+    assert (group["momentum"], group["weight_decay"]) == (0.5, 0.01)
+    kept = second.optimizer.state_dict()["state"][0]["momentum_buffer"]
+    assert torch.equal(kept, first.optimizer.state_dict()["state"][0]["momentum_buffer"])
+
+
+def test_the_next_step_is_made_with_the_options_of_now():
+    first, second = parts(0, momentum=0.0), parts(1, momentum=0.0, weight_decay=0.5)
+    restore_state(second, state_of(first, Place(1, 9, None)))
+    weight = second.model.weight
+    before = weight.detach().clone()
+    second.optimizer.zero_grad()
+    weight.grad = torch.zeros_like(weight)
+    second.optimizer.step()
+    assert torch.allclose(weight, before * (1 - 0.1 * 0.5))
+
+
+def test_what_an_optimiser_keeps_in_its_groups_goes_on():
+    first, second = parts(0), parts(1)
+    first.optimizer.param_groups[0]["counter"] = 7
+    second.optimizer.param_groups[0]["counter"] = 0
+    restore_state(second, state_of(first, Place(1, 9, None)))
+    assert second.optimizer.param_groups[0]["counter"] == 7
+
+
+@pytest.mark.parametrize("then", [True, False])
+@pytest.mark.parametrize("now", [True, False])
+def test_a_loss_scale_may_be_switched_on_and_off(then, now):
+    second = parts(1, scaled=now)
+    restore_state(second, state_of(parts(0, scaled=then), Place(1, 9, None)))
+    assert second.scaler.is_enabled() is now
+
+
+@pytest.mark.parametrize("total", [1, 3])
+def test_a_run_is_not_cut_shorter_than_it_is(file, total):
+    checkpoint.save_state(file, state_of(parts(0), Place(3, 9, None)))
+    with pytest.raises(UserError, match=f"resume=true: 3 steps are done and the run is to have {total}; give more"):
+        read_state(parts(1), file, total)
+
+
+def test_a_run_that_has_ended_is_read(file):
+    checkpoint.save_state(file, state_of(parts(0), Place(3, 3, None)))
+    assert read_state(parts(1), file, total=3).step == 3

@@ -1,6 +1,7 @@
 """The loop: what a run ends with, however it is cut up, and what stops it."""
 
 import copy
+import itertools
 import signal
 
 import pytest
@@ -20,6 +21,7 @@ from micronet_cli.network import Network
 from micronet_cli.runs.directory import Run
 from micronet_cli.training.distill import SoftTargets, Teacher
 from micronet_cli.training.hints import Hint, HintLoss
+from micronet_cli.training.meter import Meter
 from micronet_cli.training.objectives import CrossEntropy, Distillation
 from micronet_cli.training.optim import Optim
 from micronet_cli.training.settings import TrainerSettings
@@ -179,3 +181,69 @@ def test_hints_train_a_regressor_where_channels_differ_and_resume_it(tmp_path):
     second, regressor = make(resume=True)
     second.restore()
     assert torch.equal(regressor.weight, trained)
+
+
+CHANGED = {
+    "epochs": {"epochs": 3},
+    "max_steps": {"max_steps": 4},
+    "amp": {"amp": "fp16"},
+    "label_smoothing": {"label_smoothing": 0.1},
+    "clip_grad_norm": {"clip_grad_norm": 0.5},
+    "accumulate_steps": {"accumulate_steps": 2},
+    "log_interval_steps": {"log_interval_steps": 1},
+    "checkpoint_minutes": {"checkpoint_minutes": 0.0},
+    "freeze_bn_at": {"freeze_bn_at": 0.0},
+    "ema_decay": {"ema_decay": 0.5},
+}
+
+
+@pytest.fixture(scope="module")
+def begun(tmp_path_factory):
+    """A run of one step, and of one more with an average."""
+    directories = {}
+    for decay in (None, 0.9):
+        directory = tmp_path_factory.mktemp("begun")
+        fitted = fit(directory, TrainerSettings(epochs=2, ema_decay=decay))
+        fitted.learner.train_batch(*next(fitted.train.batches()), Meter())
+        fitted.save_state()
+        directories[decay] = directory
+    return directories
+
+
+@pytest.mark.parametrize("change", CHANGED.values(), ids=CHANGED.keys())
+def test_a_resumed_run_takes_its_settings_from_its_config(begun, change):
+    begun_with = 0.9 if "ema_decay" in change else None
+    settings = TrainerSettings(**{"epochs": 2} | change)
+    resumed = fit(begun[begun_with], settings, resume=True)
+    resumed.restore()
+    learner = resumed.learner
+    assert learner.step == 1
+    assert learner.settings == settings
+    for images, labels in itertools.islice(resumed.train.batches(first=1), settings.accumulate_steps):
+        learner.train_batch(images, labels, Meter())
+    assert learner.step == 2
+    if learner.ema is not None:
+        assert learner.ema.decay == settings.ema_decay
+
+
+def options_of(fitted):
+    """What an optimiser's groups are told, without the parameters."""
+    groups = fitted.learner.optimizer.state_dict()["param_groups"]
+    for group in groups:
+        del group["params"]
+    return groups
+
+
+SCHEDULES = ("cosine", "exponential", "constant", "step", "multistep", "poly", "tanh")
+
+
+@pytest.mark.parametrize("schedule", SCHEDULES)
+def test_a_resumed_run_takes_optimiser_and_schedule_from_its_config(begun, tmp_path, schedule):
+    optim = Optim("momentum", lr=0.2, momentum=0.5, weight_decay=0.0, schedule=schedule)
+    fresh = fit(tmp_path, TrainerSettings(epochs=2), optim=optim)
+    resumed = fit(begun[None], TrainerSettings(epochs=2), optim=optim, resume=True)
+    resumed.restore()
+    for fitted in (fresh, resumed):
+        fitted.learner.scheduler.step_update(5)
+    assert options_of(resumed) == options_of(fresh)
+    assert options_of(resumed)[0]["momentum"] == 0.5

@@ -1,5 +1,9 @@
-"""What a run may do with the directory it is given: go on there, or begin anew."""
+"""What a run may do with the directory it is given: go on there, or begin anew.
 
+A run that goes on obeys every key that has changed, or refuses it by name.
+"""
+
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -8,11 +12,18 @@ from omegaconf import DictConfig, OmegaConf
 from micronet_cli.config import to_plain
 from micronet_cli.errors import UserError
 from micronet_cli.renamed import with_new_names
-from micronet_cli.runs.directory import own_paths
+from micronet_cli.runs.directory import Run, own_paths
 
 FILES = ("init_from", "model.weights", "distill.teacher.weights", "eval.against")
-# What saved state and kept results belong to; files among it may have moved.
+# What kept results belong to, in every stage; files among it may have moved.
 IDENTITY = ("stage.name", "model", "prune", "quantize", "distill", "optim.name")
+# What a training's saved state holds already: another value would be recorded, and the old one used.
+IN_THE_STATE = ("seed", "optim.args")
+# What makes the state hold more or less by being 0 or null; any other value is obeyed.
+SWITCHES = ("optim.momentum", "optim.weight_decay", "trainer.ema_decay")
+# Where a training began: the state has taken the place of these files, which may have moved since.
+BEGINNINGS = ("init_from", "model.weights")
+WAY_OUT = "use its own config, or leave resume out to start afresh"
 
 
 def check_directory(config: DictConfig, directory: Path) -> None:
@@ -31,22 +42,67 @@ def _check_same_kind(config: DictConfig, directory: Path) -> None:
     recorded = directory / "config.yaml"
     if not recorded.is_file():
         return
-    earlier = OmegaConf.create(with_new_names(to_plain(OmegaConf.load(recorded))))
+    then = OmegaConf.create(with_new_names(to_plain(OmegaConf.load(recorded))))
+    for key in refused(then, config, directory):
+        raise UserError(f"resume=true: the run in {str(directory)!r} has another {key}; {WAY_OUT}")
+
+
+def refused(then: Any, now: Any, directory: Path) -> Iterator[str]:
+    """The keys, in full, that differ from the recorded config and that a resumed run would not obey."""
     for key in IDENTITY:
-        if _identity(earlier, key) != _identity(config, key):
-            raise UserError(
-                f"resume=true: the run in {str(directory)!r} has another {key}; use its own config, or leave "
-                "resume out to start afresh"
-            )
+        different = _first_difference(_identity(then, key), _identity(now, key), key)
+        if different is not None:
+            yield different
+    if not Run(directory, resume=True, writes=False).state.is_file():
+        return
+    for key in IN_THE_STATE:
+        different = _first_difference(_value(then, key), _value(now, key), key)
+        if different is not None:
+            yield different
+    for key in SWITCHES:
+        if bool(_value(then, key)) != bool(_value(now, key)):
+            yield key
+    for key in BEGINNINGS:
+        if _began_elsewhere(_value(then, key), _value(now, key)):
+            yield key
 
 
-def _identity(config: DictConfig, key: str) -> Any:
-    """What ``config`` has at ``key``, without the files that it or its teacher reads."""
-    node = to_plain(OmegaConf.select(config, key))
-    if isinstance(node, dict):
-        node.pop("weights", None)
-        if node.get("teacher"):
-            node["teacher"].pop("weights", None)
+def _first_difference(then: Any, now: Any, key: str) -> str | None:
+    """The first key, in full, at or below ``key`` that the two have not in common; null is as good as absent."""
+    if then == now:
+        return None
+    if not isinstance(then, dict) or not isinstance(now, dict):
+        return key
+    if not then or not now:  # a group that is switched off is empty
+        return key
+    for name in then | now:
+        different = _first_difference(then.get(name), now.get(name), f"{key}.{name}")
+        if different is not None:
+            return different
+    return None
+
+
+def _began_elsewhere(then: str | None, now: str | None) -> bool:
+    """Whether a run that began from one file or directory is given another, which is not the same one moved."""
+    if then == now:
+        return False
+    if then is None or now is None:
+        return True
+    return Path(then).expanduser().exists()
+
+
+def _value(config: Any, key: str) -> Any:
+    return to_plain(OmegaConf.select(config, key))
+
+
+def _identity(config: Any, key: str) -> Any:
+    """A part of a config without the files that are named in it."""
+    node = _value(config, key)
+    if not isinstance(node, dict):
+        return node
+    for part in (node, node.get("teacher")):
+        if isinstance(part, dict):
+            part.pop("weights", None)
     return node
 
 
@@ -66,4 +122,6 @@ def _check_reads_nothing_of(config: DictConfig, directory: Path) -> None:
 def settings(config: Any) -> dict[str, Any]:
     """What a run's results depend on."""
     plain = with_new_names(to_plain(config))
-    return {key: value for key, value in plain.items() if key not in ("resume", "debug")}
+    for key in ("resume", "debug"):
+        plain.pop(key, None)
+    return plain

@@ -14,6 +14,8 @@ from micronet_cli import checkpoint, distributed
 from micronet_cli.errors import UserError
 
 log = logging.getLogger(__name__)
+# Of an optimiser's groups: what a resumed run takes from its config.
+OBEYED_OPTIONS = ("initial_lr", "momentum", "weight_decay")
 
 
 @dataclass(frozen=True)
@@ -83,8 +85,9 @@ def restore_state(parts: Stateful, state: dict[str, Any]) -> Place:
         parts.average.load_state_dict(state["ema"])
     for parameter, saved in zip(parts.objective_parameters, state["objective"], strict=True):
         parameter.data.copy_(saved)
-    parts.optimizer.load_state_dict(state["optimizer"])
-    parts.scaler.load_state_dict(state["scaler"])
+    _restore_optimizer(parts.optimizer, state["optimizer"])
+    if state["scaler"]:  # one that was switched off has none
+        parts.scaler.load_state_dict(state["scaler"])
     if len(state["rng"]) == distributed.world_size():
         cpu_state, cuda_states = state["rng"][distributed.rank()]
         torch.set_rng_state(cpu_state)
@@ -93,14 +96,34 @@ def restore_state(parts: Stateful, state: dict[str, Any]) -> Place:
     return Place(state["step"], state["total"], state["best"])
 
 
+def _restore_optimizer(optimizer: Optimizer, state: dict[str, Any]) -> None:
+    """Bring an optimiser to its saved state, with the options that it was made with now.
+
+    The rest of a group is the optimiser's own: some keep counters there. The schedule sets the learning rate.
+    """
+    own_options = []
+    for group in optimizer.param_groups:
+        options = {key: group[key] for key in OBEYED_OPTIONS if key in group}
+        own_options.append(options)
+    optimizer.load_state_dict(state)
+    for group, options in zip(optimizer.param_groups, own_options, strict=True):
+        group.update(options)
+
+
 def read_state(parts: Stateful, path: Path, total: int) -> Place:
     """Bring ``parts`` to the state that was saved at ``path``; ``total`` is the run's length now.
 
     Raises:
-        UserError: the file is damaged, or of another network, objective or optimiser.
+        UserError: the file is damaged, of another network, objective or optimiser, or from beyond the run's end.
     """
     state = checkpoint.load_state(path)
+    step = state["step"]
     if state["total"] != total:
+        if step >= total:
+            raise UserError(
+                f"resume=true: {step} steps are done and the run is to have {total}; "
+                "give more trainer.epochs or trainer.max_steps, or leave resume out to start afresh"
+            )
         log.warning("the run was %d steps long and is %d now: schedules shift", state["total"], total)
     try:
         return restore_state(parts, state)
