@@ -12,6 +12,8 @@ from micronet_cli.layers.effective_weight import (
     attach_mask,
     check_zero,
     effective_weight,
+    has_computed_weight,
+    incoming_weight,
     original_weight,
 )
 from micronet_cli.layers.fake_quantize import WeightFakeQuantize
@@ -115,3 +117,41 @@ def test_attach_mask_is_refused_where_the_quantiser_has_no_zero():
     with pytest.raises(ValueError, match="level for 0"):
         attach_mask(layer)
     assert effective_weight(layer).mask is None
+
+
+NORMS = {
+    "weight_norm": nn.utils.parametrizations.weight_norm,
+    "spectral_norm": nn.utils.parametrizations.spectral_norm,
+    "orthogonal": nn.utils.parametrizations.orthogonal,
+}
+
+
+@pytest.mark.parametrize("norm", NORMS.values(), ids=NORMS)
+def test_a_normed_weight_is_masked_behind_its_norm(norm):
+    layer = norm(nn.Linear(4, 4).double()).eval()
+    weight = layer.weight.detach().clone()
+    parts = attach_mask(layer)
+    assert torch.allclose(layer.weight, weight, rtol=1e-9)
+    assert torch.allclose(incoming_weight(layer), weight, rtol=1e-9)
+    parts.mask[0] = False
+    assert torch.equal(layer.weight[0], torch.zeros(4).double())
+    assert torch.allclose(layer.weight[1:], weight[1:], rtol=1e-9)
+    assert original_weight(layer).shape == (4, 4)
+    assert has_computed_weight(layer)
+
+
+@pytest.mark.filterwarnings("ignore::FutureWarning")
+@pytest.mark.parametrize("norm", [nn.utils.weight_norm, nn.utils.spectral_norm], ids=["weight_norm", "spectral_norm"])
+def test_a_weight_that_a_hook_makes_is_refused(norm):
+    layer = norm(nn.Linear(4, 4))
+    assert has_computed_weight(layer)
+    with pytest.raises(ValueError, match=r"made by a hook .* torch\.nn\.utils\.parametrizations can be compressed"):
+        attach_mask(layer)
+
+
+def test_a_mask_and_a_quantiser_do_not_make_a_weight_computed():
+    layer = linear([1.0, 2.0])
+    assert not has_computed_weight(layer)
+    attach_mask(layer)
+    assert not has_computed_weight(layer)
+    assert incoming_weight(layer) is original_weight(layer)

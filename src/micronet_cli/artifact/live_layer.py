@@ -15,7 +15,7 @@ from micronet_cli.artifact.packer import FLOAT_BITS, Packer
 from micronet_cli.artifact.stored_weights import along_channels
 from micronet_cli.functional.quantization import quant_max
 from micronet_cli.layers.batch_norm import gain_and_shift
-from micronet_cli.layers.effective_weight import EffectiveWeight, effective_weight, original_weight
+from micronet_cli.layers.effective_weight import EffectiveWeight, effective_weight, incoming_weight
 from micronet_cli.layers.fake_quantize import WeightFakeQuantize
 
 # How far a weight times its scale may be from an integer. Codes are at most 2^16, so float64 leaves far less.
@@ -101,8 +101,8 @@ def _pack_quantised(
     quantizer = effective.fake_quantize
     assert quantizer is not None
     weight: Tensor = layer.weight.detach()
-    original = original_weight(layer).detach()
-    scale, zero_point = effective.qparams(original)
+    incoming = incoming_weight(layer).detach()
+    scale, zero_point = effective.qparams(incoming)
     integers, zero_codes = integers_of_weight(entry.name, weight, scale, zero_point, quantizer)
     codes = integers + along_channels(zero_codes, integers.ndim)
     largest_code = int(max(codes.max(), zero_codes.max()))

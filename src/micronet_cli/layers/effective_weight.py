@@ -8,10 +8,11 @@ from typing import cast
 
 import torch
 from torch import Tensor, nn
-from torch.nn.utils import parametrize
+from torch.nn.utils.parametrize import is_parametrized, register_parametrization
 
 from micronet_cli.layers.fake_quantize import WeightFakeQuantize
 from micronet_cli.layers.standardized import MARK, Standardization, take_standardization
+from micronet_cli.torch_internals import parameters_of
 
 
 class EffectiveWeight(nn.Module):
@@ -61,7 +62,7 @@ class EffectiveWeight(nn.Module):
 
 def effective_weight(layer: nn.Module) -> EffectiveWeight | None:
     """The layer's parametrization, None where its weight is plain."""
-    if not parametrize.is_parametrized(layer, "weight"):
+    if not is_parametrized(layer, "weight"):
         return None
     for parametrization in layer.parametrizations["weight"]:
         if isinstance(parametrization, EffectiveWeight):
@@ -70,21 +71,57 @@ def effective_weight(layer: nn.Module) -> EffectiveWeight | None:
 
 
 def attach_effective_weight(layer: nn.Module) -> EffectiveWeight:
-    """The layer's parametrization, registered first where it has none."""
+    """The layer's parametrization, registered first where it has none.
+
+    Raises:
+        ValueError: something else makes the weight before every call.
+    """
     found = effective_weight(layer)
     if found is not None:
         return found
+    if not is_parametrized(layer, "weight") and "weight" not in parameters_of(layer):
+        raise ValueError(
+            "its weight is made by a hook (torch.nn.utils.weight_norm or spectral_norm), which would undo this; "
+            "norms of torch.nn.utils.parametrizations can be compressed"
+        )
     registered = EffectiveWeight(take_standardization(layer))
     # unsafe: skips a trial run of the (shape-preserving) parametrization.
-    parametrize.register_parametrization(layer, "weight", registered, unsafe=True)
+    register_parametrization(layer, "weight", registered, unsafe=True)
     return registered
 
 
 def original_weight(layer: nn.Module) -> Tensor:
-    """The trainable tensor behind ``layer.weight``."""
+    """The trainable tensor behind ``layer.weight``; of a weight that several make (weight_norm) what they make."""
     if effective_weight(layer) is None:
         return cast(Tensor, layer.weight)
-    return cast(Tensor, layer.parametrizations["weight"].original)
+    chain = layer.parametrizations["weight"]
+    if not chain.is_tensor:
+        return incoming_weight(layer)
+    return cast(Tensor, chain.original)
+
+
+def incoming_weight(layer: nn.Module) -> Tensor:
+    """What the layer's ``EffectiveWeight`` gets: the trainable tensor, or what a norm in front of it makes."""
+    chain = layer.parametrizations["weight"]
+    if chain.is_tensor:
+        made = [chain.original]
+    else:
+        made = [getattr(chain, f"original{number}") for number in range(chain.ntensors)]
+    for part in chain:
+        if isinstance(part, EffectiveWeight):
+            break
+        made = [part(*made)]
+    return cast(Tensor, made[0])
+
+
+def has_computed_weight(layer: nn.Module) -> bool:
+    """Whether the layer's weight is made of other tensors, by a norm say, so that none can be written in its place."""
+    if not is_parametrized(layer, "weight"):
+        return "weight" not in parameters_of(layer)
+    for part in layer.parametrizations["weight"]:
+        if not isinstance(part, EffectiveWeight) or part.standardization is not None:
+            return True
+    return False
 
 
 def check_zero(quantizer: WeightFakeQuantize | None) -> None:

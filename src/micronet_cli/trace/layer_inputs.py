@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from micronet_cli.functional.patches import sampled_patches
-from micronet_cli.layers.effective_weight import effective_weight
+from micronet_cli.layers.effective_weight import has_computed_weight
 from micronet_cli.layers.layer_input import watch_input
 from micronet_cli.torch_internals import reversed_padding
 
@@ -21,10 +21,9 @@ class _ReachedError(Exception):
 def has_rows(layer: nn.Module) -> bool:
     """Whether a layer is a plain product of rows with its weight: linear, or a 2-d convolution padded with zeros.
 
-    A weight that the layer standardises is none that could be written anew.
+    One whose weight is computed from other tensors is not: no row of it could be written anew.
     """
-    parts = effective_weight(layer)
-    if parts is not None and parts.standardization is not None:
+    if has_computed_weight(layer):
         return False
     forward = type(layer).forward
     if isinstance(layer, nn.Linear):

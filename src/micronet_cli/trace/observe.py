@@ -2,7 +2,7 @@
 
 import itertools
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from typing import Any
 
@@ -16,6 +16,7 @@ from micronet_cli.layers.fake_quantize import FakeQuantize
 from micronet_cli.layers.integer import Rescale
 from micronet_cli.layers.rules import COMPRESSIBLE
 from micronet_cli.torch_internals import flat_weights, set_flat_weights, tree_leaves, uncompiled
+from micronet_cli.trace.attention import OTHER_DEVICES, AttentionOnMeta
 from micronet_cli.trace.layouts import Read
 from micronet_cli.trace.recorder import Recorder
 from micronet_cli.trace.records import Call, TracedNetwork
@@ -46,12 +47,33 @@ def record(model: nn.Module, input_shape: tuple[int, ...], every_layer: bool = F
     What layers make of constants is done before inference; with ``every_layer`` it is recorded just as what depends on
     the image, and so is every call of a module.
     """
+    try:
+        return _record(model, input_shape, every_layer)
+    except RuntimeError as error:
+        if OTHER_DEVICES not in str(error):
+            raise
+    return _record(model, input_shape, every_layer, lift_attention=True)
+
+
+def _record(
+    model: nn.Module,
+    input_shape: tuple[int, ...],
+    every_layer: bool,
+    lift_attention: bool = False,
+) -> tuple[Recorder, TracedNetwork]:
     recorder = Recorder(_device(model))
     _store_parameters(model, recorder)
     watch = _ModuleWatch(model, recorder, every_layer)
     example = torch.empty(1, *input_shape, device="meta", dtype=_float_type(model))
     recorder.known.add_value(example, None)
-    with _evaluation(model), torch.random.fork_rng(devices=[]), torch.no_grad(), watch.listening(), recorder:
+    with ExitStack() as stack:
+        stack.enter_context(_evaluation(model))
+        stack.enter_context(torch.random.fork_rng(devices=[]))
+        stack.enter_context(torch.no_grad())
+        stack.enter_context(watch.listening())
+        if lift_attention:
+            stack.enter_context(AttentionOnMeta(recorder.known))
+        stack.enter_context(recorder)
         returned = model(example)
     network = TracedNetwork(
         ops=tuple(recorder.ops),

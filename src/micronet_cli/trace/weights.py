@@ -9,8 +9,8 @@ import torch
 from torch import Tensor, nn
 
 from micronet_cli.functional.positions import used_blocks
-from micronet_cli.layers.effective_weight import EffectiveWeight, effective_weight, original_weight
-from micronet_cli.layers.fake_quantize import FakeQuantize, WeightFakeQuantize
+from micronet_cli.layers.effective_weight import EffectiveWeight, effective_weight, incoming_weight
+from micronet_cli.layers.fake_quantize import WeightFakeQuantize
 from micronet_cli.torch_internals import version_of
 from micronet_cli.trace.products import Shape
 from micronet_cli.trace.records import FLOAT_BITS, Dot, Stored
@@ -119,10 +119,15 @@ class WeightReader:
         if self.layer is None or parts is None:
             operand = cast(Tensor, self.operand)
             return (version_of(operand),)
-        original = self.layer.parametrizations["weight"].original
-        mask = _mask_version(parts.mask)
-        quantizer = _quantizer_version(parts.fake_quantize)
-        return version_of(original), mask, quantizer
+        # Masks, quantisers and their values are part of the chain; a norm's gain may be the layer's own.
+        chain = self.layer.parametrizations["weight"]
+        own = self.layer.parameters(recurse=False)
+        tensors = [*own, *chain.parameters(), *chain.buffers()]
+        versions = [version_of(tensor) for tensor in tensors]
+        bits = None
+        if parts.fake_quantize is not None:
+            bits = parts.fake_quantize.bits
+        return (id(parts.mask), id(parts.fake_quantize), bits, *versions)
 
     def _tensor_and_view(self) -> tuple[Tensor, Tensor]:
         """What is stored, and the operand of the product, a view of it or gathered from it."""
@@ -187,8 +192,8 @@ class WeightReader:
         """Integer weights: effective weight times scale, which is a whole number up to rounding."""
         assert self._parts is not None
         assert self.layer is not None
-        original = original_weight(self.layer)
-        scale, _ = self._parts.qparams(original)
+        incoming = incoming_weight(self.layer)
+        scale, _ = self._parts.qparams(incoming)
         return torch.round(tensor * scale)
 
     def _sum(self, view: Tensor) -> np.ndarray:
@@ -197,20 +202,6 @@ class WeightReader:
         sums = view.sum(summed) if summed else view
         flat = sums.cpu().numpy().reshape(-1)
         return flat.astype(np.int64)
-
-
-def _mask_version(mask: Tensor | None) -> tuple | None:
-    if mask is None:
-        return None
-    return id(mask), version_of(mask)
-
-
-def _quantizer_version(quantizer: FakeQuantize | None) -> tuple | None:
-    if quantizer is None:
-        return None
-    tensors = [*quantizer.parameters(), *quantizer.buffers()]
-    versions = [version_of(tensor) for tensor in tensors]
-    return (id(quantizer), quantizer.bits, *versions)
 
 
 def _blocks(weight: Tensor, block: tuple[int, ...]) -> tuple[int, int, int]:

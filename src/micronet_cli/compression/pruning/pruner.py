@@ -22,7 +22,7 @@ from micronet_cli.functional.granularity import NM, Element, Filter, Granularity
 from micronet_cli.functional.masks import shrink_mask, shrink_masks
 from micronet_cli.functional.pruning import Accumulated, magnitude
 from micronet_cli.functional.schedules import AGP
-from micronet_cli.layers.effective_weight import attach_mask, effective_weight, original_weight
+from micronet_cli.layers.effective_weight import attach_mask, effective_weight, incoming_weight, original_weight
 from micronet_cli.layers.rules import match_layers, stated_shape
 from micronet_cli.trace.batch_norm import batch_norm_pairs
 
@@ -117,6 +117,11 @@ class Pruner:
             except ValueError as error:
                 raise ValueError(f"prune.rules.{rule_name}: {name}: {error}") from None
             if isinstance(self.importance, Accumulated):
+                if not original_weight(layer).is_leaf:
+                    raise ValueError(
+                        f"prune.rules.{rule_name}: {name}: several tensors make its weight (weight_norm), and "
+                        "no gradient ranks it; an importance of the weights does, as prune=agp has"
+                    )
                 attach_buffer(layer, SCORES)
             if self.regrow is not None:
                 attach_buffer(layer, DENSE)
@@ -188,7 +193,7 @@ class Pruner:
             return averaged(layer, SCORES)
         parts = effective_weight(layer)
         assert parts is not None
-        masked = parts.masked(original_weight(layer))
+        masked = parts.masked(incoming_weight(layer))
         if isinstance(self.importance, Accumulated):
             # Without any gradient (an untrained what-if) the magnitude stands in.
             return magnitude(masked)

@@ -3,7 +3,7 @@
 import torch
 from torch import Tensor, nn
 
-from micronet_cli.layers.effective_weight import effective_weight, original_weight
+from micronet_cli.layers.effective_weight import effective_weight, incoming_weight
 from micronet_cli.layers.fake_quantize import WeightFakeQuantize
 from micronet_cli.layers.rules import compressible_layers
 
@@ -60,7 +60,7 @@ class FixedGrids:
                     f"quantize.weight: {name} has {scheme}; must be range-linear, as with "
                     "quantize=w4a4, w8a8, symmetric or micronet2019"
                 )
-            masked = parts.masked(original_weight(layer))
+            masked = parts.masked(incoming_weight(layer))
             parts.fake_quantize = FixedGrid(quantizer, masked)
 
     def update(self, step: int, total_steps: int) -> bool:

@@ -19,7 +19,7 @@ from micronet_cli.compression.quantization.bits_rules import (
 )
 from micronet_cli.compression.quantization.folding import fold_batch_norms
 from micronet_cli.compression.quantization.weight_quantizers import AccumulatorAware, RangeLinear
-from micronet_cli.layers.effective_weight import attach_effective_weight, check_zero, original_weight
+from micronet_cli.layers.effective_weight import attach_effective_weight, check_zero, incoming_weight
 from micronet_cli.layers.fake_quantize import (
     ActivationFakeQuantize,
     attach_input_fake_quantize,
@@ -164,8 +164,11 @@ class Quantizer:
 
     def _attach_layer(self, name: str, layer: nn.Module, target: Target) -> None:
         """Quantise the weight and the input of one layer."""
-        effective = attach_effective_weight(layer)
-        weight = original_weight(layer).detach()
+        try:
+            effective = attach_effective_weight(layer)
+        except ValueError as error:
+            raise ValueError(f"quantize.rules.{target.rule}: {name}: {error}") from None
+        weight = incoming_weight(layer).detach()
         quantizer = target.weight_quantizer(effective.masked(weight))
         if effective.mask is not None:
             try:
