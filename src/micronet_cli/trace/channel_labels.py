@@ -27,9 +27,10 @@ class Ties:
 
     def tie(self, one: Tensor, other: Tensor) -> None:
         """The channels of two label tensors, broadcast, go together element by element."""
-        pairs = torch.broadcast_tensors(one, other)
-        flat = torch.stack([labels.flatten() for labels in pairs])
-        self._pairs.append(flat.unique(dim=1))
+        one, other = torch.broadcast_tensors(one, other)
+        pairs = torch.stack([one.flatten(), other.flatten()])
+        pairs = pairs.unique(dim=1)
+        self._pairs.append(pairs)
 
     def fix(self, labels: Tensor) -> None:
         """These channels stay."""
@@ -54,9 +55,10 @@ class Ties:
 
         for pairs in self._pairs:
             for one, other in pairs.t().tolist():
-                smaller, larger = sorted((root(one), root(other)))
-                parents[larger] = smaller
-        return torch.tensor([root(label) for label in range(self._next)])
+                roots = (root(one), root(other))
+                parents[max(roots)] = min(roots)
+        smallest = [root(label) for label in range(self._next)]
+        return torch.tensor(smallest)
 
 
 def compressed(labels: Tensor) -> Tensor:
@@ -75,13 +77,15 @@ def varying_dims(labels: Iterable[Tensor], dims: int) -> list[int]:
     varying = []
     for dim in range(-dims, 0):
         sizes = [tensor.size(dim) for tensor in labels if tensor.dim() >= -dim]
-        if max(sizes, default=1) > 1:
+        largest = max(sizes, default=1)
+        if largest > 1:
             varying.append(dim)
     return varying
 
 
 def along(labels: Tensor, dim: int, count: int) -> Tensor | None:
     """The labels along one dimension, ``[count]``; None where they differ along another."""
-    if varying_dims([labels.movedim(dim, -1)], labels.dim()) not in ([], [-1]):
+    labels = labels.movedim(dim, -1)
+    if labels.numel() != labels.size(-1):
         return None
-    return labels.movedim(dim, -1).flatten().expand(count)
+    return labels.flatten().expand(count)

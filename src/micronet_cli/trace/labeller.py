@@ -1,6 +1,7 @@
 """Labels of channels go with the data, from operation to operation."""
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -56,11 +57,12 @@ class Labeller(TorchDispatchMode):
     def fix(self, read: Sequence[Any], made: Sequence[Tensor] = ()) -> None:
         """What these tensors hold stays as it is, and so does what was made of it."""
         for tensor in read:
-            labels = self._labels.get(tensor) if isinstance(tensor, Tensor) else None
-            if labels is not None:
+            if isinstance(tensor, Tensor) and tensor in self._labels:
+                labels = self._labels[tensor]
                 self.ties.fix(labels)
         for tensor in made:
-            self._labels[tensor] = torch.full([1] * tensor.dim(), FIXED)
+            shape = [1] * tensor.dim()
+            self._labels[tensor] = torch.full(shape, FIXED)
 
     def __torch_dispatch__(self, func: Any, types: Any, args: tuple = (), kwargs: dict | None = None) -> Any:
         """Run one operation and label what it gives."""
@@ -69,82 +71,93 @@ class Labeller(TorchDispatchMode):
         operands = _tensors((args, kwargs))
         is_labelled = any(tensor in self._labels for tensor in operands)
         if is_labelled and not self.paused:
-            self._follow(func, args, kwargs, operands, _tensors(result))
+            operation = _Operation(func, args, kwargs, operands, _tensors(result))
+            self._follow(operation)
         return result
 
-    def _follow(self, func: Any, args: tuple, kwargs: dict, operands: list[Tensor], outputs: list[Tensor]) -> None:
-        name = operator_name(func)
-        kind = name if name == "copy_" else name.rstrip("_")
+    def _follow(self, operation: "_Operation") -> None:
+        kind = operation.kind
+        operands = operation.operands
+        outputs = operation.outputs
         if kind in FACTORIES or not outputs:
             return
-        if torch.Tag.pointwise in func.tags or kind in ELEMENTWISE:
-            if writes_to_inputs(func) and len(operands) > 1 and _is_part(operands[0]):
+        if operation.is_elementwise:
+            if operation.writes_over_a_part:
                 self.fix(operands)
             self._elementwise(operands, outputs)
         elif kind in MOVES:
-            self._move(func, args, kwargs, outputs)
+            self._move(operation)
         elif kind in SPATIAL and self._keeps_channels(operands[0], outputs[0]):
-            self._give(self._labels[operands[0]], outputs)
+            labels = self._labels[operands[0]]
+            self._give(labels, outputs)
         elif kind == "constant_pad_nd":
-            self._pad(operands[0], args[1], outputs)
+            widths = operation.args[1]
+            self._pad(operands[0], widths, outputs)
         elif kind in REDUCTIONS:
-            self._reduce(operands[0], args, outputs)
+            self._reduce(operands[0], operation.args, outputs)
         else:
             self.fix(operands, outputs)
 
     def _elementwise(self, operands: list[Tensor], outputs: list[Tensor]) -> None:
         """Labels of the operands go together, place by place."""
         out = outputs[0]
-        labelled = [tensor for tensor in operands if tensor in self._labels]
-        dims = varying_dims([self._labels[tensor] for tensor in labelled], out.dim())
-        joined: Tensor | None = None
+        of_operands = [self._labels[tensor] for tensor in operands if tensor in self._labels]
+        dims = varying_dims(of_operands, out.dim())
+        joined = torch.tensor(FIXED)
+        is_first = True
         for tensor in operands:
             if not _covers(tensor, out, dims):
                 # One value for several channels: without it there would be none.
                 self.fix([tensor])
                 continue
             labels = self._labels.get(tensor, torch.tensor(FIXED))
-            if joined is None:
+            if not is_first:
+                self.ties.tie(joined, labels)
+            is_first = False
+            if labels.numel() >= joined.numel():
                 joined = labels
-            self.ties.tie(joined, labels)
-            joined = max(joined, labels, key=Tensor.numel)
-        if joined is None:
-            self.fix([], outputs)
-            return
         missing = out.dim() - joined.dim()
         shape = [1] * missing + list(joined.shape)
-        self._give(joined.view(shape), outputs)
+        labels = joined.view(shape)
+        self._give(labels, outputs)
 
-    def _move(self, func: Any, args: tuple, kwargs: dict, outputs: list[Tensor]) -> None:
+    def _move(self, operation: "_Operation") -> None:
         """The labels are moved like the data."""
 
         def in_full(leaf: Any) -> Any:
             if not isinstance(leaf, Tensor):
                 return leaf
             if leaf in self._labels:
-                return self._labels[leaf].expand(leaf.shape).contiguous()
+                labels = self._labels[leaf].expand(leaf.shape)
+                return labels.contiguous()
             if leaf.is_floating_point():
                 return torch.full(leaf.shape, FIXED)
             return leaf  # an index
 
-        moved = func(*tree_map(in_full, args), **tree_map(in_full, kwargs))
-        for out, labels in zip(outputs, _tensors(moved), strict=True):
+        args = tree_map(in_full, operation.args)
+        kwargs = tree_map(in_full, operation.kwargs)
+        moved = _tensors(operation.func(*args, **kwargs))
+        for out, labels in zip(operation.outputs, moved, strict=True):
             self._labels[out] = compressed(labels)
 
     def _keeps_channels(self, source: Tensor, out: Tensor) -> bool:
         """Whether a pooling or the like is over places alone."""
-        labels = self._labels[source]
-        places = labels.shape[2:]
-        return source.shape[:2] == out.shape[:2] and max(places, default=1) == 1
+        if source.shape[:2] != out.shape[:2]:
+            return False
+        places = self._labels[source].shape[2:]
+        return max(places, default=1) == 1
 
     def _pad(self, source: Tensor, widths: Sequence[int], outputs: list[Tensor]) -> None:
         """A constant is put before and behind; ``widths`` begin with those of the last dimension."""
         labels = self._labels[source]
         label_widths = []
         for index, width in enumerate(widths):
-            dim = -1 - index // 2
-            # Where the label is the same all along it goes on: every channel is padded alike.
-            label_widths.append(width if labels.size(dim) > 1 else 0)
+            pair = index // 2
+            dim = -1 - pair
+            if labels.size(dim) == 1:
+                # The label is the same all along and goes on: every channel is padded alike.
+                width = 0
+            label_widths.append(width)
         padded = functional.pad(labels, label_widths, value=FIXED)
         self._give(padded, outputs)
 
@@ -167,17 +180,55 @@ class Labeller(TorchDispatchMode):
                 self._labels[out] = labels
 
 
+@dataclass(frozen=True)
+class _Operation:
+    """One executed operation.
+
+    Attributes:
+        func, args, kwargs: what was called.
+        operands: the tensors among the arguments.
+        outputs: the tensors that it gave.
+    """
+
+    func: Any
+    args: tuple
+    kwargs: dict
+    operands: list[Tensor]
+    outputs: list[Tensor]
+
+    @property
+    def kind(self) -> str:
+        """The operator's name without an in-place mark."""
+        name = operator_name(self.func)
+        if name == "copy_":
+            return name
+        return name.rstrip("_")
+
+    @property
+    def is_elementwise(self) -> bool:
+        """Whether each element of the output hangs on one of each operand."""
+        if self.kind in ELEMENTWISE:
+            return True
+        return torch.Tag.pointwise in self.func.tags
+
+    @property
+    def writes_over_a_part(self) -> bool:
+        """Whether it writes other values into a part of a larger tensor, which others may read in another way."""
+        if not writes_to_inputs(self.func) or len(self.operands) < 2:
+            return False
+        target = self.operands[0]
+        elements_in_memory = target.untyped_storage().nbytes() // target.element_size()
+        return target.numel() != elements_in_memory
+
+
 def _tensors(tree: Any) -> list[Tensor]:
     return [leaf for leaf in tree_leaves(tree) if isinstance(leaf, Tensor)]
 
 
 def _covers(tensor: Tensor, out: Tensor, dims: Sequence[int]) -> bool:
     """Whether an operand has a value of its own for each place of the result along these dimensions."""
-    sizes = [tensor.size(dim) if tensor.dim() >= -dim else 1 for dim in dims]
-    return sizes == [out.size(dim) for dim in dims]
-
-
-def _is_part(tensor: Tensor) -> bool:
-    """Whether a tensor is a part of a larger one, which other tensors may read in another way."""
-    elements = tensor.untyped_storage().nbytes() // tensor.element_size()
-    return tensor.numel() != elements
+    missing = out.dim() - tensor.dim()
+    shape = [1] * missing + list(tensor.shape)
+    own_sizes = [shape[dim] for dim in dims]
+    out_sizes = [out.shape[dim] for dim in dims]
+    return own_sizes == out_sizes

@@ -59,3 +59,12 @@ def test_a_plain_copy_has_effective_weights_and_leaves_the_model():
     assert not twin.training
     assert model.training
     assert effective_weight(model[0]) is not None
+
+
+def test_a_layer_that_two_modules_hold_is_one_in_a_plain_copy_too():
+    shared = nn.Conv2d(3, 3, 1)
+    model = nn.Sequential(nn.Sequential(shared), nn.Sequential(shared))
+    attach_mask(shared).mask[0] = False
+    twin = plain_copy(model)
+    assert twin[0][0] is twin[1][0]
+    assert effective_weight(twin[0][0]) is None

@@ -29,10 +29,15 @@ def dead_sides(sides: Sequence[Side], needed: Needed, multiple: int = 1) -> list
     for index, side in enumerate(sides):
         for channel in dead.intersection(side.channels):
             places[channel].append(index)
-    parts: defaultdict[tuple[int, ...], set[int]] = defaultdict(set)
+    channels_at: defaultdict[tuple[int, ...], set[int]] = defaultdict(set)
     for channel, indices in places.items():
-        parts[tuple(indices)].add(channel)
-    return [_removal([sides[index] for index in indices], gone) for indices, gone in sorted(parts.items())]
+        channels_at[tuple(indices)].add(channel)
+    parts = []
+    for where, gone in sorted(channels_at.items()):
+        sides_here = [sides[index] for index in where]
+        part = _removal(sides_here, gone)
+        parts.append(part)
+    return parts
 
 
 def _unneeded(sides: Sequence[Side], needed: Needed) -> set[int]:
@@ -43,11 +48,15 @@ def _unneeded(sides: Sequence[Side], needed: Needed) -> set[int]:
         if side.is_output:
             continue
         read.update(side.channels)
-        needed_here = needed[side.layer].tolist()
-        for channel, is_needed in zip(side.channels, needed_here, strict=True):
-            if is_needed:
-                live.add(channel)
+        live.update(_channels(side, needed, are_needed=True))
     return read - live
+
+
+def _channels(reader: Side, needed: Needed, are_needed: bool) -> set[int]:
+    """Numbers of the channels that a layer reads and needs, or does not."""
+    needed_here = needed[reader.layer].tolist()
+    pairs = zip(reader.channels, needed_here, strict=True)
+    return {channel for channel, is_needed in pairs if is_needed == are_needed}
 
 
 def _spared(side: Side, dead: set[int], multiple: int) -> set[int]:
@@ -81,8 +90,7 @@ def stuck_readers(sides: Sequence[Side], needed: Needed) -> list[str]:
     for side in sides:
         if side.is_output:
             continue
-        needed_here = needed[side.layer].tolist()
-        pairs = zip(side.channels, needed_here, strict=True)
-        if any(channel == FIXED and not is_needed for channel, is_needed in pairs):
+        unneeded = _channels(side, needed, are_needed=False)
+        if FIXED in unneeded:
             found.append(side.layer)
     return found

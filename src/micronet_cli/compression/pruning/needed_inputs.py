@@ -18,14 +18,18 @@ def plain_copy(model: nn.Module) -> nn.Module:
     """A copy in evaluation mode without quantisers and parametrizations: weights are the effective ones."""
     twin = copied(model)
     twin = twin.cpu().float().eval()
-    for name, layer in list(twin.named_modules()):
+    plain_layers: dict[nn.Module, nn.Module] = {}
+    # A layer that several modules hold is replaced in each of them.
+    for name, layer in list(twin.named_modules(remove_duplicate=False)):
         for key in ("input_fake_quantize", "output_fake_quantize"):
             quantizer = getattr(layer, key, None)
             if quantizer is not None:
                 setattr(layer, key, nn.Identity())
-        if effective_weight(layer) is not None:
-            plain = unparametrized(layer)
-            twin.set_submodule(name, plain)
+        if effective_weight(layer) is None:
+            continue
+        if layer not in plain_layers:
+            plain_layers[layer] = unparametrized(layer)
+        twin.set_submodule(name, plain_layers[layer])
     return twin
 
 
