@@ -110,6 +110,14 @@ def test_weight_of_zeros_gets_the_scale_one():
     assert code.scale.tolist() == [1.0, 1.0]
 
 
+def test_channel_with_a_subnormal_scale_becomes_zeros_with_an_ordinary_one():
+    code = QuantizedWeight(torch.tensor([[0.5], [1.0]]), torch.full((2, 1), 2.0), torch.zeros(2, 1), 3)
+    code.multiply(torch.tensor([1e-38, 1.0]))
+    code.rescale_zeros()
+    assert code.scale.tolist() == [0.5, 0.5]
+    assert code.codes.tolist() == [[0], [2]]
+
+
 def test_one_scale_for_the_tensor_is_held_by_every_channel():
     code = QuantizedWeight(torch.tensor([[0.5], [1.0]]), torch.tensor(2.0), torch.tensor(0.0), 3)
     assert code.scale.tolist() == [0.5, 0.5]

@@ -167,8 +167,13 @@ class QuantizedWeight(nn.Module):
         self.zero_point = torch.where(mirrored, mirrored_zero_point, self.zero_point)
 
     def rescale_zeros(self) -> None:
-        """Give channels of zeros, whose scale is arbitrary, an ordinary one: runtimes quantise biases in its units."""
+        """Give channels of zeros, whose scale is arbitrary, an ordinary one: runtimes quantise biases in its units.
+
+        A channel whose scale is not a normal number counts as one: runtimes flush such numbers to 0, or divide by them.
+        """
         zero_codes = self._along(self.zero_point)
+        is_subnormal = self.scale < torch.finfo(self.scale.dtype).tiny
+        self.codes = torch.where(self._along(is_subnormal), zero_codes, self.codes)
         is_zero = self.codes == zero_codes
         is_empty = is_zero.flatten(1).all(1)
         usual = torch.ones(())
