@@ -96,9 +96,11 @@ MISTAKES = {
     "no text": Mistake({"name": 7}, "tree.name=7: must be text"),
     "no list": Mistake({"rows": "a"}, "tree.rows='a': must be a list"),
     "no such choice": Mistake({"mode": "kep"}, "tree.mode='kep': must be keep or drop"),
-    "a list's item": Mistake({"rows": [{"size": 1}, 7]}, "tree.rows[1]=7: must be Leaf"),
-    "a mapping's item": Mistake({"leaves": {"b": 7}}, "tree.leaves.b=7: must be Leaf"),
-    "no member of a union": Mistake({"either": "x"}, "tree.either='x': must be Leaf or a number or null"),
+    "a list's item": Mistake({"rows": [{"size": 1}, 7]}, "tree.rows[1]=7: must be a mapping with the keys size, rate"),
+    "a mapping's item": Mistake({"leaves": {"b": 7}}, "tree.leaves.b=7: must be a mapping with the keys size, rate"),
+    "no member of a union": Mistake(
+        {"either": "x"}, "tree.either='x': must be a mapping with the keys size, rate or a number or null"
+    ),
     "a union's mapping": Mistake({"either": {"siz": 1, "size": 1}}, "tree.either.siz: unknown key; did you mean size?"),
     "a value the constructor refuses": Mistake({"leaf": {"size": 0}}, "tree.leaf.size=0: must be at least 1"),
     "a function that is none": Mistake(
@@ -109,7 +111,7 @@ MISTAKES = {
     "a union's function that is none": Mistake(
         {"own": "os.system"}, "tree.own: 'os.system' is not allowed; it has to begin with micronet_cli."
     ),
-    "a number for a function": Mistake({"measure": 3}, "tree.measure=3: must be Callable"),
+    "a number for a function": Mistake({"measure": 3}, "tree.measure=3: must be the dotted path of a function"),
 }
 
 
@@ -206,23 +208,27 @@ def test_check_config_builds_the_groups_that_are_on(composed):
     assert not built.keys() & {"experiment", "hydra", "stage", "seed"}
 
 
+class Answered(NamedTuple):
+    override: str
+    said: str
+
+
 CONFIG_MISTAKES = {
-    "unknown key": ("trainr=1", "trainr: unknown key; did you mean trainer?"),
-    "a setting's kind": ("resume=maybe", "resume='maybe': must be true or false"),
-    "a setting that may be null": ("runs=[a]", "runs=['a']: must be text or null"),
-    "a negative seed": ("seed=-1", "seed=-1: must be at least 0"),
-    "a key of a group that is off": (
-        "distill.weight=1",
-        "distill.weight: distill=none takes no keys; choose an option, distill=<name>",
+    "unknown key": Answered("trainr=1", "trainr: unknown key; did you mean trainer?"),
+    "a setting's kind": Answered("resume=maybe", "resume='maybe': must be true or false"),
+    "a setting that may be null": Answered("runs=[a]", "runs=['a']: must be text or null"),
+    "a negative seed": Answered("seed=-1", "seed=-1: must be at least 0"),
+    "a key of a group that is off": Answered(
+        "distill.weight=1", "distill.weight: distill=none takes no keys; choose an option, distill=<name>"
     ),
 }
 
 
-@pytest.mark.parametrize(("override", "said"), CONFIG_MISTAKES.values(), ids=CONFIG_MISTAKES.keys())
-def test_check_config_answers_mistakes(composed, override, said):
+@pytest.mark.parametrize("case", CONFIG_MISTAKES.values(), ids=CONFIG_MISTAKES.keys())
+def test_check_config_answers_mistakes(composed, case):
     with pytest.raises(UserError) as caught:
-        check_config(composed("stage=train", *TINY, override))
-    assert str(caught.value) == said
+        check_config(composed("stage=train", *TINY, case.override))
+    assert str(caught.value) == case.said
 
 
 def test_check_config_answers_the_mistakes_of_all_groups(composed):

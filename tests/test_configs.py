@@ -1,4 +1,4 @@
-"""Every YAML of every group is composed, bound to signatures and built; mistakes are reported together."""
+"""Guards every YAML of every group: it is composed, bound to signatures and built; mistakes are reported together."""
 
 import pytest
 

@@ -1,4 +1,4 @@
-"""The documentation: the site builds from what is here alone, its Python runs, its command lines compose and bind."""
+"""Guards the documentation: the site builds offline, its Python runs, its command lines compose and bind."""
 
 import doctest
 import itertools
@@ -7,6 +7,7 @@ import shlex
 import shutil
 import subprocess
 import sys
+from dataclasses import dataclass
 from html.parser import HTMLParser
 from pathlib import Path
 
@@ -48,18 +49,33 @@ def command_lines(text):
             yield [word for word in shlex.split(line, comments=True)[1:] if "=" in word and word[0] != "-"]
 
 
+@dataclass(frozen=True)
+class Command:
+    """A command line of a page."""
+
+    page: Path
+    overrides: list[str]
+
+    @property
+    def typed(self):
+        return " ".join(self.overrides)
+
+    def __str__(self):
+        return f"{self.page.name}-{self.typed[:60]}"
+
+
 def commands():
     for page in PAGES:
         for _, code in code_blocks(page.read_text()):
             for overrides in command_lines(code):
-                yield page, overrides
+                yield Command(page, overrides)
     for path in CONFIGS:
         comments = "\n".join(re.findall(r"(?m)^# ?(.*)", path.read_text()))
         for overrides in command_lines(comments):
-            yield path, overrides
+            yield Command(path, overrides)
 
 
-COMMANDS = list({" ".join(found): (page, found) for page, found in commands()}.values())
+COMMANDS = list({command.typed: command for command in commands()}.values())
 
 
 def single_jobs(overrides):
@@ -96,15 +112,19 @@ def test_command_line_is_read_as_a_shell_would():
 
 def test_command_lines_are_found():
     assert len(COMMANDS) > 40
-    assert {page.name for page, _ in COMMANDS} >= {"README.md", "tutorial.md", "pruning.md", "lamp.yaml", "report.yaml"}
+    assert {command.page.name for command in COMMANDS} >= {
+        "README.md",
+        "tutorial.md",
+        "pruning.md",
+        "lamp.yaml",
+        "report.yaml",
+    }
 
 
-@pytest.mark.parametrize(
-    ("page", "overrides"), [pytest.param(*c, id=f"{c[0].name}-{' '.join(c[1])[:60]}") for c in COMMANDS]
-)
-def test_command_line_composes_and_binds(composed, run, monkeypatch, page, overrides):
+@pytest.mark.parametrize("command", COMMANDS, ids=str)
+def test_command_line_composes_and_binds(composed, run, monkeypatch, command):
     monkeypatch.chdir(run.parents[1])
-    given = [AN_EXPORT.sub(f"={run}/model.mnet", A_RUN.sub(f"={run}", o)) for o in overrides]
+    given = [AN_EXPORT.sub(f"={run}/model.mnet", A_RUN.sub(f"={run}", o)) for o in command.overrides]
     for job in single_jobs(given):
         HydraConfig.instance().set_config(
             compose("config", list(job), return_hydra_config=True)

@@ -1,21 +1,28 @@
-"""What the command line answers without a traceback, and the near misses that it names."""
+"""Guards what the command line answers without a traceback, and the near misses that it names."""
+
+from typing import NamedTuple
 
 import pytest
 
 from micronet_cli.errors import Interrupted, JobsFailed, UserError, near_misses
 
 
-@pytest.mark.parametrize(
-    ("name", "expected"),
-    [
-        pytest.param("epoch", "; did you mean epochs?", id="one"),
-        pytest.param("milestone", "; did you mean milestones or milestone_?", id="two, nearest first"),
-        pytest.param("zzz", "", id="none is alike"),
-        pytest.param("", "", id="empty"),
-    ],
-)
-def test_near_misses_are_named(name, expected):
-    assert near_misses(name, ["epochs", "milestones", "milestone_", "lr"]) == expected
+class Missed(NamedTuple):
+    name: str
+    answer: str
+
+
+MISSED = {
+    "one": Missed("epoch", "; did you mean epochs?"),
+    "two, nearest first": Missed("milestone", "; did you mean milestones or milestone_?"),
+    "none is alike": Missed("zzz", ""),
+    "empty": Missed("", ""),
+}
+
+
+@pytest.mark.parametrize("missed", MISSED.values(), ids=MISSED.keys())
+def test_near_misses_are_named(missed):
+    assert near_misses(missed.name, ["epochs", "milestones", "milestone_", "lr"]) == missed.answer
 
 
 def test_at_most_three_near_misses_are_named():

@@ -1,6 +1,7 @@
 """Guards what a user types: the same value reaches the config, and Hydra's complaints come in a user's words."""
 
 from pathlib import Path
+from typing import NamedTuple
 
 import hydra
 import pytest
@@ -10,36 +11,42 @@ from micronet_cli import overrides
 from micronet_cli.errors import UserError
 from micronet_cli.overrides import as_override, explain, free_key, group_names
 
+
+class Freed(NamedTuple):
+    typed: str
+    expected: str
+
+
 FREED = {
-    "a key": ("trainer.epochs=3", "++trainer.epochs=3"),
-    "a group": ("quantize=w4a4", "quantize=w4a4"),
-    "a group's package": ("quantize@teacher=w4a4", "quantize@teacher=w4a4"),
-    "a path of groups": ("hydra/launcher=joblib", "hydra/launcher=joblib"),
-    "hydra's own": ("hydra.run.dir=x", "hydra.run.dir=x"),
-    "added already": ("+a.b=1", "+a.b=1"),
-    "forced already": ("++a.b=1", "++a.b=1"),
-    "taken away": ("~prune.rules.fc", "~prune.rules.fc"),
-    "a flag": ("-m", "-m"),
-    "a long flag": ("--config-dir=x=y", "--config-dir=x=y"),
-    "no value": ("seed", "seed"),
-    "an empty value": ("name=", "++name="),
-    "null": ("init_from=null", "++init_from=null"),
-    "brackets in a pattern": ("prune.rules.a.match=layer[12].*", "++prune.rules.a.match='layer[12].*'"),
-    "a pattern quoted already": ("prune.rules.a.match='x|y'", "++prune.rules.a.match='x|y'"),
-    "a pattern quoted twice": ('prune.rules.a.match="x|y"', '++prune.rules.a.match="x|y"'),
-    "an equals sign": ("init_from=runs/lr=0.1", "++init_from='runs/lr=0.1'"),
-    "brackets": ("hydra.run.dir=runs (2)", "hydra.run.dir='runs (2)'"),
-    "a list": ("milestones=[1,2]", "++milestones=[1,2]"),
-    "a mapping": ("model.args={a: 1}", "++model.args={a: 1}"),
-    "a sweep": ("seed=1,2", "++seed=1,2"),
-    "a call": ("seed=range(3)", "++seed=range(3)"),
-    "an interpolation": ("seed=${oc.env:A(B)}", "++seed=${oc.env:A(B)}"),
+    "a key": Freed("trainer.epochs=3", "++trainer.epochs=3"),
+    "a group": Freed("quantize=w4a4", "quantize=w4a4"),
+    "a group's package": Freed("quantize@teacher=w4a4", "quantize@teacher=w4a4"),
+    "a path of groups": Freed("hydra/launcher=joblib", "hydra/launcher=joblib"),
+    "hydra's own": Freed("hydra.run.dir=x", "hydra.run.dir=x"),
+    "added already": Freed("+a.b=1", "+a.b=1"),
+    "forced already": Freed("++a.b=1", "++a.b=1"),
+    "taken away": Freed("~prune.rules.fc", "~prune.rules.fc"),
+    "a flag": Freed("-m", "-m"),
+    "a long flag": Freed("--config-dir=x=y", "--config-dir=x=y"),
+    "no value": Freed("seed", "seed"),
+    "an empty value": Freed("name=", "++name="),
+    "null": Freed("init_from=null", "++init_from=null"),
+    "brackets in a pattern": Freed("prune.rules.a.match=layer[12].*", "++prune.rules.a.match='layer[12].*'"),
+    "a pattern quoted already": Freed("prune.rules.a.match='x|y'", "++prune.rules.a.match='x|y'"),
+    "a pattern quoted twice": Freed('prune.rules.a.match="x|y"', '++prune.rules.a.match="x|y"'),
+    "an equals sign": Freed("init_from=runs/lr=0.1", "++init_from='runs/lr=0.1'"),
+    "brackets": Freed("hydra.run.dir=runs (2)", "hydra.run.dir='runs (2)'"),
+    "a list": Freed("milestones=[1,2]", "++milestones=[1,2]"),
+    "a mapping": Freed("model.args={a: 1}", "++model.args={a: 1}"),
+    "a sweep": Freed("seed=1,2", "++seed=1,2"),
+    "a call": Freed("seed=range(3)", "++seed=range(3)"),
+    "an interpolation": Freed("seed=${oc.env:A(B)}", "++seed=${oc.env:A(B)}"),
 }
 
 
-@pytest.mark.parametrize(("typed", "expected"), FREED.values(), ids=FREED.keys())
-def test_free_key_of(typed, expected):
-    assert free_key(typed) == expected
+@pytest.mark.parametrize("case", FREED.values(), ids=FREED.keys())
+def test_free_key_of(case):
+    assert free_key(case.typed) == case.expected
 
 
 def test_free_key_expands_the_home_directory():

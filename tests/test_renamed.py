@@ -1,4 +1,4 @@
-"""Files outlive rooms: what version 0.1.0 wrote still loads, trains on and scores as it did."""
+"""Guards that files outlive rooms: what version 0.1.0 wrote still loads, trains on and scores as it did."""
 
 import json
 from pathlib import Path

@@ -87,9 +87,9 @@ def test_a_recurrent_layer_takes_the_flat_weights_it_is_given():
 @pytest.mark.parametrize(
     ("layer", "expected"),
     [
-        (nn.Conv2d(1, 1, 3, padding=(1, 2)), (2, 2, 1, 1)),
-        (nn.Conv2d(1, 1, (3, 4), padding="same"), (1, 2, 1, 1)),
-        (nn.Conv2d(1, 1, 3), (0, 0, 0, 0)),
+        pytest.param(nn.Conv2d(1, 1, 3, padding=(1, 2)), (2, 2, 1, 1), id="given"),
+        pytest.param(nn.Conv2d(1, 1, (3, 4), padding="same"), (1, 2, 1, 1), id="same, uneven"),
+        pytest.param(nn.Conv2d(1, 1, 3), (0, 0, 0, 0), id="none"),
     ],
 )
 def test_reversed_padding_is_left_right_top_bottom(layer, expected):

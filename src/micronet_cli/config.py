@@ -14,6 +14,7 @@ from typing import Any
 
 from omegaconf import DictConfig, OmegaConf
 
+from micronet_cli.annotations import describe, fits, is_callable, is_dataclass, is_union
 from micronet_cli.errors import UserError, near_misses
 from micronet_cli.overrides import group_names
 from micronet_cli.renamed import RENAMED
@@ -33,7 +34,9 @@ SETTINGS: dict[str, Any] = {
 
 def to_plain(cfg: Any) -> Any:
     """A resolved copy of a config node made of dicts, lists and scalars."""
-    return OmegaConf.to_container(cfg, resolve=True) if OmegaConf.is_config(cfg) else cfg
+    if not OmegaConf.is_config(cfg):
+        return cfg
+    return OmegaConf.to_container(cfg, resolve=True)
 
 
 def locate(path: str, where: str) -> Any:
@@ -51,7 +54,8 @@ def locate(path: str, where: str) -> Any:
     except ImportError as error:
         raise UserError(f"{where}: {path!r} cannot be imported ({error})") from None
     if not hasattr(found, name):
-        raise UserError(f"{where}: {path!r} cannot be imported; {module} has no {name}{near_misses(name, dir(found))}")
+        near = near_misses(name, dir(found))
+        raise UserError(f"{where}: {path!r} cannot be imported; {module} has no {name}{near}")
     return getattr(found, name)
 
 
@@ -61,8 +65,10 @@ def build(node: Any, where: str, kind: Any = Any) -> Any:
     Raises:
         UserError: every mistake in the node, a line each.
     """
+    if not node and kind is Any:
+        return None
     problems: list[str] = []
-    built = _build(to_plain(node), kind, where, problems) if node or kind is not Any else None
+    built = _build(to_plain(node), kind, where, problems)
     if problems:
         raise UserError("\n".join(problems))
     return built
@@ -76,87 +82,122 @@ def check_config(cfg: DictConfig) -> dict[str, Any]:
     """
     plain = to_plain(cfg)
     groups = [name for name in group_names() if name not in NOT_BUILT]
-    known = {*groups, *SETTINGS, "stage"}
+    problems = _unknown_keys(plain, known={*groups, *SETTINGS, "stage"})
+    for key, kind in SETTINGS.items():
+        if key in plain:
+            _build(plain[key], kind, key, problems)
+    seed = plain.get("seed")
+    if isinstance(seed, int) and seed < 0:
+        problems.append(f"seed={seed}: must be at least 0")
+    built = {}
+    for group in groups:
+        built[group] = _build_group(plain.get(group), group, problems)
+    if problems:
+        raise UserError("\n".join(problems))
+    return built
+
+
+def _unknown_keys(plain: Mapping[str, Any], known: set[str]) -> list[str]:
     problems = []
     for key in plain:
         if key not in known:
             problems.append(f"{key}: unknown key{near_misses(key, known)}")
-    for key, kind in SETTINGS.items():
-        if key in plain:
-            _build(plain[key], kind, key, problems)
-    if isinstance(seed := plain.get("seed"), int) and seed < 0:
-        problems.append(f"seed={seed}: must be at least 0")
-    built = {group: _build_group(plain.get(group), group, problems) for group in groups}
-    if problems:
-        raise UserError("\n".join(problems))
-    return built
+    return problems
 
 
 def _build_group(node: Any, group: str, problems: list[str]) -> Any:
     if not node:
         return None
     if "_target_" not in node:
-        problems.append(f"{group}.{next(iter(node))}: {group}=none takes no keys; choose an option, {group}=<name>")
+        first_key = next(iter(node))
+        problems.append(f"{group}.{first_key}: {group}=none takes no keys; choose an option, {group}=<name>")
         return None
     return _build(node, Any, group, problems)
 
 
 def _build(value: Any, kind: Any, where: str, problems: list[str]) -> Any:
     """``value`` as an instance of the annotation ``kind``; what is wrong goes to ``problems``."""
-    origin, arguments = typing.get_origin(kind), typing.get_args(kind)
-    if origin in (typing.Union, types.UnionType):
-        return _build_union(value, arguments, where, problems)
+    origin = typing.get_origin(kind)
+    if is_union(kind):
+        return _build_union(value, typing.get_args(kind), where, problems)
     if isinstance(value, Mapping):
-        if "_target_" in value or (inspect.isclass(kind) and hasattr(kind, "__dataclass_fields__")):
+        if "_target_" in value or is_dataclass(kind):
             return _build_call(value, kind, where, problems)
-        item = arguments[1] if len(arguments) == 2 and origin is not Callable else Any
         if kind is Any or origin in (dict, Mapping):
-            return {key: _build(v, item, f"{where}.{key}", problems) for key, v in value.items()}
-    if isinstance(value, str) and (kind is Callable or origin is Callable):
+            return _build_items(value, kind, where, problems)
+    if isinstance(value, str) and is_callable(kind):
         return _attempt(lambda: locate(value, where), where, problems)
     if isinstance(value, list) and (kind is list or origin in (list, tuple)):
-        item = arguments[0] if arguments else Any
-        return [_build(v, item, f"{where}[{i}]", problems) for i, v in enumerate(value)]
-    if not _fits(value, kind):
-        problems.append(f"{where}={value!r}: must be {_describe(kind)}")
+        return _build_list(value, kind, where, problems)
+    if not fits(value, kind):
+        problems.append(f"{where}={value!r}: must be {describe(kind)}")
     return value
 
 
+def _build_items(value: Mapping, kind: Any, where: str, problems: list[str]) -> dict[str, Any]:
+    arguments = typing.get_args(kind)
+    item_kind = arguments[1] if arguments else Any
+    built = {}
+    for key, item in value.items():
+        built[key] = _build(item, item_kind, f"{where}.{key}", problems)
+    return built
+
+
+def _build_list(value: list, kind: Any, where: str, problems: list[str]) -> list[Any]:
+    arguments = typing.get_args(kind)
+    item_kind = arguments[0] if arguments else Any
+    built = []
+    for index, item in enumerate(value):
+        built.append(_build(item, item_kind, f"{where}[{index}]", problems))
+    return built
+
+
 def _build_union(value: Any, kinds: tuple, where: str, problems: list[str]) -> Any:
-    if value is None and type(None) in kinds:
+    if value is None and types.NoneType in kinds:
         return None
-    first: list[str] = []
+    telling: list[str] = []
     for kind in kinds:
         attempt: list[str] = []
         built = _build(value, kind, where, attempt)
         if not attempt:
             return built
         # A mapping's or a dotted path's own mistakes say more than "must be a number or null".
-        dotted = isinstance(value, str) and Callable in (kind, typing.get_origin(kind))
-        if dotted or (isinstance(value, Mapping) and kind is not type(None)):
-            first = first or attempt
-    problems.extend(first or [f"{where}={value!r}: must be {' or '.join(_describe(kind) for kind in kinds)}"])
+        own_mistakes = isinstance(value, Mapping) and kind is not types.NoneType
+        if isinstance(value, str) and is_callable(kind):
+            own_mistakes = True
+        if own_mistakes and not telling:
+            telling = attempt
+    if not telling:
+        described = " or ".join(describe(kind) for kind in kinds)
+        telling = [f"{where}={value!r}: must be {described}"]
+    problems.extend(telling)
     return value
 
 
 def _build_call(value: Mapping, kind: Any, where: str, problems: list[str]) -> Any:
-    given = {key: v for key, v in value.items() if v != MISSING}
+    """The call of ``value``'s ``_target_``, or of ``kind``, with ``value``'s other keys; None after a mistake."""
+    given = {key: argument for key, argument in value.items() if argument != MISSING}
     path = given.pop("_target_", None)
     target = kind if path is None else _attempt(lambda: locate(path, where), where, problems)
     if target is None:
         return None
     parameters = inspect.signature(target).parameters
-    hints = typing.get_type_hints(target.__init__ if inspect.isclass(target) else target)
+    annotated = target.__init__ if inspect.isclass(target) else target
+    hints = typing.get_type_hints(annotated)
     for key in given.keys() - parameters.keys():
         problems.append(f"{where}.{key}: unknown key{near_misses(key, parameters)}")
-    before = len(problems)
-    arguments = {
-        key: _build(v, hints.get(key, Any), f"{where}.{key}", problems) for key, v in given.items() if key in parameters
-    }
+    found_before = len(problems)
+    arguments = {}
+    for key, argument in given.items():
+        if key in parameters:
+            arguments[key] = _build(argument, hints.get(key, Any), f"{where}.{key}", problems)
     for key, parameter in parameters.items():
         if parameter.default is parameter.empty and key not in given:
-            problems.append(f"{where}.{key}: missing; give {where}.{key}=<{_describe(hints.get(key, Any))}>")
-    return None if len(problems) > before else _attempt(lambda: target(**arguments), where, problems)
+            described = describe(hints.get(key, Any))
+            problems.append(f"{where}.{key}: missing; give {where}.{key}=<{described}>")
+    if len(problems) > found_before:
+        return None
+    return _attempt(lambda: target(**arguments), where, problems)
 
 
 def _attempt(make: Callable[[], Any], where: str, problems: list[str]) -> Any:
@@ -168,29 +209,3 @@ def _attempt(make: Callable[[], Any], where: str, problems: list[str]) -> Any:
         # Constructors say "name=value: what it must be".
         problems.append(f"{where}.{error}")
     return None
-
-
-def _fits(value: Any, kind: Any) -> bool:
-    origin = typing.get_origin(kind)
-    if kind is Any or isinstance(kind, typing.TypeVar):
-        return True
-    if origin is typing.Literal:
-        return value in typing.get_args(kind)
-    if kind is None or kind is type(None):
-        return value is None
-    if kind is float:
-        return isinstance(value, int | float) and not isinstance(value, bool)
-    if kind is int:
-        return isinstance(value, int) and not isinstance(value, bool)
-    return isinstance(value, origin or kind) if inspect.isclass(origin or kind) else callable(value)
-
-
-def _describe(kind: Any) -> str:
-    if typing.get_origin(kind) is typing.Literal:
-        return " or ".join(map(str, typing.get_args(kind)))
-    if kind in (types.NoneType, None):
-        return "null"
-    if typing.get_origin(kind) in (typing.Union, types.UnionType):
-        return " or ".join(_describe(k) for k in typing.get_args(kind))
-    names = {float: "a number", int: "a whole number", bool: "true or false", str: "text", list: "a list"}
-    return names.get(typing.get_origin(kind) or kind, getattr(kind, "__name__", str(kind)))

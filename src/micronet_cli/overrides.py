@@ -7,6 +7,10 @@ from typing import Any
 from micronet_cli.errors import UserError, near_misses
 from micronet_cli.paths import CONFIG_DIRECTORIES
 
+# Values that mean something to Hydra: lists, mappings, quotes, sweeps, calls like range(3), interpolations.
+MEANT_FOR_HYDRA = re.compile(r"""[\[{]|.*[,'"$]|\w+\(.*\)$""")
+NEEDS_NO_QUOTES = re.compile(r"[A-Za-z_/][\w./-]*")
+
 
 def group_names() -> list[str]:
     """Config groups: the directories beside the packaged config.yaml and in the user's own config directory."""
@@ -33,24 +37,28 @@ def free_key(argument: str) -> str:
         UserError: null for a group, which takes an option.
     """
     key, equals, value = argument.partition("=")
-    if value == "null" and key.split("@")[0] in group_names():
+    is_group = key.split("@")[0] in group_names()
+    if is_group and value == "null":
         raise UserError(f"{argument}: a group takes an option, as {key}=none where there is one")
     if key[:1] in ("-", "~"):
         return argument
     if value.startswith("~/"):
         value = str(Path(value).expanduser())  # a shell expands it only where a word begins
-    argument = f"{key}{equals}'{value}'" if _needs_quotes(key, value) else f"{key}{equals}{value}"
-    if not equals or key[:1] == "+" or "/" in key or key.split(".")[0] == "hydra":
+    if _needs_quotes(key, value):
+        value = f"'{value}'"
+    argument = f"{key}{equals}{value}"
+    hydra_knows_it = is_group or "/" in key or key.split(".")[0] == "hydra"
+    if hydra_knows_it or not equals or key[:1] == "+":
         return argument
-    return argument if key.split("@")[0] in group_names() else f"++{argument}"
+    return f"++{argument}"
 
 
 def _needs_quotes(key: str, value: str) -> bool:
     if key.endswith(".match"):
         return value[:1] not in ("'", '"')
-    # Left alone: what means something to Hydra: lists, mappings, quotes, sweeps, calls like range(3), interpolations.
-    meant = re.match(r"""[\[{]|.*[,'"$]|\w+\(.*\)$""", value)
-    return not meant and bool(re.search(r"[=~()]", value))
+    if MEANT_FOR_HYDRA.match(value):
+        return False
+    return bool(re.search(r"[=~()]", value))
 
 
 def as_override(key: str, value: Any) -> str:
@@ -61,9 +69,11 @@ def as_override(key: str, value: Any) -> str:
     >>> as_override("a", "it's, two")
     "a='it\\'s, two'"
     """
-    if value is None or isinstance(value, bool):
-        return f"{key}={str(value).lower() if value is not None else 'null'}"
-    if isinstance(value, str) and not re.fullmatch(r"[A-Za-z_/][\w./-]*", value):
+    if value is None:
+        return f"{key}=null"
+    if isinstance(value, bool):
+        return f"{key}={str(value).lower()}"
+    if isinstance(value, str) and not NEEDS_NO_QUOTES.fullmatch(value):
         escaped = value.replace("'", "\\'")
         return f"{key}='{escaped}'"
     return f"{key}={value}"
@@ -73,17 +83,33 @@ def explain(error: Exception) -> str:
     """Hydra's message in a line or two, with near misses."""
     from hydra.errors import MissingConfigException, OverrideParseException
 
-    chain: list[BaseException] = [error]
-    while (cause := chain[-1].__cause__ or chain[-1].__context__) is not None and cause not in chain:
-        chain.append(cause)
-    for link in chain:
+    for link in _causes(error):
         if isinstance(link, MissingConfigException) and link.missing_cfg_file:
-            group, _, option = link.missing_cfg_file.rpartition("/")
-            options = list(link.options or [])
-            listed = f" (there are {', '.join(options)})" if options else ""
-            return f"{group or 'config'}={option}: no such option{near_misses(option, options)}{listed}"
+            return _no_such_option(link.missing_cfg_file, list(link.options or []))
         if isinstance(link, OverrideParseException):
-            argument, first = link.override.lstrip("+"), str(link).splitlines()[0]
-            key = argument.partition("=")[0]
-            return f"{argument}: {first}; quote a value with signs of Hydra's grammar, as \"{key}='...'\""
-    return "\n".join(line for line in str(error).splitlines() if line.strip())
+            return _not_in_the_grammar(link.override.lstrip("+"), complaint=str(link))
+    lines = [line for line in str(error).splitlines() if line.strip()]
+    return "\n".join(lines)
+
+
+def _causes(error: BaseException) -> list[BaseException]:
+    """The error, what it was raised from, and so on."""
+    chain = [error]
+    cause = error.__cause__ or error.__context__
+    while cause is not None and cause not in chain:
+        chain.append(cause)
+        cause = cause.__cause__ or cause.__context__
+    return chain
+
+
+def _no_such_option(config_file: str, options: list[str]) -> str:
+    group, _, option = config_file.rpartition("/")
+    near = near_misses(option, options)
+    listed = f" (there are {', '.join(options)})" if options else ""
+    return f"{group or 'config'}={option}: no such option{near}{listed}"
+
+
+def _not_in_the_grammar(argument: str, complaint: str) -> str:
+    first_line = complaint.splitlines()[0]
+    key = argument.partition("=")[0]
+    return f"{argument}: {first_line}; quote a value with signs of Hydra's grammar, as \"{key}='...'\""

@@ -1,8 +1,9 @@
-"""The command line's answers: help, completion, mistakes."""
+"""Guards the command line's answers: help, completion, mistakes."""
 
 import os
 import subprocess
 import sys
+from typing import NamedTuple
 
 import pytest
 import torch
@@ -36,34 +37,63 @@ def test_completion_imports_no_torch():
     assert "quantize=w4a4" in said
 
 
-@pytest.mark.parametrize(
-    ("arguments", "wanted"),
-    [
-        (("stage=train", "trainer.epoch=1"), "trainer.epoch: unknown key; did you mean epochs"),
-        (("stage=prunne",), "stage=prunne: no such option; did you mean prune"),
-        (("stage=prune", "prune.rules.conv.sparsity=1.5"), "prune.rules.conv.sparsity=1.5: must be a fraction"),
-        (("stage=train", "model=resnet2O"), "model=resnet2O: no such network; did you mean resnet"),
-        (("stage=train", "data=imagefolder", "data.train=/nowhere"), "data.train='/nowhere': no such file"),
-        (("stage=train", "data=imagefolder"), "data.train: missing"),
-        (("stage=eval", "init_from=/nowhere"), "init_from='/nowhere': no such file or directory"),
-        (("stage=qat", "distill=soft_targets"), "distill.teacher.model=None: a teacher is needed"),
-        (("stage=qat", "distill=soft_targets", "distill.teacher.model=resnet2O"), "distill.teacher.model=resnet2O: no"),
-        (("stage=train", "trainer.epochs=[1"), "trainer.epochs=[1: no viable alternative at input '[1'; quote a value"),
-        (("stage=eval", "init_from=/no/lr=0.1"), "init_from='/no/lr=0.1': no such file"),
-        (("prune=null",), "prune=null: a group takes an option, as prune=none"),
-        (("stage=train", "seed=-1"), "seed=-1: must be at least 0"),
-        (("stage=prune", "prune.importance=micronet_cli.functional.pruning.magnitud"), "did you mean magnitude"),
-        (("stage=prune", "prune.schedule=micronet_cli.functional.schedules.AGP"), "prune.schedule=AGP: a class must"),
-        (("stage=shrink", "stage.multipel=16"), "stage.multipel: unknown key; did you mean multiple"),
-        (("stage.steps.qat.group=[]",), "stage.steps.qat.group: unknown key; did you mean groups"),
-        (("stage.steps.qat.settings.trainer.epoch=1",), "stage.steps.qat.settings.trainer.epoch: unknown key"),
-        (("stage=score", "model=vit_tiny_patch16_224", "data.input_size=64"), "model.args.img_size=64"),
-        (("stage=train", "trainer.device=cuda:9"), "trainer.device='cuda:9': must be auto or cpu or cuda"),
-        (("stage=train", "data=cifar10", "data.root=/nowhere"), "data.root='/nowhere': no CIFAR-10 there"),
-    ],
-)  # fmt: skip
-def test_mistake_is_answered_with_its_path(mistake, arguments, wanted):
-    assert wanted in mistake(*arguments)
+class Mistake(NamedTuple):
+    """Arguments as typed, and part of what they are answered."""
+
+    arguments: tuple[str, ...]
+    said: str
+
+
+MISTAKES = {
+    "key": Mistake(("stage=train", "trainer.epoch=1"), "trainer.epoch: unknown key; did you mean epochs"),
+    "stage": Mistake(("stage=prunne",), "stage=prunne: no such option; did you mean prune"),
+    "value out of range": Mistake(
+        ("stage=prune", "prune.rules.conv.sparsity=1.5"), "prune.rules.conv.sparsity=1.5: must be a fraction"
+    ),
+    "model": Mistake(("stage=train", "model=resnet2O"), "model=resnet2O: no such network; did you mean resnet"),
+    "path of data": Mistake(
+        ("stage=train", "data=imagefolder", "data.train=/nowhere"), "data.train='/nowhere': no such file"
+    ),
+    "no path of data": Mistake(("stage=train", "data=imagefolder"), "data.train: missing"),
+    "start": Mistake(("stage=eval", "init_from=/nowhere"), "init_from='/nowhere': no such file or directory"),
+    "start with an equals sign": Mistake(
+        ("stage=eval", "init_from=/no/lr=0.1"), "init_from='/no/lr=0.1': no such file"
+    ),
+    "no teacher": Mistake(("stage=qat", "distill=soft_targets"), "distill.teacher.model=None: a teacher is needed"),
+    "teacher": Mistake(
+        ("stage=qat", "distill=soft_targets", "distill.teacher.model=resnet2O"), "distill.teacher.model=resnet2O: no"
+    ),
+    "grammar": Mistake(
+        ("stage=train", "trainer.epochs=[1"), "trainer.epochs=[1: no viable alternative at input '[1'; quote a value"
+    ),
+    "null for a group": Mistake(("prune=null",), "prune=null: a group takes an option, as prune=none"),
+    "seed": Mistake(("stage=train", "seed=-1"), "seed=-1: must be at least 0"),
+    "function": Mistake(
+        ("stage=prune", "prune.importance=micronet_cli.functional.pruning.magnitud"), "did you mean magnitude"
+    ),
+    "class for a function": Mistake(
+        ("stage=prune", "prune.schedule=micronet_cli.functional.schedules.AGP"), "prune.schedule=AGP: a class must"
+    ),
+    "key of a stage": Mistake(
+        ("stage=shrink", "stage.multipel=16"), "stage.multipel: unknown key; did you mean multiple"
+    ),
+    "key of a step": Mistake(("stage.steps.qat.group=[]",), "stage.steps.qat.group: unknown key; did you mean groups"),
+    "key of a step's settings": Mistake(
+        ("stage.steps.qat.settings.trainer.epoch=1",), "stage.steps.qat.settings.trainer.epoch: unknown key"
+    ),
+    "size of a network for one size": Mistake(
+        ("stage=score", "model=vit_tiny_patch16_224", "data.input_size=64"), "model.args.img_size=64"
+    ),
+    "device": Mistake(("stage=train", "trainer.device=cuda:9"), "trainer.device='cuda:9': must be auto or cpu or cuda"),
+    "no data set there": Mistake(
+        ("stage=train", "data=cifar10", "data.root=/nowhere"), "data.root='/nowhere': no CIFAR-10 there"
+    ),
+}
+
+
+@pytest.mark.parametrize("case", MISTAKES.values(), ids=MISTAKES.keys())
+def test_mistake_is_answered_with_its_path(mistake, case):
+    assert case.said in mistake(*case.arguments)
 
 
 def test_rule_that_matches_nothing_names_layers(mistake):
@@ -77,18 +107,18 @@ def test_rule_that_later_rules_empty_is_an_error(mistake):
     assert "prune.rules.conv: left with no layer" in said
 
 
-@pytest.mark.parametrize(
-    ("arguments", "wanted"),
-    [
-        (("model=mobilenetv3_small_050", "model.pretrained=true"), "model.pretrained=true"),
-        (("model=hf-hub:timm/nope",), "model=hf-hub:timm/nope: it cannot be had from the hub"),
-    ],
-)
-def test_offline_hub_is_answered(mistake, monkeypatch, arguments, wanted):
+OFFLINE = {
+    "timm's weights": Mistake(("model=mobilenetv3_small_050", "model.pretrained=true"), "model.pretrained=true"),
+    "a network": Mistake(("model=hf-hub:timm/nope",), "model=hf-hub:timm/nope: it cannot be had from the hub"),
+}
+
+
+@pytest.mark.parametrize("case", OFFLINE.values(), ids=OFFLINE.keys())
+def test_offline_hub_is_answered(mistake, monkeypatch, case):
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", False)  # and back after the test
     monkeypatch.setattr("huggingface_hub.constants.ENDPOINT", "http://127.0.0.1:9")
-    said = mistake("stage=eval", *arguments, "data=digits")
-    assert wanted in said
+    said = mistake("stage=eval", *case.arguments, "data=digits")
+    assert case.said in said
     assert "model.weights=<file>" in said
 
 

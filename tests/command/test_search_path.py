@@ -1,5 +1,7 @@
 """Guards the order in which config options are found: the user's, the packaged ones, any timm name as a model."""
 
+from typing import NamedTuple
+
 import pytest
 from hydra import compose, initialize_config_dir
 from hydra.core.global_hydra import GlobalHydra
@@ -27,19 +29,24 @@ def source():
     return TimmConfigSource("timm", "timm://")
 
 
+class Asked(NamedTuple):
+    path: str
+    is_config: bool
+
+
 CONFIGS = {
-    "a timm name": ("model/resnet50", True),
-    "a name with signs": ("model/hf-hub:timm/x.y", True),
-    "the group itself": ("model/", False),
-    "a group without a slash": ("model", False),
-    "another group": ("data/resnet50", False),
-    "the top": ("config", False),
+    "a timm name": Asked("model/resnet50", True),
+    "a name with signs": Asked("model/hf-hub:timm/x.y", True),
+    "the group itself": Asked("model/", False),
+    "a group without a slash": Asked("model", False),
+    "another group": Asked("data/resnet50", False),
+    "the top": Asked("config", False),
 }
 
 
-@pytest.mark.parametrize(("path", "expected"), CONFIGS.values(), ids=CONFIGS.keys())
-def test_any_name_below_model_is_a_config(source, path, expected):
-    assert source.is_config(path) is expected
+@pytest.mark.parametrize("asked", CONFIGS.values(), ids=CONFIGS.keys())
+def test_any_name_below_model_is_a_config(source, asked):
+    assert source.is_config(asked.path) is asked.is_config
 
 
 @pytest.mark.parametrize("path", ["model/resnet50", "model/resnet50.yaml"])

@@ -1,4 +1,4 @@
-"""Sweeps as a user runs them: every launcher, failures, re-runs, Ctrl-C."""
+"""Guards sweeps as a user runs them: every launcher, failures, re-runs, Ctrl-C."""
 
 import csv
 import json

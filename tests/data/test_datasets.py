@@ -18,6 +18,78 @@ def test_digits_splits_are_disjoint_and_whole():
     assert len(set(rest) | set(data.source("test").indices)) == 1797
 
 
+WRONG = {
+    "batch_size=0": {"batch_size": 0},
+    "eval_batch_size=-1": {"eval_batch_size": -1},
+    "batch_size=5: must be even for mixup and cutmix": {"batch_size": 5, "cutmix": 1.0},
+    "random_erasing=1.5: must be a probability": {"random_erasing": 1.5},
+    "val_fraction=1: must be a fraction in": {"val_fraction": 1},
+    "val_fraction=0: must be a fraction in": {"val_fraction": 0},
+    "auto_augment='trivial': timm knows no such policy": {"auto_augment": "trivial"},
+}
+
+
+@pytest.mark.parametrize(("message", "options"), WRONG.items(), ids=WRONG.keys())
+def test_a_value_out_of_range_is_named(message, options):
+    with pytest.raises(ValueError, match=message):
+        Digits(**options)
+
+
+def test_digits_are_scaled_to_the_whole_range_of_bytes():
+    source = Digits().source("train")
+    image = source.read(0)
+    assert (image.size, image.mode) == ((8, 8), "RGB")
+    values = {value for index in range(50) for value in np.asarray(source.read(index)).flat}
+    assert values == {round(step * 255 / 16) for step in range(17)}
+    assert Digits().classes == list("0123456789")
+
+
+def test_the_split_seed_draws_other_images():
+    own, other = (Digits(split_seed=seed).source("test") for seed in (0, 1))
+    assert len(own.labels) == len(other.labels)
+    assert set(own.indices) != set(other.indices)
+
+
+def test_a_batch_is_the_training_or_the_evaluation_size():
+    data = Digits(batch_size=10, eval_batch_size=30)
+    sizes = {split: len(next(data.loader(split, SPEC, CPU).batches())[1]) for split in ("train", "val", "test")}
+    assert sizes == {"train": 10, "val": 30, "test": 30}
+
+
+def test_paths_that_are_missing_or_not_there_are_all_named():
+    data = ImageFolder(val="/nowhere/val")
+    assert data.problems(["train", "val", "test"]) == [
+        "data.train: missing; give data.train=<directory or tar with a folder a class>",
+        "data.val='/nowhere/val': no such file or directory",
+        "data.test: missing; give data.test=<directory or tar with a folder a class>",
+    ]
+
+
+def test_a_val_that_is_held_out_needs_train():
+    assert ImageFolder().problems(["val", "train"]) == [
+        "data.train: missing; give data.train=<directory or tar with a folder a class>"
+    ]
+    with pytest.raises(UserError, match=r"data\.train: missing"):
+        ImageFolder().source("val")
+
+
+def test_a_val_of_its_own_leaves_train_whole(image_folder):
+    data = ImageFolder(train=str(image_folder), val=str(image_folder))
+    assert [len(data.source(split).labels) for split in ("train", "val")] == [24, 24]
+
+
+def test_the_home_directory_is_expanded(image_folder, monkeypatch):
+    monkeypatch.setenv("HOME", str(image_folder.parent))
+    data = ImageFolder(test="~/images")
+    assert data.problems(["test"]) == []
+    assert len(data.source("test").labels) == 24
+
+
+def test_an_archive_that_is_not_there_is_one_error(tmp_path):
+    with pytest.raises(UserError, match=r"data\.root=.*: no CIFAR-100 there \(.*data\.download=true"):
+        Cifar(variant=100, root=str(tmp_path)).source("train")
+
+
 def test_normalisation_is_the_networks():
     loader = Digits().loader("test", SPEC, CPU)
     images, _ = next(loader.batches())

@@ -3,9 +3,11 @@
 import logging
 import tarfile
 
+import numpy as np
 import pytest
 
 from micronet_cli.data.datasets import ImageFolder
+from micronet_cli.data.sources import ArraySource, FileSource, Subset, split_off
 from micronet_cli.errors import UserError
 from tests.data.test_loader import CPU, SPEC, batches, same
 
@@ -63,3 +65,46 @@ def test_what_is_no_image_folder_is_answered(image_folder, tmp_path):
         ImageFolder(test=str(tmp_path / "cut.tar")).source("test")
     with pytest.raises(ValueError, match="auto_augment='trivial'"):
         ImageFolder(test=str(image_folder), auto_augment="trivial")
+
+
+def test_an_array_gives_colour_images_and_numbers_them():
+    source = ArraySource(np.full((2, 4, 5), 7, np.uint8), [1, 0])
+    image = source.read(1)
+    assert (image.mode, image.size, image.getpixel((0, 0))) == ("RGB", (5, 4), (7, 7, 7))
+    assert source.name(1) == "image 1"
+    assert source.labels.dtype == np.int64
+
+
+def test_relabelling_keeps_the_files_and_leaves_the_source_alone(image_folder):
+    source = FileSource(str(image_folder), "data.test")
+    other = source.relabelled(["red", "green", "blue"])
+    assert [source.classes[label] for label in source.labels] == [other.classes[label] for label in other.labels]
+    assert source.classes == ["blue", "red"]
+    assert source.relabelled(["blue", "red"]) is source
+    assert other.name(0) == source.name(0) == "blue/0.jpg"
+
+
+def test_a_subset_is_of_its_indices():
+    source = ArraySource(np.arange(5, dtype=np.uint8)[:, None, None], [0, 1, 2, 3, 4])
+    subset = Subset(source, np.array([4, 1]))
+    assert subset.labels.tolist() == [4, 1]
+    assert subset.name(0) == "image 4"
+    assert subset.read(1).getpixel((0, 0)) == (1, 1, 1)
+
+
+SHARES = {
+    "about the fraction": (0.25, 20, 5),
+    "none is empty": (0.001, 20, 1),
+    "nor is the rest": (0.999, 20, 19),
+}
+
+
+@pytest.mark.parametrize(("fraction", "count", "expected"), SHARES.values(), ids=SHARES.keys())
+def test_split_parts_are_disjoint_and_whole(fraction, count, expected):
+    source = ArraySource(np.zeros((count, 1, 1), np.uint8), range(count))
+    rest, part = split_off(source, fraction, seed=3)
+    assert len(part.labels) == expected
+    assert sorted([*rest.labels, *part.labels]) == list(range(count))
+    assert list(part.labels) == sorted(part.labels)
+    again = split_off(source, fraction, seed=3)
+    assert again[1].labels.tolist() == part.labels.tolist()

@@ -66,7 +66,13 @@ def test_reduced_dims_are_all_but_the_channel():
 
 
 @pytest.mark.parametrize(
-    ("bits", "symmetric", "largest"), [(4, False, 15), (4, True, 14), (2.5, True, 4), (2.5, False, 4)]
+    ("bits", "symmetric", "largest"),
+    [
+        pytest.param(4, False, 15, id="even"),
+        pytest.param(4, True, 14, id="even, symmetric"),
+        pytest.param(2.5, False, 4, id="odd"),
+        pytest.param(2.5, True, 4, id="odd, symmetric"),
+    ],
 )
 def test_symmetric_integers_leave_the_odd_code_out(bits, symmetric, largest):
     assert WeightFakeQuantize(bits, symmetric=symmetric).largest == largest

@@ -129,3 +129,38 @@ def test_setting_aside_goes_on_after_a_crash_in_the_middle(tmp_path, emptied):
     assert (tmp_path / "previous" / "a.txt").read_text() == "second"
     assert (tmp_path / "previous" / "previous" / "a.txt").read_text() == "first"
     assert not (tmp_path / ".previous").exists()
+
+
+def test_metrics_are_what_was_written_or_nothing(tmp_path):
+    run = Run(tmp_path)
+    assert run.metrics() == {}
+    run.write_json("metrics.json", {"top1": 91.5, "path": Path("x")})
+    assert run.metrics() == {"top1": 91.5, "path": "x"}
+    assert (tmp_path / "metrics.json").read_text().endswith("}\n")
+
+
+def test_places_of_a_run_are_the_contract_s(tmp_path):
+    run = Run(tmp_path)
+    found = [path.relative_to(tmp_path).as_posix() for path in (run.best, run.last, run.packed, run.state)]
+    assert found == ["checkpoints/best.safetensors", "checkpoints/last.safetensors", "model.mnet", "resume/state.pt"]
+
+
+def test_a_tracker_gets_the_numbers_of_a_line_and_its_step(tmp_path):
+    calls = []
+
+    class Recorder:
+        def log(self, values, step):
+            calls.append((values, step))
+
+    run = Run(tmp_path)
+    run.tracker = Recorder()
+    run.record({"kind": "epoch", "step": 7, "loss": 0.5, "layer": "conv1", "images": 3})
+    assert calls == [({"epoch/loss": 0.5}, 7)]
+    assert (tmp_path / "history.jsonl").read_text() == (
+        '{"kind": "epoch", "step": 7, "loss": 0.5, "layer": "conv1", "images": 3}\n'
+    )
+
+
+def test_rewinding_without_a_history_writes_none(tmp_path):
+    Run(tmp_path).rewind_history(lambda line: True)
+    assert not (tmp_path / "history.jsonl").exists()

@@ -5,6 +5,7 @@ import random
 import sys
 import types
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 import pytest
@@ -58,19 +59,24 @@ def test_seed_above_32_bits_is_taken(config, tmp_path):
     assert execute(config(f"seed={2**32 + 1}"), tmp_path)["seed"] == 2**32 + 1
 
 
+class Interruption(NamedTuple):
+    error: BaseException
+    reason: str
+
+
 INTERRUPTIONS = {
-    "signal": (Interrupted("stopped at step 3; whatever"), "stopped at step 3"),
-    "keyboard": (KeyboardInterrupt(), "interrupted"),
+    "signal": Interruption(Interrupted("stopped at step 3; whatever"), "stopped at step 3"),
+    "keyboard": Interruption(KeyboardInterrupt(), "interrupted"),
 }
 
 
-@pytest.mark.parametrize(("error", "reason"), INTERRUPTIONS.values(), ids=INTERRUPTIONS.keys())
-def test_interrupted_run_says_how_to_go_on(config, stage, tmp_path, error, reason):
-    stage.run = failing(error)
+@pytest.mark.parametrize("case", INTERRUPTIONS.values(), ids=INTERRUPTIONS.keys())
+def test_interrupted_run_says_how_to_go_on(config, stage, tmp_path, case):
+    stage.run = failing(case.error)
     with pytest.raises(Interrupted) as caught:
         execute(config(), tmp_path)
     how = f"go on with the same command, resume=true and hydra.run.dir={tmp_path}"
-    assert str(caught.value) == f"{reason}; {how}"
+    assert str(caught.value) == f"{case.reason}; {how}"
     assert metrics_of(tmp_path)["status"] == "interrupted"
 
 

@@ -1,5 +1,7 @@
 """Guards what ``model=auto`` and ``data=auto`` become: what the start was trained with, or the defaults."""
 
+from typing import Any, NamedTuple
+
 import pytest
 from omegaconf import OmegaConf
 
@@ -67,17 +69,24 @@ def test_weights_without_a_start_stay():
     assert inherited(config_of(model={"weights": "x.pth"})).model.weights == "x.pth"
 
 
-MISTAKES = {
-    "weights": ({"weights": "x.pth"}, "model.weights=x.pth: init_from brings its weights; take one of them"),
-    "pretrained": ({"pretrained": True}, "model.pretrained=True: init_from brings its weights; take one of them"),
+class Mistake(NamedTuple):
+    value: Any
+    said: str
+
+
+WEIGHTS = {
+    "weights": Mistake({"weights": "x.pth"}, "model.weights=x.pth: init_from brings its weights; take one of them"),
+    "pretrained": Mistake(
+        {"pretrained": True}, "model.pretrained=True: init_from brings its weights; take one of them"
+    ),
 }
 
 
-@pytest.mark.parametrize(("model", "said"), MISTAKES.values(), ids=MISTAKES.keys())
-def test_weights_beside_a_start_are_a_mistake(start, model, said):
+@pytest.mark.parametrize("case", WEIGHTS.values(), ids=WEIGHTS.keys())
+def test_weights_beside_a_start_are_a_mistake(start, case):
     with pytest.raises(UserError) as caught:
-        inherited(config_of(start, model=model))
-    assert str(caught.value) == said
+        inherited(config_of(start, model=case.value))
+    assert str(caught.value) == case.said
 
 
 @pytest.mark.parametrize("nothing", [None, "", False], ids=repr)
@@ -86,14 +95,14 @@ def test_weights_that_are_none_are_no_mistake(start, nothing):
 
 
 STARTS = {
-    "a number": (7, "init_from=7: must be a path, as ./7"),
-    "a list": (["a"], "init_from=['a']: must be a path"),
-    "nothing there": ("/nowhere/a", "init_from='/nowhere/a': no such file or directory"),
+    "a number": Mistake(7, "init_from=7: must be a path, as ./7"),
+    "a list": Mistake(["a"], "init_from=['a']: must be a path"),
+    "nothing there": Mistake("/nowhere/a", "init_from='/nowhere/a': no such file or directory"),
 }
 
 
-@pytest.mark.parametrize(("init_from", "said"), STARTS.values(), ids=STARTS.keys())
-def test_a_start_that_is_no_path_is_a_mistake(init_from, said):
+@pytest.mark.parametrize("case", STARTS.values(), ids=STARTS.keys())
+def test_a_start_that_is_no_path_is_a_mistake(case):
     with pytest.raises(UserError) as caught:
-        inherited(config_of(init_from))
-    assert str(caught.value).startswith(said)
+        inherited(config_of(case.value))
+    assert str(caught.value).startswith(case.said)

@@ -1,7 +1,20 @@
 """Guards what a stage gets: settings that exclude each other, the network, its classes, what is saved."""
 
-import pytest
+from typing import NamedTuple
 
+import pytest
+import torch
+
+from micronet_cli import checkpoint
+from micronet_cli.command.cli import main
+from micronet_cli.config import check_config
+from micronet_cli.data.datasets import Digits
+from micronet_cli.errors import UserError
+from micronet_cli.runs.directory import Run
+from micronet_cli.stages import score
+from micronet_cli.stages.inherit import inherited
+from micronet_cli.stages.job import Job
+from micronet_cli.stages.node import stage_node
 from tests.conftest import TINY
 
 TRAIN = ("stage=train", *TINY, "trainer.max_steps=2")
@@ -9,11 +22,106 @@ TRAIN = ("stage=train", *TINY, "trainer.max_steps=2")
 
 @pytest.fixture(scope="module")
 def trained(tmp_path_factory):
-    from micronet_cli.command.cli import main
-
     run = tmp_path_factory.mktemp("job") / "trained"
     main([*TRAIN, f"hydra.run.dir={run}"])
     return run
+
+
+@pytest.fixture
+def job(composed, tmp_path):
+    """Overrides as typed -> the job of ``stage=score``; ``writes=False``: in a process that writes nothing."""
+
+    def make(*overrides, writes=True):
+        config = inherited(composed("stage=score", *overrides))
+        return Job(config, check_config(config), stage_node(config, score), Run(tmp_path / "run", writes=writes))
+
+    return make
+
+
+def test_parts_are_the_groups_built(job):
+    made = job(*TINY, "quantize=w4a4", "trainer.epochs=3")
+    assert isinstance(made.parts.data, Digits)
+    assert made.parts.trainer.epochs == 3
+    assert made.parts.prune is None
+    assert made.parts.quantize is made.checked["quantize"]
+    assert made.parts is made.parts
+
+
+def test_settings_are_the_config_s(job, trained):
+    made = job(f"init_from={trained}", "seed=7", "runs=outputs/**")
+    assert (made.seed, made.init_from, made.runs) == (7, str(trained), "outputs/**")
+
+
+def test_group_config_is_plain_and_empty_where_the_group_is_off(job):
+    made = job(*TINY, "quantize=w4a4")
+    assert made.group_config("data")["input_size"] == 16
+    assert type(made.group_config("quantize")["rules"]) is dict
+    assert made.group_config("prune") == {}
+
+
+def test_network_has_the_data_s_classes_and_size(job):
+    network = job(*TINY).network()
+    assert network.classes == [str(digit) for digit in range(10)]
+    assert network.spec.size == (3, 16, 16)
+    assert network.config["name"] == "resnet8"
+    assert network.data["_target_"].endswith("Digits")
+    assert network.model(torch.zeros(1, 3, 16, 16)).shape == (1, 10)
+
+
+def test_network_without_data_has_as_many_classes_as_the_model_says(job):
+    network = job(*TINY, "model.num_classes=7").network(with_data=False)
+    assert network.classes == []
+    assert network.model(torch.zeros(1, 3, 16, 16)).shape == (1, 7)
+
+
+def test_network_of_a_run_takes_its_weights_and_the_given_size(job, trained):
+    network = job(f"init_from={trained}", "data.input_size=24").network()
+    saved = checkpoint.load(str(trained)).model.state_dict()
+    assert network.spec.size == (3, 24, 24)
+    assert network.data["input_size"] == 24
+    assert all(torch.equal(tensor, saved[name]) for name, tensor in network.model.state_dict().items())
+
+
+def test_splits_that_are_missing_are_named_line_by_line(job, image_folder):
+    made = job("model=resnet8", "data=imagefolder", f"data.val={image_folder}")
+    with pytest.raises(UserError) as caught:
+        made.require_splits("train", "val", "test")
+    assert [line.partition(":")[0] for line in str(caught.value).splitlines()] == ["data.train", "data.test"]
+    made.require_splits("val")
+
+
+def test_saved_network_is_the_run_s_best_with_its_metrics(job):
+    made = job(*TINY)
+    network = made.network()
+    made.save(network, {"top1": 12.5})
+    again = checkpoint.load(str(made.run.directory))
+    assert again.metrics["top1"] == 12.5
+    assert again.classes == network.classes
+    assert torch.equal(again.model.conv1.weight, network.model.conv1.weight)
+
+
+def test_packed_network_is_saved_as_its_file(job, tmp_path):
+    made = job(*TINY)
+    network = made.network()
+    network.packed = tmp_path / "given.mnet"
+    network.packed.write_bytes(b"packed")
+    made.save(network, {})
+    assert made.run.packed.read_bytes() == b"packed"
+    assert not made.run.best.exists()
+
+
+def test_one_process_of_several_saves_nothing(job):
+    made = job(*TINY, writes=False)
+    made.save(made.network(), {})
+    assert not made.run.directory.exists()
+
+
+def test_loader_gives_the_network_s_size_and_every_image(job):
+    made = job(*TINY)
+    loader = made.loader(made.network(), "test", torch.device("cpu"))
+    shapes = [images.shape for images, _ in loader.batches()]
+    assert {shape[1:] for shape in shapes} == {(3, 16, 16)}
+    assert sum(shape[0] for shape in shapes) == 359
 
 
 def test_state_of_another_optimiser_is_a_mistake(micronet, mistake):
@@ -22,35 +130,33 @@ def test_state_of_another_optimiser_is_a_mistake(micronet, mistake):
     assert "is of another network or optimiser" in mistake(*TRAIN, "optim=adamw", "resume=true", directory=run)
 
 
-@pytest.mark.parametrize(
-    ("arguments", "wanted"),
-    [
-        pytest.param(
-            ("init_from=RUN", "model.pretrained=true"),
-            "model.pretrained=True: init_from brings its weights; take one",
-            id="pretrained",
-        ),
-        pytest.param(
-            ("init_from=RUN", "model.weights=x.pth"),
-            "model.weights=x.pth: init_from brings its weights; take one",
-            id="weights",
-        ),
-        pytest.param(
-            ("init_from=RUN", "model.num_classes=7"),
-            "model.num_classes=7: there are 10 classes; leave it null",
-            id="classes of the run",
-        ),
-        pytest.param(
-            (*TINY, "model.num_classes=7"),
-            "model.num_classes=7: there are 10 classes; leave it null",
-            id="classes of the data",
-        ),
-        pytest.param(("init_from=1",), "init_from=1: must be a path, as ./1", id="a number"),
-        pytest.param(("init_from=[a,b]",), "init_from=['a', 'b']: must be a path", id="a list"),
-    ],
-)
-def test_settings_that_exclude_each_other(trained, mistake, arguments, wanted):
-    assert wanted in mistake("stage=eval", *(a.replace("RUN", str(trained)) for a in arguments))
+class Excluded(NamedTuple):
+    arguments: tuple[str, ...]
+    said: str
+
+
+EXCLUDED = {
+    "pretrained": Excluded(
+        ("init_from=RUN", "model.pretrained=true"), "model.pretrained=True: init_from brings its weights; take one"
+    ),
+    "weights": Excluded(
+        ("init_from=RUN", "model.weights=x.pth"), "model.weights=x.pth: init_from brings its weights; take one"
+    ),
+    "classes of the run": Excluded(
+        ("init_from=RUN", "model.num_classes=7"), "model.num_classes=7: there are 10 classes; leave it null"
+    ),
+    "classes of the data": Excluded(
+        (*TINY, "model.num_classes=7"), "model.num_classes=7: there are 10 classes; leave it null"
+    ),
+    "a number": Excluded(("init_from=1",), "init_from=1: must be a path, as ./1"),
+    "a list": Excluded(("init_from=[a,b]",), "init_from=['a', 'b']: must be a path"),
+}
+
+
+@pytest.mark.parametrize("case", EXCLUDED.values(), ids=EXCLUDED.keys())
+def test_settings_that_exclude_each_other(trained, mistake, case):
+    arguments = [argument.replace("RUN", str(trained)) for argument in case.arguments]
+    assert case.said in mistake("stage=eval", *arguments)
 
 
 def test_teacher_s_model_and_run_agree(trained, mistake):

@@ -2,6 +2,7 @@
 
 import sys
 import types
+from typing import Any, NamedTuple
 
 import pytest
 from omegaconf import OmegaConf
@@ -43,43 +44,47 @@ def test_steps_become_objects_and_null_leaves_one_out():
     }
 
 
+class Mistake(NamedTuple):
+    """What ``stage.module`` is, what stands beside it, and the answer."""
+
+    module: str | None
+    below: dict[str, Any]
+    said: str
+
+
+SCORE = "micronet_cli.stages.score"
+SHRINK = "micronet_cli.stages.shrink"
 MISTAKES = {
-    "another package": ("os.path", {}, "stage.module='os.path' is not allowed; it has to begin with micronet_cli."),
-    "no module": ("micronet_cli.stages.nope", {}, "stage.module='micronet_cli.stages.nope': no such stage"),
-    "null": (None, {}, "stage.module=None is not allowed; it has to begin with micronet_cli."),
-    "another module's key": (
-        "micronet_cli.stages.score",
-        {"multiple": 1},
-        "stage.multiple: unknown key; did you mean module?",
+    "another package": Mistake(
+        "os.path", {}, "stage.module='os.path' is not allowed; it has to begin with micronet_cli."
     ),
-    "a wrong value": (
-        "micronet_cli.stages.shrink",
-        {"multiple": "x"},
-        "stage.multiple='x': must be a whole number",
-    ),
-    "a step's stage": (
-        "micronet_cli.stages.score",
+    "no module": Mistake(f"{SCORE}s", {}, f"stage.module='{SCORE}s': no such stage"),
+    "null": Mistake(None, {}, "stage.module=None is not allowed; it has to begin with micronet_cli."),
+    "another module's key": Mistake(SCORE, {"multiple": 1}, "stage.multiple: unknown key; did you mean module?"),
+    "a wrong value": Mistake(SHRINK, {"multiple": "x"}, "stage.multiple='x': must be a whole number"),
+    "a step's stage": Mistake(
+        SCORE,
         {"steps": {"a": {"stage": "eval"}}},
         "stage.steps.a.stage='eval': must be train or prune or qat or null",
     ),
-    "a step's group": (
-        "micronet_cli.stages.score",
+    "a step's group": Mistake(
+        SCORE,
         {"steps": {"a": {"groups": ["ptq"]}}},
         "stage.steps.a.groups[0]='ptq': must be prune or quantize or distill",
     ),
-    "a step's key": (
-        "micronet_cli.stages.score",
+    "a step's key": Mistake(
+        SCORE,
         {"steps": {"a": {"group": []}}},
         "stage.steps.a.group: unknown key; did you mean groups?",
     ),
 }
 
 
-@pytest.mark.parametrize(("module", "more", "said"), MISTAKES.values(), ids=MISTAKES.keys())
-def test_mistake_below_stage_is_named(module, more, said):
+@pytest.mark.parametrize("case", MISTAKES.values(), ids=MISTAKES.keys())
+def test_mistake_below_stage_is_named(case):
     with pytest.raises(UserError) as caught:
-        stage_module(config_of(module, **more))
-    assert str(caught.value) == said
+        stage_module(config_of(case.module, **case.below))
+    assert str(caught.value) == case.said
 
 
 def test_error_within_a_stage_s_own_imports_is_not_hidden(monkeypatch, tmp_path):

@@ -1,9 +1,10 @@
-"""A stage of one's own costs a module and a YAML: its keys, group, file and help line need no edit anywhere."""
+"""Guards a stage of one's own: it costs a module and a YAML; its keys, group, file and help line need no edit."""
 
 import json
 import sys
 import types
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import pytest
 
@@ -72,16 +73,21 @@ def test_own_group_may_be_none(own, micronet):
     assert metrics_of(where)["ceiling"] == "NoneType"
 
 
-@pytest.mark.parametrize(
-    ("argument", "said"),
-    [
-        pytest.param("stage.abov=3", "stage.abov: unknown key; did you mean above", id="key"),
-        pytest.param("stage.above=-1", "stage.above=-1: must be at least 0", id="value"),
-        pytest.param("ceilin=3", "ceilin: unknown key; did you mean ceiling", id="group"),
-    ],
-)
-def test_mistakes_in_an_own_stage_are_answered(own, mistake, argument, said):
-    assert said in mistake("stage=count", *TINY, argument, "--config-dir", str(own))
+class Mistake(NamedTuple):
+    argument: str
+    said: str
+
+
+MISTAKES = {
+    "key": Mistake("stage.abov=3", "stage.abov: unknown key; did you mean above"),
+    "value": Mistake("stage.above=-1", "stage.above=-1: must be at least 0"),
+    "group": Mistake("ceilin=3", "ceilin: unknown key; did you mean ceiling"),
+}
+
+
+@pytest.mark.parametrize("case", MISTAKES.values(), ids=MISTAKES.keys())
+def test_mistakes_in_an_own_stage_are_answered(own, mistake, case):
+    assert case.said in mistake("stage=count", *TINY, case.argument, "--config-dir", str(own))
 
 
 def test_help_shows_the_own_stage_s_line(own, capsys):

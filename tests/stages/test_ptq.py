@@ -1,4 +1,6 @@
-"""``stage=ptq`` as a user types it, on the embedded digits."""
+"""Guards ``stage=ptq`` as a user types it, on the embedded digits: figures, saved networks, mistakes."""
+
+from typing import NamedTuple
 
 import pytest
 import torch
@@ -101,20 +103,25 @@ def test_a_network_without_a_run_of_its_own(micronet):
     assert not [name for name in load(str(run)).model.state_dict() if "running_mean" in name]
 
 
-@pytest.mark.parametrize(
-    ("arguments", "said"),
-    [
-        (("quantize=none",), "quantize=none: stage=ptq needs an option"),
-        (("ptq=none",), "ptq=none: stage=ptq needs an option"),
-        (("prune=agp",), "run stage=prune first"),
-        (("quantize=lsq",), "layer1.0.conv1 has LearnedStepWeight; must be range-linear"),
-        (("ptq.image=3",), "ptq.image: unknown key; did you mean images"),
-        (("ptq.adaround.iterations=0",), "ptq.adaround.iterations=0: must be at least 1"),
-        (("quantize.rules.conv.match=nothing",), "matches no layer"),
-    ],
-)
-def test_mistakes_are_answered(mistake, arguments, said):
-    assert said in mistake("stage=ptq", *TINY, *arguments)
+class Mistake(NamedTuple):
+    argument: str
+    said: str
+
+
+MISTAKES = {
+    "nothing to quantise with": Mistake("quantize=none", "quantize=none: stage=ptq needs an option"),
+    "no settings": Mistake("ptq=none", "ptq=none: stage=ptq needs an option"),
+    "pruning": Mistake("prune=agp", "run stage=prune first"),
+    "learned steps": Mistake("quantize=lsq", "layer1.0.conv1 has LearnedStepWeight; must be range-linear"),
+    "key": Mistake("ptq.image=3", "ptq.image: unknown key; did you mean images"),
+    "value": Mistake("ptq.adaround.iterations=0", "ptq.adaround.iterations=0: must be at least 1"),
+    "rule without a layer": Mistake("quantize.rules.conv.match=nothing", "matches no layer"),
+}
+
+
+@pytest.mark.parametrize("case", MISTAKES.values(), ids=MISTAKES.keys())
+def test_mistakes_are_answered(mistake, case):
+    assert case.said in mistake("stage=ptq", *TINY, case.argument)
 
 
 def test_a_quantised_network_is_refused(chain, mistake):

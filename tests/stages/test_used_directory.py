@@ -1,5 +1,7 @@
 """Guards a used directory: a run sets aside nothing that it reads, and resumes only its own kind."""
 
+from typing import Any, NamedTuple
+
 import pytest
 from omegaconf import OmegaConf
 
@@ -24,31 +26,36 @@ def everything(run):
     return {path: path.read_bytes() for path in run.rglob("*") if path.is_file() and ".hydra" not in path.parts}
 
 
-@pytest.mark.parametrize(
-    ("key", "more"),
-    [
-        pytest.param("init_from", ("stage=eval",), id="init_from"),
-        pytest.param("distill.teacher.weights", ("stage=qat", *TINY, "distill=soft_targets"), id="teacher"),
-        pytest.param("model.weights", ("stage=eval", *TINY), id="weights"),
-    ],
-)
-def test_a_run_does_not_set_aside_what_it_reads(trained, mistake, key, more):
+# Key that names a file -> the arguments of a run that reads it.
+READERS = {
+    "init_from": ("stage=eval",),
+    "distill.teacher.weights": ("stage=qat", *TINY, "distill=soft_targets"),
+    "model.weights": ("stage=eval", *TINY),
+}
+
+
+@pytest.mark.parametrize("key", READERS)
+def test_a_run_does_not_set_aside_what_it_reads(trained, mistake, key):
     before = everything(trained)
-    said = mistake(f"{key}={trained / 'checkpoints' / 'best.safetensors'}", *more, directory=trained)
+    said = mistake(f"{key}={trained / 'checkpoints' / 'best.safetensors'}", *READERS[key], directory=trained)
     assert f"{key}='{trained}/checkpoints/best.safetensors': lies in this run's own directory" in said
     assert everything(trained) == before
 
 
-def test_resume_takes_the_run_s_own_kind(trained, mistake):
+# What differs -> the arguments of a run in which it does.
+OTHER_KINDS = {
+    "stage.name": ("stage=prune", *TINY),
+    "optim.name": (*TRAIN, "optim=adamw"),
+    "model": ("stage=train", "data=digits", "model=resnet20"),
+    "quantize": (*TRAIN, "quantize=w8a8"),
+}
+
+
+@pytest.mark.parametrize("key", OTHER_KINDS)
+def test_resume_takes_the_run_s_own_kind(trained, mistake, key):
     before = everything(trained)
-    for arguments, key in [
-        (("stage=prune", *TINY), "stage.name"),
-        ((*TRAIN, "optim=adamw"), "optim.name"),
-        (("stage=train", "data=digits", "model=resnet20"), "model"),
-        ((*TRAIN, "quantize=w8a8"), "quantize"),
-    ]:
-        said = mistake(*arguments, "resume=true", directory=trained)
-        assert f"resume=true: the run in '{trained}' has another {key}; use its own config" in said
+    said = mistake(*OTHER_KINDS[key], "resume=true", directory=trained)
+    assert f"resume=true: the run in '{trained}' has another {key}; use its own config" in said
     assert everything(trained) == before
 
 
@@ -79,36 +86,41 @@ def made(tmp_path):
     return config, run.directory
 
 
+class Change(NamedTuple):
+    key: str
+    value: Any
+
+
 CHANGES = {
-    "another learning rate": ("optim.lr", 0.2),
-    "moved weights": ("model.weights", "b.pth"),
-    "a moved teacher": ("distill.teacher.weights", "elsewhere/a"),
-    "another start": ("init_from", "runs/b"),
+    "another learning rate": Change("optim.lr", 0.2),
+    "moved weights": Change("model.weights", "b.pth"),
+    "a moved teacher": Change("distill.teacher.weights", "elsewhere/a"),
+    "another start": Change("init_from", "runs/b"),
 }
 
 
-@pytest.mark.parametrize(("key", "value"), CHANGES.values(), ids=CHANGES.keys())
-def test_resume_goes_on_where_the_identity_is_the_same(made, key, value):
+@pytest.mark.parametrize("change", CHANGES.values(), ids=CHANGES.keys())
+def test_resume_goes_on_where_the_identity_is_the_same(made, change):
     config, directory = made
-    OmegaConf.update(config, key, value)
+    OmegaConf.update(config, change.key, change.value)
     check_directory(config, directory)
 
 
 OTHERS = {
-    "stage.name": ("stage.name", "train"),
-    "model": ("model.name", "resnet20"),
-    "prune": ("prune", {"sparsity": 0.5}),
-    "quantize": ("quantize.bits", 8),
-    "distill": ("distill.teacher.model", "resnet56"),
-    "optim.name": ("optim.name", "adamw"),
+    "stage.name": Change("stage.name", "train"),
+    "model": Change("model.name", "resnet20"),
+    "prune": Change("prune", {"sparsity": 0.5}),
+    "quantize": Change("quantize.bits", 8),
+    "distill": Change("distill.teacher.model", "resnet56"),
+    "optim.name": Change("optim.name", "adamw"),
 }
 
 
 @pytest.mark.parametrize("named", IDENTITY)
 def test_resume_names_what_is_another(made, named):
     config, directory = made
-    key, value = OTHERS[named]
-    OmegaConf.update(config, key, value, merge=False)
+    change = OTHERS[named]
+    OmegaConf.update(config, change.key, change.value, merge=False)
     with pytest.raises(UserError) as caught:
         check_directory(config, directory)
     assert str(caught.value).startswith(f"resume=true: the run in {str(directory)!r} has another {named}; ")

@@ -4,6 +4,7 @@ import os
 import signal
 import sys
 import traceback
+from collections.abc import Iterable
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any, NoReturn
@@ -14,7 +15,10 @@ from micronet_cli.overrides import explain, free_key, group_names
 from micronet_cli.paths import CONF, CONFIG_DIRECTORIES, use_config_directory
 
 MAX_LINES = 15
-SWITCHES = ("-m", "--multirun", "--resolve", "-r", "--run")
+HELP = {"-h", "--help"}
+COMPLETION = {"-sc", "--shell-completion", "--shell_completion"}
+CONFIG_DIRECTORY = {"--config-dir", "-cd"}
+SWITCHES = {"-m", "--multirun", "--resolve", "-r", "--run"}
 USAGE = """\
 micronet: compress image classifiers and prove it.
 
@@ -41,23 +45,27 @@ def main(argv: list[str] | None = None) -> None:
         print(f"micronet {version('micronet-cli')}")
         return
     use_huge_pages()
-    debug = "debug=true" in [a.lstrip("+").lower() for a in arguments]
+    debug = "debug=true" in [argument.lstrip("+").lower() for argument in arguments]
     try:
-        if {"-h", "--help"} & set(arguments):
-            use_config_directory(take_config_dir(arguments)[1])
+        if not HELP.isdisjoint(arguments):
+            _, user = take_config_dir(arguments)
+            use_config_directory(user)
             print(usage(), end="")
-            return
-        completing = {"-sc", "--shell-completion", "--shell_completion"} & set(arguments)
-        run_hydra(arguments, completing=bool(completing))
+        else:
+            run_hydra(arguments, completing=not COMPLETION.isdisjoint(arguments))
     except (UserError, Interrupted, KeyboardInterrupt) as error:
         answer(error, debug)
     except Exception as error:
         if type(error).__module__.startswith(("hydra.", "omegaconf.")):
             fail(explain(error), debug)
-        begun = task.__code__ in (frame.f_code for frame, _ in traceback.walk_tb(error.__traceback__))
-        if begun or not isinstance(error, OSError):
+        if not isinstance(error, OSError) or _task_had_begun(error):
             raise
         fail(f"hydra.run.dir={error.filename}: no directory can be there ({error.strerror})", debug)
+
+
+def _task_had_begun(error: Exception) -> bool:
+    codes = [frame.f_code for frame, _ in traceback.walk_tb(error.__traceback__)]
+    return task.__code__ in codes
 
 
 def run_hydra(arguments: list[str], completing: bool = False) -> None:
@@ -79,15 +87,17 @@ def run_hydra(arguments: list[str], completing: bool = False) -> None:
     if os.environ.get("RANK", "0") != "0":
         # One process of a torchrun writes; the others only compute.
         arguments = [*arguments, "hydra.run.dir=.", "hydra.output_subdir=null", "hydra/job_logging=none"]
-    saved, sys.argv = sys.argv, ["micronet", *arguments]
-    terminated = signal.signal(signal.SIGTERM, _interrupt)
+    argv_before = sys.argv
+    sys.argv = ["micronet", *arguments]
+    terminated_before = signal.signal(signal.SIGTERM, _interrupt)
     GlobalHydra.instance().clear()
+    decorate = hydra.main(version_base="1.3", config_path=str(CONF), config_name="config")
     try:
         with reported():
-            hydra.main(version_base="1.3", config_path=str(CONF), config_name="config")(task)()
+            decorate(task)()
     finally:
-        sys.argv = saved
-        signal.signal(signal.SIGTERM, terminated)
+        sys.argv = argv_before
+        signal.signal(signal.SIGTERM, terminated_before)
 
 
 def _interrupt(*_: Any) -> None:
@@ -105,21 +115,29 @@ def task(config: Any) -> float | None:
     hydra_config = HydraConfig.get()
     directory = Path(hydra_config.runtime.output_dir)
     # A launcher may run the job in a process that knows nothing of the command line.
-    own = [source.path for source in hydra_config.runtime.config_sources if source.provider == "user"]
-    use_config_directory(Path(own[0]) if own else None)
+    use_config_directory(_user_directory(hydra_config.runtime.config_sources))
     overrides = [override.lstrip("+") for override in hydra_config.overrides.task]
-    if (sweep := Sweep.current) is not None and "RANK" not in os.environ:
+    sweep = Sweep.current
+    if sweep is None or "RANK" in os.environ:
+        try:
+            return execute(config, directory, overrides).get("top1")
+        except (UserError, Interrupted) as error:
+            answer(error, config.debug)  # before Hydra adds its own words
 
-        def work(again: bool) -> dict[str, Any]:
-            config.resume = config.resume or again
-            return execute_missing(config, directory, overrides)
+    def work(again: bool) -> dict[str, Any]:
+        config.resume = config.resume or again
+        return execute_missing(config, directory, overrides)
 
-        told = [override for override in overrides if not override.startswith("resume=")]
-        return sweep.run(Outcome(hydra_config.job.num, told, str(directory)), work)
-    try:
-        return execute(config, directory, overrides).get("top1")
-    except (UserError, Interrupted) as error:
-        answer(error, config.debug)  # before Hydra adds its own words
+    told = [override for override in overrides if not override.startswith("resume=")]
+    return sweep.run(Outcome(hydra_config.job.num, told, str(directory)), work)
+
+
+def _user_directory(config_sources: Iterable[Any]) -> Path | None:
+    """The user's own config directory among those that Hydra composed from."""
+    for source in config_sources:
+        if source.provider == "user":
+            return Path(source.path)
+    return None
 
 
 def take_config_dir(arguments: list[str]) -> tuple[list[str], Path | None]:
@@ -133,22 +151,28 @@ def take_config_dir(arguments: list[str]) -> tuple[list[str], Path | None]:
     """
     for place, argument in enumerate(arguments):
         flag, equals, directory = argument.partition("=")
-        if flag in ("--config-dir", "-cd"):
-            if not equals and place + 1 == len(arguments):
+        if flag not in CONFIG_DIRECTORY:
+            continue
+        before = arguments[:place]
+        after = arguments[place + 1 :]
+        if not equals:
+            if not after:
                 raise UserError(f"{flag}: must be followed by a directory")
-            taken = 1 if equals else 2
-            value = directory if equals else "".join(arguments[place + 1 : place + 2])
-            return arguments[:place] + arguments[place + taken :], Path(value).expanduser()
+            directory, *after = after
+        return before + after, Path(directory).expanduser()
     return arguments, None
 
 
 def usage() -> str:
     """The help text, with the stages and the groups' options as they are on the disk."""
-    stages = [f"  {usage_line(path)}" for _, path in sorted(options_of("stage").items())]
+    stages = []
+    for _, path in sorted(options_of("stage").items()):
+        stages.append(f"  {usage_line(path)}")
     groups = []
     for group in group_names():
         if group != "hydra":
-            groups.append(f"  {group:<13}{'  '.join(sorted(options_of(group)))}")
+            options = "  ".join(sorted(options_of(group)))
+            groups.append(f"  {group:<13}{options}")
     return USAGE.format(stages="\n".join(stages), groups="\n".join(groups))
 
 
@@ -187,11 +211,13 @@ def fail(message: str, debug: bool, heading: str | None = None, exit_code: int =
         traceback.print_exc()
     lines = list(dict.fromkeys(message.splitlines()))
     if len(lines) > MAX_LINES - 2:
-        lines = [*lines[: MAX_LINES - 3], f"and {len(lines) - MAX_LINES + 3} more"]
+        shown = lines[: MAX_LINES - 3]
+        lines = [*shown, f"and {len(lines) - len(shown)} more"]
     if heading is None and len(lines) == 1:
         print(f"micronet: {lines[0]}", file=sys.stderr)
     else:
-        print("\n  ".join([f"micronet: {heading or 'mistakes:'}", *lines]), file=sys.stderr)
+        head = f"micronet: {heading or 'mistakes:'}"
+        print("\n  ".join([head, *lines]), file=sys.stderr)
     raise SystemExit(exit_code) from None
 
 

@@ -10,10 +10,11 @@ from timm.data import Mixup, create_transform
 from timm.data.random_erasing import RandomErasing
 from torch import Tensor
 
-from micronet_cli.data.randomness import global_rng_at, rng_at
+from micronet_cli.data.randomness import Position, global_rng_at, rng_at
 from micronet_cli.models.model import InputSpec
 
 Augment = Literal["none", "crop", "crop_flip", "imagenet"]
+Batch = tuple[Tensor, Tensor]
 
 
 @dataclass(frozen=True)
@@ -47,45 +48,66 @@ class Augmentation:
         """Whether images change while they are decoded, so that decoded ones cannot be kept."""
         return self.kind == "imagenet" or self.auto_augment is not None
 
+    @property
+    def mixes(self) -> bool:
+        """Whether images of a batch are mixed, so that labels become probabilities."""
+        return self.mixup != 0 or self.cutmix != 0
+
     def timm(self, spec: InputSpec) -> dict[str, Any]:
         """Arguments of timm's training transform, where images change while they are decoded."""
-        sized = self.kind == "imagenet"
-        return {
-            "interpolation": "random" if sized else spec.interpolation,
+        arguments: dict[str, Any] = {
+            "interpolation": spec.interpolation,
             "auto_augment": self.auto_augment,
-            "color_jitter": self.color_jitter if sized else None,
-            "scale": (0.08, 1.0) if sized else (1.0, 1.0),
-            "ratio": (3 / 4, 4 / 3) if sized else (1.0, 1.0),
-            "hflip": 0.5 if sized else 0.0,  # crop_flip mirrors whole batches
+            "color_jitter": None,
+            "scale": (1.0, 1.0),
+            "ratio": (1.0, 1.0),
+            "hflip": 0.0,  # crop_flip mirrors whole batches
         }
+        if self.kind == "imagenet":
+            arguments["interpolation"] = "random"
+            arguments["color_jitter"] = self.color_jitter
+            arguments["scale"] = (0.08, 1.0)
+            arguments["ratio"] = (3 / 4, 4 / 3)
+            arguments["hflip"] = 0.5
+        return arguments
 
-    def batch(self, images: Tensor, labels: Tensor, classes: int, seed: tuple[int, ...]) -> tuple[Tensor, Tensor]:
+    def batch(self, images: Tensor, labels: Tensor, classes: int, seed: Position) -> Batch:
         """Erase and mix a normalised batch; mixed labels are probabilities ``[N, classes]``."""
-        if not (self.random_erasing or self.mixup or self.cutmix):
+        erases = self.random_erasing != 0
+        if not erases and not self.mixes:
             return images, labels
         with global_rng_at(*seed):
-            if self.random_erasing:
-                images = RandomErasing(self.random_erasing, mode="pixel", device=images.device)(images)
-            if (self.mixup or self.cutmix) and len(images) > 1:
-                mix = Mixup(self.mixup, self.cutmix, label_smoothing=0.0, num_classes=classes)
-                odd = len(images) % 2  # images are mixed in pairs
-                images, labels = mix(images[odd:], labels[odd:])
+            if erases:
+                erase = RandomErasing(self.random_erasing, mode="pixel", device=images.device)
+                images = erase(images)
+            if self.mixes and len(images) > 1:
+                images, labels = self._mix(images, labels, classes)
         return images, labels
+
+    def _mix(self, images: Tensor, labels: Tensor, classes: int) -> Batch:
+        mix = Mixup(self.mixup, self.cutmix, label_smoothing=0.0, num_classes=classes)
+        # Images are mixed in pairs: of an odd number the first one is left out.
+        if len(images) % 2 == 1:
+            images = images[1:]
+            labels = labels[1:]
+        return mix(images, labels)
 
 
 def image_transform(spec: InputSpec, augmentation: Augmentation | None) -> Callable:
     """PIL image -> uint8 array ``[C, H, W]``: the network's evaluation transform, or timm's training one."""
-    training: dict[str, Any] = {}
+    arguments: dict[str, Any] = {
+        "interpolation": spec.interpolation,
+        "crop_pct": spec.crop_pct,
+        "crop_mode": spec.crop_mode,
+    }
     if augmentation is not None and augmentation.per_image:
-        training = {"is_training": True} | augmentation.timm(spec)
-    return create_transform(
-        spec.size,
-        **{"interpolation": spec.interpolation, "crop_pct": spec.crop_pct, "crop_mode": spec.crop_mode} | training,
-        use_prefetcher=True,  # ends in uint8; the loader normalises whole batches
-    )
+        arguments["is_training"] = True
+        arguments |= augmentation.timm(spec)
+    # With use_prefetcher it ends in uint8; the loader normalises whole batches.
+    return create_transform(spec.size, use_prefetcher=True, **arguments)
 
 
-def crop_and_flip(images: Tensor, which: np.ndarray, flip: bool, seed: tuple[int, ...]) -> Tensor:
+def crop_and_flip(images: Tensor, which: np.ndarray, flip: bool, seed: Position) -> Tensor:
     """Each image ``[N, H, W, C]`` shifted by up to an eighth of its side (zeros come in), maybe mirrored.
 
     Args:
@@ -94,18 +116,30 @@ def crop_and_flip(images: Tensor, which: np.ndarray, flip: bool, seed: tuple[int
         flip: mirror half of them.
         seed: the batch's position.
     """
-    n, height, width, _ = images.shape
-    padding, places = width // 8, int(which.max(initial=0)) + 1
-    padded = torch.nn.functional.pad(images, [0, 0] + [padding] * 4)
-    top, left = (_draw(seed, axis, places, 2 * padding + 1)[which] for axis in (0, 1))
-    rows = top[:, None] + torch.arange(height)
-    columns = left[:, None] + torch.arange(width)
+    count, height, width, _ = images.shape
+    device = images.device
+    padding = width // 8
+    around = (0, 0, padding, padding, padding, padding)
+    padded = torch.nn.functional.pad(images, around)
+
+    # Choices are drawn for the whole batch, as far as it is known, and taken from there.
+    places = int(which.max(initial=0)) + 1
+    shifts = 2 * padding + 1
+    top = _draw(seed, 0, places, shifts)[which]
+    left = _draw(seed, 1, places, shifts)[which]
+    rows = top.unsqueeze(1) + torch.arange(height)
+    columns = left.unsqueeze(1) + torch.arange(width)
     if flip:
-        columns = torch.where(_draw(seed, 2, places, 2)[which][:, None] == 1, columns.flip(1), columns)
-    rows, columns = rows.to(images.device), columns.to(images.device)
-    image = torch.arange(n, device=images.device)[:, None, None]
-    return padded[image, rows[:, :, None], columns[:, None, :]]
+        mirrored = _draw(seed, 2, places, 2)[which] == 1
+        columns = torch.where(mirrored.unsqueeze(1), columns.flip(1), columns)
+
+    # Broadcast to [N, H, W]: where each pixel of each image comes from.
+    image = torch.arange(count, device=device).view(-1, 1, 1)
+    row = rows.to(device).unsqueeze(2)
+    column = columns.to(device).unsqueeze(1)
+    return padded[image, row, column]
 
 
 def _draw(seed: tuple[int, ...], stream: int, count: int, below: int) -> Tensor:
-    return torch.from_numpy(rng_at(*seed, stream).integers(0, below, count))
+    numbers = rng_at(*seed, stream).integers(0, below, count)
+    return torch.from_numpy(numbers)

@@ -100,6 +100,11 @@ class Data:
         chosen = np.sort(np.random.default_rng(seed).permutation(len(source.labels))[:images])
         return self._loader(Subset(source, chosen), spec, False, device, seed, classes)
 
+    def _part(self, whole: Source, split: str) -> Source:
+        """``train`` or ``val``, of images that hold both."""
+        train, val = split_off(whole, self.val_fraction, self.split_seed)
+        return val if split == "val" else train
+
     def _loader(
         self,
         source: Source,
@@ -143,8 +148,11 @@ class Digits(Data):
         digits = load_digits()
         pixels = np.round(digits.images * (255 / 16)).astype(np.uint8)
         rest, test = split_off(ArraySource(pixels, digits.target), 0.2, self.split_seed)
-        train, val = split_off(rest, self.val_fraction, self.split_seed)
-        return {"train": train, "val": val, "test": test}
+        return {
+            "train": self._part(rest, "train"),
+            "val": self._part(rest, "val"),
+            "test": test,
+        }
 
 
 @dataclass(kw_only=True)
@@ -167,7 +175,7 @@ class ImageFolder(Data):
             held_out = split == "val" and self.val is None
             sources.append("train" if held_out else split)
         problems = [self._problem(split) for split in dict.fromkeys(sources)]
-        return [problem for problem in problems if problem]
+        return [problem for problem in problems if problem is not None]
 
     def _problem(self, split: str) -> str | None:
         path = getattr(self, split)
@@ -177,10 +185,12 @@ class ImageFolder(Data):
 
     def source(self, split: str, classes: Sequence[str] | None = None) -> Source:
         """The images of a split."""
-        if split == "train" or (split == "val" and self.val is None):
-            train = self._open("train").relabelled(classes or self.classes)
-            return train if self.val else split_off(train, self.val_fraction, self.split_seed)[split == "val"]
-        return self._open(split).relabelled(classes or self.classes)
+        held_out = split == "val" and self.val is None
+        opened = self._open("train" if held_out else split)
+        files = opened.relabelled(classes or self.classes)
+        if split == "test" or self.val:
+            return files
+        return self._part(files, split)
 
     @property
     def classes(self) -> list[str]:
@@ -215,9 +225,10 @@ class Cifar(Data):
 
     def source(self, split: str, classes: Sequence[str] | None = None) -> Source:
         """The images of a split."""
-        data = self._test if split == "test" else self._train
-        whole = ArraySource(data.data, data.targets)
-        return whole if split == "test" else split_off(whole, self.val_fraction, self.split_seed)[split == "val"]
+        if split == "test":
+            return ArraySource(self._test.data, self._test.targets)
+        whole = ArraySource(self._train.data, self._train.targets)
+        return self._part(whole, split)
 
     @property
     def classes(self) -> list[str]:

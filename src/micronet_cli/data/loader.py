@@ -7,20 +7,19 @@ can be made again, and so that several processes share a batch as one would have
 import copy
 import logging
 import os
-import tarfile
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 
 import numpy as np
 import torch
-from PIL import Image, UnidentifiedImageError
 from torch import Tensor
-from torch.utils.data import DataLoader, Dataset, get_worker_info
+from torch.utils.data import DataLoader
 from tqdm import tqdm
 
-from micronet_cli.data.augment import Augmentation, crop_and_flip, image_transform
-from micronet_cli.data.randomness import global_rng_at, rng_at, seed_global_rng
+from micronet_cli.data.augment import Augmentation, Batch, crop_and_flip, image_transform
+from micronet_cli.data.decoding import DecodedBatch, Decoder, collate
+from micronet_cli.data.randomness import Position, rng_at
 from micronet_cli.data.sources import Source
 from micronet_cli.distributed import rank, world_size
 from micronet_cli.errors import UserError
@@ -28,9 +27,8 @@ from micronet_cli.models.model import InputSpec
 
 log = logging.getLogger(__name__)
 
-DECODE_ERRORS = (
-    OSError, ValueError, SyntaxError, UnidentifiedImageError, Image.DecompressionBombError, tarfile.TarError,
-)  # fmt: skip
+# Decoding more images than that into memory shows its progress.
+MANY_IMAGES = 5000
 
 
 @dataclass(frozen=True)
@@ -69,21 +67,41 @@ class Loader:
 
     def __post_init__(self) -> None:
         self.corrupt: list[str] = []
-        self._queue: list[list[tuple[int, int]]] = []
         self.indices = np.arange(len(self.source.labels))
-        # A row's worth of each: broadcasting over three channels would be seven times slower.
-        mean, std = (torch.tensor(v, device=self.device).mul(255) for v in (self.spec.mean, self.spec.std))
-        self._mean, self._std = (v.repeat(self.spec.size[2]) for v in (mean, std))
+        self._queue: list[list[tuple[int, int]]] = []
+        self._mean = self._row_of(self.spec.mean)
+        self._std = self._row_of(self.spec.std)
         augmentation = self.settings.augmentation if self.training else None
-        random = augmentation is not None and augmentation.per_image
-        self._decoder = _Decoder(self.source, image_transform(self.spec, augmentation), self.settings.seed, random)
-        fits = len(self.indices) * int(np.prod(self.spec.size)) <= self.settings.cache_mb * 2**20
-        self._cache = self._fill_cache() if fits and not random else None
+        changes_images = augmentation is not None and augmentation.per_image
+        transform = image_transform(self.spec, augmentation)
+        self._decoder = Decoder(self.source, transform, self.settings.seed, changes_images)
+        self._cache: Tensor | None = None
+        if not changes_images and self._fits_into_memory():
+            self._cache = self._fill_cache()
+
+    def _row_of(self, channels: tuple[float, ...]) -> Tensor:
+        """One value a channel, in [0, 1], for a whole row of uint8 pixels.
+
+        A row's worth: broadcasting over three channels would be seven times slower.
+        """
+        values = torch.tensor(channels, device=self.device).mul(255)
+        width = self.spec.size[2]
+        return values.repeat(width)
+
+    def _fits_into_memory(self) -> bool:
+        bytes_of_an_image = int(np.prod(self.spec.size))
+        bytes_of_all = len(self.indices) * bytes_of_an_image
+        return bytes_of_all <= self.settings.cache_mb * 2**20
 
     def __len__(self) -> int:
         """Batches an epoch."""
         full, rest = divmod(len(self.indices), self.settings.batch_size)
-        return full + (rest > 0 and (full == 0 or not self.training))
+        if rest == 0:
+            return full
+        # Training leaves the partial batch out, unless there is no other.
+        if self.training and full > 0:
+            return full
+        return full + 1
 
     @property
     def images(self) -> int:
@@ -94,10 +112,11 @@ class Loader:
         """A loader of so many of these images (or all), at equal distances, for files come sorted by class."""
         few = copy.copy(self)
         if images < self.images:
-            few.indices = self.indices[np.linspace(0, self.images - 1, images).round().astype(int)]
+            places = np.linspace(0, self.images - 1, images).round().astype(int)
+            few.indices = self.indices[places]
         return few
 
-    def batches(self, epoch: int = 0, first: int = 0) -> Iterator[tuple[Tensor, Tensor]]:
+    def batches(self, epoch: int = 0, first: int = 0) -> Iterator[Batch]:
         """This process's part of every batch from number ``first`` on.
 
         Yields:
@@ -106,53 +125,77 @@ class Loader:
         Raises:
             UserError: more files than ``max_corrupt`` did not decode, or a whole training batch did not.
         """
-        seed = self.settings.seed
-        order = rng_at(seed, epoch).permutation(self.indices) if self.training else self.indices
-        size, mine = self.settings.batch_size, slice(rank(), None, world_size())
-        batches = [order[i * size : (i + 1) * size][mine] for i in range(first, len(self))]
-        for number, (images, labels, good) in enumerate(self._fetch(batches, epoch), first):
-            images, labels = (t.to(self.device, non_blocking=True) for t in (images, labels))
+        numbers = range(first, len(self))
+        decoded = self._fetch(self._chosen(epoch, numbers), epoch)
+        for number, batch in zip(numbers, decoded, strict=True):
+            images = batch.images.to(self.device, non_blocking=True)
+            labels = batch.labels.to(self.device, non_blocking=True)
             if self.training:
-                yield self._augment(images, labels, np.asarray(good) * world_size() + rank(), (seed, epoch, number))
-            elif len(labels):
+                places_in_whole = np.asarray(batch.places) * world_size() + rank()
+                position = (self.settings.seed, epoch, number)
+                yield self._augmented(images, labels, places_in_whole, position)
+            elif len(labels) > 0:
                 yield self._normalise(images), labels
 
-    def _augment(self, images: Tensor, labels: Tensor, which: np.ndarray, seed: tuple) -> tuple[Tensor, Tensor]:
-        if not len(labels):
+    def _chosen(self, epoch: int, numbers: range) -> list[np.ndarray]:
+        """Which images this process's part of each batch holds."""
+        order = self.indices
+        if self.training:
+            order = rng_at(self.settings.seed, epoch).permutation(self.indices)
+        size = self.settings.batch_size
+        chosen = []
+        for number in numbers:
+            whole = order[number * size : (number + 1) * size]
+            chosen.append(whole[rank() :: world_size()])
+        return chosen
+
+    def _augmented(self, images: Tensor, labels: Tensor, places: np.ndarray, position: Position) -> Batch:
+        if len(labels) == 0:
             raise UserError(f"data: none of the {self.settings.batch_size} files of a batch decodes")
         augmentation = self.settings.augmentation
         if augmentation.kind in ("crop", "crop_flip"):
-            images = crop_and_flip(images, which, augmentation.kind == "crop_flip", seed)
-        return augmentation.batch(self._normalise(images), labels, self.classes, (*seed, rank()))
+            flip = augmentation.kind == "crop_flip"
+            images = crop_and_flip(images, places, flip, position)
+        normalised = self._normalise(images)
+        return augmentation.batch(normalised, labels, self.classes, (*position, rank()))
 
     def _normalise(self, images: Tensor) -> Tensor:
         """uint8 ``[N, H, W, C]`` -> float ``[N, C, H, W]`` in channels_last, which is the same memory order."""
         rows = images.reshape(-1, len(self._mean)).to(torch.float32)
-        return rows.sub_(self._mean).div_(self._std).view(images.shape).permute(0, 3, 1, 2)
+        rows.sub_(self._mean).div_(self._std)
+        return rows.view(images.shape).permute(0, 3, 1, 2)
 
-    def _fetch(self, batches: list[np.ndarray], epoch: int) -> Iterator[tuple[Tensor, Tensor, Sequence[int]]]:
-        """uint8 images ``[N, H, W, C]``, labels, and which of the chosen ones they are."""
+    def _fetch(self, chosen: list[np.ndarray], epoch: int) -> Iterator[DecodedBatch]:
+        """The chosen images of each batch, undecodable ones left out."""
         if self._cache is not None:
-            labels = torch.from_numpy(self.source.labels)
-            for chosen in map(torch.from_numpy, batches):
-                yield self._cache[chosen], labels[chosen], range(len(chosen))
+            yield from self._from_memory(self._cache, chosen)
             return
-        self._queue[:] = [[(epoch, index) for index in batch.tolist()] for batch in batches]
-        for images, labels, good, bad in self._stream:
-            self._note_corrupt(bad)
-            yield images, labels, good
+        self._queue.clear()
+        for indices in chosen:
+            positions = [(epoch, index) for index in indices.tolist()]
+            self._queue.append(positions)
+        for batch in self._stream:
+            self._note_corrupt(batch.corrupt)
+            yield batch
+
+    def _from_memory(self, cache: Tensor, chosen: list[np.ndarray]) -> Iterator[DecodedBatch]:
+        labels = torch.from_numpy(self.source.labels)
+        for indices in chosen:
+            which = torch.from_numpy(indices)
+            yield DecodedBatch(cache[which], labels[which], range(len(which)))
 
     @cached_property
     def _stream(self) -> DataLoader:
         """Decoding processes that live as long as the loader; ``_queue`` tells them what is next."""
         workers = self.settings.workers
-        workers = (os.cpu_count() or 1) if workers is None else workers
+        if workers is None:
+            workers = os.cpu_count() or 1
         return DataLoader(
             self._decoder,
             batch_sampler=self._queue,
             num_workers=workers,
             persistent_workers=workers > 0,
-            collate_fn=_collate,
+            collate_fn=collate,
             pin_memory=self.device.type == "cuda",
             generator=torch.Generator(),  # else it draws from the global one
         )
@@ -160,59 +203,27 @@ class Loader:
     def _fill_cache(self) -> Tensor:
         channels, height, width = self.spec.size
         cache = torch.zeros((len(self.indices), height, width, channels), dtype=torch.uint8)
-        good = []
-        small = len(self.indices) <= 5000
-        for index in tqdm(self.indices, "decode", unit="img", leave=False, disable=True if small else None):
-            image, _, bad = self._decoder[0, index]
-            if image is not None:
-                cache[index] = torch.from_numpy(image)
-                good.append(index)
-            else:
-                self._note_corrupt([bad])
-        self.indices = np.array(good, dtype=np.int64)
+        no_progress = True if len(self.indices) <= MANY_IMAGES else None  # None: outside of a terminal
+        decodable = []
+        for index in tqdm(self.indices, "decode", unit="img", leave=False, disable=no_progress):
+            decoded = self._decoder[0, index]
+            if decoded.pixels is None:
+                self._note_corrupt([decoded.name])
+                continue
+            cache[index] = torch.from_numpy(decoded.pixels)
+            decodable.append(index)
+        self.indices = np.array(decodable, dtype=np.int64)
         return cache
 
-    def _note_corrupt(self, names: list[str]) -> None:
+    def _note_corrupt(self, names: Sequence[str]) -> None:
         for name in names:
             if name not in self.corrupt:
                 self.corrupt.append(name)
                 log.warning("skipped %s: it does not decode (%d so far)", name, len(self.corrupt))
-        if len(self.corrupt) > self.settings.max_corrupt:
+        allowed = self.settings.max_corrupt
+        if len(self.corrupt) > allowed:
+            examples = ", ".join(self.corrupt[:3])
             raise UserError(
-                f"data.max_corrupt={self.settings.max_corrupt}: more files than that do not decode, "
-                f"{', '.join(self.corrupt[:3])} among them; mend them or raise data.max_corrupt"
+                f"data.max_corrupt={allowed}: more files than that do not decode, {examples} among them; "
+                "mend them or raise data.max_corrupt"
             )
-
-
-class _Decoder(Dataset):
-    """(epoch, index) -> (uint8 image [H, W, C], label, ""), or (None, -1, file name) where it does not decode."""
-
-    def __init__(self, source: Source, transform: Callable, seed: int, random: bool) -> None:
-        self.source, self.transform, self.seed, self.random = source, transform, seed, random
-
-    def __len__(self) -> int:
-        return len(self.source.labels)
-
-    def __getitem__(self, position: tuple[int, int]) -> tuple[np.ndarray | None, int, str]:
-        epoch, index = position
-        try:
-            image = self.source.read(int(index))
-        except DECODE_ERRORS:
-            return None, -1, self.source.name(int(index))
-        if not self.random:
-            pixels = self.transform(image)
-        elif get_worker_info():
-            seed_global_rng(self.seed, epoch, index)
-            pixels = self.transform(image)
-        else:
-            # In the main process somebody else draws from them too.
-            with global_rng_at(self.seed, epoch, index):
-                pixels = self.transform(image)
-        return np.asarray(pixels).transpose(1, 2, 0), int(self.source.labels[index]), ""
-
-
-def _collate(samples: list) -> tuple[Tensor, Tensor, list[int], list[str]]:
-    good = [i for i, (image, *_) in enumerate(samples) if image is not None]
-    images = torch.from_numpy(np.stack([samples[i][0] for i in good])) if good else torch.empty(0)
-    labels = torch.tensor([samples[i][1] for i in good], dtype=torch.int64)
-    return images, labels, good, [bad for *_, bad in samples if bad]

@@ -7,6 +7,9 @@ from contextlib import contextmanager
 import numpy as np
 import torch
 
+# Where a random choice is made: (seed, epoch, ...).
+Position = tuple[int, ...]
+
 
 def rng_at(*position: int) -> np.random.Generator:
     """A generator of its own for (seed, epoch, ...)."""

@@ -39,11 +39,13 @@ class ArraySource:
     """Images in memory: uint8 ``[N, H, W]`` or ``[N, H, W, 3]``."""
 
     def __init__(self, images: np.ndarray, labels: Sequence[int] | np.ndarray) -> None:
-        self.images, self.labels = images, np.asarray(labels, dtype=np.int64)
+        self.images = images
+        self.labels = np.asarray(labels, dtype=np.int64)
 
     def read(self, index: int) -> Image.Image:
         """The image, RGB."""
-        return Image.fromarray(self.images[index]).convert("RGB")
+        image = Image.fromarray(self.images[index])
+        return image.convert("RGB")
 
     def name(self, index: int) -> str:
         """The image's number."""
@@ -62,15 +64,21 @@ class FileSource:
             self.reader = create_reader("", str(Path(path).expanduser()))
         except (RuntimeError, AssertionError, OSError, ValueError, tarfile.TarError) as error:
             raise UserError(f"{where}={path!r}: no images in ImageFolder layout (<class>/<image>) ({error})") from None
+        # timm's two readers name the same things differently.
         in_tar = hasattr(self.reader, "class_name_to_idx")
-        index = self.reader.class_name_to_idx if in_tar else self.reader.class_to_idx
-        targets = self.reader.targets if in_tar else [target for _, target in self.reader.samples]
-        if "" in index:
+        if in_tar:
+            index_of_class = self.reader.class_name_to_idx
+            targets = self.reader.targets
+        else:
+            index_of_class = self.reader.class_to_idx
+            targets = [target for _, target in self.reader.samples]
+        if "" in index_of_class:
             raise UserError(f"{where}={path!r}: images outside of class folders; must be <class>/<image>")
-        self.path, self.where = path, where
-        self._process = 0
-        self.classes = sorted(index, key=index.__getitem__)
+        self.path = path
+        self.where = where
+        self.classes = sorted(index_of_class, key=index_of_class.__getitem__)
         self.labels = np.array(targets, dtype=np.int64)
+        self._process = 0
 
     def relabelled(self, classes: Sequence[str]) -> "FileSource":
         """The same files under another order of classes, which may be more.
@@ -80,14 +88,16 @@ class FileSource:
         """
         if list(classes) == self.classes:
             return self
-        if unknown := sorted(set(self.classes) - set(classes)):
+        unknown = sorted(set(self.classes) - set(classes))
+        if unknown:
+            examples = ", ".join(unknown[:3])
             raise UserError(
-                f"{self.where}={self.path!r}: {len(unknown)} classes that the network does not know: "
-                f"{', '.join(unknown[:3])}"
+                f"{self.where}={self.path!r}: {len(unknown)} classes that the network does not know: {examples}"
             )
         other = copy.copy(self)
         other.classes = list(classes)
-        other.labels = np.array([other.classes.index(name) for name in self.classes])[self.labels]
+        new_index = np.array([other.classes.index(name) for name in self.classes])
+        other.labels = new_index[self.labels]
         return other
 
     def read(self, index: int) -> Image.Image:
@@ -102,10 +112,17 @@ class FileSource:
         if self._process == os.getpid():
             return
         self._process = os.getpid()
+        for tar in self._tars():
+            tar.tf = None
+            for inner in tar.children.values():
+                inner.tf = None
+
+    def _tars(self) -> list:
+        """The states of the tars that timm reads: one, or those of a directory."""
         state = getattr(self.reader, "tar_state", None)
-        for tar in state.values() if isinstance(state, dict) else [state] if state else []:
-            for opened in (tar, *tar.children.values()):
-                opened.tf = None
+        if isinstance(state, dict):
+            return list(state.values())
+        return [state] if state else []
 
     def name(self, index: int) -> str:
         """The file's path inside its root."""
@@ -116,7 +133,8 @@ class Subset:
     """Some images of another source."""
 
     def __init__(self, source: Source, indices: np.ndarray) -> None:
-        self.source, self.indices = source, indices
+        self.source = source
+        self.indices = indices
         self.labels = source.labels[indices]
 
     def read(self, index: int) -> Image.Image:
@@ -130,6 +148,11 @@ class Subset:
 
 def split_off(source: Source, fraction: float, seed: int) -> tuple[Subset, Subset]:
     """The source in two disjoint parts: (the rest, about ``fraction`` of it), drawn by ``seed``; none is empty."""
-    order = np.random.default_rng(seed).permutation(len(source.labels))
-    cut = min(max(round(len(order) * fraction), 1), len(order) - 1)
-    return Subset(source, np.sort(order[cut:])), Subset(source, np.sort(order[:cut]))
+    count = len(source.labels)
+    order = np.random.default_rng(seed).permutation(count)
+    cut = round(count * fraction)
+    cut = max(cut, 1)
+    cut = min(cut, count - 1)
+    part = np.sort(order[:cut])
+    rest = np.sort(order[cut:])
+    return Subset(source, rest), Subset(source, part)

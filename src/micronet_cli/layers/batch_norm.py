@@ -14,14 +14,16 @@ def gain_and_shift(norm: nn.Module) -> tuple[Tensor, Tensor]:
     assert isinstance(norm, BatchNorm)
     assert norm.running_mean is not None
     assert norm.running_var is not None
+    mean = norm.running_mean.double()
     variance = norm.running_var.double()
     gain = (variance + norm.eps).rsqrt()
-    if norm.affine:
-        gain = gain * norm.weight.detach().double()
-    shift = -norm.running_mean.double() * gain
-    if norm.affine:
-        shift = shift + norm.bias.detach().double()
-    return gain, shift
+    if not norm.affine:
+        return gain, -mean * gain
+    gamma = norm.weight.detach().double()
+    beta = norm.bias.detach().double()
+    gain = gain * gamma
+    shift = -mean * gain
+    return gain, shift + beta
 
 
 def remove_batch_norm(model: nn.Module, name: str) -> None:

@@ -41,14 +41,18 @@ class IntegerWeight(WeightFakeQuantize):
         """Scale and zero point of the effective weight; integers are their own, so the zero point is 0."""
         zero_point = torch.zeros((), dtype=weight.dtype, device=weight.device)
         if self.step is None:
-            return torch.ones_like(zero_point), zero_point
-        step = self.step(weight.dtype, weight.dim() - 1)
+            scale = torch.ones_like(zero_point)
+            return scale, zero_point
+        trailing = weight.dim() - 1
+        step = self.step(weight.dtype, trailing)
         return 1 / step, zero_point
 
     def forward(self, weight: Tensor) -> Tensor:
         """Integers, times the step where there is one."""
         if self.step is not None:
-            return weight * self.step(weight.dtype, weight.dim() - 1)
+            trailing = weight.dim() - 1
+            step = self.step(weight.dtype, trailing)
+            return weight * step
         if self.dtype is not None:
             return weight.to(self.dtype)
         return weight
@@ -78,13 +82,15 @@ class IntegerActivation(ActivationFakeQuantize):
     def qparams(self) -> tuple[Tensor, Tensor]:
         """Scale and zero point, 0-dim, float64."""
         scale = torch.tensor(self.scale, dtype=torch.float64)
-        zero_point = torch.tensor(float(self.zero_point), dtype=torch.float64)
+        zero_point = torch.tensor(self.zero_point, dtype=torch.float64)
         return scale, zero_point
 
     def integers(self, x: Tensor) -> Tensor:
         """``round(scale x)`` within the range, in the type of ``x``."""
         smallest, largest = self.codes
-        return torch.round(x * self.scale).clamp_(smallest, largest)
+        scaled = x * self.scale
+        rounded = torch.round(scaled)
+        return rounded.clamp_(smallest, largest)
 
     def forward(self, x: Tensor) -> Tensor:
         """Shape unchanged."""
@@ -107,7 +113,8 @@ class Numbers(nn.Module):
 
     def forward(self, dtype: torch.dtype, trailing: int) -> Tensor:
         """The numbers in ``dtype``, with ``trailing`` dimensions of 1 behind the channels."""
-        numbers = self.stored.to(dtype) * self.unit
+        numbers = self.stored.to(dtype)
+        numbers = numbers * self.unit
         ones = [1] * trailing
         return numbers.view(-1, *ones)
 
@@ -129,7 +136,8 @@ class Rescale(nn.Module):
     def forward(self, sums: Tensor, dtype: torch.dtype) -> Tensor:
         """Shape unchanged, in ``dtype``."""
         factor = self.factor(dtype, self.trailing)
-        out = sums.to(dtype) * factor
+        out = sums.to(dtype)
+        out = out * factor
         if self.bias is not None:
             bias = self.bias(dtype, self.trailing)
             out.add_(bias)
@@ -146,7 +154,8 @@ def attach_rescale(layer: nn.Module, factor: Numbers, bias: Numbers | None) -> N
     """Rescale the layer's output; its own bias goes. To be done before its output is quantised."""
     trailing = 0
     if not isinstance(layer, nn.Linear):
-        trailing = cast(Tensor, layer.weight).dim() - 2
+        weight = cast(Tensor, layer.weight)
+        trailing = weight.dim() - 2
     layer.bias = None
     layer.rescale = Rescale(factor, bias, trailing)
     layer.register_forward_hook(rescale_output)
@@ -173,14 +182,17 @@ def attach_integers(layer: nn.Module, integers: Tensor, quantizer: IntegerWeight
 def integer_input(layer: nn.Module) -> IntegerActivation | None:
     """The quantiser that hands integers to an integer layer, None for any other layer."""
     quantizer = getattr(layer, "input_fake_quantize", None)
-    if isinstance(quantizer, IntegerActivation) and quantizer.dtype is not None:
-        return quantizer
-    return None
+    if not isinstance(quantizer, IntegerActivation):
+        return None
+    if quantizer.dtype is None:
+        return None
+    return quantizer
 
 
 def signed_sums(integers: Tensor) -> tuple[np.ndarray, np.ndarray]:
     """Sums of the positive and of the negative integers of each output channel, int64 ``[C_out]`` each."""
-    rows = integers.detach().flatten(1).cpu().numpy().astype(np.int64)
+    rows = integers.detach().flatten(1)
+    rows = rows.cpu().numpy().astype(np.int64)
     positive = np.maximum(rows, 0).sum(1)
     negative = np.minimum(rows, 0).sum(1)
     return positive, negative
@@ -201,9 +213,9 @@ def exact_dtype(integers: Tensor, codes: tuple[int, int]) -> torch.dtype:
     # A partial sum leaves terms out, which is as if their input were 0.
     low = min(smallest_code, 0)
     high = max(largest_code, 0)
-    highest_sum = (positive * high + negative * low).max()
-    lowest_sum = (positive * low + negative * high).min()
-    largest = max(highest_sum, -lowest_sum)
+    highest_sums = positive * high + negative * low
+    lowest_sums = positive * low + negative * high
+    largest = max(highest_sums.max(), -lowest_sums.min())
     for dtype, limit in EXACT_BELOW.items():
         if largest < limit:
             return dtype
@@ -221,6 +233,7 @@ def certified_widths(model: nn.Module) -> dict[str, np.ndarray]:
         quantizer = integer_input(layer)
         if quantizer is None:
             continue
-        positive, negative = signed_sums(original_weight(layer))
+        integers = original_weight(layer)
+        positive, negative = signed_sums(integers)
         widths[name] = accumulator_width(positive, negative, quantizer.codes)
     return widths

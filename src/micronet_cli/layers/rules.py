@@ -60,7 +60,8 @@ def match_layers(model: nn.Module, rules: Mapping[str, Rule], group: str) -> Mat
         ValueError: a rule is left with no layer; the message holds near misses and ``group``, its place in the config.
     """
     names = list(compressible_layers(model))
-    return _match(model, names, rules, f"{group}.rules")
+    where = f"{group}.rules"
+    return _match(model, names, rules, where)
 
 
 def match_modules(model: nn.Module, rules: Mapping[str, Rule], where: str) -> Matches[Rule]:
@@ -70,48 +71,65 @@ def match_modules(model: nn.Module, rules: Mapping[str, Rule], where: str) -> Ma
     """
     names = []
     for name, _ in model.named_modules():
-        if name and ADDED_BY_COMPRESSORS.isdisjoint(name.split(".")):
+        parts = name.split(".")
+        if name and ADDED_BY_COMPRESSORS.isdisjoint(parts):
             names.append(name)
     return _match(model, names, rules, where)
 
 
 def _match(model: nn.Module, names: list[str], rules: Mapping[str, Rule], where: str) -> Matches[Rule]:
-    stem, classifier = ends(model)
-    chosen: Matches[Rule] = {}
-    matched: dict[str, list[str]] = {}
-    for rule_name, rule in rules.items():
-        pattern = rule.pattern(stem, classifier)
-        matched[rule_name] = [name for name in names if pattern.fullmatch(name)]
-        # A later rule replaces an earlier one.
-        for name in matched[rule_name]:
-            chosen[name] = (rule_name, rule)
-    rules_in_use = {rule_name for rule_name, _ in chosen.values()}
+    names_of_rule = _names_of_rules(model, names, rules)
+    # A later rule replaces an earlier one.
+    rule_of_name: dict[str, str] = {}
+    for rule_name, matched in names_of_rule.items():
+        for name in matched:
+            rule_of_name[name] = rule_name
     problems = []
+    rules_in_use = set(rule_of_name.values())
     for rule_name, rule in rules.items():
-        if rule_name not in rules_in_use:
-            problems.append(_no_layer(f"{where}.{rule_name}", rule, matched[rule_name], names))
+        if rule_name in rules_in_use:
+            continue
+        path = f"{where}.{rule_name}"
+        matched = names_of_rule[rule_name]
+        problem = _no_layer(path, rule, matched, names)
+        problems.append(problem)
     if problems:
         raise ValueError("\n".join(problems))
     in_order: Matches[Rule] = {}
     for name in names:
-        if name in chosen:
-            in_order[name] = chosen[name]
+        if name in rule_of_name:
+            rule_name = rule_of_name[name]
+            in_order[name] = (rule_name, rules[rule_name])
     return in_order
+
+
+def _names_of_rules(model: nn.Module, names: list[str], rules: Mapping[str, Rule]) -> dict[str, list[str]]:
+    """Rule -> the names that it matches, whether or not a later one takes them."""
+    stem, classifier = ends(model)
+    names_of_rule = {}
+    for rule_name, rule in rules.items():
+        pattern = rule.pattern(stem, classifier)
+        names_of_rule[rule_name] = [name for name in names if pattern.fullmatch(name)]
+    return names_of_rule
 
 
 def shared_parameters(model: nn.Module) -> set[Tensor]:
     """Parameters that more than one module has."""
     owners: Counter[Tensor] = Counter()
     for module in model.modules():
-        owners.update(module.parameters(recurse=False))
+        own_parameters = module.parameters(recurse=False)
+        owners.update(own_parameters)
     return {tensor for tensor, count in owners.items() if count > 1}
 
 
 def own_shape(model: nn.Module) -> tuple[int, ...]:
     """The input shape (channels, height, width) that a network states, (3, 224, 224) where it states none."""
-    known = getattr(model, "pretrained_cfg", None) or getattr(model, "default_cfg", None) or {}
-    shape = known.get("input_size") or DEFAULT_INPUT_SHAPE
-    return tuple(shape)
+    for key in ("pretrained_cfg", "default_cfg"):
+        known = getattr(model, key, None)
+        if known:
+            shape = known.get("input_size") or DEFAULT_INPUT_SHAPE
+            return tuple(shape)
+    return DEFAULT_INPUT_SHAPE
 
 
 def ends(model: nn.Module) -> tuple[str, str]:
@@ -124,9 +142,11 @@ def ends(model: nn.Module) -> tuple[str, str]:
     if not layers:
         raise ValueError("the network has no convolution and no linear layer")
     record = getattr(model, "pretrained_cfg", None) or {}
-    stem = _recorded(record.get("first_conv"), layers)
-    classifier = _recorded(record.get("classifier"), layers)
-    return stem or layers[0], classifier or layers[-1]
+    recorded_stem = record.get("first_conv")
+    recorded_classifier = record.get("classifier")
+    stem = _recorded(recorded_stem, layers) or layers[0]
+    classifier = _recorded(recorded_classifier, layers) or layers[-1]
+    return stem, classifier
 
 
 def _recorded(names: str | Sequence[str] | None, layers: list[str]) -> str | None:
@@ -142,8 +162,10 @@ def _recorded(names: str | Sequence[str] | None, layers: list[str]) -> str | Non
 def _no_layer(path: str, rule: LayerRule, matched: list[str], layers: list[str]) -> str:
     """What to say of a rule that is left with no layer."""
     if matched:
-        return f"{path}: left with no layer, later rules take all of its {len(matched)} (the last matching rule wins)"
+        count = len(matched)
+        return f"{path}: left with no layer, later rules take all of its {count} (the last matching rule wins)"
     plain = rule.match.replace("\\", "")
     near_misses = difflib.get_close_matches(plain, layers, n=3, cutoff=0.3)
     examples = near_misses or layers[:3]
-    return f"{path}.match={rule.match!r}: matches no layer; layers are named like {', '.join(examples)}"
+    listed = ", ".join(examples)
+    return f"{path}.match={rule.match!r}: matches no layer; layers are named like {listed}"

@@ -13,19 +13,31 @@ from torch import Tensor, nn
 
 __all__: list[str] = []
 
-default_cfgs = {
-    f"resnet{depth}": {
-        "num_classes": 10,
-        "input_size": (3, 32, 32),
-        "crop_pct": 1.0,
-        "interpolation": "bilinear",
-        "mean": IMAGENET_DEFAULT_MEAN,
-        "std": IMAGENET_DEFAULT_STD,
-        "first_conv": "conv1",
-        "classifier": "linear",
-    }
-    for depth in (8, 20, 32, 44, 56)
+# Parameters: 0.08 M, for tests and quick tries; then the paper's 0.27, 0.46, 0.66 and 0.85 M.
+DEPTHS = (8, 20, 32, 44, 56)
+INPUT = {
+    "num_classes": 10,
+    "input_size": (3, 32, 32),
+    "crop_pct": 1.0,
+    "interpolation": "bilinear",
+    "mean": IMAGENET_DEFAULT_MEAN,
+    "std": IMAGENET_DEFAULT_STD,
+    "first_conv": "conv1",
+    "classifier": "linear",
 }
+# timm looks a network's configuration up under this name.
+default_cfgs = {f"resnet{depth}": INPUT for depth in DEPTHS}
+
+
+def _conv3x3(channels_in: int, channels: int, stride: int = 1) -> nn.Conv2d:
+    return nn.Conv2d(
+        channels_in,
+        channels,
+        kernel_size=3,
+        stride=stride,
+        padding=1,
+        bias=False,
+    )
 
 
 class BasicBlock(nn.Module):
@@ -33,20 +45,35 @@ class BasicBlock(nn.Module):
 
     def __init__(self, channels_in: int, channels: int, stride: int) -> None:
         super().__init__()
-        self.conv1 = nn.Conv2d(channels_in, channels, 3, stride, 1, bias=False)
+        self.conv1 = _conv3x3(channels_in, channels, stride)
         self.bn1 = nn.BatchNorm2d(channels)
-        self.conv2 = nn.Conv2d(channels, channels, 3, 1, 1, bias=False)
+        self.conv2 = _conv3x3(channels, channels)
         self.bn2 = nn.BatchNorm2d(channels)
-        self.stride, self.padding = stride, channels - channels_in
+        self.stride = stride
+        self.padding = channels - channels_in
 
     def forward(self, x: Tensor) -> Tensor:
         """One residual block."""
-        out = F.relu(self.bn1(self.conv1(x)))
+        out = self.bn1(self.conv1(x))
+        out = F.relu(out)
         out = self.bn2(self.conv2(out))
         if self.padding:
-            before = self.padding // 2
-            x = F.pad(x[:, :, :: self.stride, :: self.stride], (0, 0, 0, 0, before, self.padding - before))
+            x = self._shortcut(x)
         return F.relu(out + x)
+
+    def _shortcut(self, x: Tensor) -> Tensor:
+        subsampled = x[:, :, :: self.stride, :: self.stride]
+        before = self.padding // 2
+        after = self.padding - before
+        return F.pad(subsampled, (0, 0, 0, 0, before, after))
+
+
+def _stage(channels_in: int, channels: int, blocks: int, stride: int = 1) -> nn.Sequential:
+    stage = nn.Sequential()
+    stage.append(BasicBlock(channels_in, channels, stride))
+    for _ in range(blocks - 1):
+        stage.append(BasicBlock(channels, channels, stride=1))
+    return stage
 
 
 class CifarResNet(nn.Module):
@@ -56,20 +83,15 @@ class CifarResNet(nn.Module):
         super().__init__()
         self.num_classes = num_classes
         self.num_features = 64
-        self.conv1 = nn.Conv2d(in_chans, 16, 3, 1, 1, bias=False)
+        self.conv1 = _conv3x3(in_chans, 16)
         self.bn1 = nn.BatchNorm2d(16)
-        self.layer1 = self._stage(16, 16, blocks, 1)
-        self.layer2 = self._stage(16, 32, blocks, 2)
-        self.layer3 = self._stage(32, 64, blocks, 2)
+        self.layer1 = _stage(16, 16, blocks)
+        self.layer2 = _stage(16, 32, blocks, stride=2)
+        self.layer3 = _stage(32, 64, blocks, stride=2)
         self.linear = nn.Linear(64, num_classes)
         for module in self.modules():
             if isinstance(module, nn.Conv2d | nn.Linear):
                 nn.init.kaiming_normal_(module.weight)
-
-    @staticmethod
-    def _stage(channels_in: int, channels: int, blocks: int, stride: int) -> nn.Sequential:
-        rest = [BasicBlock(channels, channels, 1) for _ in range(blocks - 1)]
-        return nn.Sequential(BasicBlock(channels_in, channels, stride), *rest)
 
     def get_classifier(self) -> nn.Module:
         """The last layer."""
@@ -77,40 +99,25 @@ class CifarResNet(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Logits."""
-        x = F.relu(self.bn1(self.conv1(x)))
-        x = self.layer3(self.layer2(self.layer1(x)))
-        return self.linear(x.mean((2, 3)))
+        x = self.bn1(self.conv1(x))
+        x = F.relu(x)
+        x = self.layer1(x)
+        x = self.layer2(x)
+        x = self.layer3(x)
+        features = x.mean((2, 3))
+        return self.linear(features)
 
 
-def _create(name: str, blocks: int, pretrained: bool, **kwargs: Any) -> CifarResNet:
-    return build_model_with_cfg(CifarResNet, name, pretrained, blocks=blocks, **kwargs)
+def _register(depth: int) -> None:
+    """Make ``timm.create_model("resnet<depth>")`` build the network of that many layers."""
+    blocks = (depth - 2) // 6
+
+    def create(pretrained: bool = False, **kwargs: Any) -> CifarResNet:
+        return build_model_with_cfg(CifarResNet, create.__name__, pretrained, blocks=blocks, **kwargs)
+
+    create.__name__ = f"resnet{depth}"
+    register_model(create)
 
 
-@register_model
-def resnet8(pretrained: bool = False, **kwargs: Any) -> CifarResNet:
-    """8 layers, for tests and quick tries."""
-    return _create("resnet8", 1, pretrained, **kwargs)
-
-
-@register_model
-def resnet20(pretrained: bool = False, **kwargs: Any) -> CifarResNet:
-    """20 layers, 0.27 M parameters."""
-    return _create("resnet20", 3, pretrained, **kwargs)
-
-
-@register_model
-def resnet32(pretrained: bool = False, **kwargs: Any) -> CifarResNet:
-    """32 layers, 0.46 M parameters."""
-    return _create("resnet32", 5, pretrained, **kwargs)
-
-
-@register_model
-def resnet44(pretrained: bool = False, **kwargs: Any) -> CifarResNet:
-    """44 layers, 0.66 M parameters."""
-    return _create("resnet44", 7, pretrained, **kwargs)
-
-
-@register_model
-def resnet56(pretrained: bool = False, **kwargs: Any) -> CifarResNet:
-    """56 layers, 0.85 M parameters."""
-    return _create("resnet56", 9, pretrained, **kwargs)
+for depth in DEPTHS:
+    _register(depth)

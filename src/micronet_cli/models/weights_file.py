@@ -2,6 +2,7 @@
 
 from collections.abc import Iterable
 from pathlib import Path
+from typing import Any
 
 import torch
 from safetensors import SafetensorError
@@ -31,10 +32,17 @@ def read_weights(path: Path, where: str) -> dict[str, Tensor]:
         if type(error).__name__ != "UnpicklingError":
             raise
         raise _unreadable(path, where, error) from None
-    state = state.get("state_dict", state) if isinstance(state, dict) else state
-    if not isinstance(state, dict) or not all(isinstance(v, Tensor) for v in state.values()):
+    if isinstance(state, dict):
+        state = state.get("state_dict", state)
+    if not _is_state_dict(state):
         raise UserError(f"{where}={str(path)!r}: holds no state dict (name -> tensor, or that under 'state_dict')")
     return {name.removeprefix("module."): tensor for name, tensor in state.items()}
+
+
+def _is_state_dict(state: Any) -> bool:
+    if not isinstance(state, dict):
+        return False
+    return all(isinstance(value, Tensor) for value in state.values())
 
 
 def load_strict(model: nn.Module, state: dict[str, Tensor], where: str) -> None:
@@ -44,33 +52,38 @@ def load_strict(model: nn.Module, state: dict[str, Tensor], where: str) -> None:
         UserError: the report of what does not fit.
     """
     own = model.state_dict()
+    other_shapes = []
+    for name in own.keys() & state.keys():
+        given = _shape(state[name])
+        needed = _shape(own[name])
+        if given != needed:
+            other_shapes.append(f"{name} ({given} in the file, {needed} in the network)")
     problems = [
         _listed("missing", own.keys() - state.keys()),
         _listed("unexpected", state.keys() - own.keys()),
-        _listed(
-            "of another shape",
-            (
-                f"{name} ({_shape(state[name])} in the file, {_shape(own[name])} in the network)"
-                for name in own.keys() & state.keys()
-                if own[name].shape != state[name].shape
-            ),
-        ),
+        _listed("of another shape", other_shapes),
     ]
-    if found := [p for p in problems if p]:
+    found = [problem for problem in problems if problem]
+    if found:
         raise UserError(f"{where}: the weights do not fit the network: " + "; ".join(found))
     model.load_state_dict(state)
 
 
 def _unreadable(path: Path, where: str, error: Exception) -> UserError:
-    first_line = (str(error).splitlines() or [type(error).__name__])[0]
-    return UserError(f"{where}={str(path)!r}: cannot be read, truncated or not a weights file ({first_line[:150]})")
+    lines = str(error).splitlines()
+    reason = lines[0][:150] if lines else type(error).__name__
+    return UserError(f"{where}={str(path)!r}: cannot be read, truncated or not a weights file ({reason})")
 
 
 def _shape(tensor: Tensor) -> str:
-    return "x".join(map(str, tensor.shape)) or "scalar"
+    sizes = [str(size) for size in tensor.shape]
+    return "x".join(sizes) or "scalar"
 
 
 def _listed(what: str, names: Iterable[str]) -> str:
     found = sorted(names)
-    more = f" and {len(found) - 3} more" if len(found) > 3 else ""
-    return f"{len(found)} {what}: {', '.join(found[:3])}{more}" if found else ""
+    if not found:
+        return ""
+    text = f"{len(found)} {what}: {', '.join(found[:3])}"
+    hidden = len(found) - 3
+    return f"{text} and {hidden} more" if hidden > 0 else text

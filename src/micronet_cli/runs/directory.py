@@ -46,7 +46,9 @@ class Run:
     """
 
     def __init__(self, directory: Path, resume: bool = False, writes: bool = True) -> None:
-        self.directory, self.resume, self.writes = directory, resume, writes
+        self.directory = directory
+        self.resume = resume
+        self.writes = writes
         self.tracker: Tracker | None = None
         self._claimed: set[str] = set()
         if writes:
@@ -81,15 +83,23 @@ class Run:
             name: a name relative to the run's directory, or a whole path below it, as ``best``.
         """
         path = name if isinstance(name, Path) else self.directory / name
-        first = path.relative_to(self.directory).parts[0]
-        if self.writes and first not in self._claimed:
-            noted = {found.name for found in own_paths(self.directory)} - {NOTE}
-            # Names that are noted and not written yet stay: another process may be about to.
-            noted |= set(_noted(self.directory) or ()) | {first}
-            text = "".join(f"{each}\n" for each in sorted(noted))
-            write_bytes(self.directory / NOTE, text.encode())
-            self._claimed.add(first)
+        if self.writes:
+            inside = path.relative_to(self.directory)
+            self._note(inside.parts[0])
         return path
+
+    def _note(self, name: str) -> None:
+        """Add a name to the directory's note."""
+        if name in self._claimed:
+            return
+        names = {name}
+        names.update(found.name for found in own_paths(self.directory))
+        # Names that are noted and not written yet stay: another process may be about to.
+        names.update(_noted(self.directory) or ())
+        names.discard(NOTE)
+        text = "".join(f"{each}\n" for each in sorted(names))
+        write_bytes(self.directory / NOTE, text.encode())
+        self._claimed.add(name)
 
     def write_bytes(self, name: str, content: bytes) -> None:
         """Write ``name`` into the directory."""
@@ -98,7 +108,8 @@ class Run:
 
     def write_json(self, name: str, value: Mapping[str, Any]) -> None:
         """Write ``name`` into the directory."""
-        self.write_text(name, json.dumps(value, indent=1, default=str) + "\n")
+        text = json.dumps(value, indent=1, default=str)
+        self.write_text(name, text + "\n")
 
     def write_text(self, name: str, text: str) -> None:
         """Write ``name`` into the directory."""
@@ -106,8 +117,11 @@ class Run:
 
     def write_csv(self, name: str, rows: Sequence[Mapping[str, Any]]) -> None:
         """Write rows under the union of their keys."""
+        keys: dict[str, None] = {}  # a set in order of appearance
+        for row in rows:
+            keys |= dict.fromkeys(row)
         text = io.StringIO()
-        writer = csv.DictWriter(text, list(dict.fromkeys(key for row in rows for key in row)), lineterminator="\n")
+        writer = csv.DictWriter(text, list(keys), lineterminator="\n")
         writer.writeheader()
         writer.writerows(rows)
         self.write_text(name, text.getvalue())
@@ -115,24 +129,36 @@ class Run:
     def metrics(self) -> dict[str, Any]:
         """What metrics.json holds; empty where there is none."""
         path = self.directory / "metrics.json"
-        return json.loads(path.read_text()) if path.is_file() else {}
+        if not path.is_file():
+            return {}
+        return json.loads(path.read_text())
 
     def record(self, line: Mapping[str, Any]) -> None:
         """Append a line to history.jsonl, and to the tracker where there is one."""
-        if self.writes:
-            with self.claim("history.jsonl").open("a") as file:
-                file.write(json.dumps(line) + "\n")
-            if self.tracker is not None:
-                kind, step = line["kind"], line["step"]
-                numbers = {f"{kind}/{key}": v for key, v in line.items() if isinstance(v, float) and key != "step"}
-                self.tracker.log(numbers, step)
+        if not self.writes:
+            return
+        with self.claim("history.jsonl").open("a") as file:
+            file.write(json.dumps(line) + "\n")
+        if self.tracker is not None:
+            self.tracker.log(_numbers(line), line["step"])
 
     def rewind_history(self, keep: Callable[[Mapping[str, Any]], bool]) -> None:
         """Drop the lines of work that is about to be done again, and a line cut short by a crash."""
         path = self.directory / "history.jsonl"
-        if self.writes and path.is_file():
-            kept = (line for line in path.read_text().splitlines() if _kept(line, keep))
-            self.write_text(path.name, "".join(f"{line}\n" for line in kept))
+        if not self.writes or not path.is_file():
+            return
+        lines = path.read_text().splitlines()
+        kept = [f"{line}\n" for line in lines if _kept(line, keep)]
+        self.write_text(path.name, "".join(kept))
+
+
+def _numbers(line: Mapping[str, Any]) -> dict[str, float]:
+    """What a tracker gets of a history line: its numbers, named after the line's kind."""
+    numbers = {}
+    for key, value in line.items():
+        if key != "step" and isinstance(value, float):
+            numbers[f"{line['kind']}/{key}"] = value
+    return numbers
 
 
 def _kept(line: str, keep: Callable[[Mapping[str, Any]], bool]) -> bool:
@@ -145,16 +171,23 @@ def _kept(line: str, keep: Callable[[Mapping[str, Any]], bool]) -> bool:
 def own_paths(directory: Path) -> list[Path]:
     """What an earlier run wrote into ``directory`` and is still there, the note of it last."""
     noted = _noted(directory)
-    if noted is not None:
-        paths = [directory / name for name in noted]
-        return [path for path in paths if path.exists()] + [directory / NOTE]
-    if not ((directory / "config.yaml").is_file() or (directory / "metrics.json").is_file()):
+    if noted is None:
+        return _own_paths_of_0_1_0(directory)
+    paths = [directory / name for name in noted]
+    there = [path for path in paths if path.exists()]
+    return [*there, directory / NOTE]
+
+
+def _own_paths_of_0_1_0(directory: Path) -> list[Path]:
+    used = (directory / "config.yaml").is_file() or (directory / "metrics.json").is_file()
+    if not used:
         return []
-    # Step and job directories of version 0.1.0, as a pipeline's 2_prune and a search's 7; a date is none.
+    # Step and job directories, as a pipeline's 2_prune and a search's 7; a date is none.
     numbered = re.compile(r"\d+(_\D.*)?")
     found = []
     for path in directory.iterdir():
-        if path.name in NAMES_OF_0_1_0 or (path.is_dir() and numbered.fullmatch(path.name)):
+        is_job = path.is_dir() and numbered.fullmatch(path.name)
+        if is_job or path.name in NAMES_OF_0_1_0:
             found.append(path)
     return found
 
@@ -162,7 +195,9 @@ def own_paths(directory: Path) -> list[Path]:
 def _noted(directory: Path) -> list[str] | None:
     """The names in the directory's note; None where there is no note."""
     note = directory / NOTE
-    return note.read_text().splitlines() if note.is_file() else None
+    if not note.is_file():
+        return None
+    return note.read_text().splitlines()
 
 
 def set_aside(directory: Path) -> None:

@@ -52,9 +52,11 @@ class TensorBoard:
         Raises:
             UserError: tensorboard is not installed.
         """
-        _require("tensorboard", "tensorboard", "log")
-        module = importlib.import_module("torch.utils.tensorboard")
-        return _TensorBoardTracker(module.SummaryWriter(str(directory / "tensorboard")))
+        _require("tensorboard", option="tensorboard", package="'micronet-cli[log]'")
+        tensorboard = importlib.import_module("torch.utils.tensorboard")
+        events = directory / "tensorboard"
+        writer = tensorboard.SummaryWriter(str(events))
+        return _TensorBoardTracker(writer)
 
 
 class _TensorBoardTracker:
@@ -88,8 +90,13 @@ class WeightsAndBiases:
         Raises:
             UserError: wandb is not installed.
         """
-        wandb = _require("wandb", "wandb", "wandb")
-        run = wandb.init(project=self.project, mode=self.mode, dir=str(directory), config=dict(config))
+        wandb = _require("wandb", option="wandb", package="wandb")
+        run = wandb.init(
+            project=self.project,
+            mode=self.mode,
+            dir=str(directory),
+            config=dict(config),
+        )
         return _WandbTracker(run)
 
 
@@ -123,7 +130,7 @@ class MLflow:
         Raises:
             UserError: mlflow is not installed.
         """
-        mlflow = _require("mlflow", "mlflow", "mlflow")
+        mlflow = _require("mlflow", option="mlflow", package="mlflow")
         mlflow.set_tracking_uri(self.tracking_uri)
         mlflow.set_experiment(self.experiment)
         mlflow.start_run(run_name=str(directory))
@@ -141,9 +148,9 @@ class _MlflowTracker:
         self.mlflow.end_run()
 
 
-def _require(module: str, option: str, extra: str) -> ModuleType:
+def _require(module: str, option: str, package: str) -> ModuleType:
+    """The imported module, or a way to install it."""
     try:
         return importlib.import_module(module)
     except ImportError:
-        how = f"pip install 'micronet-cli[{extra}]'" if extra == "log" else f"pip install {extra}"
-        raise UserError(f"logger={option}: {module} is not installed; {how}") from None
+        raise UserError(f"logger={option}: {module} is not installed; pip install {package}") from None

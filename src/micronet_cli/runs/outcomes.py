@@ -51,16 +51,27 @@ class Outcome:
             self.metrics = work()
             self.status = "completed"
         except (Interrupted, KeyboardInterrupt) as error:
-            self.status, self.reason = "interrupted", str(error).partition(";")[0] or "interrupted"
+            # What follows a semicolon tells one run's user how to go on.
+            stopped, _, _ = str(error).partition(";")
+            self.status = "interrupted"
+            self.reason = stopped or "interrupted"
             raise Interrupted(self.reason) from None
         except UserError as error:
-            self.status, self.reason, self.exit_code = "failed", "; ".join(str(error).splitlines()), error.exit_code
+            lines = str(error).splitlines()
+            self._fail("; ".join(lines), error.exit_code)
         except Exception as error:
-            first = str(error).strip().partition("\n")[0]
-            self.status, self.reason, self.exit_code = "failed", f"{type(error).__name__}: {first}", 1
-            Run(directory, resume=True).write_text("traceback.txt", traceback.format_exc())
+            first, _, _ = str(error).strip().partition("\n")
+            self._fail(f"{type(error).__name__}: {first}", exit_code=1)
+            run = Run(directory, resume=True)
+            run.write_text("traceback.txt", traceback.format_exc())
         finally:
-            self.seconds = self.metrics.get("wall_seconds", time.perf_counter() - started)
+            elapsed = time.perf_counter() - started
+            self.seconds = self.metrics.get("wall_seconds", elapsed)
+
+    def _fail(self, reason: str, exit_code: int) -> None:
+        self.status = "failed"
+        self.reason = reason
+        self.exit_code = exit_code
 
     def row(self) -> dict[str, Any]:
         """The job's row in a summary; what there is no figure for is None."""
@@ -79,7 +90,9 @@ class Outcome:
 
 def relative(directory: Path, root: Path) -> str:
     """``directory`` as seen from ``root``, so that both can be moved together; as it is where it lies elsewhere."""
-    return str(directory.relative_to(root) if directory.is_relative_to(root) else directory)
+    if directory.is_relative_to(root):
+        directory = directory.relative_to(root)
+    return str(directory)
 
 
 def write_summary(directory: Path, rows: Sequence[dict[str, Any]]) -> None:
@@ -88,8 +101,12 @@ def write_summary(directory: Path, rows: Sequence[dict[str, Any]]) -> None:
     for row in rows:
         if not Path(row["directory"]).is_absolute():
             run.claim(row["directory"])
-    run.write_text("summary.json", json.dumps(rows, indent=1) + "\n")
-    flat = [row | {"overrides": " ".join(row["overrides"])} for row in rows]
+    text = json.dumps(rows, indent=1)
+    run.write_text("summary.json", text + "\n")
+    flat = []
+    for row in rows:
+        overrides = " ".join(row["overrides"])
+        flat.append(row | {"overrides": overrides})
     run.write_csv("summary.csv", flat)
 
 
@@ -99,18 +116,37 @@ def varied(outcomes: Sequence[Outcome]) -> list[str]:
     >>> varied([Outcome(0, ["a=1", "b=0"], "0"), Outcome(1, ["a=2", "b=0"], "1")])
     ['a=1', 'a=2']
     """
-    shared = set.intersection(*(set(o.overrides) for o in outcomes)) if len(outcomes) > 1 else set()
-    return [" ".join(text for text in o.overrides if text not in shared) for o in outcomes]
+    shared: set[str] = set()
+    if len(outcomes) > 1:
+        all_overrides = [set(outcome.overrides) for outcome in outcomes]
+        shared = set.intersection(*all_overrides)
+    texts = []
+    for outcome in outcomes:
+        own = [override for override in outcome.overrides if override not in shared]
+        texts.append(" ".join(own))
+    return texts
 
 
 def table(outcomes: Sequence[Outcome], numbers: Sequence[int] | None = None) -> str:
     """Jobs and figures for the terminal: all, or those of ``numbers`` in their order."""
     rows = {}
     for outcome, own in zip(outcomes, varied(outcomes), strict=True):
-        row = outcome.row()
-        figures = {key: "-" if row[key] is None else pattern.format(row[key]) for key, pattern in SHOWN.items()}
-        rows[outcome.number] = {"job": f"{outcome.number} {own}".rstrip(), "status": outcome.status} | figures
-    return text_table([rows[number] for number in (rows if numbers is None else numbers)])
+        name = f"{outcome.number} {own}"
+        row = {"job": name.rstrip(), "status": outcome.status}
+        rows[outcome.number] = row | _figures(outcome)
+    if numbers is None:
+        return text_table(list(rows.values()))
+    return text_table([rows[number] for number in numbers])
+
+
+def _figures(outcome: Outcome) -> dict[str, str]:
+    """The shown figures of a job as text; a dash for one that it does not have."""
+    row = outcome.row()
+    texts = {}
+    for key, pattern in SHOWN.items():
+        figure = row[key]
+        texts[key] = "-" if figure is None else pattern.format(figure)
+    return texts
 
 
 def raise_for_failed(outcomes: Sequence[Outcome], kind: str) -> None:
@@ -119,11 +155,19 @@ def raise_for_failed(outcomes: Sequence[Outcome], kind: str) -> None:
     Raises:
         JobsFailed: at least one did.
     """
-    failed = [(o, own) for o, own in zip(outcomes, varied(outcomes), strict=True) if o.status == "failed"]
+    failed = []
+    reasons = []
+    for outcome, own in zip(outcomes, varied(outcomes), strict=True):
+        if outcome.status == "failed":
+            what = f" ({own})" if own else ""
+            failed.append(outcome)
+            reasons.append(f"{kind} {outcome.number}{what}: {outcome.reason}")
     if not failed:
         return
-    lines = [f"{kind} {o.number}{f' ({own})' if own else ''}: {o.reason}" for o, own in failed]
-    if len(lines) > MOST_REASONS:
-        lines = [*lines[:MOST_REASONS], f"and {len(lines) - MOST_REASONS} more, in the summary"]
-    code = 2 if all(o.exit_code == 2 for o, _ in failed) else 1
-    raise JobsFailed(f"{len(failed)} of {len(outcomes)} {kind}s failed:", lines, code)
+    if len(reasons) > MOST_REASONS:
+        hidden = len(reasons) - MOST_REASONS
+        reasons = reasons[:MOST_REASONS]
+        reasons.append(f"and {hidden} more, in the summary")
+    only_mistakes = all(outcome.exit_code == 2 for outcome in failed)
+    summary = f"{len(failed)} of {len(outcomes)} {kind}s failed:"
+    raise JobsFailed(summary, reasons, exit_code=2 if only_mistakes else 1)

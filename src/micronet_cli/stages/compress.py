@@ -1,5 +1,6 @@
 """What the compressor groups of a config do to a network."""
 
+import logging
 from collections.abc import Sequence
 from typing import Any
 
@@ -7,6 +8,9 @@ from micronet_cli.compression.compressor import Compressor
 from micronet_cli.errors import UserError
 from micronet_cli.network import Network
 from micronet_cli.stages.job import Job
+from micronet_cli.tables import text_table
+
+log = logging.getLogger(__name__)
 
 COMPRESSORS = ("prune", "quantize")
 UNPACKED = "give init_from=<the run that it was exported from>"
@@ -20,7 +24,8 @@ def attach_compressors(job: Job, network: Network) -> list[Compressor]:
     """
     attached: list[Compressor] = []
     problems = []
-    for group, compressor in (("prune", job.parts.prune), ("quantize", job.parts.quantize)):
+    for group in COMPRESSORS:
+        compressor = getattr(job.parts, group)
         if compressor is None:
             continue
         check_unpacked(network, group)
@@ -48,3 +53,12 @@ def rule_table(compressors: Sequence[Compressor], network: Network) -> dict[str,
         for layer, columns in compressor.table(network.model).items():
             rows[layer] = rows.get(layer, {}) | columns
     return rows
+
+
+def logged_rule_table(compressors: Sequence[Compressor], network: Network) -> dict[str, dict[str, Any]]:
+    """``rule_table``, told to the user where there are rules."""
+    rules = rule_table(compressors, network)
+    if rules:
+        rows = [{"layer": layer} | columns for layer, columns in rules.items()]
+        log.info("%s", text_table(rows))
+    return rules

@@ -1,5 +1,7 @@
 """``model=auto`` and ``data=auto``: what ``init_from`` was trained with, or the defaults."""
 
+from typing import Any
+
 from omegaconf import DictConfig, OmegaConf
 
 from micronet_cli import checkpoint
@@ -19,17 +21,26 @@ def inherited(config: DictConfig) -> DictConfig:
     """
     config = DictConfig(OmegaConf.to_container(config, resolve=True))
     OmegaConf.set_struct(config, False)
-    defaults = {"model": DEFAULT_MODEL, "data": OmegaConf.load(CONF / "data" / "digits.yaml")}
-    if config.init_from:
-        if not isinstance(config.init_from, str):
-            example = "" if OmegaConf.is_config(config.init_from) else f", as ./{config.init_from}"
-            raise UserError(f"init_from={config.init_from}: must be a path{example}")
-        header = checkpoint.read_header(checkpoint.resolve(config.init_from))
-        defaults = {key: header[key] for key in defaults}
-    for group, default in defaults.items():
-        if "_target_" not in config[group]:
-            config[group] = OmegaConf.merge(default, config[group])
+    start = _start(config.init_from)
+    for group, trained_with in start.items():
+        given = config[group]
+        if "_target_" not in given:
+            config[group] = OmegaConf.merge(trained_with, given)
     for key in ("weights", "pretrained"):
-        if config.init_from and config.model.get(key):
-            raise UserError(f"model.{key}={config.model[key]}: init_from brings its weights; take one of them")
+        source = config.model.get(key)
+        if source and config.init_from:
+            raise UserError(f"model.{key}={source}: init_from brings its weights; take one of them")
     return config
+
+
+def _start(init_from: Any) -> dict[str, Any]:
+    """The groups ``model`` and ``data`` of ``init_from``, or the defaults."""
+    if not init_from:
+        digits = CONF / "data" / "digits.yaml"
+        return {"model": DEFAULT_MODEL, "data": OmegaConf.load(digits)}
+    if not isinstance(init_from, str):
+        way_out = "" if OmegaConf.is_config(init_from) else f", as ./{init_from}"
+        raise UserError(f"init_from={init_from}: must be a path{way_out}")
+    path = checkpoint.resolve(init_from)
+    header = checkpoint.read_header(path)
+    return {"model": header["model"], "data": header["data"]}

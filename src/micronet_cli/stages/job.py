@@ -1,34 +1,40 @@
 """What a stage gets: its config, the objects built from it, and the run's directory."""
 
+from __future__ import annotations
+
 from collections.abc import Mapping
 from dataclasses import dataclass, fields
 from functools import cached_property
-from typing import Any, Generic, TypeVar
+from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
 import torch
 from omegaconf import DictConfig
 
 from micronet_cli import checkpoint
-from micronet_cli.artifact.settings import Export
-from micronet_cli.compression.compressor import Compressor
-from micronet_cli.compression.quantization.post_training import PostTraining
 from micronet_cli.config import to_plain
-from micronet_cli.data.datasets import Data
-from micronet_cli.data.loader import Loader
 from micronet_cli.errors import UserError
-from micronet_cli.explore.budgets import Budget
-from micronet_cli.explore.search import Search
-from micronet_cli.explore.sensitivity import Sensitivity
-from micronet_cli.models.model import InputSpec, Model
+from micronet_cli.models.model import InputSpec
 from micronet_cli.network import Network
 from micronet_cli.runs.directory import Run
-from micronet_cli.runs.loggers import Logger
-from micronet_cli.scoring.rules import Rules
 from micronet_cli.stages.node import Stage
-from micronet_cli.training.distill import SoftTargets
-from micronet_cli.training.evaluate import Evaluation
-from micronet_cli.training.optim import Optim
-from micronet_cli.training.settings import TrainerSettings
+
+# The config imports what a stage builds; a stage without a search does not pay for its module.
+if TYPE_CHECKING:
+    from micronet_cli.artifact.settings import Export
+    from micronet_cli.compression.compressor import Compressor
+    from micronet_cli.compression.quantization.post_training import PostTraining
+    from micronet_cli.data.datasets import Data
+    from micronet_cli.data.loader import Loader
+    from micronet_cli.explore.budgets import Budget
+    from micronet_cli.explore.search import Search
+    from micronet_cli.explore.sensitivity import Sensitivity
+    from micronet_cli.models.model import Model
+    from micronet_cli.runs.loggers import Logger
+    from micronet_cli.scoring.rules import Rules
+    from micronet_cli.training.distill import SoftTargets
+    from micronet_cli.training.evaluate import Evaluation
+    from micronet_cli.training.optim import Optim
+    from micronet_cli.training.settings import TrainerSettings
 
 NodeT = TypeVar("NodeT", bound=Stage)
 

@@ -25,17 +25,24 @@ def score_network(job: Job, network: Network, rules: Mapping[str, Mapping[str, A
         report = score_with(network.model, job.parts.score, network.spec.size)
     except ValueError as error:
         raise UserError(f"score: {error}") from None
-    except AssertionError as error:  # timm's, of networks for one size
-        if "match model" not in str(error):
+    except AssertionError as error:
+        if not _is_of_image_size(error):
             raise
         side = network.spec.size[-1]
         way_out = f"vision transformers take it with model.args.img_size={side}"
         raise UserError(f"data.input_size={side}: {network.config['name']} does not ({error}); {way_out}") from None
-    rows = {row.layer: asdict(row) for row in report.rows()}
+    rows: dict[str, dict[str, Any]] = {}
+    for row in report.rows():
+        rows[row.layer] = asdict(row)
     for layer, columns in (rules or {}).items():
-        rows[layer] = rows.get(layer, {"layer": layer}) | dict(columns)
+        rows.setdefault(layer, {"layer": layer}).update(columns)
     job.run.write_csv("layers.csv", list(rows.values()))
     return report
+
+
+def _is_of_image_size(error: AssertionError) -> bool:
+    """Whether it is timm's, of a network that is made for one size."""
+    return "match model" in str(error)
 
 
 def run(job: Job) -> dict[str, Any]:
@@ -44,7 +51,8 @@ def run(job: Job) -> dict[str, Any]:
     compressors = attach_compressors(job, network)
     for compressor in compressors:
         compressor.update(1, 1)
-    report = score_network(job, network, rule_table(compressors, network))
+    rules = rule_table(compressors, network)
+    report = score_network(job, network, rules)
     log.info("%s", report.table())
     if job.run.writes:
         job.run.write_bytes("score.png", report.figure())

@@ -21,32 +21,49 @@ def check_directory(config: DictConfig, directory: Path) -> None:
     Raises:
         UserError: the run reads what it would set aside, or resumes a run of another kind.
     """
+    if config.resume:
+        _check_same_kind(config, directory)
+    else:
+        _check_reads_nothing_of(config, directory)
+
+
+def _check_same_kind(config: DictConfig, directory: Path) -> None:
     recorded = directory / "config.yaml"
-    if config.resume and recorded.is_file():
-        then = OmegaConf.create(with_new_names(to_plain(OmegaConf.load(recorded))))
-        for key in IDENTITY:
-            if _identity(then, key) != _identity(config, key):
-                raise UserError(
-                    f"resume=true: the run in {str(directory)!r} has another {key}; use its own config, or leave "
-                    "resume out to start afresh"
-                )
-    if not config.resume:
-        aside = [path.resolve() for path in (*own_paths(directory), directory / "previous")]
-        for key in FILES:
-            given = OmegaConf.select(config, key)
-            path = Path(given or "").expanduser().resolve()
-            if given and (path == directory.resolve() or any(path.is_relative_to(own) for own in aside)):
-                raise UserError(f"{key}={given!r}: lies in this run's own directory; give another hydra.run.dir")
+    if not recorded.is_file():
+        return
+    earlier = OmegaConf.create(with_new_names(to_plain(OmegaConf.load(recorded))))
+    for key in IDENTITY:
+        if _identity(earlier, key) != _identity(config, key):
+            raise UserError(
+                f"resume=true: the run in {str(directory)!r} has another {key}; use its own config, or leave "
+                "resume out to start afresh"
+            )
 
 
-def _identity(config: Any, key: str) -> Any:
+def _identity(config: DictConfig, key: str) -> Any:
+    """What ``config`` has at ``key``, without the files that it or its teacher reads."""
     node = to_plain(OmegaConf.select(config, key))
-    nodes = [node, node.get("teacher")] if isinstance(node, dict) else []
-    for part in filter(None, nodes):
-        part.pop("weights", None)
+    if isinstance(node, dict):
+        node.pop("weights", None)
+        if node.get("teacher"):
+            node["teacher"].pop("weights", None)
     return node
+
+
+def _check_reads_nothing_of(config: DictConfig, directory: Path) -> None:
+    set_aside = [path.resolve() for path in own_paths(directory)]
+    set_aside.append((directory / "previous").resolve())
+    for key in FILES:
+        given = OmegaConf.select(config, key)
+        if not given:
+            continue
+        path = Path(given).expanduser().resolve()
+        within = any(path.is_relative_to(own) for own in set_aside)
+        if within or path == directory.resolve():
+            raise UserError(f"{key}={given!r}: lies in this run's own directory; give another hydra.run.dir")
 
 
 def settings(config: Any) -> dict[str, Any]:
     """What a run's results depend on."""
-    return {key: value for key, value in with_new_names(to_plain(config)).items() if key not in ("resume", "debug")}
+    plain = with_new_names(to_plain(config))
+    return {key: value for key, value in plain.items() if key not in ("resume", "debug")}

@@ -1,6 +1,7 @@
 """What holds for every criterion, scope and granularity."""
 
 import copy
+from typing import NamedTuple
 
 import pytest
 import torch
@@ -217,15 +218,24 @@ def test_nm_wants_full_groups_and_names_the_layer():
         pruner.attach(network())
 
 
-@pytest.mark.parametrize(
-    ("options", "said"),
-    [
-        ({"scope": "model"}, "scope=model: must be layer or global"),
-        ({"granularity": magnitude}, "granularity="),
-        ({"importance": Taylor}, r"importance=Taylor: .*_target_"),
-        ({"granularity": NM(2, 4), "sparsity": 0.6}, r"rules\.all\.sparsity=0\.6: must be at most 0\.5 for"),
-    ],
-)
-def test_impossible_options_are_refused(options, said):
-    with pytest.raises(ValueError, match=said):
-        make(**options)
+class Refused(NamedTuple):
+    """Options that do not go, and what is said of them."""
+
+    options: dict
+    said: str
+
+
+REFUSED = {
+    "unknown scope": Refused({"scope": "model"}, "scope=model: must be layer or global"),
+    "no granularity": Refused({"granularity": magnitude}, "granularity="),
+    "a class in place of an object": Refused({"importance": Taylor}, r"importance=Taylor: .*_target_"),
+    "more than n:m leaves": Refused(
+        {"granularity": NM(2, 4), "sparsity": 0.6}, r"rules\.all\.sparsity=0\.6: must be at most 0\.5 for"
+    ),
+}
+
+
+@pytest.mark.parametrize("case", REFUSED.values(), ids=REFUSED)
+def test_impossible_options_are_refused(case):
+    with pytest.raises(ValueError, match=case.said):
+        make(**case.options)

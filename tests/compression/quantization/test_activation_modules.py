@@ -30,7 +30,9 @@ def test_pact_learns_alpha_at_the_pace_of_its_gradient(bits):
     assert quantizer.step.item() * top == pytest.approx(alpha - 0.01 * 0.1, abs=1e-6)
 
 
-@pytest.mark.parametrize(("first", "top"), [(0.0, 15), (-1.0, 7)])
+@pytest.mark.parametrize(
+    ("first", "top"), [pytest.param(0.0, 15, id="unsigned data"), pytest.param(-1.0, 7, id="signed data")]
+)
 def test_lsq_scales_the_gradient_of_the_step_by_features_and_levels(first, top):
     quantizer = ActivationLSQ()(4).train()
     quantizer(torch.tensor([[first, 1.0, 3.0]]))
@@ -84,7 +86,14 @@ def test_a_negative_step_counts_by_its_magnitude():
     assert quantizer.qparams()[0] == 0.5
 
 
-@pytest.mark.parametrize(("beta", "first"), [(-1.2, -1), (5.0, 0), (-50.0, -3)])
+@pytest.mark.parametrize(
+    ("beta", "first"),
+    [
+        pytest.param(-1.2, -1, id="inside"),
+        pytest.param(5.0, 0, id="above 0"),
+        pytest.param(-50.0, -3, id="below all integers"),
+    ],
+)
 def test_an_offset_keeps_zero_inside_the_range(beta, first):
     quantizer = LearnedOffsetActivation(2).eval()
     quantizer.beta.data.fill_(beta)

@@ -1,6 +1,7 @@
 """Quantisation after training: grids that survive, masks that stay, outputs that come nearer."""
 
 import copy
+from typing import NamedTuple
 
 import pytest
 import torch
@@ -57,11 +58,25 @@ def distance(model, sweep):
 OFF = {"equalize": False, "correct_bias": False, "adaround": None}
 
 
+class Grid(NamedTuple):
+    """The integers of a weight."""
+
+    bits: float
+    symmetric: bool
+
+
+GRIDS = {
+    "whole bits": Grid(4, symmetric=False),
+    "fractional bits": Grid(2.5, symmetric=False),
+    "symmetric": Grid(3, symmetric=True),
+}
+
+
 @pytest.mark.parametrize("masked", [False, True])
-@pytest.mark.parametrize(("bits", "symmetric"), [(4, False), (2.5, False), (3, True)])
-def test_rounded_weights_keep_to_the_grid_and_masks_to_zero(masked, bits, symmetric):
+@pytest.mark.parametrize("grid", GRIDS.values(), ids=GRIDS)
+def test_rounded_weights_keep_to_the_grid_and_masks_to_zero(masked, grid):
     rules = {"all": BitsRule(".*")}
-    quantizer = Quantizer(rules, bits, 8, weight=RangeLinear(symmetric=symmetric))
+    quantizer = Quantizer(rules, grid.bits, 8, weight=RangeLinear(symmetric=grid.symmetric))
     model, sweep, lines = quantized(masked, quantizer=quantizer)
     assert [line["layer"] for line in lines] == ["0", "2", "5", "8"]
     for name, layer in compressible_layers(model).items():
@@ -102,12 +117,11 @@ def test_corrected_means_are_those_of_the_float_network():
     model, sweep, _ = quantized(bits=2, **OFF | {"correct_bias": True, "rows": 10**6})
     with torch.no_grad():
         for end in (1, 4, 6, 9):  # behind each layer and its BatchNorm
-            start = {1: 0, 4: 2, 6: 5, 9: 8}[end]
-            means = [
-                torch.cat([net[: start + (2 if end == 4 else 1)](batch) for batch in images()]).transpose(0, 1)
-                for net in (model, sweep.reference)
-            ]
-            torch.testing.assert_close(means[0].flatten(1).mean(1), means[1].flatten(1).mean(1), rtol=1e-3, atol=1e-3)
+            means = []
+            for net in (model, sweep.reference):
+                outputs = torch.cat([net[:end](batch) for batch in images()])
+                means.append(outputs.transpose(0, 1).flatten(1).mean(1))
+            torch.testing.assert_close(*means, rtol=1e-3, atol=1e-3)
 
 
 def test_ranges_come_from_the_float_network():

@@ -2,6 +2,7 @@
 
 import copy
 from pathlib import Path
+from typing import NamedTuple
 
 import pytest
 import torch
@@ -235,21 +236,28 @@ def test_a_rule_has_schemes_of_its_own():
     assert model[7].input_fake_quantize.estimate is percentile
 
 
-@pytest.mark.parametrize(
-    ("changes", "said"),
-    [
-        ({"weight": Binary(), "weight_bits": 4}, "rules.all.weight_bits=4: binary"),
-        ({"weight": Ternary(), "weight_bits": 2}, "rules.all.weight_bits=2: ternary"),
-        ({"weight": WeightLSQ(), "weight_bits": 1}, "rules.all.weight_bits=1: LSQ needs at least 3 levels"),
-        ({"weight": RangeLinear(symmetric=True), "weight_bits": 1}, "symmetric"),
-        ({"activation": PACT(), "activation_bits": 1}, "rules.all.activation_bits=1: PACT"),
-        ({"freeze_at": 2}, "freeze_at=2"),
-        ({"freeze_at": 0}, "freeze_at=0"),
-    ],
-)
-def test_impossible_combinations_are_refused(changes, said):
-    with pytest.raises(ValueError, match=said):
-        Quantizer(ALL, **changes)
+class Refused(NamedTuple):
+    """Settings that do not go together, and what is said of them."""
+
+    changes: dict
+    said: str
+
+
+REFUSED = {
+    "binary in 4 bits": Refused({"weight": Binary(), "weight_bits": 4}, "rules.all.weight_bits=4: binary"),
+    "ternary in 2 bits": Refused({"weight": Ternary(), "weight_bits": 2}, "rules.all.weight_bits=2: ternary"),
+    "lsq in 1 bit": Refused({"weight": WeightLSQ(), "weight_bits": 1}, "rules.all.weight_bits=1: LSQ needs at least 3"),
+    "symmetric in 1 bit": Refused({"weight": RangeLinear(symmetric=True), "weight_bits": 1}, "symmetric"),
+    "pact in 1 bit": Refused({"activation": PACT(), "activation_bits": 1}, "rules.all.activation_bits=1: PACT"),
+    "frozen beyond the end": Refused({"freeze_at": 2}, "freeze_at=2"),
+    "frozen from the start": Refused({"freeze_at": 0}, "freeze_at=0"),
+}
+
+
+@pytest.mark.parametrize("case", REFUSED.values(), ids=REFUSED)
+def test_impossible_combinations_are_refused(case):
+    with pytest.raises(ValueError, match=case.said):
+        Quantizer(ALL, **case.changes)
 
 
 def test_schemes_are_bound_from_the_config():

@@ -19,13 +19,16 @@ DENSE = "dense_gradient"
 
 def attach_buffer(layer: nn.Module, name: str) -> None:
     """A float32 buffer of the weight's shape, all zero, beside the layer's mask."""
-    zeros = torch.zeros_like(original_weight(layer), dtype=torch.float32)
-    _parametrization(layer).register_buffer(name, zeros)
+    weight = original_weight(layer)
+    zeros = torch.zeros_like(weight, dtype=torch.float32)
+    parts = _parametrization(layer)
+    parts.register_buffer(name, zeros)
 
 
 def buffer_of(layer: nn.Module, name: str) -> Tensor:
     """What ``attach_buffer`` made."""
-    return _parametrization(layer).get_buffer(name)
+    parts = _parametrization(layer)
+    return parts.get_buffer(name)
 
 
 def averaged(layer: nn.Module, name: str) -> Tensor:
@@ -43,16 +46,17 @@ def accumulate(layer: nn.Module, criterion: Accumulated) -> RemovableHandle | No
     The hook is on the trainable tensor: copies of the network have none, and a compiled network calls it too.
     """
     original = original_weight(layer)
-    weight = _parametrization(layer)
+    parts = _parametrization(layer)
     if not original.requires_grad:
         return None
 
     @torch.no_grad()
     def add(gradient: Tensor) -> None:
-        scores = weight.get_buffer(SCORES)
+        scores = parts.get_buffer(SCORES)
+        weight = parts.masked(original)
         # Where the loss scale overflowed, gradients are not finite and say nothing about the weights.
         finite = gradient.nan_to_num(0.0, 0.0, 0.0)
-        updated = criterion.add(scores, weight.masked(original), finite)
+        updated = criterion.add(scores, weight, finite)
         scores.copy_(updated)
 
     return original.register_hook(add)
@@ -60,7 +64,8 @@ def accumulate(layer: nn.Module, criterion: Accumulated) -> RemovableHandle | No
 
 def watch_dense_gradient(layer: nn.Module) -> RemovableHandle:
     """Add the gradient with respect to ``layer.weight``, zeros included, to the layer's ``DENSE`` buffer."""
-    return _parametrization(layer).register_forward_hook(_watch)
+    parts = _parametrization(layer)
+    return parts.register_forward_hook(_watch)
 
 
 def _watch(module: nn.Module, inputs: tuple, output: Tensor) -> None:
@@ -71,8 +76,9 @@ def _watch(module: nn.Module, inputs: tuple, output: Tensor) -> None:
 
 @torch.no_grad()
 def _add_dense(module: nn.Module, gradient: Tensor) -> None:
+    dense = module.get_buffer(DENSE)
     finite = gradient.nan_to_num(0.0, 0.0, 0.0)
-    module.get_buffer(DENSE).add_(finite)
+    dense.add_(finite)
 
 
 def _parametrization(layer: nn.Module) -> EffectiveWeight:

@@ -19,7 +19,8 @@ from micronet_cli.compression.pruning.gradient_scores import (
 from micronet_cli.compression.pruning.regrow import Exchange, Regrow
 from micronet_cli.compression.pruning.sparsity_rules import SparsityRule, sparsity_table
 from micronet_cli.functional.granularity import NM, Element, Filter, Granularity
-from micronet_cli.functional.pruning import Accumulated, magnitude, shrink_mask, shrink_masks
+from micronet_cli.functional.masks import shrink_mask, shrink_masks
+from micronet_cli.functional.pruning import Accumulated, magnitude
 from micronet_cli.functional.schedules import AGP
 from micronet_cli.layers.effective_weight import attach_mask, effective_weight, original_weight
 from micronet_cli.layers.rules import match_layers

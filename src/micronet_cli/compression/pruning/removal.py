@@ -1,7 +1,8 @@
 """Physical removal: channels that a network computes for nothing are taken out, and its outputs stay what they were."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -39,13 +40,12 @@ class Removal:
         Raises:
             ValueError: the network has no such layer, or the layer no such channel.
         """
-        for dim, channels in ((OUTPUTS, self.outputs), (INPUTS, self.inputs)):
-            for name, gone in channels.items():
-                try:
-                    layer = model.get_submodule(name)
-                except AttributeError:
-                    raise ValueError(f"removal: the network has no layer {name}") from None
-                take_out(layer, dim, gone, name)
+        for name, gone in self.outputs.items():
+            layer = _layer_of(model, name)
+            take_out(layer, OUTPUTS, gone, name)
+        for name, gone in self.inputs.items():
+            layer = _layer_of(model, name)
+            take_out(layer, INPUTS, gone, name)
 
     def update(self, step: int, total_steps: int) -> bool:
         """Nothing changes during training."""
@@ -53,7 +53,17 @@ class Removal:
 
     def table(self, model: nn.Module) -> dict[str, dict[str, object]]:
         """Layer -> how many of its output channels went."""
-        return {name: {"removed_channels": len(gone)} for name, gone in self.outputs.items()}
+        table: dict[str, dict[str, object]] = {}
+        for name, gone in self.outputs.items():
+            table[name] = {"removed_channels": len(gone)}
+        return table
+
+
+def _layer_of(model: nn.Module, name: str) -> nn.Module:
+    try:
+        return model.get_submodule(name)
+    except AttributeError:
+        raise ValueError(f"removal: the network has no layer {name}") from None
 
 
 def take_out(layer: nn.Module, dim: int, gone: Sequence[int], name: str) -> None:
@@ -63,28 +73,45 @@ def take_out(layer: nn.Module, dim: int, gone: Sequence[int], name: str) -> None
     output channel (bias, running statistics, steps and ranges) along the outputs.
     """
     shape = original_weight(layer).shape
-    if not all(0 <= number < shape[dim] for number in gone):
-        raise ValueError(f"removal: {name} has {shape[dim]} channels along dimension {dim}, which {list(gone)} exceed")
-    kept = torch.tensor(sorted(set(range(shape[dim])) - set(gone)))
-    for module in layer.modules():
-        for tensors in (parameters_of(module), buffers_of(module)):
-            for key, tensor in tensors.items():
-                if tensor is None:
-                    continue
-                one_a_channel = dim == OUTPUTS and _is_one_a_channel(tensor, shape[OUTPUTS])
-                if tensor.shape == shape or one_a_channel:
-                    tensors[key] = _cut(tensor, dim, kept)
+    channels = shape[dim]
+    for number in gone:
+        if not 0 <= number < channels:
+            raise ValueError(
+                f"removal: {name} has {channels} channels along dimension {dim}, which {list(gone)} exceed"
+            )
+    kept = set(range(channels)) - set(gone)
+    kept_numbers = torch.tensor(sorted(kept))
+    for tensors in _tensors_of(layer):
+        for key, tensor in tensors.items():
+            if tensor is not None and _goes_with(tensor, shape, dim):
+                tensors[key] = _cut(tensor, dim, kept_numbers)
     for attribute in _sizes(layer, dim):
         setattr(layer, attribute, len(kept))
 
 
-def _is_one_a_channel(tensor: Tensor, channels: int) -> bool:
-    """Whether the tensor is [C_out], or that with dimensions of size 1 behind it."""
-    return tensor.dim() > 0 and len(tensor) == tensor.numel() == channels
+def _tensors_of(layer: nn.Module) -> Iterator[dict[str, Any]]:
+    """The parameters and the buffers of a layer and of what is attached to it, by name."""
+    for module in layer.modules():
+        yield parameters_of(module)
+        yield buffers_of(module)
+
+
+def _goes_with(tensor: Tensor, shape: torch.Size, dim: int) -> bool:
+    """Whether a tensor beside a weight of this shape is cut with it."""
+    if tensor.shape == shape:
+        return True
+    if dim != OUTPUTS:
+        return False
+    if tensor.dim() == 0:
+        return False
+    # One value a channel: [C_out], or that with dimensions of size 1 behind it.
+    channels = shape[OUTPUTS]
+    return len(tensor) == tensor.numel() == channels
 
 
 def _cut(tensor: Tensor, dim: int, kept: Tensor) -> Tensor:
-    part = tensor.detach().index_select(dim, kept.to(tensor.device))
+    numbers = kept.to(tensor.device)
+    part = tensor.detach().index_select(dim, numbers)
     if isinstance(tensor, nn.Parameter):
         return nn.Parameter(part, tensor.requires_grad)
     return part
@@ -94,10 +121,12 @@ def _sizes(layer: nn.Module, dim: int) -> tuple[str, ...]:
     """The layer's attributes that state its channels along ``dim``."""
     if hasattr(layer, "num_features"):
         return ("num_features",)
-    if isinstance(layer, nn.Linear):
-        return ("out_features",) if dim == OUTPUTS else ("in_features",)
+    is_linear = isinstance(layer, nn.Linear)
     if dim == INPUTS:
-        return ("in_channels",)
-    if layer.groups == layer.in_channels == layer.out_channels > 1:
+        return ("in_features",) if is_linear else ("in_channels",)
+    if is_linear:
+        return ("out_features",)
+    is_depthwise = layer.groups == layer.in_channels == layer.out_channels
+    if is_depthwise and layer.groups > 1:
         return ("out_channels", "in_channels", "groups")
     return ("out_channels",)

@@ -11,7 +11,8 @@ from torch.utils.hooks import RemovableHandle
 from micronet_cli.compression.pruning.gradient_scores import averaged
 from micronet_cli.compression.pruning.sparsity_rules import SparsityRule, sparsity_table
 from micronet_cli.errors import UserError
-from micronet_cli.functional.pruning import magnitude, shrink_mask
+from micronet_cli.functional.masks import shrink_mask
+from micronet_cli.functional.pruning import magnitude
 from micronet_cli.functional.second_order import damped, obs_importance, obs_update
 from micronet_cli.layers.effective_weight import attach_mask, effective_weight, original_weight
 from micronet_cli.layers.rules import match_layers
@@ -19,6 +20,15 @@ from micronet_cli.torch_internals import reversed_padding
 from micronet_cli.trace.layer_inputs import has_rows
 
 HESSIAN = "hessian"
+
+
+@dataclass(frozen=True)
+class _Target:
+    """A layer that is pruned, and the fraction of its weights that goes."""
+
+    name: str
+    layer: nn.Module
+    sparsity: float
 
 
 @dataclass
@@ -52,7 +62,7 @@ class SecondOrderPruner:
             raise ValueError(f"dampening={self.dampening}: must be above 0")
         if self.max_inputs < 1:
             raise ValueError(f"max_inputs={self.max_inputs}: must be at least 1")
-        self._targets: list[tuple[str, nn.Module, float]] = []
+        self._targets: list[_Target] = []
         self._watching: list[RemovableHandle] = []
         self._done = False
 
@@ -70,7 +80,8 @@ class SecondOrderPruner:
         self._targets = []
         self._watching = []
         self._done = False
-        for name, (rule_name, rule) in match_layers(model, self.rules, "prune").items():
+        matches = match_layers(model, self.rules, "prune")
+        for name, (rule_name, rule) in matches.items():
             if not rule.sparsity:
                 continue
             layer = model.get_submodule(name)
@@ -79,18 +90,15 @@ class SecondOrderPruner:
                 raise ValueError(
                     f"prune.rules.{rule_name}: {name}: {problem}; a later rule with sparsity=null leaves it alone"
                 )
-            weight = original_weight(layer)
-            groups = getattr(layer, "groups", 1)
-            inputs = weight[0].numel()
-            hessian = weight.new_zeros((groups, inputs, inputs))
-            attach_mask(layer).register_buffer(HESSIAN, hessian)
-            self._targets.append((name, layer, rule.sparsity))
+            _attach_hessian(layer)
+            target = _Target(name, layer, rule.sparsity)
+            self._targets.append(target)
 
     def _problem(self, layer: nn.Module) -> str | None:
         """Why the layer cannot be pruned by its inputs, None where it can."""
         if not has_rows(layer):
             return "must be a linear layer or a 2-d convolution padded with zeros"
-        inputs = original_weight(layer)[0].numel()
+        inputs = _inputs_of(layer)
         if inputs > self.max_inputs:
             return f"has {inputs} inputs, at most prune.max_inputs={self.max_inputs} are allowed"
         return None
@@ -105,8 +113,8 @@ class SecondOrderPruner:
         progress = step / total_steps
         if progress < self.at:
             # The small shift keeps rounding from putting the first step off.
-            gathering = progress >= self.at - self.calibration - 1e-9
-            if gathering and not self._watching:
+            first = self.at - self.calibration - 1e-9
+            if progress >= first and not self._watching:
                 self._watch()
             return False
         if self._done:
@@ -115,8 +123,8 @@ class SecondOrderPruner:
         for handle in self._watching:
             handle.remove()
         self._watching = []
-        for name, layer, sparsity in self._targets:
-            self._prune(name, layer, sparsity, watched)
+        for target in self._targets:
+            self._prune(target, watched)
         self._done = True
         return True
 
@@ -125,57 +133,88 @@ class SecondOrderPruner:
         return sparsity_table(model, self.rules)
 
     def _watch(self) -> None:
-        for _, layer, _ in self._targets:
-            handle = layer.register_forward_pre_hook(gather_inputs)
+        for target in self._targets:
+            handle = target.layer.register_forward_pre_hook(gather_inputs)
             self._watching.append(handle)
 
-    def _prune(self, name: str, layer: nn.Module, sparsity: float, watched: bool) -> None:
-        parts = effective_weight(layer)
+    def _prune(self, target: _Target, watched: bool) -> None:
+        parts = effective_weight(target.layer)
         assert parts is not None
         assert parts.mask is not None
         dropped = int((~parts.mask).sum())
-        if dropped >= round(parts.mask.numel() * sparsity):
+        wanted = round(parts.mask.numel() * target.sparsity)
+        if dropped >= wanted:
             return
-        original = original_weight(layer)
-        weight = (original * parts.mask).flatten(1)
+        original = original_weight(target.layer)
+        weight = original * parts.mask
+        weight = weight.flatten(1)
         mask = parts.mask.flatten(1)
-        hessians = averaged(layer, HESSIAN)
+        hessians = averaged(target.layer, HESSIAN)
         if hessians.any():
-            weight, mask = _pruned(weight, mask, hessians, sparsity, self.dampening)
-            original.copy_(weight.view(original.shape))
+            weight, mask = _pruned(weight, mask, hessians, target.sparsity, self.dampening)
+            updated = weight.view(original.shape)
+            original.copy_(updated)
         elif watched:
-            raise UserError(f"prune: no input of {name} was seen; it needs trainer.compile=false")
+            raise UserError(f"prune: no input of {target.name} was seen; it needs trainer.compile=false")
         else:  # an untrained what-if
-            mask = shrink_mask(magnitude(weight), mask, sparsity)
-        parts.mask.copy_(mask.view(original.shape))
+            importance = magnitude(weight)
+            mask = shrink_mask(importance, mask, target.sparsity)
+        mask = mask.view(original.shape)
+        parts.mask.copy_(mask)
+
+
+def _inputs_of(layer: nn.Module) -> int:
+    """Length of the layer's sums of products."""
+    weight = original_weight(layer)
+    return weight[0].numel()
+
+
+def _attach_hessian(layer: nn.Module) -> None:
+    """A buffer ``[groups, d, d]`` of zeros beside the layer's mask."""
+    weight = original_weight(layer)
+    groups = getattr(layer, "groups", 1)
+    inputs = _inputs_of(layer)
+    hessian = weight.new_zeros((groups, inputs, inputs))
+    parts = attach_mask(layer)
+    parts.register_buffer(HESSIAN, hessian)
 
 
 def _pruned(weight: Tensor, mask: Tensor, hessians: Tensor, sparsity: float, dampening: float) -> tuple[Tensor, Tensor]:
     """Weight and mask ``[C_out, d]`` at ``sparsity``; ``hessians`` are ``[groups, d, d]``."""
-    rows = len(weight) // len(hessians)
+    groups = len(hessians)
+    rows = len(weight) // groups
+    weights = weight.split(rows)
+    masks = mask.split(rows)
     damped_hessians = [damped(hessian, dampening) for hessian in hessians]
-    group_weights = weight.split(rows)
     # Which weights go is decided over the whole layer, not group by group.
     importances = []
-    for part, hessian, kept in zip(group_weights, damped_hessians, mask.split(rows), strict=True):
-        importances.append(obs_importance(part, hessian, kept))
+    for part, hessian, kept in zip(weights, damped_hessians, masks, strict=True):
+        importance = obs_importance(part, hessian, kept)
+        importances.append(importance)
     mask = shrink_mask(torch.cat(importances), mask, sparsity)
+    masks = mask.split(rows)
     updated = []
-    for part, hessian, kept in zip(group_weights, damped_hessians, mask.split(rows), strict=True):
-        updated.append(obs_update(part, hessian, kept))
+    for part, hessian, kept in zip(weights, damped_hessians, masks, strict=True):
+        update = obs_update(part, hessian, kept)
+        updated.append(update)
     return torch.cat(updated), mask
 
 
 def gather_inputs(layer: nn.Module, inputs: tuple) -> None:
     """Forward pre-hook: add 2 X^T X / n of a training batch to the layer's Hessian (a function: copies stay apart)."""
     parts = effective_weight(layer)
-    if not layer.training or not torch.is_grad_enabled() or parts is None:
+    if parts is None:
         return
-    with torch.no_grad(), torch.autocast(inputs[0].device.type, enabled=False):
-        x = columns(layer, inputs[0].detach().float())
+    trains = layer.training and torch.is_grad_enabled()
+    if not trains:
+        return
+    images = inputs[0].detach()
+    with torch.no_grad(), torch.autocast(images.device.type, enabled=False):
+        x = columns(layer, images.float())
         rows = x.shape[1]
         products = x.transpose(1, 2) @ x
-        parts.get_buffer(HESSIAN).add_(products, alpha=2 / rows)
+        hessian = parts.get_buffer(HESSIAN)
+        hessian.add_(products, alpha=2 / rows)
 
 
 def columns(layer: nn.Module, images: Tensor) -> Tensor:
@@ -186,7 +225,8 @@ def columns(layer: nn.Module, images: Tensor) -> Tensor:
         images: its input, ``[..., d]`` or ``[N, C, H, W]``; n is the number of its output positions in all images.
     """
     if isinstance(layer, nn.Linear):
-        return images.reshape(1, -1, images.shape[-1])
+        features = images.shape[-1]
+        return images.reshape(1, -1, features)
     assert isinstance(layer, nn.Conv2d)
     padding = (0, 0)
     if isinstance(layer.padding, tuple):

@@ -16,7 +16,9 @@ class SparsityRule(LayerRule):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if self.sparsity is not None and not 0 <= self.sparsity < 1:
+        if self.sparsity is None:
+            return
+        if not 0 <= self.sparsity < 1:
             raise ValueError(f"sparsity={self.sparsity}: must be a fraction of zeros in [0, 1)")
 
 
@@ -27,6 +29,10 @@ def sparsity_table(model: nn.Module, rules: Mapping[str, SparsityRule]) -> dict[
         ValueError: a rule is left with no layer.
     """
     table: dict[str, dict[str, object]] = {}
-    for layer, (rule_name, rule) in match_layers(model, rules, "prune").items():
-        table[layer] = {"prune_rule": rule_name, "target_sparsity": rule.sparsity or 0.0}
+    matches = match_layers(model, rules, "prune")
+    for layer, (rule_name, rule) in matches.items():
+        table[layer] = {
+            "prune_rule": rule_name,
+            "target_sparsity": rule.sparsity or 0.0,
+        }
     return table

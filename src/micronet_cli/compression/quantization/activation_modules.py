@@ -34,13 +34,16 @@ class LearnedStepActivation(ActivationFakeQuantize):
     def _load_from_state_dict(self, state_dict: dict[str, Any], prefix: str, *rest: Any) -> None:
         super()._load_from_state_dict(state_dict, prefix, *rest)
         # A Python value, so that neither a GPU waits for it nor a compiled graph breaks on it.
-        self.started = not self.seen.is_meta and bool(self.seen > 0)
+        self.started = False
+        if not self.seen.is_meta:
+            self.started = bool(self.seen > 0)
 
     @torch.no_grad()
     def start(self, x: Tensor) -> None:
         """Range and step from the first batch, the same in every process."""
         self.observe(x)
-        step = self.first_step(x.detach())
+        values = x.detach()
+        step = self.first_step(values)
         _, largest_step = range_over_ranks(step, step)
         # A batch of zeros has no step of its own.
         usable = torch.where(largest_step > 0, largest_step, 1.0)
@@ -49,31 +52,46 @@ class LearnedStepActivation(ActivationFakeQuantize):
 
     def first_step(self, x: Tensor) -> Tensor:
         """Where the step starts: LSQ's 2 <|x|> / sqrt(Q_P), PACT's range over its number of steps."""
-        largest = quant_max(self.bits)
         if self.residual:
-            unsigned = lsq_step(x, largest)
-            signed = lsq_step(x, largest + signed_min(largest))
-            return torch.where(self.low < 0, signed, unsigned)
+            return self._lsq_first_step(x)
+        return self._pact_first_step()
+
+    def _lsq_first_step(self, x: Tensor) -> Tensor:
+        largest_unsigned = quant_max(self.bits)
+        largest_signed = largest_unsigned + signed_min(largest_unsigned)
+        unsigned = lsq_step(x, largest_unsigned)
+        signed = lsq_step(x, largest_signed)
+        is_signed = self.low < 0
+        return torch.where(is_signed, signed, unsigned)
+
+    def _pact_first_step(self) -> Tensor:
         zero_point = self.zero_point()
-        upper = self.high / (largest + zero_point)
+        largest_integer = quant_max(self.bits) + zero_point
+        upper = self.high / largest_integer
         # Unsigned data have nothing below 0; the clamp avoids a division by it.
-        lower = self.low / zero_point.clamp(max=-1)
+        smallest_integer = zero_point.clamp(max=-1)
+        lower = self.low / smallest_integer
         return torch.maximum(upper, lower)
 
     def size(self) -> Tensor:
         """The step as it is used: > 0, 0-dim."""
         smallest = torch.finfo(self.step.dtype).eps
-        return self.step.abs().clamp_min(smallest)
+        magnitude = self.step.abs()
+        return magnitude.clamp_min(smallest)
 
     def zero_point(self) -> Tensor:
         """Smallest integer, 0-dim."""
-        smallest = float(signed_min(quant_max(self.bits)))
-        return torch.where(self.low < 0, smallest, 0.0)
+        largest = quant_max(self.bits)
+        smallest = float(signed_min(largest))
+        is_signed = self.low < 0
+        return torch.where(is_signed, smallest, 0.0)
 
     def qparams(self) -> tuple[Tensor, Tensor]:
         """Scale (1 / step) and zero point, 0-dim."""
-        scale = self.size().detach().reciprocal()
-        return scale, self.zero_point()
+        step = self.size().detach()
+        scale = step.reciprocal()
+        zero_point = self.zero_point()
+        return scale, zero_point
 
     def offset(self) -> Tensor | None:
         """A parameter that learns from clipped values, None for none."""
@@ -83,26 +101,36 @@ class LearnedStepActivation(ActivationFakeQuantize):
         """Shape and type unchanged."""
         if self.training and not self.started:
             self.start(x)
-        largest = quant_max(self.bits)
-        zero_point = self.zero_point()
         step = self.size()
-        offset = self.offset()
+        zero_point = self.zero_point()
         out = learned_step(
-            x.to(step.dtype), step, zero_point, largest, self._gradient_scale(x, zero_point), self.residual, offset
+            x.to(step.dtype),
+            step,
+            zero_point,
+            largest=quant_max(self.bits),
+            gradient_scale=self._gradient_scale(x, zero_point),
+            residual=self.residual,
+            offset=self.offset(),
         )
         return out.to(x.dtype)
 
     def _gradient_scale(self, x: Tensor, zero_point: Tensor) -> Tensor:
         """Factor on the step's gradient, 0-dim."""
-        largest = quant_max(self.bits)
-        # Q_P; with an offset integers are counted from it.
-        counted_from_offset = self.offset() is not None
-        top = torch.full_like(zero_point, largest) if counted_from_offset else zero_point + largest
+        largest_integer = self._largest_integer(zero_point)
         if not self.residual:
             # PACT learns alpha = Q_P step: the step's gradient and its change are both a Q_P-th of alpha's.
-            return top**-2
-        features = max(x.numel() // max(x.shape[0], 1), 1)
-        return (features * top).rsqrt()
+            return largest_integer**-2
+        images = max(x.shape[0], 1)
+        features = x.numel() // images
+        features = max(features, 1)
+        return (features * largest_integer).rsqrt()
+
+    def _largest_integer(self, zero_point: Tensor) -> Tensor:
+        """Q_P, 0-dim; with an offset integers are counted from it."""
+        largest_code = quant_max(self.bits)
+        if self.offset() is None:
+            return zero_point + largest_code
+        return torch.full_like(zero_point, largest_code)
 
 
 class LearnedOffsetActivation(LearnedStepActivation):
@@ -125,8 +153,11 @@ class LearnedOffsetActivation(LearnedStepActivation):
 
     def zero_point(self) -> Tensor:
         """The whole number of steps next to the offset, with 0 inside the range."""
-        steps = torch.round(self.beta.detach() / self.size().detach())
-        return steps.clamp(-quant_max(self.bits), 0)
+        offset = self.beta.detach()
+        step = self.size().detach()
+        steps = torch.round(offset / step)
+        largest = quant_max(self.bits)
+        return steps.clamp(-largest, 0)
 
     def offset(self) -> Tensor | None:
         """The parameter."""

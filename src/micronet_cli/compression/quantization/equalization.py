@@ -16,8 +16,13 @@ CONVERGED = 1e-3  # largest |log s| that is left alone
 
 def batch_norm_of(model: nn.Module, chain: Chain) -> nn.Module | None:
     """The BatchNorm that follows a layer, None where there is none (any more)."""
-    norm = None if chain.norm is None else model.get_submodule(chain.norm)
-    return norm if isinstance(norm, BatchNorm) else None
+    if chain.norm is None:
+        return None
+    norm = model.get_submodule(chain.norm)
+    # A folded one has left an identity in its place.
+    if not isinstance(norm, BatchNorm):
+        return None
+    return norm
 
 
 @torch.no_grad()
@@ -31,44 +36,55 @@ def equalize(model: nn.Module, chains: Mapping[str, Chain]) -> list[tuple[str, s
         model: without quantisers; changed in place.
         chains: what ``trace.chains`` found in it.
     """
-    pairs = [chain for chain in chains.values() if chain.equalizable and _scalable(batch_norm_of(model, chain))]
+    pairs = []
+    for chain in chains.values():
+        if chain.equalizable and _can_be_scaled(model, chain):
+            pairs.append(chain)
     for _ in range(SWEEPS):
-        largest_move = 0.0
-        for chain in pairs:
-            scales = _equalize_pair(model, chain)
-            largest_move = max(largest_move, float(scales.log().abs().amax()))
+        moves = [_equalize_pair(model, chain) for chain in pairs]
+        largest_move = max(moves, default=0.0)
         if largest_move < CONVERGED:
             break
     return [(chain.layer, chain.after or "") for chain in pairs]
 
 
-def _scalable(norm: nn.Module | None) -> bool:
-    return norm is None or bool(norm.affine)
+def _can_be_scaled(model: nn.Module, chain: Chain) -> bool:
+    """Whether the layer's output has a factor that can be changed: a BatchNorm without gain has none."""
+    norm = batch_norm_of(model, chain)
+    if norm is None:
+        return True
+    return bool(norm.affine)
 
 
-def _equalize_pair(model: nn.Module, chain: Chain) -> Tensor:
-    """One step for the channels between two layers; the scales that they were divided by, [C]."""
+def _equalize_pair(model: nn.Module, chain: Chain) -> float:
+    """One step for the channels between two layers; how far it moved them, the largest |log s|."""
     layer = model.get_submodule(chain.layer)
     after = model.get_submodule(chain.after or "")
-    norm = batch_norm_of(model, chain)
     groups = getattr(after, "groups", 1)
+    norm = batch_norm_of(model, chain)
     produced = output_ranges(layer.weight)
     if norm is None:
         divided = [original_weight(layer), layer.bias]
     else:
         gain, _ = gain_and_shift(norm)
-        produced = produced * gain.abs().to(produced.dtype)
+        magnitude = gain.abs()
+        produced = produced * magnitude.to(produced.dtype)
         divided = [norm.weight, norm.bias]
-    scales = equalization_scales(produced, input_ranges(after.weight, groups))
+    consumed = input_ranges(after.weight, groups)
+    scales = equalization_scales(produced, consumed)
     for tensor in divided:
         if tensor is not None:
-            tensor.div_(_per_row(scales, tensor))
-    consumed = original_weight(after)
-    consumed.copy_(scale_inputs(consumed, scales, groups))
-    return scales
+            rows = _per_row(scales, tensor)
+            tensor.div_(rows)
+    weight = original_weight(after)
+    scaled = scale_inputs(weight, scales, groups)
+    weight.copy_(scaled)
+    moves = scales.log().abs()
+    return float(moves.amax())
 
 
 def _per_row(scales: Tensor, tensor: Tensor) -> Tensor:
     """``[C] -> [C, 1, ...]`` with as many dimensions as ``tensor``."""
-    ones = [1] * (tensor.dim() - 1)
+    trailing = tensor.dim() - 1
+    ones = [1] * trailing
     return scales.view(-1, *ones)

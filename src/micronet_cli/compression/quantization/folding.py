@@ -23,14 +23,31 @@ def fold_batch_norms(model: nn.Module, input_shape: Sequence[int]) -> dict[str, 
     for norm_name, layer_name in pairs.items():
         layer = model.get_submodule(layer_name)
         norm = model.get_submodule(norm_name)
-        weight = effective_weight(layer)
-        if weight is not None and weight.fake_quantize is not None:
+        if _quantizes_weight(layer):
             raise ValueError(f"{layer_name} is quantised already; BatchNorms fold before that")
-        gain, shift = gain_and_shift(norm)
-        original = original_weight(layer)
-        ones = [1] * (original.dim() - 1)
-        original.mul_(gain.to(original.dtype).view(-1, *ones))
-        bias = shift if layer.bias is None else layer.bias.double() * gain + shift
-        layer.bias = nn.Parameter(bias.to(original.dtype))
+        _fold(norm, layer)
         remove_batch_norm(model, norm_name)
     return pairs
+
+
+def _quantizes_weight(layer: nn.Module) -> bool:
+    weight = effective_weight(layer)
+    if weight is None:
+        return False
+    return weight.fake_quantize is not None
+
+
+def _fold(norm: nn.Module, layer: nn.Module) -> None:
+    """Take a BatchNorm's gain and shift into the layer's weight and bias."""
+    gain, shift = gain_and_shift(norm)
+    weight = original_weight(layer)
+    trailing = weight.dim() - 1
+    ones = [1] * trailing
+    gain_of_rows = gain.to(weight.dtype).view(-1, *ones)
+    weight.mul_(gain_of_rows)
+    # In double precision, rounded once.
+    bias = shift
+    if layer.bias is not None:
+        bias = layer.bias.double() * gain + shift
+    bias = bias.to(weight.dtype)
+    layer.bias = nn.Parameter(bias)

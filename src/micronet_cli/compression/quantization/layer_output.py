@@ -21,12 +21,14 @@ def normalised(model: nn.Module, chain: Chain) -> Callable[[Tensor], Tensor]:
     bias = torch.zeros(())
     if layer.bias is not None:
         bias = layer.bias.detach()
-    weight = layer.weight
-    gain = gain.to(weight.device, weight.dtype)
-    bias = bias.to(weight.device)
+    device = layer.weight.device
+    dtype = layer.weight.dtype
+    gain = gain.to(device, dtype)
+    bias = bias.to(device)
+    shift = shift.to(device)
     # The BatchNorm's shift is float64, and so is the sum until it is rounded once.
-    shift = shift.to(weight.device) + bias * gain
-    shift = shift.to(weight.dtype)
+    shift = shift + bias * gain
+    shift = shift.to(dtype)
     return lambda products: products * gain + shift
 
 
@@ -41,8 +43,10 @@ def shift_output(model: nn.Module, chain: Chain, change: Tensor) -> None:
     if norm is not None:
         gain, _ = gain_and_shift(norm)
         gain = gain.to(change.dtype)
-        divisor = torch.where(gain != 0, gain, 1)
-        change = torch.where(gain != 0, change / divisor, 0)
+        reaches_output = gain != 0
+        divisor = torch.where(reaches_output, gain, 1)
+        change = change / divisor
+        change = torch.where(reaches_output, change, 0)
     if layer.bias is not None:
         layer.bias.add_(change)
     elif norm is not None:

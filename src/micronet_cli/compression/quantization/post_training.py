@@ -1,7 +1,7 @@
 """Quantisation after training, from a few images without labels: ranges, biases, rounding."""
 
 import copy
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -92,27 +92,51 @@ class PostTrainingQuantization:
         FixedGrids().attach(model)
         handles = []
         for name, module in model.named_modules():
-            for key, watch in (("input_fake_quantize", _watch_input), ("output_fake_quantize", _watch_output)):
-                quantizer = getattr(module, key, None)
-                if not isinstance(quantizer, ActivationFakeQuantize):
-                    continue
-                if self.settings.activation_range is not None:
-                    quantizer.estimate = self.settings.activation_range
-                quantizer.train()
-                reference = self.reference.get_submodule(name)
-                handles.append(watch(reference, quantizer))
+            handles += self._watch(name, module)
         for images in batches:
             self.reference(images)
         for handle in handles:
             handle.remove()
         model.eval()
 
+    def _watch(self, name: str, module: nn.Module) -> list[RemovableHandle]:
+        """Show a module's quantisers what the module of the float network reads and gives, which goes on in float."""
+        handles = []
+        reads = self._started(module, "input_fake_quantize")
+        if reads is not None:
+            reference = self.reference.get_submodule(name)
+            hook = _show_input_to(reads)
+            handle = reference.register_forward_pre_hook(hook)
+            handles.append(handle)
+        gives = self._started(module, "output_fake_quantize")
+        if gives is not None:
+            reference = self.reference.get_submodule(name)
+            show = _show_output_to(gives)
+            handle = reference.register_forward_hook(show)
+            handles.append(handle)
+        return handles
+
+    def _started(self, module: nn.Module, key: str) -> ActivationFakeQuantize | None:
+        """The module's quantiser under that name, made to track what it is shown; None where it tracks no range."""
+        quantizer = getattr(module, key, None)
+        if not isinstance(quantizer, ActivationFakeQuantize):
+            return None
+        estimate = self.settings.activation_range
+        if estimate is not None:
+            quantizer.estimate = estimate
+        quantizer.train()
+        return quantizer
+
     def layers(self, model: nn.Module) -> tuple[list[str], list[str]]:
         """Layers that are rounded or corrected, in the executed order, and quantised ones that cannot be."""
-        quantized = [name for name, layer in model.named_modules() if _is_quantized(layer)]
+        quantized = []
+        for name, layer in model.named_modules():
+            if _is_quantized(layer):
+                quantized.append(name)
         able = []
         for name in self.chains:
-            if name in quantized and has_rows(self.reference.get_submodule(name)):
+            reference = self.reference.get_submodule(name)
+            if name in quantized and has_rows(reference):
                 able.append(name)
         unable = [name for name in quantized if name not in able]
         return able, unable
@@ -130,78 +154,108 @@ class PostTrainingQuantization:
         """
         generator = torch.Generator().manual_seed(seed)
         images = sum(len(batch) for batch in batches)
-        per_image = max(1, self.settings.rows // images)
+        per_image = self.settings.rows // images
+        per_image = max(1, per_image)
+        networks = (self.reference, model)
         able, _ = self.layers(model)
         for name in able:
-            rows, quantized_rows = input_rows((self.reference, model), name, batches, per_image, generator)
+            rows, quantized_rows = input_rows(networks, name, batches, per_image, generator)
             errors = self._layer(model, self.chains[name], rows, quantized_rows)
             yield {"layer": name} | errors
 
     def _layer(self, model: nn.Module, chain: Chain, rows: Tensor, quantized_rows: Tensor) -> dict[str, float]:
         """Round and correct one layer, given the rows that it reads in both networks; its error before and after."""
         layer = model.get_submodule(chain.layer)
-        reference = self.reference.get_submodule(chain.layer)
         activation = chain.activation or _identity
-        with torch.no_grad():
-            products = product(rows, reference.weight)
-            target = activation(normalised(self.reference, chain)(products))
-            size = float(target.square().sum(1).mean()) or 1.0
+        target = self._target(chain, rows)
+        squared_lengths = target.square().sum(1)
+        size = float(squared_lengths.mean()) or 1.0
 
         def reconstruction() -> Reconstruction:
             # Made anew each time: a corrected bias makes another f.
             with_bias = normalised(model, chain)
-            return Reconstruction(quantized_rows, target, lambda products: activation(with_bias(products)))
+
+            def finish(products: Tensor) -> Tensor:
+                output = with_bias(products)
+                return activation(output)
+
+            return Reconstruction(quantized_rows, target, finish)
 
         @torch.no_grad()
         def relative_error() -> float:
-            return float(reconstruction().error(layer.weight)) / size
+            error = reconstruction().error(layer.weight)
+            return float(error) / size
 
         before = relative_error()
-        parts = effective_weight(layer)
-        quantizes_weight = parts is not None and parts.fake_quantize is not None
-        if self.settings.adaround is not None and quantizes_weight:
-            self.settings.adaround.round(layer, reconstruction())
+        adaround = self.settings.adaround
+        if adaround is not None and _quantizes_weight(layer):
+            adaround.round(layer, reconstruction())
         if self.settings.correct_bias:
             self._correct_bias(model, chain, rows, quantized_rows)
         return {"error_before": before, "error": relative_error()}
 
     @torch.no_grad()
+    def _target(self, chain: Chain, rows: Tensor) -> Tensor:
+        """What follows from a layer's rows in the float network, behind its activation function."""
+        layer = self.reference.get_submodule(chain.layer)
+        activation = chain.activation or _identity
+        products = product(rows, layer.weight)
+        with_bias = normalised(self.reference, chain)
+        output = with_bias(products)
+        return activation(output)
+
+    @torch.no_grad()
     def _correct_bias(self, model: nn.Module, chain: Chain, rows: Tensor, quantized_rows: Tensor) -> None:
         """Take off what quantisation added to the mean of a layer's output."""
-        means = []
-        for network, its_rows in ((self.reference, rows), (model, quantized_rows)):
-            weight = network.get_submodule(chain.layer).weight
-            mean = expected_output(weight, its_rows.mean(1))
-            means.append(normalised(network, chain)(mean[None])[0])
-        in_float, quantized = means
-        shift_output(model, chain, in_float - quantized)
+        in_float = _mean_output(self.reference, chain, rows)
+        quantized = _mean_output(model, chain, quantized_rows)
+        change = in_float - quantized
+        shift_output(model, chain, change)
+
+
+def _mean_output(network: nn.Module, chain: Chain, rows: Tensor) -> Tensor:
+    """The mean over the rows of a layer's output behind its bias and BatchNorm, ``[C_out]``."""
+    layer = network.get_submodule(chain.layer)
+    mean_row = rows.mean(1)
+    products = expected_output(layer.weight, mean_row)
+    with_bias = normalised(network, chain)
+    (mean,) = with_bias(products[None])
+    return mean
 
 
 def _is_quantized(layer: nn.Module) -> bool:
     """Whether the weight or the input of a compressed layer is quantised."""
+    if effective_weight(layer) is None:
+        return False
+    if _quantizes_weight(layer):
+        return True
+    return getattr(layer, "input_fake_quantize", None) is not None
+
+
+def _quantizes_weight(layer: nn.Module) -> bool:
     parts = effective_weight(layer)
     if parts is None:
         return False
-    return parts.fake_quantize is not None or getattr(layer, "input_fake_quantize", None) is not None
+    return parts.fake_quantize is not None
 
 
 def _identity(x: Tensor) -> Tensor:
     return x
 
 
-def _watch_input(module: nn.Module, quantizer: FakeQuantize) -> RemovableHandle:
-    """Show the module's input to ``quantizer``; the module itself goes on in float."""
+def _show_input_to(quantizer: FakeQuantize) -> Callable[[nn.Module, tuple], None]:
+    """Forward pre-hook that shows ``quantizer`` the module's input."""
 
     def show(module: nn.Module, inputs: tuple) -> None:
         quantizer(inputs[0])
 
-    return module.register_forward_pre_hook(show)
+    return show
 
 
-def _watch_output(module: nn.Module, quantizer: FakeQuantize) -> RemovableHandle:
-    """Show the module's output to ``quantizer``; the module itself goes on in float."""
+def _show_output_to(quantizer: FakeQuantize) -> Callable[[nn.Module, tuple, Tensor], None]:
+    """Forward hook that shows ``quantizer`` the module's output."""
 
     def show(module: nn.Module, inputs: tuple, output: Tensor) -> None:
         quantizer(output)
 
-    return module.register_forward_hook(show)
+    return show

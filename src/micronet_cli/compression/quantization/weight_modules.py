@@ -8,8 +8,11 @@ from torch import Tensor, nn
 
 from micronet_cli.functional.accumulator import accumulator_aware, scale_gradient
 from micronet_cli.functional.learned_step import learned_step, lsq_plus_step, lsq_step
-from micronet_cli.functional.quantization import dorefa, fake_quantize, quant_max, signed_min
+from micronet_cli.functional.quantization import fake_quantize, quant_max, signed_min
+from micronet_cli.functional.weight_schemes import dorefa
 from micronet_cli.layers.fake_quantize import RangeGranularity, WeightFakeQuantize, reduced_dims
+
+FLOAT_BITS = 32  # of a stored step, scale or magnitude
 
 
 class LearnedStepWeight(WeightFakeQuantize):
@@ -17,48 +20,65 @@ class LearnedStepWeight(WeightFakeQuantize):
 
     Attributes:
         step: the parameter, [C_out] or 0-dim. A network may take it through 0; its magnitude is used.
+        zero_code: code of the integer 0; codes count up from the smallest integer.
     """
 
     def __init__(self, bits: float, weight: Tensor, granularity: RangeGranularity, plus: bool) -> None:
         super().__init__(bits, granularity)
-        self.zero_code = -signed_min(quant_max(bits))
-        dims = reduced_dims(weight, granularity)
-        values = weight.detach().float()
-        step = lsq_step(values, self.largest_integer, dims)
+        largest_code = quant_max(bits)
+        self.zero_code = -signed_min(largest_code)
+        self.step = self._first_step(weight, plus)
+
+    def _first_step(self, weight: Tensor, plus: bool) -> nn.Parameter:
+        """LSQ's or, with ``plus``, LSQ+'s step for this weight."""
+        values = weight.detach()
+        values = values.float()
+        dims = reduced_dims(weight, self.granularity)
         if plus:
-            step = lsq_plus_step(values, quant_max(bits), dims)
-        shape = (-1,) if dims else ()
-        self.step = nn.Parameter(step.reshape(shape))
+            largest_code = quant_max(self.bits)
+            step = lsq_plus_step(values, largest_code, dims)
+        else:
+            step = lsq_step(values, self.largest_integer, dims)
+        shape = () if dims is None else (-1,)
+        step = step.reshape(shape)
+        return nn.Parameter(step)
 
     @property
     def largest_integer(self) -> int:
         """Q_P."""
-        return quant_max(self.bits) - self.zero_code
+        largest_code = quant_max(self.bits)
+        return largest_code - self.zero_code
 
     def size(self, weight: Tensor) -> Tensor:
         """The step as it is used: > 0, [C_out, 1, ...] or 0-dim."""
         smallest = torch.finfo(self.step.dtype).eps
-        step = self.step.abs().clamp_min(smallest)
+        magnitude = self.step.abs()
+        step = magnitude.clamp_min(smallest)
         if step.dim() == 0:
             return step
         return _by_channel(step, weight)
 
     def qparams(self, weight: Tensor) -> tuple[Tensor, Tensor]:
         """Scale (1 / step) and zero point."""
-        scale = self.size(weight).detach().reciprocal()
-        return scale, torch.full_like(scale, -self.zero_code)
+        step = self.size(weight)
+        step = step.detach()
+        scale = step.reciprocal()
+        zero_point = torch.full_like(scale, -self.zero_code)
+        return scale, zero_point
 
     def forward(self, weight: Tensor) -> Tensor:
         """Shape unchanged; zeros stay exactly zero."""
         step = self.size(weight)
         zero_point = torch.full_like(step, -self.zero_code)
-        elements = weight.numel() // step.numel()
-        gradient_scale = 1 / math.sqrt(elements * self.largest_integer)
-        return learned_step(weight, step, zero_point, quant_max(self.bits), gradient_scale)
+        largest_code = quant_max(self.bits)
+        weights_of_a_step = weight.numel() // step.numel()
+        gradient_scale = 1 / math.sqrt(weights_of_a_step * self.largest_integer)
+        return learned_step(weight, step, zero_point, largest_code, gradient_scale)
 
     def qparams_bits(self, shape: torch.Size) -> int:
         """A 32-bit step a channel or tensor."""
-        return 32 * self.ranges(shape)
+        steps = self.ranges(shape)
+        return FLOAT_BITS * steps
 
 
 class AccumulatorAwareWeight(LearnedStepWeight):
@@ -72,43 +92,57 @@ class AccumulatorAwareWeight(LearnedStepWeight):
 
     def __init__(self, bits: float, weight: Tensor, limit: int) -> None:
         super().__init__(bits, weight, "per_channel", plus=False)
-        self.zero_code = quant_max(bits) // 2
+        self.zero_code = self.largest_integer
         self.limit = limit
 
     @property
     def largest_integer(self) -> int:
         """The n of its integers."""
-        return quant_max(self.bits) // 2
+        largest_code = quant_max(self.bits)
+        return largest_code // 2
 
     def forward(self, weight: Tensor) -> Tensor:
         """Shape unchanged; zeros stay exactly zero."""
-        elements = weight.numel() // weight.shape[0]
-        gradient_scale = 1 / math.sqrt(elements * self.zero_code)
-        step = scale_gradient(self.size(weight), gradient_scale)
+        channels = weight.shape[0]
+        weights_of_a_step = weight.numel() // channels
+        gradient_scale = 1 / math.sqrt(weights_of_a_step * self.zero_code)
+        step = self.size(weight)
+        step = scale_gradient(step, gradient_scale)
         return accumulator_aware(weight, step, self.zero_code, self.limit)
 
 
 class DoReFaWeight(WeightFakeQuantize):
-    """Weights through tanh, then uniform (Zhou et al., arXiv 1606.06160, equation 9); see ``functional.dorefa``."""
+    """Weights through tanh, then uniform (Zhou et al., arXiv 1606.06160, equation 9); see ``functional.dorefa``.
+
+    Attributes:
+        half: the n of its integers -n .. n.
+    """
 
     def __init__(self, bits: float) -> None:
         super().__init__(bits, "per_tensor")
-        self.half = quant_max(bits) // 2
+        largest_code = quant_max(bits)
+        self.half = largest_code // 2
 
     def qparams(self, weight: Tensor) -> tuple[Tensor, Tensor]:
         """Scale and zero point of the effective weight: integers -n .. n times max |w| / n."""
-        magnitude = weight.detach().abs().amax()
-        scale = torch.where(magnitude > 0, self.half / magnitude, 1.0)
-        return scale, torch.full_like(scale, -self.half)
+        magnitudes = weight.detach().abs()
+        largest = magnitudes.amax()
+        scale = self.half / largest
+        # Without a weight that is not zero every scale is right.
+        scale = torch.where(largest > 0, scale, 1.0)
+        zero_point = torch.full_like(scale, -self.half)
+        return scale, zero_point
 
     def forward(self, weight: Tensor) -> Tensor:
         """Shape unchanged; zeros stay exactly zero."""
         scale, zero_point = self.qparams(weight)
-        return fake_quantize(dorefa(weight), scale, zero_point, 2 * self.half, clip_gradient=False)
+        squashed = dorefa(weight)
+        largest_code = 2 * self.half
+        return fake_quantize(squashed, scale, zero_point, largest_code, clip_gradient=False)
 
     def qparams_bits(self, shape: torch.Size) -> int:
         """A 32-bit scale."""
-        return 32
+        return FLOAT_BITS
 
 
 class MagnitudeWeight(WeightFakeQuantize):
@@ -126,10 +160,14 @@ class MagnitudeWeight(WeightFakeQuantize):
     def qparams(self, weight: Tensor) -> tuple[Tensor, Tensor]:
         """Scale (1 / magnitude) and zero point -1."""
         rounded = self.rounded(weight.detach())
-        largest = rounded.abs().flatten(1).amax(1)
-        magnitude = _by_channel(largest, weight)
-        scale = torch.where(magnitude > 0, 1 / magnitude, 1.0)
-        return scale, torch.full_like(scale, -1)
+        channels = rounded.abs().flatten(1)
+        magnitude = channels.amax(1)
+        magnitude = _by_channel(magnitude, weight)
+        scale = 1 / magnitude
+        # Without a weight that is not zero every scale is right.
+        scale = torch.where(magnitude > 0, scale, 1.0)
+        zero_point = torch.full_like(scale, -1)
+        return scale, zero_point
 
     def forward(self, weight: Tensor) -> Tensor:
         """Shape unchanged; gradient 1."""
@@ -137,10 +175,12 @@ class MagnitudeWeight(WeightFakeQuantize):
 
     def qparams_bits(self, shape: torch.Size) -> int:
         """A 32-bit magnitude a channel."""
-        return 32 * shape[0]
+        channels = shape[0]
+        return FLOAT_BITS * channels
 
 
 def _by_channel(values: Tensor, weight: Tensor) -> Tensor:
     """``[C_out] -> [C_out, 1, ...]``, as many dimensions as ``weight`` has."""
-    ones = [1] * (weight.dim() - 1)
+    trailing = weight.dim() - 1
+    ones = [1] * trailing
     return values.view(-1, *ones)

@@ -1,0 +1,98 @@
+"""Which input channels of a network's layers are needed: not zero for every image, and read by a weight."""
+
+import copy
+from collections.abc import Callable, Sequence
+
+import torch
+from torch import Tensor, nn
+
+from micronet_cli.layers.effective_weight import effective_weight
+from micronet_cli.layers.rules import compressible_layers
+from micronet_cli.torch_internals import BatchNorm, unparametrized
+
+IMAGES = 2
+
+
+def plain_copy(model: nn.Module) -> nn.Module:
+    """A copy in evaluation mode without quantisers and parametrizations: weights are the effective ones."""
+    twin = copy.deepcopy(model)
+    twin = twin.cpu().float().eval()
+    for name, layer in list(twin.named_modules()):
+        for key in ("input_fake_quantize", "output_fake_quantize"):
+            quantizer = getattr(layer, key, None)
+            if quantizer is not None:
+                setattr(layer, key, nn.Identity())
+        if effective_weight(layer) is not None:
+            plain = unparametrized(layer)
+            twin.set_submodule(name, plain)
+    return twin
+
+
+@torch.no_grad()
+def needed_inputs(twin: nn.Module, input_shape: Sequence[int]) -> dict[nn.Module, Tensor]:
+    """Convolution or linear layer -> bool ``[C_in]``: the channel is not always zero, and a weight reads it.
+
+    What is not zero is made positive (weights, shifts, images; means become 0), so that no sum cancels and no
+    activation function cuts: what is zero then is zero because of the zeros in the weights.
+    """
+    positive = copy.deepcopy(twin)
+    _make_positive(positive)
+    nonzero_inputs = _nonzero_inputs(positive, input_shape)
+    needed = {}
+    for name, layer in compressible_layers(twin).items():
+        nonzero = nonzero_inputs.get(name)
+        if nonzero is None:
+            continue
+        weight_of_input = layer.weight.transpose(0, 1).flatten(1)
+        read = (weight_of_input != 0).any(1)
+        needed[layer] = nonzero
+        # Groups of several channels, or of one, share their weights' second dimension.
+        if len(read) == len(nonzero):
+            needed[layer] = nonzero & read
+    return needed
+
+
+def _make_positive(model: nn.Module) -> None:
+    """Random positive numbers in the place of all parameters but zeros, and running statistics of 0 and 1."""
+    for parameter in model.parameters():
+        is_live = parameter != 0
+        live = is_live.to(parameter.dtype)
+        values = 0.5 + torch.rand_like(live)
+        values = values * live
+        if live.dim() > 1:
+            # Rows of mean about 1, so that nothing grows or shrinks from layer to layer.
+            rows = live.flatten(1)
+            live_in_row = rows.sum(1).clamp_min(1)
+            trailing = live.dim() - 1
+            ones = [1] * trailing
+            values /= live_in_row.view(-1, *ones)
+        parameter.copy_(values)
+    for norm in model.modules():
+        if isinstance(norm, BatchNorm) and norm.running_mean is not None:
+            norm.reset_running_stats()
+
+
+def _nonzero_inputs(model: nn.Module, input_shape: Sequence[int]) -> dict[str, Tensor]:
+    """Layer that was executed -> bool ``[C_in]``: the channel is not zero everywhere in two positive images."""
+    seen: dict[str, Tensor] = {}
+
+    def look_at(name: str, channel_dim: int) -> Callable[[nn.Module, tuple], None]:
+        def hook(layer: nn.Module, inputs: tuple) -> None:
+            channels = inputs[0].movedim(channel_dim, 0)
+            values = channels.flatten(1)
+            nonzero = (values != 0).any(1)
+            # A layer that is executed again reads what it read before too.
+            before = seen.get(name, nonzero)
+            seen[name] = before | nonzero
+
+        return hook
+
+    for name, layer in compressible_layers(model).items():
+        channel_dim = 1
+        if isinstance(layer, nn.Linear):
+            channel_dim = -1
+        hook = look_at(name, channel_dim)
+        layer.register_forward_pre_hook(hook)
+    images = 0.5 + torch.rand(IMAGES, *input_shape)
+    model(images)
+    return seen
