@@ -49,8 +49,8 @@ def test_mistakes_are_named(mistake, measured, tmp_path):
     lines = (measured / "sensitivity.csv").read_text()
     table.write_text(lines[:-30])
     assert "not a table of stage=sensitivity" in mistake(*allocate, "budget.score=0.001", f"budget.table={table}")
-    first_row = lines.splitlines()[1]
-    table.write_text(lines.replace(first_row, first_row.rpartition(",")[0] + ",nan"))
+    rows = list(csv.DictReader(lines.splitlines()))
+    table.write_text(lines.replace(rows[0]["divergence"], "nan"))
     assert "divergence of conv1 is nan" in mistake(*allocate, "budget.score=0.001", f"budget.table={table}")
     table.write_text(lines.replace("layer1.0.conv1", "layer9.0.conv1"))
     assert "no layer 'layer9.0.conv1'" in mistake(*allocate, "budget.score=0.001", f"budget.table={table}")
