@@ -151,3 +151,16 @@ class WeightReader(nn.Module):
 
 def test_layer_whose_weight_another_module_reads_is_not_executed():
     assert _executed(WeightReader(), (1, 2, 2)) == {"run"}
+
+
+@pytest.mark.parametrize("scheme", ["float", "w4a4"])
+def test_standardised_weights_are_stored_as_a_product_sees_them(tmp_path, scheme):
+    model = network("test_nfnet", side=32, **SCHEMES[scheme])
+    images = torch.randn(2, 3, 32, 32)
+    with torch.no_grad():
+        loaded = packed(tmp_path / "model.mnet", model, "test_nfnet", 32)
+        assert torch.allclose(loaded(images), model(images), atol=1e-6)
+    content = (tmp_path / "model.mnet").read_bytes()
+    names = read(content)[0]["standardized"]
+    assert "stages.0.0.conv2" in names
+    assert "stem.conv1" not in names  # float and dense: as the architecture has it
