@@ -1,6 +1,7 @@
 """Guards the documentation: the site builds offline, its Python runs, its command lines compose and bind."""
 
 import doctest
+import inspect
 import itertools
 import re
 import shlex
@@ -12,13 +13,15 @@ from html.parser import HTMLParser
 from pathlib import Path
 
 import pytest
+import yaml
 from hydra import compose
 from hydra.core.hydra_config import HydraConfig
 from hydra.core.override_parser.overrides_parser import OverridesParser
 
 from micronet_cli.command.cli import free_key
-from micronet_cli.config import check_config
-from micronet_cli.stages.inherit import inherited
+from micronet_cli.config import SETTINGS, check_config, locate
+from micronet_cli.overrides import group_names, options_of
+from micronet_cli.stages.inherit import DEFAULT_MODEL, inherited
 from micronet_cli.stages.node import stage_module
 from tests.conftest import TINY
 
@@ -78,6 +81,44 @@ def commands():
 COMMANDS = list({command.typed: command for command in commands()}.values())
 
 
+# What the reader puts in; and options that the pages make or mistype themselves.
+LEFT_OPEN = re.compile(r"<\w+>|\.\.\.|^$")
+EXAMPLES = {"mine", "budget", "count", "prunne"}
+
+
+def inline_overrides(text):
+    """Every ``key=value`` of a code span of the prose, as a shell would hand it over; other code is left out."""
+    prose = re.sub(r"(?ms)^( *)```.*?^\1```", "", text)
+    for span in re.findall(r"`([^`\n]+)`", prose):
+        try:
+            words = shlex.split(span)
+        except ValueError:
+            continue  # an apostrophe: no command line
+        for word in words:
+            key, equals, value = word.partition("=")
+            first = re.split(r"[.@/]", key.lstrip("+"))[0]
+            if equals and first in KEYS and not LEFT_OPEN.search(value):
+                yield word
+
+
+def parameters_of(group):
+    """First keys below a group, of any of its options."""
+    nodes = [DEFAULT_MODEL] if group == "model" else []
+    for path in options_of(group).values():
+        node = yaml.safe_load(path.read_text()) or {}
+        nodes.append(node.get(group, node))  # a stage's file has the stage below a key
+    found = set()
+    for node in nodes:
+        found |= set(node)
+        if "_target_" in node:
+            found |= set(inspect.signature(locate(node["_target_"], group)).parameters)
+    return found
+
+
+KEYS = {*group_names(), *SETTINGS}
+INLINE = sorted({word for page in PAGES for word in inline_overrides(page.read_text())})
+
+
 def single_jobs(overrides):
     """The jobs of a sweep; of a single run, itself."""
     parsed = OverridesParser.create().parse_overrides([free_key(o) for o in overrides])
@@ -119,6 +160,26 @@ def test_command_lines_are_found():
         "lamp.yaml",
         "report.yaml",
     }
+
+
+def test_inline_overrides_are_found():
+    text = "`a` of `data=webdataset data.train='x-{0..9}.tar'`, `f(x=1)`, `prune=<name>`\n```\nseed=1\n```\n`seed=2`"
+    assert list(inline_overrides(text)) == ["data=webdataset", "data.train=x-{0..9}.tar", "seed=2"]
+    assert len(INLINE) > 50
+
+
+@pytest.mark.parametrize("word", INLINE)
+def test_inline_override_is_read_as_it_stands_and_its_key_exists(word):
+    (parsed,) = OverridesParser.create().parse_overrides([free_key(word)])
+    typed_key, _, value = word.partition("=")
+    key = typed_key.lstrip("+")
+    if re.search(r"[{}|~]", value) and not value.startswith("{"):
+        assert str(parsed.value()) == value
+    if "." not in key and key in group_names() and key != "model":
+        assert set(value.split(",")) <= {*options_of(key), *EXAMPLES}
+    group, _, below = key.partition(".")
+    if below and group != "hydra":
+        assert below.split(".")[0] in parameters_of(group)
 
 
 @pytest.mark.parametrize("command", COMMANDS, ids=str)

@@ -16,6 +16,7 @@ ALLOWED = {
     # floor 0
     "functional": set(),
     "annotations": set(),
+    "console": set(),
     "errors": set(),
     "paths": set(),
     "tables": set(),
@@ -49,11 +50,12 @@ ALLOWED = {
     },
     # floor 8
     "stages": {
-        "artifact", "checkpoint", "compression", "config", "data", "distributed", "errors", "explore", "layers",
-        "models", "network", "overrides", "paths", "renamed", "runs", "scoring", "tables", "training",
+        "artifact", "checkpoint", "compression", "config", "console", "data", "distributed", "errors", "explore",
+        "functional", "layers", "models", "network", "overrides", "paths", "renamed", "runs", "scoring", "tables",
+        "training",
     },
     # floor 9
-    "command": {"allocator", "errors", "overrides", "paths", "runs", "stages"},
+    "command": {"allocator", "console", "errors", "overrides", "paths", "runs", "stages"},
     "__init__": {"checkpoint"},
 }  # fmt: skip
 EVERYWHERE = {"torch_internals"}

@@ -1,5 +1,6 @@
 """Guards what a user types: the same value reaches the config, and Hydra's complaints come in a user's words."""
 
+import string
 from pathlib import Path
 from typing import NamedTuple
 
@@ -36,6 +37,11 @@ FREED = {
     "a pattern quoted twice": Freed('prune.rules.a.match="x|y"', '++prune.rules.a.match="x|y"'),
     "an equals sign": Freed("init_from=runs/lr=0.1", "++init_from='runs/lr=0.1'"),
     "brackets": Freed("hydra.run.dir=runs (2)", "hydra.run.dir='runs (2)'"),
+    "brackets like a call's": Freed("hydra.run.dir=runs(2)", "hydra.run.dir='runs(2)'"),
+    "braces": Freed("data.train=train-{0000..0099}.tar", "++data.train='train-{0000..0099}.tar'"),
+    "braces with a comma": Freed("data.train=train-{a,b}.tar", "++data.train='train-{a,b}.tar'"),
+    "a quote within": Freed("init_from=it's", r"++init_from='it\'s'"),
+    "a letter with an accent": Freed("data.train=Säle/é", "++data.train='Säle/é'"),
     "a list": Freed("milestones=[1,2]", "++milestones=[1,2]"),
     "a mapping": Freed("model.args={a: 1}", "++model.args={a: 1}"),
     "a sweep": Freed("seed=1,2", "++seed=1,2"),
@@ -87,6 +93,28 @@ def test_as_override_is_read_back_as_the_same_value(value):
     assert (parsed.key_or_group, read, type(read)) == ("key", value, type(value))
 
 
+# Signs of which each is a path's, or a word's of its own.
+SIGNS = [sign for sign in string.punctuation + "é" if sign not in ",$"]
+
+
+@pytest.mark.parametrize("sign", SIGNS)
+def test_a_path_with_any_sign_is_read_as_it_was_typed(sign):
+    for typed in (f"runs/a{sign}b", f"runs/ab{sign}"):
+        (parsed,) = OverridesParser.create().parse_overrides([free_key(f"init_from={typed}")])
+        assert getattr(parsed.value(), "text", parsed.value()) == typed
+
+
+def test_option_of_the_user_stands_before_the_packaged(tmp_path, monkeypatch):
+    (tmp_path / "prune").mkdir()
+    own = tmp_path / "prune" / "agp.yaml"
+    own.touch()
+    monkeypatch.setattr(overrides, "CONFIG_DIRECTORIES", [tmp_path, *overrides.CONFIG_DIRECTORIES])
+    options = overrides.options_of("prune")
+    assert options["agp"] == own
+    assert "lamp" in options
+    assert "micronet2019/efficientnet_b1" in overrides.options_of("experiment")
+
+
 def test_group_names_are_sorted_and_without_files():
     names = group_names()
     assert names == sorted(names)
@@ -114,6 +142,11 @@ def test_explain_names_an_option_that_is_none(composed):
     said = complaint(composed, "stage=prunne")
     assert said.startswith("stage=prunne: no such option; did you mean prune? (there are ")
     assert "shrink" in said
+
+
+def test_explain_asks_for_an_option_that_is_left_out(composed):
+    assert complaint(composed, "model=") == "model=: must be followed by an option (there are auto and every timm name)"
+    assert complaint(composed, "ptq=") == "ptq=: must be followed by an option (there are default, none)"
 
 
 def test_explain_names_a_value_that_the_grammar_refuses(composed):

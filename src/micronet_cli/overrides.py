@@ -7,8 +7,10 @@ from typing import Any
 from micronet_cli.errors import UserError, near_misses
 from micronet_cli.paths import CONFIG_DIRECTORIES
 
-# Values that mean something to Hydra: lists, mappings, quotes, sweeps, calls like range(3), interpolations.
-MEANT_FOR_HYDRA = re.compile(r"""[\[{]|.*[,'"$]|\w+\(.*\)$""")
+# Values that Hydra's grammar takes as they are, and values that can only be meant for it: lists, mappings, quoted text,
+# interpolations.
+PLAIN = re.compile(r"[A-Za-z0-9_/.:+%@?|*-]*")
+MEANT_FOR_HYDRA = re.compile(r"""[\[{'"]|.*\$\{""")
 NEEDS_NO_QUOTES = re.compile(r"[A-Za-z_/][\w./-]*")
 
 
@@ -20,11 +22,22 @@ def group_names() -> list[str]:
     return sorted(names)
 
 
+def options_of(group: str) -> dict[str, Path]:
+    """Option -> its file; the user's own stands before the packaged one of the same name."""
+    found: dict[str, Path] = {}
+    for directory in reversed(CONFIG_DIRECTORIES):
+        root = directory / group
+        for path in root.rglob("*.yaml"):
+            option = path.relative_to(root).with_suffix("").as_posix()
+            found[option] = path
+    return found
+
+
 def free_key(argument: str) -> str:
     """``key=value`` as ``++key=value``: rules can be added, and unknown keys reach the config check, which knows more.
 
-    A rule's regular expression is quoted, for Hydra reads brackets and commas as its own; and so is a path with signs
-    that Hydra's grammar has for itself.
+    A rule's regular expression is quoted, for Hydra reads brackets and commas as its own; and so is any other value
+    that Hydra's grammar refuses, as a path with brackets or an equals sign.
 
     >>> free_key("trainer.epochs=3"), free_key("stage=prune"), free_key("hydra.run.dir=x"), free_key("-m")
     ('++trainer.epochs=3', 'stage=prune', 'hydra.run.dir=x', '-m')
@@ -32,6 +45,8 @@ def free_key(argument: str) -> str:
     "++prune.rules.stem.match='{stem}|fc'"
     >>> free_key("init_from=lr=0.1"), free_key("hydra.run.dir=a (b)"), free_key("seed=1,2"), free_key("seed=range(3)")
     ("++init_from='lr=0.1'", "hydra.run.dir='a (b)'", '++seed=1,2', '++seed=range(3)')
+    >>> free_key("data.train=train-{0000..0099}.tar")
+    "++data.train='train-{0000..0099}.tar'"
 
     Raises:
         UserError: null for a group, which takes an option.
@@ -45,7 +60,7 @@ def free_key(argument: str) -> str:
     if value.startswith("~/"):
         value = str(Path(value).expanduser())  # a shell expands it only where a word begins
     if _needs_quotes(key, value):
-        value = f"'{value}'"
+        value = quoted(value)
     argument = f"{key}{equals}{value}"
     hydra_knows_it = is_group or "/" in key or key.split(".")[0] == "hydra"
     if hydra_knows_it or not equals or key[:1] == "+":
@@ -56,9 +71,32 @@ def free_key(argument: str) -> str:
 def _needs_quotes(key: str, value: str) -> bool:
     if key.endswith(".match"):
         return value[:1] not in ("'", '"')
-    if MEANT_FOR_HYDRA.match(value):
+    if PLAIN.fullmatch(value) or MEANT_FOR_HYDRA.match(value):
         return False
-    return bool(re.search(r"[=~()]", value))
+    return not _in_the_grammar(value)
+
+
+def _in_the_grammar(value: str) -> bool:
+    """Whether Hydra can read it: as text, or as a sweep like ``1,2`` or ``range(3)``."""
+    from hydra.core.override_parser.overrides_parser import OverridesParser
+    from hydra.errors import HydraException
+
+    try:
+        OverridesParser.create().parse_override(f"key={value}")
+    except HydraException:
+        return False
+    return True
+
+
+def quoted(text: str) -> str:
+    r"""Text that Hydra's grammar reads as it is: backslashes before a quote are doubled, the quote has one of its own.
+
+    >>> quoted("it's"), quoted("a\\d"), quoted("a\\")
+    ("'it\\'s'", "'a\\d'", "'a\\\\'")
+    """
+    escaped = re.sub(r"(\\*)'", r"\1\1\\'", text)
+    escaped = re.sub(r"(\\+)$", r"\1\1", escaped)
+    return f"'{escaped}'"
 
 
 def as_override(key: str, value: Any) -> str:
@@ -74,8 +112,7 @@ def as_override(key: str, value: Any) -> str:
     if isinstance(value, bool):
         return f"{key}={str(value).lower()}"
     if isinstance(value, str) and not NEEDS_NO_QUOTES.fullmatch(value):
-        escaped = value.replace("'", "\\'")
-        return f"{key}='{escaped}'"
+        return f"{key}={quoted(value)}"
     return f"{key}={value}"
 
 
@@ -104,8 +141,13 @@ def _causes(error: BaseException) -> list[BaseException]:
 
 def _no_such_option(config_file: str, options: list[str]) -> str:
     group, _, option = config_file.rpartition("/")
+    known = ", ".join(options)
+    if group == "model":
+        known = f"{known} and every timm name"
+    listed = f" (there are {known})" if options else ""
+    if not option:
+        return f"{group}=: must be followed by an option{listed}"
     near = near_misses(option, options)
-    listed = f" (there are {', '.join(options)})" if options else ""
     return f"{group or 'config'}={option}: no such option{near}{listed}"
 
 

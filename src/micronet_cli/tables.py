@@ -1,5 +1,6 @@
 """Plain text tables for the terminal."""
 
+import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -29,6 +30,18 @@ def text_table(rows: Rows) -> str:
     for cells in lines:
         aligned.append(_aligned(cells, widths))
     return "\n".join(aligned)
+
+
+def decimal(value: float, decimals: int, significant: int = 3) -> str:
+    """A number with so many decimals, and with more where it would lose its first ``significant`` digits.
+
+    >>> decimal(12.3456, 2), decimal(0.01513, 5), decimal(0.0000123456, 5), decimal(0.0, 5)
+    ('12.35', '0.01513', '0.0000123', '0.00000')
+    """
+    if 0 < abs(value) < 1:
+        zeros_before = -math.floor(math.log10(abs(value))) - 1
+        decimals = max(decimals, zeros_before + significant)
+    return f"{value:.{decimals}f}"
 
 
 def _aligned(line: list[str], widths: list[int]) -> str:

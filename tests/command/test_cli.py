@@ -9,7 +9,8 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
-from micronet_cli.command.cli import main, take_config_dir
+from micronet_cli.command.arguments import take_config_dir
+from micronet_cli.command.cli import main
 from micronet_cli.errors import UserError
 from tests.conftest import TINY, metrics_of
 

@@ -111,3 +111,17 @@ def test_cifar_is_read_in_grey_where_the_network_is(monkeypatch):
     monkeypatch.setattr(Cifar, "_read", lambda self, train: archive)
     images, _ = next(data.loader("test", GREY, CPU).batches())
     assert images.unique().tolist() == pytest.approx([(0.2 - 0.5) / 0.25])
+
+
+@pytest.mark.parametrize("mixup", [0.0, 0.5])
+def test_the_only_image_of_a_training_batch_that_decodes_comes_twice(image_folder, mixup):
+    for number in range(1, 12):
+        (image_folder / "blue" / f"{number}.jpg").write_bytes(b"no image")
+    data = ImageFolder(train=str(image_folder), val=str(image_folder), batch_size=12, workers=0, cache_mb=0)
+    data = replace(data, augment="none", max_corrupt=100, mixup=mixup)
+    loader = data.loader("train", InputSpec((3, 8, 8), (0.5,) * 3, (0.25,) * 3), CPU)
+    loader.indices = np.arange(12)  # the blue ones
+    ((images, labels),) = batches(loader)
+    assert len(images) == len(labels) == 2
+    assert torch.allclose(images[0], images[1])
+    assert torch.allclose(labels[0], labels[1])

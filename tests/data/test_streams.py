@@ -86,3 +86,9 @@ def test_a_package_that_is_not_installed_is_named(monkeypatch):
     data = TimmStream(dataset="hfds/nothing", root="/nowhere", test="test", num_classes=10)
     with pytest.raises(UserError, match=r"data\.dataset='hfds/nothing': it needs the package datasets; pip install"):
         data.loader("test", SPEC, CPU)
+
+
+def test_a_network_of_fewer_classes_bounds_the_labels(shards):
+    data = stream(shards, workers=0)
+    with pytest.raises(UserError, match="with 5 classes labels must be whole numbers from 0 to 4"):
+        batches(data.loader("test", SPEC, CPU, classes=list("abcde")))

@@ -22,7 +22,7 @@ def test_an_unknown_name_is_answered_with_near_misses():
 
 
 def test_weights_come_from_one_place():
-    with pytest.raises(ValueError, match=r"pretrained=True: model\.weights is given too"):
+    with pytest.raises(ValueError, match=r"pretrained=True: weights are given too"):
         Model("resnet8", weights="w.pth", pretrained=True)
 
 

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from micronet_cli.runs.directory import NOTE, Run, own_paths, set_aside, write_bytes
+from micronet_cli.runs.directory import NOTE, Run, own_paths, put_back, set_aside, write_bytes
 
 
 def names(directory):
@@ -164,3 +164,61 @@ def test_a_tracker_gets_the_numbers_of_a_line_and_its_step(tmp_path):
 def test_rewinding_without_a_history_writes_none(tmp_path):
     Run(tmp_path).rewind_history(lambda line: True)
     assert not (tmp_path / "history.jsonl").exists()
+
+
+def contents(directory):
+    return {path.relative_to(directory): path.read_bytes() for path in directory.rglob("*") if path.is_file()}
+
+
+def test_put_back_undoes_setting_aside(tmp_path):
+    for text in "abc":
+        Run(tmp_path).write_text("metrics.json", text)
+    before = contents(tmp_path)
+    assert set_aside(tmp_path)
+    put_back(tmp_path)
+    assert contents(tmp_path) == before
+    assert not set_aside(tmp_path / "previous" / "previous" / "previous")
+
+
+def test_withdrawn_run_leaves_what_was_there(tmp_path):
+    Run(tmp_path).write_text("metrics.json", "earlier")
+    (tmp_path / "notes.txt").touch()
+    before = contents(tmp_path)
+    run = Run(tmp_path)
+    run.write_text("config.yaml", "")
+    run.write_text("rules/prune.yaml", "")
+    run.withdraw()
+    assert contents(tmp_path) == before
+
+
+def test_withdrawn_run_takes_the_directory_that_it_made(tmp_path):
+    run = Run(tmp_path / "new")
+    run.write_text("config.yaml", "")
+    run.withdraw()
+    assert not run.directory.exists()
+
+
+def test_withdrawn_run_that_resumes_leaves_everything(tmp_path):
+    Run(tmp_path).write_text("metrics.json", "earlier")
+    run = Run(tmp_path, resume=True)
+    run.write_text("config.yaml", "")
+    run.withdraw()
+    assert names(tmp_path) == {"metrics.json", "config.yaml", NOTE}
+
+
+def test_run_is_only_prepared_until_it_writes_of_its_work(tmp_path):
+    run = Run(tmp_path)
+    run.write_text("config.yaml", "")
+    run.claim("study.db")
+    assert run.is_prepared_only()
+    run.write_text("curves/a", "")
+    assert run.is_prepared_only(["curves"])
+    assert not run.is_prepared_only()
+
+
+def test_columns_of_a_table_stand_before_those_of_its_rows(tmp_path):
+    run = Run(tmp_path)
+    run.write_csv("a.csv", [{"z": 1, "x": 2}], columns=["x", "y"])
+    assert (tmp_path / "a.csv").read_text() == "x,y,z\n2,,1\n"
+    run.write_csv("b.csv", [], columns=["x"])
+    assert (tmp_path / "b.csv").read_text() == "x\n"

@@ -5,7 +5,7 @@ from types import SimpleNamespace
 import pytest
 
 from micronet_cli.errors import UserError
-from micronet_cli.stages.compress import attach_compressors, check_unpacked, rule_table
+from micronet_cli.stages.compress import attach_compressors, check_unpacked, logged_rule_table, rule_table
 
 
 class Compressor:
@@ -70,3 +70,22 @@ def test_rule_table_joins_what_compressors_say_of_a_layer():
     }
     assert first.rows["a"] == {"sparsity": 0.5}
     assert rule_table([], network_of()) == {}
+
+
+def test_rules_are_told_in_a_line_for_all_layers_with_the_same_targets(caplog):
+    targets = {"rule": "conv", "sparsity": 0.5}
+    compressor = Compressor({"a": targets, "b": targets, "stem": {"rule": "stem", "sparsity": 0.1}, "c": targets})
+    with caplog.at_level("INFO"):
+        rules = logged_rule_table([compressor], network_of())
+    assert rules == compressor.rows
+    assert caplog.messages[0].splitlines() == [
+        "layers   number  rule  sparsity",
+        "a ... c       3  conv       0.5",
+        "stem          1  stem       0.1",
+    ]
+
+
+def test_nothing_is_told_where_there_are_no_rules(caplog):
+    with caplog.at_level("INFO"):
+        assert logged_rule_table([], network_of()) == {}
+    assert caplog.messages == []

@@ -80,6 +80,29 @@ def test_interrupted_run_says_how_to_go_on(config, stage, tmp_path, case):
     assert metrics_of(tmp_path)["status"] == "interrupted"
 
 
+def test_refused_run_leaves_the_directory_as_it_was(config, stage, tmp_path):
+    execute(config("seed=1"), tmp_path)
+    stage.run = failing(UserError("x: no"))
+    with pytest.raises(UserError, match="x: no"):
+        execute(config("seed=2"), tmp_path)
+    assert metrics_of(tmp_path)["seed"] == 1
+    assert not (tmp_path / "previous").exists()
+    with pytest.raises(UserError):
+        execute(config(), tmp_path / "new")
+    assert not (tmp_path / "new").exists()
+
+
+def test_mistake_found_during_the_work_is_a_failed_run(config, stage, tmp_path):
+    def begin_and_fail(job):
+        job.run.record({"kind": "step", "step": 1})
+        raise UserError("x: no")
+
+    stage.run = begin_and_fail
+    with pytest.raises(UserError):
+        execute(config(), tmp_path)
+    assert metrics_of(tmp_path)["status"] == "failed"
+
+
 def test_full_disk_names_the_last_checkpoint(config, stage, tmp_path):
     stage.run = failing(OSError(errno.ENOSPC, "no space"))
     with pytest.raises(UserError, match=r"the disk is full; the last good checkpoint is .*last\.safetensors"):
@@ -139,4 +162,7 @@ def test_without_resume_everything_is_done_again(config, tmp_path):
 def test_summary_shows_the_figures_that_there_are():
     metrics = {"stage": "eval", "wall_seconds": 61.7, "top1": 91.234, "images": 10, "micronet_score": 0.0123456}
     assert summary(metrics, Path("r")) == "eval: top-1 91.23 %, 10 images, score 0.01235, 62 s; run: r"
+    assert "score 0.0000123," in summary(metrics | {"micronet_score": 0.0000123456}, Path("r"))
+    on_val = {"stage": "eval", "wall_seconds": 1.0, "top1": 50.0, "images": 2, "split": "val"}
+    assert summary(on_val, Path("r")) == "eval: top-1 50.00 %, 2 images, on val, 1 s; run: r"
     assert summary({"stage": "report", "wall_seconds": 0.2, "top1": None}, Path("r")) == "report: 0 s; run: r"

@@ -40,8 +40,15 @@ class Comparison:
     logit_error: float = 0.0
     differing_by_module: dict[str, int] = field(default_factory=dict)
 
-    def add_codes(self, name: str, ours: Tensor, theirs: Tensor) -> Tensor:
-        """Count one call of a quantiser, ``[N, ...]`` twice; which images differ, bool ``[N]``."""
+    def add_codes(self, name: str, ours: Tensor, theirs: Tensor, images: int) -> Tensor:
+        """Count one call of a quantiser; which of the ``images`` differ, bool ``[images]``.
+
+        Args:
+            name: of the quantiser.
+            ours: integers of one network, ``[images * W, ...]``: an image may be cut into W windows.
+            theirs: integers of the other.
+            images: in the batch.
+        """
         different = ours != theirs
         count = int(different.sum())
         self.codes += different.numel()
@@ -49,7 +56,7 @@ class Comparison:
         if count:
             before = self.differing_by_module.get(name, 0)
             self.differing_by_module[name] = before + count
-        by_image = different.reshape(len(different), -1)
+        by_image = different.reshape(images, -1)
         return by_image.any(1)
 
     def add_logits(self, ours: Tensor, theirs: Tensor, changed: Tensor) -> None:
@@ -116,7 +123,7 @@ def _compare_codes(comparison: Comparison, ours: Codes, theirs: Codes, images: i
     changed = torch.zeros(images, dtype=torch.bool)
     for name, calls in ours.items():
         for our_codes, their_codes in zip(calls, theirs[name], strict=True):
-            changed |= comparison.add_codes(name, our_codes, their_codes)
+            changed |= comparison.add_codes(name, our_codes, their_codes, images)
     return changed
 
 

@@ -24,6 +24,7 @@ from torch import Tensor, nn
 from torch.nn.utils import parametrize
 
 from micronet_cli.artifact.onnx import INPUT, OPSET, to_proto, with_codes
+from micronet_cli.artifact.onnx_biases import fit_biases, float_biases
 from micronet_cli.artifact.onnx_graph import remove_unread, replace_node
 from micronet_cli.artifact.onnx_operators import QuantizedActivation, QuantizedWeight, along_channels, quiet
 from micronet_cli.layers.rules import compressible_layers
@@ -65,7 +66,10 @@ def export_int8(
         nodes_to_exclude=left_float,
         extra_options={"TensorQuantOverrides": overrides, "QDQDisableWeightAdjustForInt32Bias": True},
     )
-    onnx.checker.check_model(onnx.load_model_from_string(content))
+    quantised = onnx.load_model_from_string(content)
+    fit_biases(quantised.graph, float_biases(graph))
+    onnx.checker.check_model(quantised)
+    content = quantised.SerializeToString()
     write_bytes(path, content)
     layers = {node.name for node in graph.node if node.op_type in PRODUCTS}
     float_layers = layers & set(left_float)

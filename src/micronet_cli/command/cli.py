@@ -1,24 +1,25 @@
 """The ``micronet`` command: Hydra composes, ``stages.execute.execute`` runs, mistakes are answered in a few lines."""
 
+import io
 import os
 import signal
 import sys
 import traceback
 from collections.abc import Iterable
-from importlib.metadata import version
+from contextlib import redirect_stderr, suppress
 from pathlib import Path
 from typing import Any, NoReturn
 
 from micronet_cli.allocator import use_huge_pages
+from micronet_cli.command.arguments import check, complete_flag, switches_first, take_config_dir
+from micronet_cli.console import go_on_unread
 from micronet_cli.errors import Interrupted, JobsFailed, UserError
-from micronet_cli.overrides import explain, free_key, group_names
-from micronet_cli.paths import CONF, CONFIG_DIRECTORIES, use_config_directory
+from micronet_cli.overrides import explain, free_key, group_names, options_of
+from micronet_cli.paths import CONF, use_config_directory
 
 MAX_LINES = 15
 HELP = {"-h", "--help"}
 COMPLETION = {"-sc", "--shell-completion", "--shell_completion"}
-CONFIG_DIRECTORY = {"--config-dir", "-cd"}
-SWITCHES = {"-m", "--multirun", "--resolve", "-r", "--run"}
 USAGE = """\
 micronet: compress image classifiers and prove it.
 
@@ -42,8 +43,11 @@ def main(argv: list[str] | None = None) -> None:
     """
     arguments = sys.argv[1:] if argv is None else argv
     if "--version" in arguments:
+        from importlib.metadata import version  # slow to import, and of no use anywhere else here
+
         print(f"micronet {version('micronet-cli')}")
         return
+    go_on_unread()
     use_huge_pages()
     debug = "debug=true" in [argument.lstrip("+").lower() for argument in arguments]
     try:
@@ -51,8 +55,10 @@ def main(argv: list[str] | None = None) -> None:
             _, user = take_config_dir(arguments)
             use_config_directory(user)
             print(usage(), end="")
-        else:
-            run_hydra(arguments, completing=not COMPLETION.isdisjoint(arguments))
+        elif COMPLETION.isdisjoint(arguments):
+            run_hydra(arguments)
+        elif not complete_flag(os.environ.get("COMP_LINE", "")):
+            complete(arguments)
     except (UserError, Interrupted, KeyboardInterrupt) as error:
         answer(error, debug)
     except Exception as error:
@@ -68,6 +74,12 @@ def _task_had_begun(error: Exception) -> bool:
     return task.__code__ in codes
 
 
+def complete(arguments: list[str]) -> None:
+    """Answer a shell, which waits for words and would show anything else beside the prompt."""
+    with suppress(SystemExit), redirect_stderr(io.StringIO()):
+        run_hydra(arguments, completing=True)
+
+
 def run_hydra(arguments: list[str], completing: bool = False) -> None:
     """Compose and run, once or as a sweep, or complete what a shell asks for; errors come out as they are."""
     import hydra
@@ -78,10 +90,10 @@ def run_hydra(arguments: list[str], completing: bool = False) -> None:
 
     arguments, user = take_config_dir(arguments)
     register(user)
+    arguments = switches_first(arguments)
+    check(arguments)
     if not completing:
         arguments = [free_key(argument) for argument in arguments]
-    # argparse would not take overrides on both sides of a flag.
-    arguments = sorted(arguments, key=lambda argument: argument not in SWITCHES)
     # Hydra's own error report hides the exception type and exits with 1.
     os.environ["HYDRA_FULL_ERROR"] = "1"
     if os.environ.get("RANK", "0") != "0":
@@ -108,6 +120,7 @@ def task(config: Any) -> float | None:
     """One job; a sweep's objective is top1."""
     from hydra.core.hydra_config import HydraConfig
 
+    from micronet_cli.command.refused import withdrawn_if_refused
     from micronet_cli.command.sweeps import Sweep
     from micronet_cli.runs.outcomes import Outcome
     from micronet_cli.stages.execute import execute, execute_missing
@@ -120,7 +133,8 @@ def task(config: Any) -> float | None:
     sweep = Sweep.current
     if sweep is None or "RANK" in os.environ:
         try:
-            return execute(config, directory, overrides).get("top1")
+            with withdrawn_if_refused():
+                return execute(config, directory, overrides).get("top1")
         except (UserError, Interrupted) as error:
             answer(error, config.debug)  # before Hydra adds its own words
 
@@ -140,29 +154,6 @@ def _user_directory(config_sources: Iterable[Any]) -> Path | None:
     return None
 
 
-def take_config_dir(arguments: list[str]) -> tuple[list[str], Path | None]:
-    """The arguments without ``--config-dir DIR``, and the directory.
-
-    >>> take_config_dir(["stage=score", "--config-dir", "mine"])[0]
-    ['stage=score']
-
-    Raises:
-        UserError: the directory is missing.
-    """
-    for place, argument in enumerate(arguments):
-        flag, equals, directory = argument.partition("=")
-        if flag not in CONFIG_DIRECTORY:
-            continue
-        before = arguments[:place]
-        after = arguments[place + 1 :]
-        if not equals:
-            if not after:
-                raise UserError(f"{flag}: must be followed by a directory")
-            directory, *after = after
-        return before + after, Path(directory).expanduser()
-    return arguments, None
-
-
 def usage() -> str:
     """The help text, with the stages and the groups' options as they are on the disk."""
     stages = []
@@ -174,16 +165,6 @@ def usage() -> str:
             options = "  ".join(sorted(options_of(group)))
             groups.append(f"  {group:<13}{options}")
     return USAGE.format(stages="\n".join(stages), groups="\n".join(groups))
-
-
-def options_of(group: str) -> dict[str, Path]:
-    """Option -> its file; the user's own stands before the packaged one of the same name."""
-    found: dict[str, Path] = {}
-    for directory in reversed(CONFIG_DIRECTORIES):
-        root = directory / group
-        for path in root.rglob("*.yaml"):
-            found[path.relative_to(root).with_suffix("").as_posix()] = path
-    return found
 
 
 def usage_line(path: Path) -> str:

@@ -21,7 +21,7 @@ log = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class LoaderSettings:
-    """How to load; see ``data.datasets.Data``. ``batch_size`` is the sum over all processes."""
+    """How to load; see ``data.base.Data``. ``batch_size`` is the sum over all processes."""
 
     batch_size: int
     workers: int | None = None
@@ -113,7 +113,11 @@ class BaseLoader:
             images = batch.images.to(self.device, non_blocking=True)
             labels = batch.labels.to(self.device, non_blocking=True)
             if self.training:
-                places_in_whole = np.asarray(batch.places) * world_size() + rank()
+                places = np.asarray(batch.places)
+                if len(labels) == 1 and len(batch.corrupt) > 0:
+                    # BatchNorm cannot take statistics of one image, and other processes wait for this batch.
+                    images, labels, places = images.repeat(2, 1, 1, 1), labels.repeat(2), places.repeat(2)
+                places_in_whole = places * world_size() + rank()
                 position = (self.settings.seed, epoch, number)
                 yield self._augmented(images, labels, places_in_whole, position)
             elif len(labels) > 0:

@@ -1,13 +1,12 @@
 """Image files to uint8 arrays, in this process or in workers; a file that does not decode is named, not raised."""
 
-import tarfile
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
 import numpy as np
 import torch
-from PIL import Image, UnidentifiedImageError
+from PIL import Image
 from torch import Tensor
 from torch.utils.data import Dataset, get_worker_info
 
@@ -15,14 +14,8 @@ from micronet_cli.data.images import UnusableImage, with_channels
 from micronet_cli.data.randomness import Position, global_rng_at, seed_global_rng
 from micronet_cli.data.sources import Source
 
-DECODE_ERRORS = (
-    OSError,
-    ValueError,
-    SyntaxError,
-    UnidentifiedImageError,
-    Image.DecompressionBombError,
-    tarfile.TarError,
-)
+# What a source raises where a file does not decode; ``images.UndecodableImage`` is an OSError.
+DECODE_ERRORS = (OSError, ValueError)
 
 
 @dataclass(frozen=True)

@@ -19,6 +19,10 @@ warnings.filterwarnings("ignore", message="Palette images with Transparency")
 warnings.filterwarnings("ignore", message="Corrupt EXIF data")
 
 
+class UndecodableImage(OSError):
+    """The file is damaged, or no image."""
+
+
 class UnusableImage(Exception):
     """The file is whole, but what it holds is nothing that the network could take."""
 
@@ -46,11 +50,16 @@ def read_image(file: IO[bytes] | Path) -> Image.Image:
     """The first frame, upright, 8 bits a channel.
 
     Raises:
-        OSError, ValueError, SyntaxError: it does not decode.
+        UndecodableImage: it is damaged, or no image.
         UnusableImage: it holds 32-bit integers or floating-point numbers, whose range nobody knows.
     """
-    image = Image.open(file)
-    image.load()
+    try:
+        image = Image.open(file)
+        image.load()
+    except MemoryError:
+        raise
+    except Exception as error:  # Pillow's readers raise all kinds of errors at damaged files
+        raise UndecodableImage(str(error)) from error
     _turn_upright(image)
     return eight_bits(image)
 

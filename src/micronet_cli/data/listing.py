@@ -3,7 +3,7 @@
 import os
 import re
 import tarfile
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path, PurePosixPath
 
@@ -61,36 +61,51 @@ def listing(path: Path) -> Listing:
         ValueError: it holds no images, or images outside of folders.
     """
     entries = _in_directory(path) if path.is_dir() else _in_tar_file(path)
+    images, folders, left_out = _sorted_by_kind(entries)
+    if not images:
+        raise ValueError("no image in it")
+    images, folders = _inside_common_folder(images, folders)
+    for image in images:
+        if len(image.parts) == 1:
+            raise ValueError(f"images outside of class folders, as {image.name}")
+    images.sort(key=lambda image: _order(image.name))
+    of_images = [image.parts[0] for image in images]
+    classes = set(of_images)
+    classes.update(folder.parts[0] for folder in folders)
+    return Listing(
+        images=images,
+        folders=of_images,
+        classes=sorted(classes, key=_order),
+        left_out=left_out,
+    )
+
+
+def _sorted_by_kind(entries: Iterable[Entry]) -> tuple[list[Entry], list[Entry], list[str]]:
+    """Images, folders, and names of other files; nothing that is hidden."""
     suffixes = known_suffixes()
-    folders = []
     images = []
+    folders = []
     left_out = []
     for entry in entries:
         if entry.hidden:
             continue
         if entry.is_folder:
             folders.append(entry)
-        elif PurePosixPath(entry.name).suffix.lower() in suffixes:
+            continue
+        suffix = PurePosixPath(entry.name).suffix
+        if suffix.lower() in suffixes:
             images.append(entry)
-        else:
-            left_out.append(entry.name)
-            if len(entry.parts) > 1:
-                folders.append(Entry(entry.parts[:-1], entry.name, is_folder=True))
-    if not images:
-        raise ValueError("no image in it")
-    images, folders = _inside_common_folder(images, folders)
-    outside = [image.name for image in images if len(image.parts) == 1]
-    if outside:
-        raise ValueError(f"images outside of class folders, as {outside[0]}")
-    images.sort(key=lambda image: (natural_key(image.name), image.name))
-    of_images = [image.parts[0] for image in images]
-    classes = set(of_images).union(folder.parts[0] for folder in folders)
-    return Listing(
-        images=images,
-        folders=of_images,
-        classes=sorted(classes, key=lambda name: (natural_key(name), name)),
-        left_out=left_out,
-    )
+            continue
+        left_out.append(entry.name)
+        around = entry.parts[:-1]
+        if around:
+            folders.append(Entry(around, entry.name, is_folder=True))
+    return images, folders, left_out
+
+
+def _order(name: str) -> tuple[list[str | int], str]:
+    # Names that differ in case alone have one natural key; the name itself decides then.
+    return natural_key(name), name
 
 
 def natural_key(text: str) -> list[str | int]:
@@ -106,11 +121,16 @@ def _inside_common_folder(images: list[Entry], folders: list[Entry]) -> tuple[li
     """The entries seen from inside a folder around all class folders, as archives have one."""
     while True:
         tops = {entry.parts[0] for entry in [*images, *folders]}
-        all_deeper = all(len(image.parts) > 2 for image in images)
-        if len(tops) > 1 or not all_deeper:
+        shallowest = min(len(image.parts) for image in images)
+        # A folder with images in it is a class, even if it is the only one.
+        if len(tops) > 1 or shallowest <= 2:
             return images, folders
-        images = [replace(image, parts=image.parts[1:]) for image in images]
-        folders = [replace(folder, parts=folder.parts[1:]) for folder in folders if len(folder.parts) > 1]
+        images = [_inside(image) for image in images]
+        folders = [_inside(folder) for folder in folders if len(folder.parts) > 1]
+
+
+def _inside(entry: Entry) -> Entry:
+    return replace(entry, parts=entry.parts[1:])
 
 
 def _in_directory(root: Path) -> Iterator[Entry]:
@@ -148,14 +168,15 @@ def _in_tar(tar: tarfile.TarFile, around: tuple[str, ...], start: int = 0) -> It
         parts = (*around, *_normalised(member.name))
         if not parts:
             continue
+        begin = start + member.offset_data
         if member.isdir():
             yield Entry(parts, member.name, is_folder=True)
-        elif member.isfile() and parts[-1].endswith(".tar"):
+        elif member.isfile() and member.name.endswith(".tar"):
             folder = (*parts[:-1], parts[-1].removesuffix(".tar"))
             with tarfile.open(fileobj=tar.extractfile(member), mode="r:") as inner:
-                yield from _in_tar(inner, folder, start + member.offset_data)
+                yield from _in_tar(inner, folder, begin)
         elif member.isfile():
-            entry = Entry(parts, member.name, offset=start + member.offset_data, size=member.size)
+            entry = Entry(parts, member.name, offset=begin, size=member.size)
             files[member.name] = entry
             yield entry
         elif member.islnk() and member.linkname in files:

@@ -12,6 +12,7 @@ from functools import cached_property
 
 import numpy as np
 import torch
+from PIL import Image
 from torch import Tensor
 from torch.utils.data import DataLoader
 from tqdm import tqdm
@@ -73,6 +74,28 @@ class Loader(BaseLoader):
             places = np.linspace(0, self.images - 1, images).round().astype(int)
             few.indices = self.indices[places]
         return few
+
+    def visited(self, images: int) -> list[int]:
+        """Which ``images`` this process got first from an unshuffled epoch, those left out that did not decode."""
+        corrupt = set(self.corrupt)
+        visited = []
+        for part in self._chosen(epoch=0, first=0):
+            for index in part.tolist():
+                if not corrupt or self.name(index) not in corrupt:
+                    visited.append(index)
+        return visited[:images]
+
+    def name(self, index: int) -> str:
+        """What to call an image."""
+        return self.source.name(index)
+
+    def picture(self, index: int) -> Image.Image | None:
+        """The image as the network gets it, but for normalisation; None where it does not decode."""
+        decoded = self._decoded[0, index]
+        if decoded.pixels is None:
+            return None
+        pixels = decoded.pixels.squeeze()
+        return Image.fromarray(pixels).convert("RGB")
 
     def fetch(self, epoch: int, first: int) -> Iterator[DecodedBatch]:
         """The decoded images of this process's part of every batch from number ``first`` on."""

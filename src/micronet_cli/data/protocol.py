@@ -1,6 +1,6 @@
 """What a data set is to the stages: the members that every one has, one of the user's own too.
 
-``data.datasets.Data`` has them all but two for a set whose images can be read in any order.
+``data.base.Data`` has them all but two for a set whose images can be read in any order.
 """
 
 from collections.abc import Iterator, Sequence

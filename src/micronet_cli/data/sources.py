@@ -34,7 +34,7 @@ class Source(Protocol):
         """The image with 8 bits a channel, grey or in colour.
 
         Raises:
-            OSError, ValueError, SyntaxError: it does not decode.
+            OSError, ValueError: it does not decode.
             UnusableImage: it decodes to what no network takes.
         """
         ...

@@ -11,7 +11,7 @@ import torch
 from timm.data.readers import create_reader
 
 from micronet_cli.data.augment import Augment
-from micronet_cli.data.datasets import Data
+from micronet_cli.data.base import Data
 from micronet_cli.data.hub import HubShards, HubSource
 from micronet_cli.data.protocol import Batches
 from micronet_cli.data.shards import Shards, WebDatasetShards
@@ -135,7 +135,7 @@ class TimmStream(Data):
         """
         if not self._streams:
             return super().loader(split, spec, device, seed, classes)
-        return self._stream_loader(split, spec, device, seed, training=split == "train")
+        return self._stream_loader(split, spec, device, seed, len(classes or self.classes))
 
     def sample(
         self,
@@ -152,7 +152,7 @@ class TimmStream(Data):
         """
         if not self._streams:
             return super().sample(split, images, spec, device, seed, classes)
-        return self._stream_loader(split, spec, device, seed, training=False, at_most=images)
+        return self._stream_loader(split, spec, device, seed, len(classes or self.classes), at_most=images)
 
     def _stream_loader(
         self,
@@ -160,10 +160,11 @@ class TimmStream(Data):
         spec: InputSpec,
         device: torch.device,
         seed: int,
-        training: bool,
+        classes: int,
         at_most: int | None = None,
     ) -> StreamLoader:
         self._require(split)
+        training = split == "train" and at_most is None
         with self._opening(split) as name:
             if self._kind == "wds":
                 shards, total = self._web_dataset(name)
@@ -180,7 +181,7 @@ class TimmStream(Data):
             settings=self.loader_settings(training, seed),
             training=training,
             device=device,
-            classes=self.num_classes,
+            classes=classes,
             where=f"data.{split}",
         )
 

@@ -41,10 +41,14 @@ class Model:
             known = [n for n in timm.list_models() if n[:2] == self.name[:2]] or timm.list_models()
             raise UserError(f"model={self.name}: no such network{near_misses(self.name, known)}")
         if self.weights and self.pretrained:
-            raise ValueError("pretrained=True: model.weights is given too; take one of them")
+            raise ValueError("pretrained=True: weights are given too; take one of them")
 
-    def build(self, num_classes: int | None = None) -> nn.Module:
+    def build(self, num_classes: int | None = None, where: str = "model") -> nn.Module:
         """The network with its weights, in evaluation mode.
+
+        Args:
+            num_classes: where the model's own are left open.
+            where: the place in the config that mistakes are named by.
 
         Raises:
             UserError: weights that are missing, unreadable, or do not fit.
@@ -58,19 +62,22 @@ class Model:
         try:
             model = timm.create_model(self.name, pretrained=self.pretrained, **arguments)
         except TypeError as error:
-            raise UserError(f"model.args: {self.name} does not take them ({error})") from None
+            raise UserError(f"{where}.args: {self.name} does not take them ({error})") from None
         except Exception as error:
             if not from_hub:
                 raise
-            what = f"model.pretrained=true: the weights of {self.name}" if self.pretrained else f"model={self.name}: it"
+            name_key = "model" if where == "model" else f"{where}.model"
+            what = f"{name_key}={self.name}: it"
+            if self.pretrained:
+                what = f"{where}.pretrained=true: the weights of {self.name}"
             raise UserError(
                 f"{what} cannot be had from the hub ({type(error).__name__}); "
-                "take a network that timm knows by name, and bring its weights as model.weights=<file>"
+                f"take a network that timm knows by name, and bring its weights as {where}.weights=<file>"
             ) from None
         state_input(model, _input_shape(model, arguments))
         if self.weights:
-            where = f"model.weights={self.weights!r}"
-            load_strict(model, read_weights(Path(self.weights).expanduser(), "model.weights"), where)
+            state = read_weights(Path(self.weights).expanduser(), f"{where}.weights")
+            load_strict(model, state, f"{where}.weights={self.weights!r}")
         return model.eval()
 
 

@@ -6,7 +6,7 @@ import json
 import os
 import re
 import shutil
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +14,8 @@ from micronet_cli.runs.loggers import Tracker
 
 # A hidden file with the names of what the run has written, a line each: what a fresh run in the directory sets aside.
 NOTE = ".written"
+# What a run writes before its work begins.
+PREPARATIONS = ("config.yaml", "layers.csv")
 # Version 0.1.0 kept no such note; these are the names that it wrote, and it left a config.yaml or a metrics.json.
 NAMES_OF_0_1_0 = (
     "metrics.json", "history.jsonl", "layers.csv", "summary.csv", "summary.json", "score.png", "profile.json",
@@ -51,10 +53,12 @@ class Run:
         self.writes = writes
         self.tracker: Tracker | None = None
         self._claimed: set[str] = set()
+        self._made = writes and not directory.exists()
+        self._set_aside = False
         if writes:
             directory.mkdir(parents=True, exist_ok=True)
             if not resume:
-                set_aside(directory)
+                self._set_aside = set_aside(directory)
 
     @property
     def best(self) -> Path:
@@ -75,6 +79,25 @@ class Run:
     def state(self) -> Path:
         """All that a resumed run needs."""
         return self.directory / "resume" / "state.pt"
+
+    def is_prepared_only(self, other_preparations: Collection[str] = ()) -> bool:
+        """Whether all that this run has written is written before a run's work: ``PREPARATIONS`` and such others."""
+        written = {name for name in self._claimed if (self.directory / name).exists()}
+        return written <= {*PREPARATIONS, *other_preparations}
+
+    def withdraw(self) -> None:
+        """Leave the directory as it was found, for a run that is refused; one that resumes leaves it as it is."""
+        if not self.writes or self.resume:
+            return
+        for path in own_paths(self.directory):
+            if path.is_dir():
+                shutil.rmtree(path)
+            else:
+                path.unlink()
+        if self._set_aside:
+            put_back(self.directory)
+        if self._made and not any(self.directory.iterdir()):
+            self.directory.rmdir()
 
     def claim(self, name: str | Path) -> Path:
         """Note that the run is about to write ``name``, for files that others write; its path.
@@ -115,9 +138,9 @@ class Run:
         """Write ``name`` into the directory."""
         self.write_bytes(name, text.encode())
 
-    def write_csv(self, name: str, rows: Sequence[Mapping[str, Any]]) -> None:
-        """Write rows under the union of their keys."""
-        keys: dict[str, None] = {}  # a set in order of appearance
+    def write_csv(self, name: str, rows: Sequence[Mapping[str, Any]], columns: Sequence[str] = ()) -> None:
+        """Write rows under the union of their keys; ``columns`` come first, also without a row."""
+        keys = dict.fromkeys(columns)  # a set in order of appearance
         for row in rows:
             keys |= dict.fromkeys(row)
         text = io.StringIO()
@@ -200,11 +223,11 @@ def _noted(directory: Path) -> list[str] | None:
     return note.read_text().splitlines()
 
 
-def set_aside(directory: Path) -> None:
-    """Move an earlier run's files to ``previous/``; what ``previous/`` held goes one level deeper."""
+def set_aside(directory: Path) -> bool:
+    """Move an earlier run's files to ``previous/``, what that held one level deeper; whether there were any."""
     found = own_paths(directory)
     if not found:
-        return
+        return False
     previous = directory / "previous"
     parked = directory / ".previous"
     # A crash between two of these steps leaves the earlier one parked: it goes on from there.
@@ -215,3 +238,18 @@ def set_aside(directory: Path) -> None:
         parked.rename(previous / "previous")
     for path in found:
         shutil.move(path, previous / path.name)
+    return True
+
+
+def put_back(directory: Path) -> None:
+    """Undo ``set_aside``."""
+    previous = directory / "previous"
+    parked = directory / ".previous"
+    earlier = previous / "previous"
+    if earlier.exists():
+        earlier.rename(parked)
+    for path in previous.iterdir():
+        shutil.move(path, directory / path.name)
+    previous.rmdir()
+    if parked.exists():
+        parked.rename(previous)

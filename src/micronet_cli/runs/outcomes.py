@@ -5,14 +5,20 @@ import time
 import traceback
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 from micronet_cli.errors import Interrupted, JobsFailed, UserError
 from micronet_cli.runs.directory import Run
-from micronet_cli.tables import text_table
+from micronet_cli.tables import decimal, text_table
 
-SHOWN = {"top1": "{:.2f}", "micronet_score": "{:.5f}", "sparsity": "{:.3f}", "seconds": "{:.0f}"}
+SHOWN: dict[str, Callable[[float], str]] = {
+    "top1": "{:.2f}".format,
+    "micronet_score": partial(decimal, decimals=5),
+    "sparsity": "{:.3f}".format,
+    "seconds": "{:.0f}".format,
+}
 MOST_REASONS = 10
 
 
@@ -143,9 +149,9 @@ def _figures(outcome: Outcome) -> dict[str, str]:
     """The shown figures of a job as text; a dash for one that it does not have."""
     row = outcome.row()
     texts = {}
-    for key, pattern in SHOWN.items():
+    for key, shown in SHOWN.items():
         figure = row[key]
-        texts[key] = "-" if figure is None else pattern.format(figure)
+        texts[key] = "-" if figure is None else shown(figure)
     return texts
 
 

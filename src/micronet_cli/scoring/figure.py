@@ -4,6 +4,8 @@ from collections.abc import Mapping
 from io import BytesIO
 from typing import TYPE_CHECKING, NamedTuple
 
+from micronet_cli.tables import decimal
+
 if TYPE_CHECKING:
     from PIL.ImageDraw import ImageDraw
 
@@ -73,7 +75,7 @@ def _draw_panel(canvas: "ImageDraw", left: int, panel: Panel, top: int) -> None:
         if whole:
             share = bar.score / whole
         name = _shortened(bar.name)
-        figures = f"{bar.score:.4f}  {share:.1%}"
+        figures = f"{decimal(bar.score, 4)}  {share:.1%}"
         canvas.text((x - GAP, y), name, fill=BLACK, font=font, anchor="ra")
         canvas.rectangle((x, y, end, bottom), fill=bar.colour)
         canvas.text((end + SPACE, y), figures, fill=BLACK, font=font)

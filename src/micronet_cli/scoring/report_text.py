@@ -7,7 +7,7 @@ from dataclasses import asdict
 
 from micronet_cli.scoring.rules import Rules
 from micronet_cli.scoring.tables import Row, Total, WaterfallStep
-from micronet_cli.tables import text_table
+from micronet_cli.tables import decimal, text_table
 
 SHOWN_EFFECT = 5e-7  # the waterfall prints six decimals
 
@@ -46,7 +46,7 @@ def totals_text(totals: Mapping[str, Total]) -> str:
             "heading": name,
             "params": f"{total.storage_params:,.0f}",
             "ops": f"{total.math_ops:,.0f}",
-            "score": f"{total.score:.4f}",
+            "score": decimal(total.score, 4),
         }
         shown.append(line)
     return text_table(shown)

@@ -11,6 +11,7 @@ from micronet_cli.scoring.memory import peak_activation_bytes
 from micronet_cli.scoring.report_text import csv_text, ratios_text, rows_text, totals_text, waterfall_text
 from micronet_cli.scoring.rules import Base, Rules
 from micronet_cli.scoring.tables import Row, Total, WaterfallStep, by_part, rows, waterfall
+from micronet_cli.tables import decimal
 from micronet_cli.trace.records import FLOAT_BITS, Stored, TracedNetwork
 from micronet_cli.trace.what_if import with_sparsity
 
@@ -120,14 +121,14 @@ class ScoreReport:
         """A PNG of the ``top`` layers by storage and by operations."""
         base = self.base
         total = self.total
-        of_score = f"of the score {total.score:.4f} ({self.rules.name})"
+        of_score = f"of the score {decimal(total.score, 4)} ({self.rules.name})"
         storage = {}
         operations = {}
         for row in self.rows():
             storage[row.layer] = row.storage_params / base.params
             operations[row.layer] = row.math_ops / base.ops
-        storage_title = f"storage: {total.storage_score:.4f} {of_score}"
-        operations_title = f"operations: {total.math_score:.4f} {of_score}"
+        storage_title = f"storage: {decimal(total.storage_score, 4)} {of_score}"
+        operations_title = f"operations: {decimal(total.math_score, 4)} {of_score}"
         storage_panel = Panel(storage_title, storage)
         operations_panel = Panel(operations_title, operations)
         return draw(storage_panel, operations_panel, top)

@@ -1,7 +1,7 @@
 """What the compressor groups of a config do to a network."""
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from micronet_cli.compression.compressor import Compressor
@@ -56,9 +56,21 @@ def rule_table(compressors: Sequence[Compressor], network: Network) -> dict[str,
 
 
 def logged_rule_table(compressors: Sequence[Compressor], network: Network) -> dict[str, dict[str, Any]]:
-    """``rule_table``, told to the user where there are rules."""
+    """``rule_table``, told to the user in a line for all layers with the same targets; layers.csv names each."""
     rules = rule_table(compressors, network)
     if rules:
-        rows = [{"layer": layer} | columns for layer, columns in rules.items()]
-        log.info("%s", text_table(rows))
+        log.info("%s", text_table(_by_targets(rules)))
     return rules
+
+
+def _by_targets(rules: Mapping[str, Mapping[str, Any]]) -> list[dict[str, Any]]:
+    """A row for all layers with the same targets: how many there are, the first and the last of them."""
+    alike: dict[tuple, list[str]] = {}
+    for layer, columns in rules.items():
+        targets = tuple(columns.items())
+        alike.setdefault(targets, []).append(layer)
+    rows = []
+    for targets, layers in alike.items():
+        named = layers if len(layers) <= 2 else [layers[0], "...", layers[-1]]
+        rows.append({"layers": " ".join(named), "number": len(layers), **dict(targets)})
+    return rows

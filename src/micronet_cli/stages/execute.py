@@ -5,7 +5,7 @@ import logging
 import random
 import sys
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from contextlib import nullcontext, suppress
 from pathlib import Path
 from types import ModuleType
@@ -17,6 +17,7 @@ from omegaconf import DictConfig, OmegaConf
 
 from micronet_cli import distributed
 from micronet_cli.config import check_config, to_plain
+from micronet_cli.console import go_on_unread
 from micronet_cli.errors import Interrupted, UserError
 from micronet_cli.network import versions
 from micronet_cli.paths import CONFIG_DIRECTORIES
@@ -25,14 +26,17 @@ from micronet_cli.stages.inherit import inherited
 from micronet_cli.stages.job import Job
 from micronet_cli.stages.node import stage_module, stage_node
 from micronet_cli.stages.used_directory import check_directory, settings
+from micronet_cli.tables import decimal
 
 log = logging.getLogger(__name__)
 
-SUMMARY = {
-    "top1": "top-1 {:.2f} %",
-    "images": "{} images",
-    "weight_sparsity": "sparsity {:.3f}",
-    "micronet_score": "score {:.5f}",
+REFUSED = "refused"  # a mistake was found before the work began; never in a file
+SUMMARY: dict[str, Callable[[Any], str]] = {
+    "top1": "top-1 {:.2f} %".format,
+    "images": "{} images".format,
+    "split": "on {}".format,
+    "weight_sparsity": "sparsity {:.3f}".format,
+    "micronet_score": lambda score: f"score {decimal(score, 5)}",
 }
 
 
@@ -94,12 +98,17 @@ def _run_stage(
     np.random.seed(config.seed % 2**32)
     torch.manual_seed(config.seed)
     metrics: dict[str, Any] = {"stage": config.stage.name, "status": "failed"}
+    logger = checked.get("logger")
+    trackers_files = logger.writes if logger else ()
     try:
-        if (logger := checked.get("logger")) and run.writes:
-            for name in logger.writes:
-                run.claim(name)
-            run.tracker = logger.open(directory, to_plain(config))
+        if logger and run.writes:
+            _open_tracker(run, logger, config)
         metrics |= stage.run(Job(config, checked, node, run)) | {"status": "completed"}
+    except UserError as error:
+        metrics["reason"] = "; ".join(str(error).splitlines())
+        if run.is_prepared_only(trackers_files):
+            metrics["status"] = REFUSED
+        raise
     except (Interrupted, KeyboardInterrupt) as error:
         metrics["status"] = "interrupted"
         reason = str(error).partition(";")[0] or "interrupted"
@@ -117,12 +126,26 @@ def _run_stage(
             "overrides": overrides,
             "versions": versions(),
         }
-        # On a full disk the reason above matters more than this file.
-        with suppress(OSError) if metrics["status"] != "completed" else nullcontext():
-            run.write_json("metrics.json", metrics)
+        if metrics["status"] == REFUSED:
+            run.withdraw()
+        else:
+            _write_metrics(run, metrics)
     distributed.wait_for_all()  # nobody goes on to read what rank 0 is still writing
     log.info("%s", summary(metrics, run.directory))
     return metrics
+
+
+def _open_tracker(run: Run, logger: Any, config: DictConfig) -> None:
+    for name in logger.writes:
+        run.claim(name)
+    run.tracker = logger.open(run.directory, to_plain(config))
+
+
+def _write_metrics(run: Run, metrics: dict[str, Any]) -> None:
+    # On a full disk the reason why the run ended matters more than this file.
+    may_fail = metrics["status"] != "completed"
+    with suppress(OSError) if may_fail else nullcontext():
+        run.write_json("metrics.json", metrics)
 
 
 def _go_on(directory: Path) -> str:
@@ -134,6 +157,7 @@ def _work(
 ) -> dict[str, Any]:
     """One process of several on this machine: like the command line, without Hydra."""
     CONFIG_DIRECTORIES[:] = config_directories
+    go_on_unread()
     if distributed.local_rank() == 0:
         handlers: list[logging.Handler] = [
             logging.StreamHandler(sys.stdout),
@@ -150,6 +174,10 @@ def _work(
 
 def summary(metrics: dict[str, Any], directory: Path) -> str:
     """What a run came to, in a line."""
-    shown = [pattern.format(metrics[key]) for key, pattern in SUMMARY.items() if metrics.get(key) is not None]
-    seconds = f"{metrics['wall_seconds']:.0f} s"
-    return f"{metrics['stage']}: {', '.join([*shown, seconds])}; run: {directory}"
+    shown = []
+    for key, in_words in SUMMARY.items():
+        figure = metrics.get(key)
+        if figure is not None:
+            shown.append(in_words(figure))
+    shown.append(f"{metrics['wall_seconds']:.0f} s")
+    return f"{metrics['stage']}: {', '.join(shown)}; run: {directory}"

@@ -13,7 +13,7 @@ from micronet_cli.artifact.compare import Comparison, compare
 from micronet_cli.artifact.contents import certificate, layer_bytes, stream_bytes
 from micronet_cli.artifact.pack import pack
 from micronet_cli.compression.pruning.removal import Removal
-from micronet_cli.data.datasets import Data
+from micronet_cli.data.base import Data
 from micronet_cli.errors import UserError
 from micronet_cli.network import Network, describe
 from micronet_cli.stages.compress import UNPACKED

@@ -16,7 +16,7 @@ from micronet_cli.runs.directory import Run
 from micronet_cli.stages.compress import COMPRESSORS
 from micronet_cli.stages.execute import execute
 from micronet_cli.stages.job import Job
-from micronet_cli.tables import text_table
+from micronet_cli.tables import decimal, text_table
 
 log = logging.getLogger(__name__)
 GROUPS = ("prune", "quantize", "distill")
@@ -31,13 +31,13 @@ class Column:
     Attributes:
         title: its head.
         key: the figure in metrics.json.
-        pattern: how it is shown.
+        decimals: how many are shown at least.
         scale: figure -> what is shown.
     """
 
     title: str
     key: str
-    pattern: str
+    decimals: int
     scale: float = 1
 
     def shown(self, metrics: Mapping[str, Any]) -> str:
@@ -45,17 +45,17 @@ class Column:
         value = metrics.get(self.key)
         if value is None:
             return "-"
-        return self.pattern.format(value * self.scale)
+        return decimal(value * self.scale, self.decimals)
 
 
 COLUMNS = (
-    Column("top-1 %", "top1", "{:.2f}"),
-    Column("sparsity", "weight_sparsity", "{:.3f}"),
-    Column("weight bits", "weight_bits_mean", "{:.2f}"),
-    Column("input bits", "activation_bits_mean", "{:.2f}"),
-    Column("MB", "storage_bytes", "{:.4f}", scale=1e-6),
-    Column("math Mops", "math_ops", "{:.2f}", scale=1e-6),
-    Column("score", "micronet_score", "{:.5f}"),
+    Column("top-1 %", "top1", 2),
+    Column("sparsity", "weight_sparsity", 3),
+    Column("weight bits", "weight_bits_mean", 2),
+    Column("input bits", "activation_bits_mean", 2),
+    Column("MB", "storage_bytes", 4, scale=1e-6),
+    Column("math Mops", "math_ops", 2, scale=1e-6),
+    Column("score", "micronet_score", 5),
 )
 
 

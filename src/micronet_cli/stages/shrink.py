@@ -67,6 +67,7 @@ def run(job: Job[Node]) -> dict[str, Any]:
         loader = job.loader(network, evaluation.split, device)
         metrics |= evaluate(network.model.to(device), loader, evaluation.amp)
         network.model.cpu()
+        metrics["split"] = evaluation.split
     job.save(network, metrics)
     score = score_network(job, network, removal.table(network.model))
     return metrics | score.metrics()

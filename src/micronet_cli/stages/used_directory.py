@@ -10,7 +10,7 @@ from micronet_cli.errors import UserError
 from micronet_cli.renamed import with_new_names
 from micronet_cli.runs.directory import own_paths
 
-FILES = ("init_from", "model.weights", "distill.teacher.weights")
+FILES = ("init_from", "model.weights", "distill.teacher.weights", "eval.against")
 # What saved state and kept results belong to; files among it may have moved.
 IDENTITY = ("stage.name", "model", "prune", "quantize", "distill", "optim.name")
 

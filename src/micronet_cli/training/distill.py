@@ -42,7 +42,7 @@ class Teacher:
             raise ValueError("model=None: a teacher is needed; give model and weights, or a run directory as weights")
         if self.model is not None:
             try:
-                Model(self.model)
+                Model(self.model, self.weights, self.pretrained)
             except UserError as error:
                 raise ValueError(str(error)) from None  # the config path of the teacher goes before it
 
@@ -72,7 +72,7 @@ class Teacher:
                     f"the student {num_classes}"
                 )
             return teacher.model, teacher.spec
-        model = Model(self.model, self.weights, self.pretrained).build(num_classes)
+        model = Model(self.model, self.weights, self.pretrained).build(num_classes, "distill.teacher")
         return model, InputSpec.of(model)
 
 

@@ -8,7 +8,7 @@ from typing import Any, Literal
 
 import torch
 import torch.nn.functional as F
-from torch import nn
+from torch import Tensor, nn
 from tqdm import tqdm
 
 from micronet_cli.data.protocol import Batches
@@ -25,10 +25,18 @@ class Evaluation:
     Attributes:
         split: ``train``, ``val`` or ``test``.
         amp: reduced precision by torch.amp.
+        pictures: of the most confident mistakes that ``stage=eval`` shows.
+        against: a run that ``stage=eval`` compares with, image by image.
     """
 
     split: Literal["train", "val", "test"] = "test"
     amp: Amp = "none"
+    pictures: int = 36
+    against: str | None = None
+
+    def __post_init__(self) -> None:
+        if self.pictures < 0:
+            raise ValueError(f"pictures={self.pictures}: must be at least 0")
 
 
 def autocast(amp: Amp, device: torch.device) -> AbstractContextManager:
@@ -38,7 +46,13 @@ def autocast(amp: Amp, device: torch.device) -> AbstractContextManager:
 
 
 @torch.inference_mode()
-def evaluate(model: nn.Module, loader: Batches, amp: Amp = "none", forward: Callable | None = None) -> dict[str, Any]:
+def evaluate(
+    model: nn.Module,
+    loader: Batches,
+    amp: Amp = "none",
+    forward: Callable | None = None,
+    watch: Callable[[Tensor, Tensor], None] | None = None,
+) -> dict[str, Any]:
     """top1 and top5 in percent, mean cross-entropy ``loss``, ``images`` counted and ``images_per_second``.
 
     The model is in evaluation mode meanwhile and returns to the mode it had afterwards.
@@ -48,6 +62,7 @@ def evaluate(model: nn.Module, loader: Batches, amp: Amp = "none", forward: Call
         loader: the images; every one is counted once.
         amp: reduced precision by torch.amp.
         forward: what computes in the model's place, as a compiled copy of it.
+        watch: called with every batch's logits and labels.
 
     Raises:
         UserError: there was no image.
@@ -68,6 +83,8 @@ def evaluate(model: nn.Module, loader: Batches, amp: Amp = "none", forward: Call
         with autocast(amp, device):
             logits = forward(images)
         logits = logits.float()
+        if watch is not None:
+            watch(logits, labels)
         loss += F.cross_entropy(logits, labels, reduction="sum")
         likeliest = logits.topk(min(5, logits.shape[1]), dim=1).indices
         hits = likeliest == labels[:, None]

@@ -27,6 +27,7 @@ from micronet_cli.training.optim import Optim
 from micronet_cli.training.profile import StepProfiler
 from micronet_cli.training.progress import Progress
 from micronet_cli.training.settings import TrainerSettings
+from micronet_cli.training.smallest_batch import check_smallest_batch
 from micronet_cli.training.state import Place, read_state, state_of
 
 log = logging.getLogger(__name__)
@@ -61,11 +62,14 @@ class Trainer:
         self.val = val
         self.run_dir = run
         self.length = trainer.length(len(train), train.batch_size)
+        model = network.model.to(train.device, memory_format=torch.channels_last)
+        always_frozen = trainer.freeze_bn_at == 0 and not trainer.reestimate_bn_batches
+        check_smallest_batch(model, train, network.spec, always_frozen)
         self.learner = Learner(
             settings=trainer,
             optim=optim,
             length=self.length,
-            model=network.model.to(train.device, memory_format=torch.channels_last),
+            model=model,
             objective=objective,
             compressors=compressors,
             last=run.last,
