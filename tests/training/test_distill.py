@@ -113,3 +113,27 @@ def test_hints_give_the_objective_parameters_of_its_own(saved):
     objective = settings.objective(network, torch.device("cpu"), 0.0)
     assert isinstance(objective.hints, nn.Module)
     assert len(list(objective.parameters())) == 2
+
+
+def student_of(channels: int) -> Network:
+    model = Model("resnet8", args={"in_chans": channels}).build(3)
+    return Network(model, {}, ["a", "b", "c"], InputSpec.of(model))
+
+
+@pytest.mark.parametrize("hints", [{}, {"a": Hint("layer1", "layer1")}], ids=["logits", "hints"])
+def test_a_grey_student_learns_from_a_teacher_of_colour_images(hints):
+    objective = SoftTargets(Teacher("resnet8"), hints=hints).objective(student_of(1), torch.device("cpu"), 0.0)
+    _, spec = Teacher("resnet8").build(3)
+    images = torch.rand(2, 1, 32, 32)
+    student_spec = student_of(1).spec
+    seen = []
+    (own_teacher,) = objective._teacher
+    own_teacher.register_forward_pre_hook(lambda _, inputs: seen.append(inputs[0]))
+    objective.teach((images - student_spec.mean[0]) / student_spec.std[0])
+    mean, std = (torch.tensor(values).view(1, 3, 1, 1) for values in (spec.mean, spec.std))
+    assert torch.allclose(seen[-1], (images - mean) / std, atol=1e-5)
+
+
+def test_a_teacher_of_fewer_channels_is_refused():
+    with pytest.raises(UserError, match=r"distill\.teacher: it takes images of 3 channels and the student 4; take"):
+        SoftTargets(Teacher("resnet8")).objective(student_of(4), torch.device("cpu"), 0.0)

@@ -106,13 +106,26 @@ class SoftTargets:
         return soft_target_loss(student, teacher, self.temperature)
 
     def objective(self, network: Network, device: torch.device, label_smoothing: float) -> Distillation:
-        """The objective for a student on ``device``."""
+        """The objective for a student on ``device``.
+
+        Raises:
+            UserError: the student's images do not have the teacher's channels.
+        """
         teacher, spec = self.teacher.build(len(network.classes))
+        channels, *sides = network.spec.size
+        teacher_channels = spec.size[0]
+        # Grey images become as many equal channels where they are normalised for the teacher.
+        if channels not in (1, teacher_channels):
+            raise UserError(
+                f"distill.teacher: it takes images of {teacher_channels} channels and the student {channels}; "
+                "take a teacher of as many"
+            )
         teacher = teacher.to(device, memory_format=torch.channels_last)
         hints = None
         if self.hints:
-            images = torch.zeros(2, *network.spec.size, device=device)
-            hints = HintLoss(network.model, teacher, self.hints, (images, images))
+            images = torch.zeros(2, channels, *sides, device=device)
+            teacher_images = torch.zeros(2, teacher_channels, *sides, device=device)
+            hints = HintLoss(network.model, teacher, self.hints, (images, teacher_images))
         return Distillation(
             teacher, spec, network.spec, self.logit_loss, self.alpha, label_smoothing, hints, self.hint_weight,
             self.teacher.amp, self.teacher.cache_mb * 2**20,
