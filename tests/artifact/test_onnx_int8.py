@@ -77,6 +77,7 @@ def test_shifts_of_nearly_dead_channels_are_kept(tmp_path):
         assert found["max_abs_deviation"] < 0.05 * found["max_abs_logit"]
 
 
+@pytest.mark.slow
 def test_large_network_is_quantised_through_files_with_data_beside_them(tmp_path, monkeypatch):
     monkeypatch.setattr(onnx_file, "MOST_BYTES", 1000)
     model = small()

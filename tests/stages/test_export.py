@@ -4,8 +4,14 @@ import json
 
 import pytest
 import torch
+from torch import nn
 
 import micronet_cli
+from micronet_cli.errors import UserError
+from micronet_cli.layers.integer import IntegerActivation
+from micronet_cli.models.model import InputSpec
+from micronet_cli.network import Network
+from micronet_cli.stages import export
 from tests.conftest import TINY, metrics_of
 from tests.test_real_data import CIFAR, WEIGHTS, needs_cifar
 
@@ -92,3 +98,46 @@ def test_real_network_predicts_the_same_on_the_test_images(micronet):
     assert top1 == pytest.approx(metrics_of(trained)["top1"], abs=0.1)
     networks = [checkpoint.load(str(where)).model for where in (trained, run)]
     assert compare(*networks, torch.randn(2, 3, 32, 32), torch.float32).same_predictions == 2
+
+
+class Table(nn.Module):
+    """A constant table of one code that every activation depends on."""
+
+    def __init__(self, value):
+        super().__init__()
+        self.value = nn.Buffer(torch.tensor([[value]]))
+        self.of_table = IntegerActivation(6, 1.0, 0)
+        self.of_sum = IntegerActivation(6, 1.0, 0)
+
+    def forward(self, images):
+        shift = self.of_table(self.value)
+        return self.of_sum(images.flatten(1) + 8 * shift)
+
+
+class WrongSum(Table):
+    def forward(self, images):
+        return super().forward(images + 1)
+
+
+def checked(monkeypatch, tmp_path, source, packed):
+    """What the check of an exported network says of these two."""
+    path = tmp_path / "model.mnet"
+    path.write_bytes(b"")
+    monkeypatch.setattr(export.runtime, "load_bytes", lambda content: (packed, {}))
+    for name in ("stream_bytes", "layer_bytes", "certificate"):
+        monkeypatch.setattr(export, name, lambda *given: {})
+    images = torch.arange(20000).reshape(1, 1, 100, 200) % 10
+    network = Network(source, {}, [], InputSpec((1, 100, 200), (0.5,), (0.5,)))
+    return export._checked(network, path, images.float(), "random")
+
+
+def test_one_code_of_a_constant_table_on_a_tie_is_no_fault(monkeypatch, tmp_path):
+    found = checked(monkeypatch, tmp_path, Table(0.5), Table(0.5 + 1e-6))["comparison"]
+    assert found["float64"]["differing_codes"] == 20001
+    assert found["float64_alone"]["differing_codes"] == 1
+    assert "float64_alone" not in checked(monkeypatch, tmp_path, Table(0.5), Table(0.5))["comparison"]
+
+
+def test_another_sum_behind_equal_codes_is_a_fault(monkeypatch, tmp_path):
+    with pytest.raises(UserError, match="differs from its checkpoint"):
+        checked(monkeypatch, tmp_path, Table(0.5), WrongSum(0.5 + 1e-6))
