@@ -18,7 +18,7 @@ from safetensors.torch import save as serialize
 from micronet_cli.artifact import runtime
 from micronet_cli.config import build
 from micronet_cli.errors import UserError
-from micronet_cli.models.model import InputSpec, Model
+from micronet_cli.models.model import InputSpec, Model, state_input
 from micronet_cli.models.weights_file import load_strict, read_weights
 from micronet_cli.network import Network, describe
 from micronet_cli.renamed import with_new_names
@@ -106,6 +106,9 @@ def load(path: str, where: str = "init_from", config: dict[str, Any] | None = No
     config = (config or header["model"]) | UNTRAINED
     architecture: Model = build(config, "model")
     model = replace(architecture, num_classes=len(header["classes"])).build()
+    spec = InputSpec.from_dict(header["input"])
+    # Compressors run the network on an example.
+    state_input(model, spec.size)
     for number, compressor_config in enumerate(header["compressors"]):
         try:
             compressor = build(compressor_config, f"{where}: compressor {number}")
@@ -118,7 +121,7 @@ def load(path: str, where: str = "init_from", config: dict[str, Any] | None = No
         model=model.eval(),
         config=config,
         classes=header["classes"],
-        spec=InputSpec.from_dict(header["input"]),
+        spec=spec,
         compressors=header["compressors"],
         data=header["data"],
         metrics=header["metrics"],

@@ -7,7 +7,7 @@ from typing import Any
 
 from torch import nn
 
-from micronet_cli.models.model import InputSpec
+from micronet_cli.models.model import InputSpec, state_input
 
 VERSIONS = ("micronet-cli", "torch", "torchvision", "timm", "hydra-core", "numpy")
 
@@ -20,7 +20,7 @@ class Network:
         model: the live model.
         config: the ``model`` config group.
         classes: class names in the order of the logits.
-        spec: the input it needs.
+        spec: the input that it is run with; the model states it too.
         compressors: configs of the compressors attached so far, in order.
         data: the ``data`` config group it was trained on.
         metrics: what its checkpoint reports of it; empty for a network that was not read from one.
@@ -35,6 +35,14 @@ class Network:
     data: dict[str, Any] = field(default_factory=dict)
     metrics: dict[str, Any] = field(default_factory=dict)
     packed: Path | None = None
+
+    def __post_init__(self) -> None:
+        self.run_with(self.spec)
+
+    def run_with(self, spec: InputSpec) -> None:
+        """From now on this is its input."""
+        self.spec = spec
+        state_input(self.model, spec.size)
 
 
 def versions() -> dict[str, str]:

@@ -28,11 +28,19 @@ def test_network_beside_itself_differs_nowhere():
 
 def test_differing_integers_are_counted_by_module():
     found = Comparison()
-    changed = found.add_codes("a", torch.tensor([[0, 1], [2, 3]]), torch.tensor([[0, 1], [0, 0]]))
+    changed = found.add_codes("a", torch.tensor([[0, 1], [2, 3]]), torch.tensor([[0, 1], [0, 0]]), images=2)
     assert changed.tolist() == [False, True]
-    found.add_codes("a", torch.tensor([[1]]), torch.tensor([[2]]))
-    found.add_codes("b", torch.tensor([[1]]), torch.tensor([[1]]))
+    found.add_codes("a", torch.tensor([[1]]), torch.tensor([[2]]), images=1)
+    found.add_codes("b", torch.tensor([[1]]), torch.tensor([[1]]), images=1)
     assert (found.codes, found.differing_codes, found.differing_by_module) == (6, 3, {"a": 3})
+
+
+def test_windows_of_an_image_count_as_that_image():
+    windows = torch.zeros(6, 2)  # three of each of two images
+    differing = windows.clone()
+    differing[4, 1] = 1
+    changed = Comparison().add_codes("attention", windows, differing, images=2)
+    assert changed.tolist() == [False, True]
 
 
 def test_another_prediction_from_equal_integers_is_unexplained():

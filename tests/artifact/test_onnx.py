@@ -15,7 +15,7 @@ from micronet_cli.layers.effective_weight import attach_mask
 from micronet_cli.layers.fake_quantize import ActivationFakeQuantize, attach_output_fake_quantize
 from micronet_cli.models.model import InputSpec, Model
 from micronet_cli.network import Network
-from tests.artifact.exportable import ALL, SPEC, settle, small
+from tests.artifact.exportable import ALL, SPEC, nearly_dead, settle, small
 
 
 def exported(model, tmp_path, quantizer, spec=SPEC):
@@ -109,6 +109,28 @@ def test_schemes_export(tmp_path, scheme):
         # Values that lie on a tie between two levels fall to either side: a step of some activation.
         assert found["max_abs_deviation"] < 0.05 * found["max_abs_logit"]
         assert found["equal_predictions"] > 0.9
+
+
+def test_shifts_of_nearly_dead_channels_are_kept(tmp_path):
+    model = nearly_dead(1e-7)
+    Quantizer(ALL, 8, 8).attach(model)
+    images = torch.randn(32, *SPEC.size)
+    with torch.no_grad():
+        model.train()(images)
+    path = tmp_path / "model.onnx"
+    export_onnx(Network(model.eval(), {}, list("abcde"), SPEC), path)
+    found = check_onnx(path, model, images, fused=True)
+    assert found["max_abs_deviation"] < 0.02 * found["max_abs_logit"]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("weight_bits", [5, 8, 16])
+@pytest.mark.parametrize("activation_bits", [4, 16])
+def test_operands_of_different_widths_run_fused(tmp_path, weight_bits, activation_bits):
+    quantizer = Quantizer(ALL, weight_bits, activation_bits)
+    network, path, images, _ = exported(small(), tmp_path, quantizer)
+    found = check_onnx(path, network.model, images, fused=True)
+    assert found["max_abs_deviation"] < 1e-3 * found["max_abs_logit"]
 
 
 @pytest.mark.slow

@@ -10,7 +10,7 @@ from micronet_cli.artifact.onnx import check_onnx
 from micronet_cli.artifact.onnx_int8 import export_int8, float_nodes, pool_means
 from micronet_cli.compression.quantization.quantizer import Quantizer
 from micronet_cli.network import Network
-from tests.artifact.exportable import ALL, SPEC, settle, small
+from tests.artifact.exportable import ALL, SPEC, nearly_dead, settle, small
 
 
 @pytest.mark.parametrize(
@@ -61,3 +61,16 @@ def test_trained_codes_stay_and_the_rest_is_calibrated(tmp_path):
     weights = [numpy_helper.to_array(t) for t in tensors if len(t.dims) > 1]
     assert len(weights) == 3
     assert all(np.abs(w).max() <= 15 for w in weights)  # 4-bit codes around their zero points
+
+
+def test_shifts_of_nearly_dead_channels_are_kept(tmp_path):
+    model = nearly_dead(1e-7)
+    images = torch.randn(32, *SPEC.size)
+    with torch.no_grad():
+        model.train()(images)
+    network = Network(model.eval(), {}, list("abcde"), SPEC)
+    path = tmp_path / "int8.onnx"
+    export_int8(network, path, images, wide=0)
+    for fused in (True, False):
+        found = check_onnx(path, model, images, fused)
+        assert found["max_abs_deviation"] < 0.05 * found["max_abs_logit"]

@@ -2,6 +2,7 @@
 
 import logging
 import warnings
+from dataclasses import dataclass
 
 import pytest
 import torch
@@ -60,18 +61,24 @@ def test_activation_takes_its_quantisers_range():
     assert module(torch.tensor([-3.0, 0.5, 3.0])).tolist() == [-0.5, 0.5, 1.0]
 
 
+@dataclass(frozen=True)
+class TypeCase:
+    largest: int
+    kind: int
+
+
 TYPES = {
-    "15": (15, (TensorProto.UINT4, 15)),
-    "16": (16, (TensorProto.UINT8, 255)),
-    "255": (255, (TensorProto.UINT8, 255)),
-    "256": (256, (TensorProto.UINT16, 65535)),
+    "15": TypeCase(15, TensorProto.UINT4),
+    "16": TypeCase(16, TensorProto.UINT8),
+    "255": TypeCase(255, TensorProto.UINT8),
+    "256": TypeCase(256, TensorProto.UINT16),
 }
 
 
-@pytest.mark.parametrize("case", TYPES)
-def test_activation_takes_the_narrowest_unsigned_type(case):
-    largest, kind = TYPES[case]
-    assert _narrowest_unsigned(largest) == kind
+@pytest.mark.parametrize("name", TYPES)
+def test_activation_takes_the_narrowest_unsigned_type(name):
+    case = TYPES[name]
+    assert _narrowest_unsigned(case.largest) == case.kind
 
 
 def test_activation_of_more_than_16_bits_is_refused():

@@ -12,7 +12,7 @@ from micronet_cli.artifact.entries import Activation, Parameter
 from micronet_cli.artifact.format import read
 from micronet_cli.artifact.pack import _executed, _pack_activations, _pack_batch_norms, _pack_parameters, pack
 from micronet_cli.artifact.packer import Packer
-from micronet_cli.functional.packing import unpack_range
+from micronet_cli.functional.fixed_point import unpack_range
 from micronet_cli.layers.effective_weight import attach_effective_weight
 from micronet_cli.layers.fake_quantize import attach_output_fake_quantize
 from micronet_cli.layers.integer import IntegerActivation

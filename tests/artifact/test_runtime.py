@@ -6,6 +6,8 @@ import torch
 from torch import nn
 
 from micronet_cli.artifact.compare import compare
+from micronet_cli.artifact.format import Damaged
+from micronet_cli.artifact.runtime import Tables
 from micronet_cli.functional.counting import signed_width
 from micronet_cli.layers.effective_weight import original_weight
 from micronet_cli.layers.integer import certified_widths, integer_input
@@ -167,3 +169,25 @@ def test_worst_case_input_through_the_network_is_exact(tmp_path):
     exact = (weight[:, :].long() * integers.long()).flatten(1).sum(1)
     assert torch.equal(sums.long(), exact)
     assert signed_width(0.0, float(exact[0])) == certified_widths(loaded)["layer2.0.conv2"][0]
+
+
+TABLES = {"layers": [], "activations": [], "parameters": [], "removed": [], "batch_norms": []}
+BAD_TABLES = {
+    "no layers": {"layers": None},
+    "no list of removed": {"removed": "n"},
+    "a number among the removed": {"removed": [1]},
+    "no list of BatchNorms": {"batch_norms": "n"},
+    "a number among the BatchNorms": {"batch_norms": [1]},
+}
+
+
+@pytest.mark.parametrize("case", BAD_TABLES)
+def test_tables_that_are_no_lists_are_refused(case):
+    ((key, value),) = BAD_TABLES[case].items()
+    with pytest.raises(Damaged, match=f"header: {key}: must be a list"):
+        Tables.of(TABLES | {key: value})
+
+
+def test_more_entries_allow_for_more_tensors():
+    assert Tables.of(TABLES).most_tensors() == 64
+    assert Tables.of(TABLES | {"removed": ["a"], "batch_norms": ["b", "c"]}).most_tensors() == 84

@@ -120,7 +120,8 @@ def test_a_job_that_the_queue_starts_again_goes_on(tmp_path):
         run(taken_away)
     assert json.loads((tmp_path / ".jobs" / "0.json").read_text())["status"] == "running"
     assert run(lambda: {"top1": 50.0}) == 50.0
-    assert told == [False, True]
+    assert run(lambda: {"top1": 50.0, "val_top1": 40.0}) == 40.0  # what a sweeper may choose by
+    assert told == [False, True, True]
 
 
 def test_interrupt_of_a_job_is_the_sweep_s(tmp_path):

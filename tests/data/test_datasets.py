@@ -38,7 +38,7 @@ def test_a_value_out_of_range_is_named(message, options):
 def test_digits_are_scaled_to_the_whole_range_of_bytes():
     source = Digits().source("train")
     image = source.read(0)
-    assert (image.size, image.mode) == ((8, 8), "RGB")
+    assert (image.size, image.mode) == ((8, 8), "L")
     values = {value for index in range(50) for value in np.asarray(source.read(index)).flat}
     assert values == {round(step * 255 / 16) for step in range(17)}
     assert Digits().classes == list("0123456789")

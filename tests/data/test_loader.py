@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from micronet_cli.data import loader as module
+from micronet_cli.data import base_loader, loader
 from micronet_cli.data.datasets import Digits, ImageFolder
 from micronet_cli.errors import UserError
 from micronet_cli.models.model import InputSpec
@@ -82,10 +82,11 @@ def test_evaluation_keeps_the_order_of_the_source():
 def test_processes_share_a_batch_as_one_would_have_had_it(image_folder, monkeypatch, cache_mb):
     data = ImageFolder(train=str(image_folder), batch_size=6, workers=0, cache_mb=cache_mb)
     whole = batches(data.loader("train", SPEC, CPU))
-    monkeypatch.setattr(module, "world_size", lambda: 2)
     parts = []
     for rank in range(2):
-        monkeypatch.setattr(module, "rank", lambda rank=rank: rank)
+        for module in (loader, base_loader):
+            monkeypatch.setattr(module, "world_size", lambda: 2)
+            monkeypatch.setattr(module, "rank", lambda rank=rank: rank)
         parts.append(batches(data.loader("train", SPEC, CPU)))
     for (images, labels), even, odd in zip(whole, *parts, strict=True):
         assert torch.equal(images[0::2], even[0])

@@ -5,6 +5,7 @@ import tarfile
 
 import numpy as np
 import pytest
+from PIL import Image
 
 from micronet_cli.data.datasets import ImageFolder
 from micronet_cli.data.sources import ArraySource, FileSource, Subset, split_off
@@ -67,10 +68,10 @@ def test_what_is_no_image_folder_is_answered(image_folder, tmp_path):
         ImageFolder(test=str(image_folder), auto_augment="trivial")
 
 
-def test_an_array_gives_colour_images_and_numbers_them():
+def test_an_array_gives_images_and_numbers_them():
     source = ArraySource(np.full((2, 4, 5), 7, np.uint8), [1, 0])
     image = source.read(1)
-    assert (image.mode, image.size, image.getpixel((0, 0))) == ("RGB", (5, 4), (7, 7, 7))
+    assert (image.mode, image.size, image.getpixel((0, 0))) == ("L", (5, 4), 7)
     assert source.name(1) == "image 1"
     assert source.labels.dtype == np.int64
 
@@ -89,7 +90,7 @@ def test_a_subset_is_of_its_indices():
     subset = Subset(source, np.array([4, 1]))
     assert subset.labels.tolist() == [4, 1]
     assert subset.name(0) == "image 4"
-    assert subset.read(1).getpixel((0, 0)) == (1, 1, 1)
+    assert subset.read(1).getpixel((0, 0)) == 1
 
 
 SHARES = {
@@ -108,3 +109,51 @@ def test_split_parts_are_disjoint_and_whole(fraction, count, expected):
     assert list(part.labels) == sorted(part.labels)
     again = split_off(source, fraction, seed=3)
     assert again[1].labels.tolist() == part.labels.tolist()
+
+
+def folder_of(root, **images):
+    for name, count in images.items():
+        (root / name).mkdir(parents=True)
+        for number in range(count):
+            Image.new("L", (8, 8), number).save(root / name / f"{number}.png")
+    return root
+
+
+def test_classes_and_counts_are_told_on_one_line(tmp_path, caplog):
+    root = folder_of(tmp_path / "set", cat=2, dog=1)
+    (root / "cat" / "0.npy").touch()
+    (root / "README").touch()
+    with caplog.at_level(logging.INFO):
+        data = ImageFolder(test=str(root))
+        data.loader("test", SPEC, CPU)
+        data.loader("test", SPEC, CPU)
+    assert [record.getMessage() for record in caplog.records] == [
+        f"data.test={str(root)!r}: 3 images in 2 classes (cat 2, dog 1); left out, no images: 2 (README, cat/0.npy)"
+    ]
+
+
+def test_many_classes_are_summed_up(tmp_path):
+    root = folder_of(tmp_path / "set", **{f"c{number}": 1 + number % 2 for number in range(12)})
+    assert FileSource(str(root), "data.test").summary().endswith("18 images in 12 classes (1 to 2 each)")
+
+
+def test_an_empty_class_stays_and_is_warned_of(tmp_path, caplog):
+    root = folder_of(tmp_path / "set", cat=2, dog=0, eel=1)
+    source = FileSource(str(root), "data.train")
+    assert (source.classes, source.labels.tolist()) == (["cat", "dog", "eel"], [0, 0, 2])
+    assert f"data.train={str(root)!r}: classes of 0 images: 1 (dog)" in caplog.messages
+
+
+def test_an_empty_class_that_the_network_does_not_know_is_no_mistake(tmp_path):
+    source = FileSource(str(folder_of(tmp_path / "set", cat=2, dog=0)), "data.test")
+    assert source.relabelled(["fox", "cat"]).labels.tolist() == [1, 1]
+
+
+def test_half_a_set_in_another_format_is_read(tmp_path):
+    root = folder_of(tmp_path / "set", cat=2, dog=2)
+    for path in (root / "dog").iterdir():
+        Image.open(path).save(path.with_suffix(".webp"), lossless=True)
+        path.unlink()
+    source = FileSource(str(root), "data.test")
+    assert source.counts == {"cat": 2, "dog": 2}
+    assert [source.read(index).convert("L").getpixel((0, 0)) for index in range(4)] == [0, 1, 0, 1]

@@ -1,35 +1,22 @@
-"""WebDataset shards made of real digits."""
+"""Data sets by timm's names: WebDataset shards, and Hugging Face data sets of the hub or of a directory."""
 
-import io
-import tarfile
+import json
 
 import pytest
 import torch
 
-from micronet_cli.data.datasets import Digits
 from micronet_cli.data.streams import TimmStream
 from micronet_cli.errors import UserError
-from micronet_cli.models.model import InputSpec
-from tests.conftest import metrics_of
+from tests.data.shard_files import write_digit_shards
+from tests.data.test_loader import CPU, SPEC, batches
 
 pytest.importorskip("webdataset", reason="the extra data is not installed")
-SPEC = InputSpec((3, 16, 16), (0.5,) * 3, (0.25,) * 3)
-CPU = torch.device("cpu")
 
 
 @pytest.fixture
 def shards(tmp_path):
     """Two shards of 40 digits each."""
-    source = Digits().source("train")
-    for shard in range(2):
-        with tarfile.open(tmp_path / f"part-{shard}.tar", "w") as tar:
-            for index in range(shard * 40, shard * 40 + 40):
-                image = io.BytesIO()
-                source.read(index).save(image, "PNG")
-                for suffix, content in (("png", image.getvalue()), ("cls", str(source.labels[index]).encode())):
-                    info = tarfile.TarInfo(f"{index:05d}.{suffix}")
-                    info.size = len(content)
-                    tar.addfile(info, io.BytesIO(content))
+    write_digit_shards(tmp_path)
     return tmp_path
 
 
@@ -38,30 +25,70 @@ def stream(root, **options):
     return TimmStream(dataset="wds/", root=str(root), num_classes=10, batch_size=16, **settings | options)
 
 
-def test_evaluation_counts_every_image_once(shards):
-    source = Digits().source("train")
-    found = [labels for _, labels in stream(shards).loader("test", SPEC, CPU).batches()]
-    assert sorted(torch.cat(found).tolist()) == sorted(source.labels[:80].tolist())
-
-
 def test_training_batches_are_normalised_and_mixed(shards):
     loader = stream(shards, augment="none", mixup=0.5).loader("train", SPEC, CPU)
-    batches = list(loader.batches())
-    assert len(batches) == len(loader) == 5
-    assert all(images.shape == (16, 3, 16, 16) and labels.shape == (16, 10) for images, labels in batches)
+    found = list(loader.batches())
+    assert len(found) == len(loader) == 5
+    assert all(images.shape == (16, 3, 16, 16) and labels.shape == (16, 10) for images, labels in found)
 
 
-def test_stage_trains_on_shards(micronet, shards):
-    run = micronet(
-        "stage=train", "model=resnet8", "data=webdataset", f"data.root={shards}", "data.num_classes=10",
-        "data.input_size=16", "data.batch_size=16", "trainer.max_steps=6", "data.samples={train:80,val:80,test:80}",
-        *(f"data.{split}='part-{{0..1}}.tar'" for split in ("train", "val", "test")),
-    )  # fmt: skip
-    assert metrics_of(run)["images"] == 80
+def test_a_sample_is_as_evaluation_sees_it(shards):
+    data = stream(shards, augment="imagenet", mixup=0.5)
+    images, labels = next(data.sample("train", 10, SPEC, CPU, seed=1).batches())
+    assert labels.shape == (10,)
+    whole = torch.cat([images for images, _ in batches(data.loader("test", SPEC, CPU))])
+    assert all((whole == image).flatten(1).all(1).any() for image in images)
 
 
-def test_shards_that_are_not_there_are_answered():
+def test_shards_that_are_not_there_are_answered(tmp_path):
     with pytest.raises(UserError, match=r"data\.test: missing"):
         TimmStream(dataset="wds/", root="/nowhere", num_classes=10).loader("test", SPEC, CPU)
-    with pytest.raises(UserError, match="hfds/nothing does not open it"):
-        TimmStream(dataset="hfds/nothing", root="/nowhere", test="test", num_classes=10).loader("test", SPEC, CPU)
+    with pytest.raises(UserError, match=r"data\.test='part-\{0\.\.1\}\.tar': wds/ does not open it .*part-0\.tar"):
+        stream(tmp_path).loader("test", SPEC, CPU)
+
+
+def test_training_needs_the_number_of_images(shards):
+    with pytest.raises(UserError, match=r"data\.samples\.train: missing; training on a stream needs the number"):
+        stream(shards, samples={}).loader("train", SPEC, CPU)
+
+
+def test_a_stream_holds_nothing_out_of_train(shards):
+    assert stream(shards, val=None).problems(["train", "val", "test"]) == [
+        "data.val: missing; give data.val=<split or shards>"
+    ]
+
+
+def test_an_info_file_names_splits_and_counts(shards):
+    split = {"name": "train", "num_samples": 80, "filenames": ["part-0.tar", "part-1.tar"], "shard_lengths": [40, 40]}
+    (shards / "_info.json").write_text(json.dumps({"splits": {"train": split}}))
+    loader = stream(shards, train="train", samples={}).loader("train", SPEC, CPU)
+    assert loader.images == 80
+
+
+WRONG = {
+    "dataset='tfds/x': must be wds/, hfds/<name> or hfids/<name>": {"dataset": "tfds/x"},
+    "num_classes=0: must be at least 1": {"num_classes": 0},
+}
+
+
+@pytest.mark.parametrize(("message", "options"), WRONG.items(), ids=WRONG.keys())
+def test_a_value_out_of_range_is_named(message, options):
+    with pytest.raises(ValueError, match=message):
+        TimmStream(**{"dataset": "wds/", "root": ".", "num_classes": 2} | options)
+
+
+def test_classes_are_the_labels_as_text(shards):
+    assert stream(shards).classes == [str(label) for label in range(10)]
+
+
+def test_a_package_that_is_not_installed_is_named(monkeypatch):
+    monkeypatch.setitem(__import__("sys").modules, "datasets", None)
+    data = TimmStream(dataset="hfds/nothing", root="/nowhere", test="test", num_classes=10)
+    with pytest.raises(UserError, match=r"data\.dataset='hfds/nothing': it needs the package datasets; pip install"):
+        data.loader("test", SPEC, CPU)
+
+
+def test_a_network_of_fewer_classes_bounds_the_labels(shards):
+    data = stream(shards, workers=0)
+    with pytest.raises(UserError, match="with 5 classes labels must be whole numbers from 0 to 4"):
+        batches(data.loader("test", SPEC, CPU, classes=list("abcde")))

@@ -37,6 +37,33 @@ def test_every_file_is_read(whole):
     assert run["layers"] == [["conv1", 10.0, 100.0, 0.5, 4, 32], ["relu", 0.0, 5.0, None, None, None]]
 
 
+def test_sizes_of_onnx_files_are_figures_of_an_export(tmp_path):
+    run = a_run(tmp_path / "run", stage="export", file_bytes=10)
+    onnx = {"model.onnx": {"bytes": 30, "max_abs_logit": 1.0}, "model.int8.onnx": {"bytes": 20}}
+    (run / "export.json").write_text(json.dumps({"file_bytes": 10, "onnx": onnx}))
+    metrics = read_run(run, {})["metrics"]
+    assert (metrics["file_bytes"], metrics["onnx_bytes"], metrics["int8_bytes"]) == (10, 30, 20)
+
+
+def test_sensitivities_are_read_as_a_row_a_layer(tmp_path):
+    run = a_run(tmp_path / "run", stage="sensitivity")
+    (run / "sensitivity.csv").write_text("layer,kind,value,divergence\na,weight_bits,2.0,0.125\na,sparsity,0.5,0.5\n")
+    assert read_run(run, {})["sensitivity"] == [{"layer": "a", "w2": "0.12", "0.5 zeros": "0.5"}]
+
+
+LEFT = {"nothing": (None, False), "layers": ("layers.csv", True), "history": ("history.jsonl", True)}
+
+
+@pytest.mark.parametrize(("name", "began"), LEFT.values(), ids=LEFT.keys())
+def test_a_run_that_failed_and_left_nothing_had_not_begun(tmp_path, name, began):
+    run = a_run(tmp_path / "run", status="failed")
+    if name == "layers.csv":
+        (run / name).write_text("layer,storage_params\nconv,1\n")
+    if name == "history.jsonl":
+        (run / name).write_text('{"kind": "step", "step": 1, "loss": 2.0}\n')
+    assert read_run(run, {})["began"] is began
+
+
 def test_curves_are_thinned_from_end_to_end(whole):
     history = read_run(whole, {})["history"]
     assert history.keys() == {"epoch val_top1", "step loss"}

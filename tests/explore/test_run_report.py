@@ -41,11 +41,13 @@ def runs(tmp_path):
         "layer,storage_params,math_ops,bits,sparsity\nconv1,10.0,100.0,4x32,0.5\nrelu,0.0,5.0,32,\n"
     )
     pruned = write_run(root / "sweep" / "2", 92.0, 0.01, overrides=["optim.lr=0.1", "seed=1"])
-    (pruned / "config.yaml").write_text("data: {_target_: a.Digits}\n")
+    (pruned / "config.yaml").write_text(f"data: {{_target_: a.Digits}}\ninit_from: {dense}\n")
     worse = write_run(root / "sweep" / "10", 91.0, 0.015, overrides=["optim.lr=0.2", "seed=1"], loss=float("nan"))
     (worse / "config.yaml").write_text("data: {_target_: a.Digits}\n")
     write_run(root / "stopped", status="interrupted")
-    write_run(root / "crashed", status="failed")
+    crashed = write_run(root / "crashed", status="failed")
+    (crashed / "layers.csv").write_text("layer,storage_params\n")  # it had begun
+    (crashed / "checkpoints").mkdir()
     write_run(root / "sweep" / "2" / "previous", 1.0, 1.0)
     write_run(root / "page", stage="report")
     (root / "broken").mkdir()
@@ -109,6 +111,15 @@ def test_front_is_of_completed_runs_of_one_benchmark(runs):
     assert found["other"]["benchmark"].startswith("ImageFolder val.tar, test")
 
 
+def test_commands_that_were_refused_are_no_runs(runs):
+    write_run(runs / "refused", status="failed", reason="data.train: missing", overrides=["data=imagefolder"])
+    found = found_in(runs)
+    assert found.refused == [
+        {"name": "refused", "overrides": ["data=imagefolder"], "reason": "data.train: missing"},
+    ]
+    assert "refused" not in [run["name"] for run in found.runs]
+
+
 class Page(HTMLParser):
     """Tags, what they would load, and the data inside the page."""
 
@@ -134,7 +145,7 @@ def test_page_is_one_file_that_loads_nothing(runs):
     text = html(found_in(runs), "outputs/**")
     page = Page(text)
     assert page.loads == []
-    assert page.tags.count("script") == 5
+    assert page.tags.count("script") == 6
     assert "default-src 'none'" in text
     style = re.search(r"<style>(.*?)</style>", text, re.DOTALL).group(1)
     assert "@import" not in style
@@ -181,12 +192,15 @@ def test_nothing_to_report_touches_nothing(mistake, tmp_path):
 READER = """<script>
 const rows = () => [...document.querySelectorAll("#runs tbody th button")].map(button => button.textContent);
 const heads = () => [...document.querySelectorAll("#runs thead button")];
-const press = () => heads().find(button => button.textContent.includes("top1")).click();
+const press = () => heads().find(button => button.textContent.startsWith("top")).click();
 const seen = {};
 seen.first = rows(); press(); seen.up = rows(); press(); seen.down = rows();
 filter.value = "sweep lr=0.2"; filter.oninput(); seen.filtered = rows();
 seen.points = document.getElementById("front").data[1].x.length;
 filter.value = ""; filter.oninput();
+seen.about = [...document.querySelectorAll("#runs tbody th small")].map(small => small.textContent);
+seen.cards = [...document.querySelectorAll("#cards dd")].map(card => card.firstChild.textContent);
+document.getElementById("helpers").click(); seen.helped = rows().length;
 seen.jump = document.documentElement.scrollWidth - document.documentElement.clientWidth;
 document.body.append(Object.assign(document.createElement("output"), {textContent: JSON.stringify(seen)}));
 </script>"""
@@ -195,6 +209,7 @@ document.body.append(Object.assign(document.createElement("output"), {textConten
 @pytest.mark.skipif(CHROMIUM is None, reason="needs a Chromium on PATH")
 def test_browser_draws_sorts_and_filters_without_errors(runs, tmp_path):
     write_run(runs / "zz <b>evil</b> & co", 50.0, 0.03, overrides=[f"name={HOSTILE}"])
+    write_run(runs / "zz score", stage="score")
     page = tmp_path / "report.html"
     page.write_text(html(found_in(runs), HOSTILE) + READER)
     command = [CHROMIUM, *FLAGS, f"--user-data-dir={tmp_path}/profile", f"file://{page}#b=4"]
@@ -203,11 +218,15 @@ def test_browser_draws_sorts_and_filters_without_errors(runs, tmp_path):
     assert shown.count('class="main-svg"') >= 3
     assert "<img" not in shown
     seen = json.loads(unescape(re.search(r"<output>(.*?)</output>", shown).group(1)))
-    assert seen["first"] == [*(run["name"] for run in found_in(runs).runs)]
+    assert seen["first"] == [run["name"] for run in found_in(runs).runs if run["name"] != "zz score"]
     # What is missing comes last, whichever way the column is sorted.
     ups = ["zz <b>evil</b> & co", "pipeline/1_train", "sweep/10", "sweep/2"]
     assert seen["up"] == [*ups, "crashed", "stopped"]
     assert seen["down"] == [*ups[::-1], "crashed", "stopped"]
     assert seen["filtered"] == ["sweep/10"]
     assert seen["points"] == 1
+    # The pair is the chosen small network and the dense one that it came from.
+    assert "prune \u00b7 from 2 \u00b7 lr=0.1" in seen["about"]
+    assert seen["cards"] == ["7", "92.00", "0.01000", "\u2013"]
+    assert seen["helped"] == len(seen["first"]) + 1
     assert seen["jump"] == 0  # nothing is wider than the window

@@ -65,3 +65,14 @@ def test_a_study_of_something_else_is_not_gone_on_with(tmp_path):
     Study(search(), tmp_path / "study.db", 0)
     with pytest.raises(UserError, match=r"search\.objectives: the study in .*study\.db' has another"):
         Study(search(objectives={"top1": "maximize", "loss": "minimize"}), tmp_path / "study.db", 0)
+
+
+def test_a_study_told_of_one_split_is_not_gone_on_with_on_another(tmp_path):
+    study = Study(search(), tmp_path / "study.db", 0)
+    # As version 0.1.0 wrote it, which knew no split and was told figures of test.
+    known = study.study.user_attrs["search"]
+    del known["split"]
+    study.study.set_user_attr("search", known)
+    with pytest.raises(UserError, match=r"search\.split=val: the study in .*study\.db' has test; leave resume out"):
+        Study(search(), tmp_path / "study.db", 0)
+    assert Study(search(split="test"), tmp_path / "study.db", 0).next()

@@ -4,8 +4,8 @@ import pytest
 import torch
 
 from micronet_cli.functional.granularity import NM, Block, Element, Filter
-from micronet_cli.functional.packing import used_blocks
-from micronet_cli.functional.pruning import shrink_mask, shrink_masks
+from micronet_cli.functional.masks import shrink_mask, shrink_masks
+from micronet_cli.functional.positions import used_blocks
 
 SHAPES = [(6, 4), (5, 8, 3, 3), (1, 4, 1, 1)]
 GRANULARITIES = [Element(), Block([2, 4]), Block([1, 1, 3, 3]), Filter(), NM(2, 4), NM(1, 2)]

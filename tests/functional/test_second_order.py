@@ -6,7 +6,8 @@ import pytest
 import torch
 
 from micronet_cli.functional import second_order
-from micronet_cli.functional.pruning import magnitude, shrink_mask
+from micronet_cli.functional.masks import shrink_mask
+from micronet_cli.functional.pruning import magnitude
 from micronet_cli.functional.second_order import damped, obs_importance, obs_update
 
 HESSIAN = torch.tensor([[2.0, 1.0], [1.0, 2.0]])  # its inverse: [[2, -1], [-1, 2]] / 3

@@ -95,3 +95,21 @@ def test_the_input_is_what_timm_says_at_another_side():
 def test_an_input_comes_back_from_json():
     spec = InputSpec((1, 8, 8), (0.5,), (0.25,), crop_pct=0.9)
     assert InputSpec.from_dict(json.loads(json.dumps(asdict(spec)))) == spec
+
+
+STATISTICS = {
+    1: ((0.4490,), (0.2260,)),
+    2: ((0.4490, 0.5), (0.2260, 0.5)),
+    3: ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225)),
+    4: ((0.485, 0.456, 0.406, 0.5), (0.229, 0.224, 0.225, 0.5)),
+}
+
+
+@pytest.mark.parametrize("channels", STATISTICS)
+def test_the_input_has_the_channels_that_the_network_was_built_with(channels):
+    mean, std = STATISTICS[channels]
+    spec = InputSpec.of(Model("resnet8", args={"in_chans": channels}).build(2))
+    assert spec.size == (channels, 32, 32)
+    assert spec.mean == pytest.approx(mean)
+    assert spec.std == pytest.approx(std, abs=1e-4)
+    assert InputSpec.of(Model("resnet8").build(2)).size == (3, 32, 32)

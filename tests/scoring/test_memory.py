@@ -1,5 +1,7 @@
 """Peak activation memory: what is alive together, by hand."""
 
+from typing import NamedTuple
+
 import pytest
 from torch import nn
 
@@ -53,20 +55,28 @@ def network(ops, elements, bits=32, buffers=None, outputs=()):
     )
 
 
+class Peak(NamedTuple):
+    """Operations as (inputs, outputs), elements of each value, and the most elements at a time."""
+
+    ops: list
+    elements: list
+    peak_elements: int
+
+
 PEAKS = {
-    # operations (inputs, outputs), elements of each value, peak elements
-    "nothing executed": ([], [8], 0),
-    "one operation": ([((0,), (1,))], [8, 4], 12),
-    "the last output is not read": ([((0,), (1,)), ((1,), (2,))], [1, 2, 4], 6),
-    "a skip lives until it is read": ([((0,), (1,)), ((1,), (2,)), ((2, 0), (3,))], [8, 4, 2, 1], 14),
-    "an input that nobody reads is not held": ([((), (1,)), ((1,), (2,))], [100, 2, 4], 6),
+    "nothing executed": Peak([], [8], peak_elements=0),
+    "one operation": Peak([((0,), (1,))], [8, 4], peak_elements=12),
+    "the last output is not read": Peak([((0,), (1,)), ((1,), (2,))], [1, 2, 4], peak_elements=6),
+    "a skip lives until it is read": Peak([((0,), (1,)), ((1,), (2,)), ((2, 0), (3,))], [8, 4, 2, 1], peak_elements=14),
+    "an input that nobody reads is not held": Peak([((), (1,)), ((1,), (2,))], [100, 2, 4], peak_elements=6),
 }
 
 
-@pytest.mark.parametrize(("ops", "elements", "peak_elements"), PEAKS.values(), ids=PEAKS.keys())
-def test_peak_by_hand(ops, elements, peak_elements):
-    outputs = (len(elements) - 1,)
-    assert peak_activation_bytes(network(ops, elements, outputs=outputs)) == 4 * peak_elements
+@pytest.mark.parametrize("case", PEAKS.values(), ids=PEAKS)
+def test_peak_by_hand(case):
+    outputs = (len(case.elements) - 1,)
+    traced = network(case.ops, case.elements, outputs=outputs)
+    assert peak_activation_bytes(traced) == 4 * case.peak_elements
 
 
 def test_peak_leaves_out_an_output_that_nobody_reads():

@@ -1,5 +1,7 @@
 """The challenge's rules by hand: storage, products, accumulators, early exits."""
 
+from typing import NamedTuple
+
 import numpy as np
 import pytest
 import torch
@@ -43,12 +45,25 @@ def test_worked_example_of_3m_parameters_and_500m_operations_is_0_862():
     assert round(3e6 / base.params + 500e6 / base.ops, 3) == 0.862
 
 
-OPERANDS = {"both quantised": (3, 5, 5 / 32), "float weight": (None, 8, 1.0), "float input": (8, None, 1.0)}
+class Operands(NamedTuple):
+    """Bits of a product's operands, None for floats, and the cost of a multiply in operations of 32 bits."""
+
+    weight_bits: int | None
+    input_bits: int | None
+    cost: float
 
 
-@pytest.mark.parametrize(("weight_bits", "input_bits", "cost"), OPERANDS.values(), ids=OPERANDS.keys())
-def test_multiply_costs_the_wider_operand(weight_bits, input_bits, cost):
-    multiplies = part(quantize(linear(), weight_bits, input_bits), MULTIPLY)
+OPERANDS = {
+    "both quantised": Operands(weight_bits=3, input_bits=5, cost=5 / 32),
+    "float weight": Operands(weight_bits=None, input_bits=8, cost=1.0),
+    "float input": Operands(weight_bits=8, input_bits=None, cost=1.0),
+}
+
+
+@pytest.mark.parametrize("case", OPERANDS.values(), ids=OPERANDS)
+def test_multiply_costs_the_wider_operand(case):
+    cost = case.cost
+    multiplies = part(quantize(linear(), case.weight_bits, case.input_bits), MULTIPLY)
     assert multiplies.multiplications == 64 * 8
     assert multiplies.math_ops == 64 * 8 * cost
 
@@ -300,27 +315,35 @@ def test_storage_leaves_out_what_no_operation_reads():
     assert BIASES not in stored_bits(product())
 
 
+class Form(NamedTuple):
+    """Non-zeros of 64 elements of 8 bits, (block size, kept, blocks), and the bits of the values and of the mask."""
+
+    nonzeros: int
+    blocks: tuple | None
+    values: int
+    mask: int | None
+
+
 FORMS = {
-    # 64 elements of 8 bits; (block size, kept, blocks); expected values and mask
-    "dense: 512 bits": (64, None, 512, None),
-    "bitmask: 80 + 64": (10, None, 80, 64),
-    "blocks: 16 + 4": (10, (16, 1, 4), 128, 4),
-    "bitmask beats blocks": (10, (16, 3, 4), 80, 64),
-    "all zero": (0, None, 0, 64),
-    "all zero in blocks": (0, (16, 0, 4), 0, 4),
+    "dense: 512 bits": Form(nonzeros=64, blocks=None, values=512, mask=None),
+    "bitmask: 80 + 64": Form(nonzeros=10, blocks=None, values=80, mask=64),
+    "blocks: 16 + 4": Form(nonzeros=10, blocks=(16, 1, 4), values=128, mask=4),
+    "bitmask beats blocks": Form(nonzeros=10, blocks=(16, 3, 4), values=80, mask=64),
+    "all zero": Form(nonzeros=0, blocks=None, values=0, mask=64),
+    "all zero in blocks": Form(nonzeros=0, blocks=(16, 0, 4), values=0, mask=4),
 }
 
 
-@pytest.mark.parametrize(("nonzeros", "blocks", "values", "mask"), FORMS.values(), ids=FORMS.keys())
-def test_weight_takes_the_smallest_of_three_forms(nonzeros, blocks, values, mask):
-    stored = Stored("fc.weight", "fc", 64, nonzeros, float_bits=8, kept_blocks=blocks)
-    dot = Dot(0, None, terms=64, nonzeros=np.array([nonzeros]), repeats=1, outputs=1)
+@pytest.mark.parametrize("case", FORMS.values(), ids=FORMS)
+def test_weight_takes_the_smallest_of_three_forms(case):
+    stored = Stored("fc.weight", "fc", 64, case.nonzeros, float_bits=8, kept_blocks=case.blocks)
+    dot = Dot(0, None, terms=64, nonzeros=np.array([case.nonzeros]), repeats=1, outputs=1)
     network = TracedNetwork(
         (Op("mm", "fc", (0,), (1,), dot=dot),), (Value(64, 0), Value(1, 1)), (stored,), {}, (1, 1, 64)
     )
     found = stored_bits(network)
-    assert found[WEIGHTS] == values
-    assert found.get(MASKS) == mask
+    assert found[WEIGHTS] == case.values
+    assert found.get(MASKS) == case.mask
 
 
 def operation(kind, *bits, constant=False, **options):

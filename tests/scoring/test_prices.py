@@ -1,5 +1,7 @@
 """The table of prices: what an operator costs, alone and in a network."""
 
+from typing import NamedTuple
+
 import pytest
 from torch import nn
 
@@ -73,37 +75,48 @@ def test_layout_changes_are_free():
     assert score(Layout(), (6, 4, 4))["math_ops"] == 0
 
 
+class Count(NamedTuple):
+    """Sizes of an operation, and what it costs by hand."""
+
+    kind: str
+    elements: int
+    taken: int
+    rows: int
+    parameters: int
+    multiplications: int
+    additions: int
+
+
 COUNTS = {
-    # kind, (elements, taken, rows, parameters), (multiplications, additions)
-    "layer norm with weight and bias": ("native_layer_norm", (16, 16, 2, 2), (2 * 16 + 3 * 2 + 16, 3 * 16 - 2 + 16)),
-    "layer norm without": ("native_layer_norm", (16, 16, 2, 0), (2 * 16 + 3 * 2, 3 * 16 - 2)),
-    "rms norm has no bias": ("_fused_rms_norm", (16, 16, 2, 1), (2 * 16 + 2 * 2 + 16, 16)),
-    "batch norm": ("batch_norm", (16, 16, 0, 4), (16, 16)),
-    "mean of rows of 8": ("mean", (2, 16, 2, 0), (2, 14)),
-    "mean of one number": ("mean", (1, 1, 1, 0), (1, 0)),
-    "sum of rows of 8": ("sum", (2, 16, 2, 0), (0, 14)),
-    "variance": ("var", (2, 16, 2, 0), (16 + 2 * 2, 3 * 16 - 2 * 2)),
-    "deviation has a root more": ("std", (2, 16, 2, 0), (16 + 3 * 2, 3 * 16 - 2 * 2)),
-    "euclidean norm": ("linalg_vector_norm", (2, 16, 2, 0), (16 + 2, 16 - 2)),
-    "softmax": ("_softmax", (8, 8, 2, 0), (16, 14)),
-    "log softmax": ("_log_softmax", (8, 8, 2, 0), (8 + 2, 24 - 2)),
-    "overlapping patches are added": ("col2im", (4, 9, 0, 0), (0, 5)),
-    "gelu by tanh": ("gelu_tanh", (3, 3, 0, 0), (21, 6)),
-    "bilinear interpolation": ("upsample_bilinear2d", (4, 1, 0, 0), (16, 12)),
-    "a sum of two tensors": ("add", (8, 16, 0, 0), (0, 8)),
-    "a comparison": ("lt", (8, 16, 0, 0), (0, 8)),
-    "a permutation of channels": ("permute_channels", (8, 8, 0, 0), (8, 0)),
-    "a view": ("view", (8, 8, 0, 0), (0, 0)),
-    "rounding": ("quantize", (8, 8, 0, 0), (0, 0)),
-    "nothing to norm": ("native_layer_norm", (0, 0, 0, 2), (0, 0)),
+    "layer norm with weight and bias": Count("native_layer_norm", 16, 16, 2, 2, 2 * 16 + 3 * 2 + 16, 3 * 16 - 2 + 16),
+    "layer norm without": Count("native_layer_norm", 16, 16, 2, 0, 2 * 16 + 3 * 2, 3 * 16 - 2),
+    "rms norm has no bias": Count("_fused_rms_norm", 16, 16, 2, 1, 2 * 16 + 2 * 2 + 16, 16),
+    "batch norm": Count("batch_norm", 16, 16, 0, 4, 16, 16),
+    "mean of rows of 8": Count("mean", 2, 16, 2, 0, 2, 14),
+    "mean of one number": Count("mean", 1, 1, 1, 0, 1, 0),
+    "sum of rows of 8": Count("sum", 2, 16, 2, 0, 0, 14),
+    "variance": Count("var", 2, 16, 2, 0, 16 + 2 * 2, 3 * 16 - 2 * 2),
+    "deviation has a root more": Count("std", 2, 16, 2, 0, 16 + 3 * 2, 3 * 16 - 2 * 2),
+    "euclidean norm": Count("linalg_vector_norm", 2, 16, 2, 0, 16 + 2, 16 - 2),
+    "softmax": Count("_softmax", 8, 8, 2, 0, 16, 14),
+    "log softmax": Count("_log_softmax", 8, 8, 2, 0, 8 + 2, 24 - 2),
+    "overlapping patches are added": Count("col2im", 4, 9, 0, 0, 0, 5),
+    "gelu by tanh": Count("gelu_tanh", 3, 3, 0, 0, 21, 6),
+    "bilinear interpolation": Count("upsample_bilinear2d", 4, 1, 0, 0, 16, 12),
+    "a sum of two tensors": Count("add", 8, 16, 0, 0, 0, 8),
+    "a comparison": Count("lt", 8, 16, 0, 0, 0, 8),
+    "a permutation of channels": Count("permute_channels", 8, 8, 0, 0, 8, 0),
+    "a view": Count("view", 8, 8, 0, 0, 0, 0),
+    "rounding": Count("quantize", 8, 8, 0, 0, 0, 0),
+    "nothing to norm": Count("native_layer_norm", 0, 0, 0, 2, 0, 0),
 }
 
 
-@pytest.mark.parametrize(("kind", "sizes", "counts"), COUNTS.values(), ids=COUNTS.keys())
-def test_count_by_hand(kind, sizes, counts):
-    elements, taken, rows, parameters = sizes
-    op = Op(kind, "", (0,), (1,), tuple(range(parameters)), elements=elements, taken=taken, rows=rows)
-    assert PRICES[kind].count(op) == counts
+@pytest.mark.parametrize("case", COUNTS.values(), ids=COUNTS)
+def test_count_by_hand(case):
+    parameters = tuple(range(case.parameters))
+    op = Op(case.kind, "", (0,), (1,), parameters, elements=case.elements, taken=case.taken, rows=case.rows)
+    assert PRICES[case.kind].count(op) == (case.multiplications, case.additions)
 
 
 @pytest.mark.parametrize("kind", sorted(PRICES))

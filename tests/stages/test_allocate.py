@@ -21,6 +21,7 @@ def test_rule_files_reach_the_target_and_can_be_used(micronet, measured):
     target = 0.2 * dense
     run = micronet("stage=allocate", f"init_from={measured}", f"budget.score={target}")
     reached = metrics_of(run)["micronet_score"]
+    assert metrics_of(run)["chosen_by"] == "val"
     assert 0.95 * target < reached <= target
     rules = ("--config-dir", str(run / "rules"), "prune=budget", "quantize=budget")
     used = micronet("stage=score", f"init_from={measured}", *rules)

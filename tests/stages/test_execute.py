@@ -163,4 +163,6 @@ def test_summary_shows_the_figures_that_there_are():
     metrics = {"stage": "eval", "wall_seconds": 61.7, "top1": 91.234, "images": 10, "micronet_score": 0.0123456}
     assert summary(metrics, Path("r")) == "eval: top-1 91.23 %, 10 images, score 0.01235, 62 s; run: r"
     assert "score 0.0000123," in summary(metrics | {"micronet_score": 0.0000123456}, Path("r"))
+    on_val = {"stage": "eval", "wall_seconds": 1.0, "top1": 50.0, "images": 2, "split": "val"}
+    assert summary(on_val, Path("r")) == "eval: top-1 50.00 %, 2 images, on val, 1 s; run: r"
     assert summary({"stage": "report", "wall_seconds": 0.2, "top1": None}, Path("r")) == "report: 0 s; run: r"

@@ -18,6 +18,7 @@ def test_stage_writes_a_table_and_a_picture(micronet, capsys, method):
     assert len(rows) == 8 * 3
     assert ("top1_drop" in rows[0]) == (method == "evaluate")
     assert Image.open(run / "sensitivity.png").size[1] > 8 * 20
+    assert {row["split"] for row in rows} == {"val"}
     assert metrics_of(run)["images"] == 20
     assert "layer1.0.conv1" in capsys.readouterr().out
     again = micronet("stage=sensitivity", f"init_from={run}", *SMALL, "sensitivity.images=20")

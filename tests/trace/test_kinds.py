@@ -1,5 +1,9 @@
 """What is known about operators: names, bits that stay, and how far reductions reach."""
 
+from collections.abc import Mapping
+from types import MappingProxyType
+from typing import NamedTuple
+
 import pytest
 import torch
 
@@ -7,58 +11,82 @@ from micronet_cli.trace.kinds import keeps_bits, kind_of, program_constant, redu
 
 aten = torch.ops.aten
 X = torch.zeros(1, 2, 4, 4)
+NORMED = (X, None, None, None, None)  # without weight, bias and statistics
 
 
-@pytest.mark.parametrize(
-    ("func", "args", "kwargs", "kind"),
-    [
-        pytest.param(aten.add_.Tensor, (X, X), {}, "add", id="in place"),
-        pytest.param(aten.copy_.default, (X, X), {}, "copy_", id="copy_ keeps its mark"),
-        pytest.param(aten.gelu.default, (X,), {}, "gelu", id="gelu"),
-        pytest.param(aten.gelu.default, (X,), {"approximate": "tanh"}, "gelu_tanh", id="gelu by tanh"),
-        pytest.param(aten.clamp.default, (X, 0), {}, "clamp_min", id="one bound"),
-        pytest.param(aten.clamp.default, (X, 0, 6), {}, "clamp", id="two bounds"),
-        pytest.param(aten.clamp_.default, (X, None, 6), {}, "clamp_min", id="an upper bound"),
-        pytest.param(aten.clamp.default, (X,), {"min": 0, "max": None}, "clamp_min", id="a named bound"),
-        pytest.param(
-            aten.native_batch_norm.default, (X, *[None] * 4, True, 0.1, 1e-5), {}, "instance_norm", id="own statistics"
-        ),
-        pytest.param(
-            aten.native_batch_norm.default, (X, *[None] * 4, False, 0.1, 1e-5), {}, "native_batch_norm", id="running"
-        ),
-    ],
-)
-def test_kind_of_an_operator(func, args, kwargs, kind):
-    assert kind_of(func, args, kwargs) == kind
+class Operator(NamedTuple):
+    """A call of an operator, and the kind under which it is recorded."""
+
+    func: object
+    args: tuple
+    kind: str
+    kwargs: Mapping = MappingProxyType({})
 
 
-@pytest.mark.parametrize(
-    ("kind", "args", "keeps"),
-    [
-        pytest.param("view", (X,), True, id="move"),
-        pytest.param("relu", (X,), True, id="relu"),
-        pytest.param("constant_pad_nd", (X, [1, 1]), True, id="padding by default"),
-        pytest.param("constant_pad_nd", (X, [1, 1], 0), True, id="padding with zero"),
-        pytest.param("constant_pad_nd", (X, [1, 1], 0.5), False, id="padding with a value"),
-        pytest.param("add", (X, X), False, id="sum"),
-    ],
-)
-def test_keeps_bits(kind, args, keeps):
-    assert keeps_bits(kind, args) is keeps
+OPERATORS = {
+    "in place": Operator(aten.add_.Tensor, (X, X), "add"),
+    "copy_ keeps its mark": Operator(aten.copy_.default, (X, X), "copy_"),
+    "gelu": Operator(aten.gelu.default, (X,), "gelu"),
+    "gelu by tanh": Operator(aten.gelu.default, (X,), "gelu_tanh", {"approximate": "tanh"}),
+    "one bound": Operator(aten.clamp.default, (X, 0), "clamp_min"),
+    "two bounds": Operator(aten.clamp.default, (X, 0, 6), "clamp"),
+    "an upper bound": Operator(aten.clamp_.default, (X, None, 6), "clamp_min"),
+    "a named bound": Operator(aten.clamp.default, (X,), "clamp_min", {"min": 0, "max": None}),
+    "own statistics": Operator(aten.native_batch_norm.default, (*NORMED, True, 0.1, 1e-5), "instance_norm"),
+    "running statistics": Operator(aten.native_batch_norm.default, (*NORMED, False, 0.1, 1e-5), "native_batch_norm"),
+}
 
 
-@pytest.mark.parametrize(
-    ("kind", "args", "outputs", "expected"),
-    [
-        pytest.param("avg_pool2d", (X, [2, 2]), [torch.zeros(1, 2, 2, 2)], (32, 8), id="pool"),
-        pytest.param("avg_pool2d", (X, 2), [torch.zeros(1, 2, 2, 2)], (32, 8), id="pool of one number"),
-        pytest.param("_softmax", (X, -1, False), [X], (32, 8), id="softmax"),
-        pytest.param("native_layer_norm", (X,), [X, torch.zeros(1, 2, 4, 1)], (32, 8), id="norm"),
-        pytest.param("mean", (X,), [torch.zeros(1, 2)], (32, 2), id="mean"),
-    ],
-)
-def test_reduction(kind, args, outputs, expected):
-    assert reduction(kind, args, outputs, X) == expected
+@pytest.mark.parametrize("case", OPERATORS.values(), ids=OPERATORS)
+def test_kind_of_an_operator(case):
+    assert kind_of(case.func, case.args, case.kwargs) == case.kind
+
+
+class Bits(NamedTuple):
+    """An operation, and whether its output holds only values of its inputs."""
+
+    kind: str
+    args: tuple
+    kept: bool
+
+
+BITS = {
+    "move": Bits("view", (X,), kept=True),
+    "relu": Bits("relu", (X,), kept=True),
+    "padding by default": Bits("constant_pad_nd", (X, [1, 1]), kept=True),
+    "padding with zero": Bits("constant_pad_nd", (X, [1, 1], 0), kept=True),
+    "padding with a value": Bits("constant_pad_nd", (X, [1, 1], 0.5), kept=False),
+    "sum": Bits("add", (X, X), kept=False),
+}
+
+
+@pytest.mark.parametrize("case", BITS.values(), ids=BITS)
+def test_keeps_bits(case):
+    assert keeps_bits(case.kind, case.args) is case.kept
+
+
+class Reduction(NamedTuple):
+    """An operation on X, and how far it reaches."""
+
+    kind: str
+    args: tuple
+    outputs: list
+    taken: int
+    rows: int
+
+
+REDUCTIONS = {
+    "pool": Reduction("avg_pool2d", (X, [2, 2]), [torch.zeros(1, 2, 2, 2)], taken=32, rows=8),
+    "pool of one number": Reduction("avg_pool2d", (X, 2), [torch.zeros(1, 2, 2, 2)], taken=32, rows=8),
+    "softmax": Reduction("_softmax", (X, -1, False), [X], taken=32, rows=8),
+    "norm": Reduction("native_layer_norm", (X,), [X, torch.zeros(1, 2, 4, 1)], taken=32, rows=8),
+    "mean": Reduction("mean", (X,), [torch.zeros(1, 2)], taken=32, rows=2),
+}
+
+
+@pytest.mark.parametrize("case", REDUCTIONS.values(), ids=REDUCTIONS)
+def test_reduction(case):
+    assert reduction(case.kind, case.args, case.outputs, X) == (case.taken, case.rows)
 
 
 def test_only_arithmetic_with_a_number_has_a_program_constant():

@@ -1,5 +1,7 @@
 """Shapes of products by hand: channels, terms and repeats of every kind of operand."""
 
+from typing import NamedTuple
+
 import pytest
 import torch
 
@@ -12,28 +14,48 @@ def zeros(*shape):
     return torch.zeros(shape)
 
 
+class Figures(NamedTuple):
+    """What is compared of a shape."""
+
+    terms: int
+    channels: int
+    repeats: int
+    outputs: int
+    keep: tuple
+    channel_dim: int
+
+
 def figures(shape):
-    return shape.terms, shape.channels, shape.repeats, shape.outputs, shape.keep, shape.channel_dim
+    return Figures(shape.terms, shape.channels, shape.repeats, shape.outputs, shape.keep, shape.channel_dim)
 
 
-@pytest.mark.parametrize(
-    ("kind", "args", "activations", "out", "expected"),
-    [
-        pytest.param(
-            "mm", (zeros(5, 3), zeros(3, 4)), (True, False), (5, 4), (3, 4, 5, 20, (1,), 1), id="weight right"
-        ),
-        pytest.param("mm", (zeros(5, 3), zeros(3, 4)), (False, True), (5, 4), (3, 5, 4, 20, (0,), 0), id="weight left"),
-        pytest.param("mm", (zeros(5, 3), zeros(3, 4)), (True, True), (5, 4), (3, 1, 20, 20, (), 1), id="no weight"),
-        pytest.param("mv", (zeros(5, 3), zeros(3)), (False, True), (5,), (3, 5, 1, 5, (0,), 0), id="left of a vector"),
-        pytest.param("mv", (zeros(5, 3), zeros(3)), (True, False), (5,), (3, 1, 5, 5, (), 0), id="a vector of weights"),
-        pytest.param(
-            "bmm", (zeros(2, 5, 3), zeros(2, 3, 4)), (True, False), (2, 5, 4), (3, 8, 5, 40, (0, 2), 2), id="batched"
-        ),
-        pytest.param("mm", (zeros(5, 0), zeros(0, 4)), (True, True), (5, 4), (0, 1, 20, 20, (), 1), id="empty"),
-    ],
-)
-def test_matrix_products(kind, args, activations, out, expected):
-    assert figures(product_shape(kind, args, zeros(*out), activations)) == expected
+class Case(NamedTuple):
+    """A product of two tensors of these shapes, and which of them are activations."""
+
+    kind: str
+    left: tuple
+    right: tuple
+    activations: tuple
+    out: tuple
+    expected: Figures
+
+
+MATRICES = {
+    "weight right": Case("mm", (5, 3), (3, 4), (True, False), (5, 4), Figures(3, 4, 5, 20, (1,), 1)),
+    "weight left": Case("mm", (5, 3), (3, 4), (False, True), (5, 4), Figures(3, 5, 4, 20, (0,), 0)),
+    "no weight": Case("mm", (5, 3), (3, 4), (True, True), (5, 4), Figures(3, 1, 20, 20, (), 1)),
+    "left of a vector": Case("mv", (5, 3), (3,), (False, True), (5,), Figures(3, 5, 1, 5, (0,), 0)),
+    "a vector of weights": Case("mv", (5, 3), (3,), (True, False), (5,), Figures(3, 1, 5, 5, (), 0)),
+    "batched": Case("bmm", (2, 5, 3), (2, 3, 4), (True, False), (2, 5, 4), Figures(3, 8, 5, 40, (0, 2), 2)),
+    "empty": Case("mm", (5, 0), (0, 4), (True, True), (5, 4), Figures(0, 1, 20, 20, (), 1)),
+}
+
+
+@pytest.mark.parametrize("case", MATRICES.values(), ids=MATRICES)
+def test_matrix_products(case):
+    operands = (zeros(*case.left), zeros(*case.right))
+    shape = product_shape(case.kind, operands, zeros(*case.out), case.activations)
+    assert figures(shape) == case.expected
 
 
 def test_the_addend_is_the_bias():
@@ -42,24 +64,34 @@ def test_the_addend_is_the_bias():
     assert shape.bias is bias
     assert shape.data is data
     assert shape.weight is weight
-    assert figures(shape) == (3, 4, 5, 20, (1,), 1)
+    assert figures(shape) == Figures(3, 4, 5, 20, (1,), 1)
 
 
-@pytest.mark.parametrize(
-    ("weight", "groups", "expected"),
-    [
-        pytest.param((8, 4, 3, 3), 1, (36, 8, 4), id="dense"),
-        pytest.param((8, 2, 3, 3), 2, (18, 8, 4), id="grouped"),
-        pytest.param((4, 1, 3, 3), 4, (9, 4, 4), id="depthwise"),
-    ],
-)
-def test_convolutions(weight, groups, expected):
-    out = zeros(1, weight[0], 2, 2)
-    args = (zeros(1, 4, 4, 4), zeros(*weight), None, *PLAIN, False, [0, 0], groups)
+class Convolution(NamedTuple):
+    """A weight with its groups, and the shape of its dot products."""
+
+    weight: tuple
+    groups: int
+    terms: int
+    channels: int
+    repeats: int
+
+
+CONVOLUTIONS = {
+    "dense": Convolution((8, 4, 3, 3), groups=1, terms=36, channels=8, repeats=4),
+    "grouped": Convolution((8, 2, 3, 3), groups=2, terms=18, channels=8, repeats=4),
+    "depthwise": Convolution((4, 1, 3, 3), groups=4, terms=9, channels=4, repeats=4),
+}
+
+
+@pytest.mark.parametrize("case", CONVOLUTIONS.values(), ids=CONVOLUTIONS)
+def test_convolutions(case):
+    out = zeros(1, case.weight[0], 2, 2)
+    args = (zeros(1, 4, 4, 4), zeros(*case.weight), None, *PLAIN, False, [0, 0], case.groups)
     shape = product_shape("convolution", args, out, (True, False))
-    assert (shape.terms, shape.channels, shape.repeats) == expected
-    assert (shape.spatial, shape.groups, shape.keep) == (4, groups, (0,))
-    assert shape.multiplications == expected[0] * expected[1] * expected[2]
+    assert (shape.terms, shape.channels, shape.repeats) == (case.terms, case.channels, case.repeats)
+    assert (shape.spatial, shape.groups, shape.keep) == (4, case.groups, (0,))
+    assert shape.multiplications == case.terms * case.channels * case.repeats
 
 
 def test_a_transposed_convolution_repeats_at_every_input_position():

@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from micronet_cli.errors import UserError
-from micronet_cli.training.settings import TrainerSettings
+from micronet_cli.training.settings import RunLength, TrainerSettings
 
 
 @pytest.mark.parametrize(
@@ -53,3 +53,27 @@ def test_auto_takes_the_processs_own_gpu(monkeypatch):
     monkeypatch.setenv("LOCAL_RANK", "3")
     assert TrainerSettings().torch_device() == torch.device("cuda", 3)
     assert TrainerSettings(device="cpu").torch_device() == torch.device("cpu")
+
+
+LENGTHS = {
+    "whole epochs": ({"epochs": 3}, RunLength(total=30, steps_per_epoch=10)),
+    "cut short": ({"epochs": 3, "max_steps": 25}, RunLength(total=25, steps_per_epoch=10)),
+    "accumulated, the rest of an epoch left out": ({"accumulate_steps": 3, "epochs": 2}, RunLength(6, 3)),
+}
+
+
+@pytest.mark.parametrize(("settings", "length"), LENGTHS.values(), ids=LENGTHS.keys())
+def test_length_of_a_run_of_ten_batches_an_epoch(settings, length):
+    assert TrainerSettings(**settings).length(batches=10, batch_size=4) == length
+
+
+def test_an_epoch_without_a_step_is_refused():
+    with pytest.raises(UserError, match=r"trainer\.accumulate_steps=3: train has only 2 batches of data\.batch_size=4"):
+        TrainerSettings(accumulate_steps=3).length(batches=2, batch_size=4)
+
+
+def test_steps_fall_into_epochs():
+    length = RunLength(total=25, steps_per_epoch=10)
+    assert length.epochs == 3
+    assert [length.epoch_of(step) for step in (1, 10, 11, 25)] == [0, 0, 1, 2]
+    assert [step for step in range(1, 26) if length.ends_epoch(step)] == [10, 20, 25]

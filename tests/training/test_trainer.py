@@ -9,11 +9,9 @@ import torch
 
 from micronet_cli import checkpoint
 from micronet_cli.compression.pruning.pruner import Pruner, SparsityRule
-from micronet_cli.compression.pruning.regrow import Regrow
 from micronet_cli.compression.quantization.quantizer import BitsRule, Quantizer
 from micronet_cli.data.datasets import Digits
 from micronet_cli.errors import Interrupted, UserError
-from micronet_cli.functional.pruning import Taylor
 from micronet_cli.functional.schedules import AGP
 from micronet_cli.layers.effective_weight import effective_weight
 from micronet_cli.models import cifar_resnet  # noqa: F401
@@ -22,7 +20,6 @@ from micronet_cli.network import Network
 from micronet_cli.runs.directory import Run
 from micronet_cli.training.distill import SoftTargets, Teacher
 from micronet_cli.training.hints import Hint, HintLoss
-from micronet_cli.training.meter import Meter
 from micronet_cli.training.objectives import CrossEntropy, Distillation
 from micronet_cli.training.optim import Optim
 from micronet_cli.training.settings import TrainerSettings
@@ -63,7 +60,7 @@ def fit(directory, trainer, objective=None, optim=None, resume=False, compress=F
 
 
 def weights(fitted):
-    return {name: tensor.clone() for name, tensor in fitted.reported.state_dict().items()}
+    return {name: tensor.clone() for name, tensor in fitted.learner.reported.state_dict().items()}
 
 
 def equal(one, other):
@@ -77,14 +74,14 @@ def test_interrupted_and_resumed_ends_bit_identical(tmp_path, monkeypatch, ema):
     whole.run()
 
     part = fit(tmp_path / "part", settings, compress=True)
-    step = part.train_batch
+    step = part.learner.train_batch
 
     def interrupt(*arguments):
         step(*arguments)
-        if part.step == 7:
+        if part.learner.step == 7:
             signal.raise_signal(signal.SIGTERM)
 
-    monkeypatch.setattr(part, "train_batch", interrupt)
+    monkeypatch.setattr(part.learner, "train_batch", interrupt)
     with pytest.raises(Interrupted, match="step 7 of 10"):
         part.run()
     assert signal.getsignal(signal.SIGTERM) == signal.SIG_DFL
@@ -100,7 +97,7 @@ def test_interrupted_and_resumed_ends_bit_identical(tmp_path, monkeypatch, ema):
 def test_pruner_reaches_its_target_at_the_very_end(tmp_path):
     fitted = fit(tmp_path, TrainerSettings(max_steps=3, ema_decay=0.5), compress=True)
     fitted.run()
-    for model in (fitted.model, fitted.reported, checkpoint.load(str(tmp_path)).model):
+    for model in (fitted.learner.model, fitted.learner.reported, checkpoint.load(str(tmp_path)).model):
         mask = effective_weight(model.layer3[0].conv1).mask
         assert int((~mask).sum()) == mask.numel() // 2
 
@@ -110,31 +107,18 @@ def test_best_is_chosen_among_networks_at_their_target(tmp_path):
     assert fitted.run()["epoch"] == 2
 
 
-def test_accumulation_equals_a_larger_batch(tmp_path):
-    results = []
-    for batch, accumulate in ((128, 1), (64, 2)):
-        fitted = fit(tmp_path / str(batch), TrainerSettings(max_steps=1, accumulate_steps=accumulate))
-        fitted.model.eval()  # BatchNorm sees batches, not sums of them
-        fitted.model.train = lambda mode=True, model=fitted.model: model
-        images, labels = next(fitted.train.batches())
-        for i in range(accumulate):
-            fitted.train_batch(images[i * batch : (i + 1) * batch], labels[i * batch : (i + 1) * batch], Meter())
-        results.append(fitted.model.conv1.weight.detach().clone())
-    assert torch.allclose(*results, atol=1e-6)
-
-
 def test_nan_stops_the_run_naming_step_and_layer(tmp_path, monkeypatch):
     fitted = fit(tmp_path, TrainerSettings(epochs=1))
-    step = fitted.train_batch
+    step = fitted.learner.train_batch
 
     def poison(*arguments):
-        if fitted.step == 3:
+        if fitted.learner.step == 3:
             with torch.no_grad():
-                fitted.model.layer2[0].bn1.running_mean.fill_(1)
-                fitted.model.layer2[0].conv2.weight[0, 0, 0, 0] = float("nan")
+                fitted.learner.model.layer2[0].bn1.running_mean.fill_(1)
+                fitted.learner.model.layer2[0].conv2.weight[0, 0, 0, 0] = float("nan")
         step(*arguments)
 
-    monkeypatch.setattr(fitted, "train_batch", poison)
+    monkeypatch.setattr(fitted.learner, "train_batch", poison)
     with pytest.raises(UserError, match=r"loss is nan at step 3, first seen in parameter layer2\.0\.conv2\.weight"):
         fitted.run()
 
@@ -142,20 +126,9 @@ def test_nan_stops_the_run_naming_step_and_layer(tmp_path, monkeypatch):
 def test_overflow_of_half_precision_names_its_layer(tmp_path, monkeypatch):
     fitted = fit(tmp_path, TrainerSettings(max_steps=2, amp="fp16"))
     with torch.no_grad():
-        fitted.model.layer2[0].conv1.weight.fill_(60000.0)  # finite in float32, not its products in fp16
+        fitted.learner.model.layer2[0].conv1.weight.fill_(60000.0)  # finite in float32, not its products in fp16
     with pytest.raises(UserError, match=r"first seen in layer layer2\.0\.conv1"):
         fitted.run()
-
-
-@pytest.mark.parametrize("options", [{"importance": Taylor()}, {"regrow": Regrow()}])
-def test_scaled_gradients_are_not_ranked_by(tmp_path, options):
-    fitted = fit(tmp_path, TrainerSettings())
-    pruner = Pruner({"all": SparsityRule(".*", 0.5)}, **options)
-    with pytest.raises(UserError, match=r"trainer\.amp=fp16"):
-        Trainer(
-            TrainerSettings(amp="fp16"), Optim(), fitted.network, CrossEntropy(), [pruner], fitted.train, fitted.val,
-            fitted.run_dir,
-        )  # fmt: skip
 
 
 def test_state_of_another_network_is_refused(tmp_path):
@@ -189,7 +162,7 @@ def test_hints_train_a_regressor_where_channels_differ_and_resume_it(tmp_path):
         torch.manual_seed(2)
         images = torch.zeros(2, 3, 8, 8)
         pairs = {"same": Hint("layer1", "layer1"), "other": Hint("layer1", "layer2")}
-        hints = HintLoss(fitted.model, teacher, pairs, (images, images))
+        hints = HintLoss(fitted.learner.model, teacher, pairs, (images, images))
         assert list(hints.regressors) == ["other"]
         objective = Distillation(teacher, spec, spec, soft, 0.3, hints=hints, hint_weight=1.0)
         return fit_with(fitted, objective), hints.regressors["other"]

@@ -13,6 +13,7 @@ from micronet_cli.layers.fake_quantize import ActivationFakeQuantize
 from micronet_cli.layers.integer import IntegerActivation
 
 BATCH = 2  # every quantised activation is kept meanwhile
+Codes = Mapping[str, list[Tensor]]  # quantiser -> its integers at every call
 
 
 @dataclass
@@ -39,15 +40,24 @@ class Comparison:
     logit_error: float = 0.0
     differing_by_module: dict[str, int] = field(default_factory=dict)
 
-    def add_codes(self, name: str, ours: Tensor, theirs: Tensor) -> Tensor:
-        """Count one call of a quantiser, ``[N, ...]`` twice; which images differ, bool ``[N]``."""
+    def add_codes(self, name: str, ours: Tensor, theirs: Tensor, images: int) -> Tensor:
+        """Count one call of a quantiser; which of the ``images`` differ, bool ``[images]``.
+
+        Args:
+            name: of the quantiser.
+            ours: integers of one network, ``[images * W, ...]``: an image may be cut into W windows.
+            theirs: integers of the other.
+            images: in the batch.
+        """
         different = ours != theirs
         count = int(different.sum())
         self.codes += different.numel()
         self.differing_codes += count
         if count:
-            self.differing_by_module[name] = self.differing_by_module.get(name, 0) + count
-        return different.reshape(len(different), -1).any(1)
+            before = self.differing_by_module.get(name, 0)
+            self.differing_by_module[name] = before + count
+        by_image = different.reshape(images, -1)
+        return by_image.any(1)
 
     def add_logits(self, ours: Tensor, theirs: Tensor, changed: Tensor) -> None:
         """Count the answers to one batch.
@@ -57,14 +67,19 @@ class Comparison:
             theirs: logits of the other.
             changed: images with a differing integer somewhere, bool ``[N]``.
         """
-        same = ours.argmax(1) == theirs.argmax(1)
+        our_classes = ours.argmax(1)
+        their_classes = theirs.argmax(1)
+        same = our_classes == their_classes
+        unchanged = ~changed
+        unexplained = unchanged & ~same
         self.images += len(ours)
         self.same_predictions += int(same.sum())
-        self.same_codes += int((~changed).sum())
-        self.unexplained += int((~same & ~changed).sum())
+        self.same_codes += int(unchanged.sum())
+        self.unexplained += int(unexplained.sum())
         tiny = torch.finfo(ours.dtype).tiny  # logits may all be 0
         largest = ours.abs().max().clamp_min(tiny)
-        error = float((ours - theirs).abs().max() / largest)
+        largest_difference = (ours - theirs).abs().max()
+        error = float(largest_difference / largest)
         self.logit_error = max(self.logit_error, error)
 
 
@@ -80,8 +95,8 @@ def compare(
     Raises:
         ValueError: one executes quantisers that the other does not have.
     """
-    source = copy.deepcopy(source).to(dtype).eval()
-    packed = copy.deepcopy(packed).to(dtype).eval()
+    source = _in_precision(source, dtype)
+    packed = _in_precision(packed, dtype)
     comparison = Comparison()
     for part in images.split(BATCH):
         batch = part.to(dtype)
@@ -95,9 +110,12 @@ def compare(
     return comparison
 
 
-def _compare_codes(
-    comparison: Comparison, ours: Mapping[str, list[Tensor]], theirs: Mapping[str, list[Tensor]], images: int
-) -> Tensor:
+def _in_precision(model: nn.Module, dtype: torch.dtype) -> nn.Module:
+    """A copy that computes in ``dtype``."""
+    return copy.deepcopy(model).to(dtype).eval()
+
+
+def _compare_codes(comparison: Comparison, ours: Codes, theirs: Codes, images: int) -> Tensor:
     """Count the integers of one batch; which of its ``images`` differ somewhere."""
     if ours.keys() != theirs.keys():
         only_one = sorted(ours.keys() ^ theirs.keys())
@@ -105,12 +123,12 @@ def _compare_codes(
     changed = torch.zeros(images, dtype=torch.bool)
     for name, calls in ours.items():
         for our_codes, their_codes in zip(calls, theirs[name], strict=True):
-            changed |= comparison.add_codes(name, our_codes, their_codes)
+            changed |= comparison.add_codes(name, our_codes, their_codes, images)
     return changed
 
 
 @contextmanager
-def _watched(model: nn.Module, given: Mapping[str, list[Tensor]]) -> Iterator[dict[str, list[Tensor]]]:
+def _watched(model: nn.Module, given: Codes) -> Iterator[Codes]:
     """Quantiser -> its integers at every call; the network goes on with those that are ``given``."""
     seen: defaultdict[str, list[Tensor]] = defaultdict(list)
 
@@ -118,10 +136,12 @@ def _watched(model: nn.Module, given: Mapping[str, list[Tensor]]) -> Iterator[di
         def note(module: ActivationFakeQuantize, inputs: tuple, output: Tensor) -> Tensor:
             scale = _scale_of_output(module, output.dtype)
             call = len(seen[name])
-            seen[name].append(torch.round(output * scale).to(torch.int32))
+            codes = torch.round(output * scale)
+            seen[name].append(codes.to(torch.int32))
             if name not in given:
                 return output
-            return (given[name][call] / scale).to(output.dtype)
+            value = given[name][call] / scale
+            return value.to(output.dtype)
 
         return note
 
@@ -138,8 +158,7 @@ def _watched(model: nn.Module, given: Mapping[str, list[Tensor]]) -> Iterator[di
 
 def _scale_of_output(quantizer: ActivationFakeQuantize, dtype: torch.dtype) -> Tensor | int:
     """What the quantiser's output is multiplied by to get its integers."""
-    hands_over_integers = isinstance(quantizer, IntegerActivation) and quantizer.dtype is not None
-    if hands_over_integers:
-        return 1
+    if isinstance(quantizer, IntegerActivation) and quantizer.dtype is not None:
+        return 1  # it hands over its integers
     scale, _ = quantizer.qparams()
     return scale.to(dtype)

@@ -11,6 +11,8 @@ from micronet_cli.functional.quantization import quant_max
 MAX_DIMS = 8
 GROUP_SIZES = (2, 4, 8, 16)
 PLACES = ("input", "output")
+# What a BatchNorm that stays is stored as: a gain and a shift stand for all four.
+BATCH_NORM_TENSORS = ("weight", "bias", "running_mean", "running_var")
 DTYPES = ("float32", "int64", "bool")
 MAX_LEVELS = 1 << 16
 MAX_BITS = 16
@@ -47,7 +49,9 @@ def is_names(value: Any) -> bool:
     >>> is_names(["a", "b"]), is_names([]), is_names("ab"), is_names(["a", 1])
     (True, True, False, False)
     """
-    return isinstance(value, list) and all(isinstance(item, str) for item in value)
+    if not isinstance(value, list):
+        return False
+    return all(isinstance(item, str) for item in value)
 
 
 @dataclass(frozen=True)
@@ -90,27 +94,35 @@ class Layer:
         where = f"layer {self.name!r:.80}"
         check(isinstance(self.name, str), f"{where}: the name must be a string")
         for name in ("masked", "zeros", "integer", "per_tensor"):
-            check(type(getattr(self, name)) is bool, f"{where}: {name} must be true or false")
-        check(isinstance(self.positions, list | tuple) and self._positions_fit(), f"{where}: unknown positions")
+            value = getattr(self, name)
+            check(type(value) is bool, f"{where}: {name} must be true or false")
+        check(self._positions_fit(), f"{where}: unknown positions")
         self._check_codes(where)
         self._check_rescale(where)
 
     def _check_codes(self, where: str) -> None:
-        check(self.bits is None or is_bits(self.bits), f"{where}: bits must be a number in [1, {MAX_BITS}]")
+        has_bits = self.bits is None or is_bits(self.bits)
+        check(has_bits, f"{where}: bits must be a number in [1, {MAX_BITS}]")
         check(is_count(self.levels, 2, MAX_LEVELS), f"{where}: levels must be in 2 to {MAX_LEVELS}")
         if self.bits is not None:
-            check(self.base <= quant_max(self.bits) + 1, f"{where}: more levels than its bits give")
+            most_levels = quant_max(self.bits) + 1
+            check(self.base <= most_levels, f"{where}: more levels than its bits give")
         if self.zero_code is not None:
-            check(is_count(self.zero_code, 0, self.levels - 1), f"{where}: zero_code beyond the levels")
+            is_code = is_count(self.zero_code, 0, self.levels - 1)
+            check(is_code, f"{where}: zero_code beyond the levels")
 
     def _check_rescale(self, where: str) -> None:
         check(is_count(self.scales), f"{where}: scales must be a count")
         if self.integer:
-            check(self.bits is not None and self.scales > 0, f"{where}: integers without scale")
+            has_scale = self.bits is not None and self.scales > 0
+            check(has_scale, f"{where}: integers without scale")
         for exponent in (self.scale_exponent, self.bias_exponent):
-            if exponent is not None:
-                check(type(exponent) is int and exponent in EXPONENTS, f"{where}: a bad exponent")
-        check(self.rescaled or self.bias_exponent is None, f"{where}: a bias without rescale")
+            if exponent is None:
+                continue
+            is_exponent = type(exponent) is int and exponent in EXPONENTS
+            check(is_exponent, f"{where}: a bad exponent")
+        if self.bias_exponent is not None:
+            check(self.rescaled, f"{where}: a bias without rescale")
 
     @property
     def rescaled(self) -> bool:
@@ -120,16 +132,22 @@ class Layer:
     @property
     def base(self) -> int:
         """Digits of the stored codes: one fewer than levels where 0 is never stored."""
-        return self.levels if self.zeros else self.levels - 1
+        if self.zeros:
+            return self.levels
+        return self.levels - 1
 
     def _positions_fit(self) -> bool:
-        if not self.positions:
+        if not isinstance(self.positions, list | tuple) or not self.positions:
             return False
         kind, *rest = self.positions
         if kind == "blocks":
-            return 0 < len(rest) <= MAX_DIMS and all(is_count(size, 1, 1 << 31) for size in rest)
+            has_sizes = 0 < len(rest) <= MAX_DIMS
+            return has_sizes and all(is_count(size, 1, 1 << 31) for size in rest)
         if kind == "groups":
-            return len(rest) == 2 and rest[1] in GROUP_SIZES and is_count(rest[0], 1, rest[1] - 1)
+            if len(rest) != 2:
+                return False
+            n, m = rest
+            return m in GROUP_SIZES and is_count(n, 1, m - 1)
         return kind in ("all", "mask") and not rest
 
     def to_json(self) -> dict[str, Any]:
@@ -139,7 +157,8 @@ class Layer:
         for field in fields(self):
             value = values[field.name]
             # By type too: False equals 0, and 2.0 equals 2.
-            if value != field.default or type(value) is not type(field.default):
+            same_type = type(value) is type(field.default)
+            if value != field.default or not same_type:
                 kept[field.name] = value
         return kept
 
@@ -163,8 +182,10 @@ class Activation:
 
     def __post_init__(self) -> None:
         check(isinstance(self.module, str), "activations: a module's name must be a string")
-        check(self.place in PLACES, f"activations: place {self.place!r:.80} must be {' or '.join(PLACES)}")
-        check(is_bits(self.bits), f"activations: {self.module!r:.80}: bits must be in [1, {MAX_BITS}]")
+        where = f"activations: {self.module!r:.80}"
+        places = " or ".join(PLACES)
+        check(self.place in PLACES, f"activations: place {self.place!r:.80} must be {places}")
+        check(is_bits(self.bits), f"{where}: bits must be in [1, {MAX_BITS}]")
 
 
 @dataclass(frozen=True)
@@ -187,12 +208,18 @@ class Parameter:
     def __post_init__(self) -> None:
         where = f"parameter {self.name!r:.80}"
         check(isinstance(self.name, str), f"{where}: the name must be a string")
-        is_shape = isinstance(self.shape, list | tuple) and len(self.shape) <= MAX_DIMS
-        check(is_shape and all(is_count(size) for size in self.shape), f"{where}: not a shape")
+        check(self._is_shape(), f"{where}: not a shape")
         # A size of 0 must not hide sizes beside it that no tensor can have.
         elements = prod(max(size, 1) for size in self.shape)
         check(is_count(elements), f"{where}: too large a shape")
         check(self.dtype in DTYPES, f"{where}: dtype {self.dtype!r:.80} is not known")
+
+    def _is_shape(self) -> bool:
+        if not isinstance(self.shape, list | tuple):
+            return False
+        if len(self.shape) > MAX_DIMS:
+            return False
+        return all(is_count(size) for size in self.shape)
 
 
 def parse(kind: Any, rows: Any, what: str) -> list[Any]:

@@ -1,6 +1,7 @@
 """A network's tensors from the streams of a file, one entry of the header after another."""
 
 from collections.abc import Mapping
+from dataclasses import dataclass
 from math import prod
 from typing import Any
 
@@ -8,10 +9,12 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from micronet_cli.artifact.entries import Activation, Layer, Parameter, check, is_names
+from micronet_cli.artifact.entries import BATCH_NORM_TENSORS, Activation, Layer, Parameter, check
+from micronet_cli.artifact.format import Damaged
+from micronet_cli.artifact.own_state import own_state
 from micronet_cli.artifact.stored_weights import integers_of, unpack_positions
 from micronet_cli.artifact.streams import Streams
-from micronet_cli.functional.packing import unpack_range
+from micronet_cli.functional.fixed_point import unpack_range
 from micronet_cli.layers.effective_weight import attach_mask
 from micronet_cli.layers.fake_quantize import attach_input_fake_quantize, attach_output_fake_quantize
 from micronet_cli.layers.integer import IntegerActivation, IntegerWeight, Numbers, attach_integers, attach_rescale
@@ -21,6 +24,14 @@ from micronet_cli.torch_internals import BatchNorm
 RANGE_BYTES = 8  # of an activation quantiser
 
 
+@dataclass(frozen=True)
+class Rescaling:
+    """What a layer's sums are multiplied by, and what is added then, ``[C_out]`` each; None: nothing is stored."""
+
+    scale: Numbers | None = None
+    bias: Numbers | None = None
+
+
 def fill_layer(layer: nn.Module, entry: Layer, streams: Streams) -> set[str]:
     """Read a layer's weight and rescale; the state's names that this fills.
 
@@ -28,21 +39,26 @@ def fill_layer(layer: nn.Module, entry: Layer, streams: Streams) -> set[str]:
         Damaged: the entry does not fit the layer, or a number is not finite.
         ValueError: bytes that no packer makes.
     """
-    where = f"layer {entry.name!r:.80}"
+    where = _where(entry)
     channels = layer.weight.shape[0]
-    check(not entry.rescaled or runs_linear(layer), f"{where} cannot be rescaled")
+    if entry.rescaled:
+        check(runs_linear(layer), f"{where} cannot be rescaled")
     check(entry.scales in (0, 1, channels), f"{where}: scales do not fit its channels")
-    check(entry.bits is None or entry.scales > 0, f"{where}: codes without scale")
     if entry.bits is None:
-        scale, bias = _fill_floats(layer, entry, streams)
+        rescaling = _fill_floats(layer, entry, streams)
     else:
-        scale, bias = _fill_integers(layer, entry, entry.bits, streams)
+        check(entry.scales > 0, f"{where}: codes without scale")
+        rescaling = _fill_integers(layer, entry, entry.bits, streams)
     filled = {f"{entry.name}.weight"}
     if entry.rescaled:
-        assert scale is not None
-        attach_rescale(layer, scale, bias)
+        assert rescaling.scale is not None
+        attach_rescale(layer, rescaling.scale, rescaling.bias)
         filled.add(f"{entry.name}.bias")
     return filled
+
+
+def _where(entry: Layer) -> str:
+    return f"layer {entry.name!r:.80}"
 
 
 def _cover(layer: nn.Module, entry: Layer, streams: Streams) -> np.ndarray:
@@ -52,84 +68,101 @@ def _cover(layer: nn.Module, entry: Layer, streams: Streams) -> np.ndarray:
     return unpack_positions(entry.positions, shape, streams["masks"], whole_bytes)
 
 
-def _fill_floats(layer: nn.Module, entry: Layer, streams: Streams) -> tuple[Numbers | None, Numbers | None]:
-    """Read a float weight; the scales and bias behind it."""
+def _fill_floats(layer: nn.Module, entry: Layer, streams: Streams) -> Rescaling:
+    """Read a float weight; what is behind it."""
     cover = torch.from_numpy(_cover(layer, entry, streams))
-    values = torch.zeros(tuple(layer.weight.shape))
-    values[cover] = streams.array("parameters", int(cover.sum()), "<f4")
-    check(_is_finite(values), f"layer {entry.name!r:.80}: not finite")
-    numbers = _scale_and_bias(layer, entry, streams)
+    count = int(cover.sum())
+    shape = tuple(layer.weight.shape)
+    values = torch.zeros(shape)
+    values[cover] = streams.array("parameters", count, "<f4")
+    _check_finite(values, _where(entry))
+    rescaling = _read_rescaling(layer, entry, streams)
     layer.weight.data.copy_(values)
     if entry.masked:
         attach_mask(layer).mask = values != 0
-    return numbers
+    return rescaling
 
 
-def _fill_integers(
-    layer: nn.Module, entry: Layer, bits: float, streams: Streams
-) -> tuple[Numbers | None, Numbers | None]:
-    """Read integer weights; the scales and bias behind them."""
+def _fill_integers(layer: nn.Module, entry: Layer, bits: float, streams: Streams) -> Rescaling:
+    """Read integer weights; what is behind them."""
     cover = _cover(layer, entry, streams)
-    digits = streams.digits("codes", int(cover.sum()), entry.base)
-    if entry.zero_code is None:
-        ranges = 1 if entry.per_tensor else layer.weight.shape[0]
-        zero_codes = streams.digits("offsets", ranges, entry.levels)
-    else:
-        zero_codes = np.array([entry.zero_code])
+    count = int(cover.sum())
+    digits = streams.digits("codes", count, entry.base)
+    zero_codes = _read_zero_codes(layer, entry, streams)
     integers = integers_of(digits, entry, cover, zero_codes)
     weight = torch.from_numpy(integers).float()
-    scale, bias = _scale_and_bias(layer, entry, streams)
+    rescaling = _read_rescaling(layer, entry, streams)
 
     quantizer = IntegerWeight(
         bits,
         granularity="per_tensor" if entry.per_tensor else "per_channel",
         symmetric=entry.zero_code is not None,
-        step=None if entry.integer else scale,
+        step=None if entry.integer else rescaling.scale,
     )
     attach_integers(layer, weight, quantizer, entry.masked)
-    return scale, bias
+    return rescaling
 
 
-def _scale_and_bias(layer: nn.Module, entry: Layer, streams: Streams) -> tuple[Numbers | None, Numbers | None]:
+def _read_zero_codes(layer: nn.Module, entry: Layer, streams: Streams) -> np.ndarray:
+    """Code of 0 of each range, ``[C_out]`` or ``[1]``."""
+    if entry.zero_code is not None:
+        return np.array([entry.zero_code])
+    ranges = layer.weight.shape[0]
+    if entry.per_tensor:
+        ranges = 1
+    return streams.digits("offsets", ranges, entry.levels)
+
+
+def _read_rescaling(layer: nn.Module, entry: Layer, streams: Streams) -> Rescaling:
     """The layer's scales and bias."""
     scale = None
     if entry.scales:
         scale = _numbers(entry, entry.scales, entry.scale_exponent, streams)
     bias = None
     if entry.bias_exponent is not None:
-        bias = _numbers(entry, layer.weight.shape[0], entry.bias_exponent, streams)
-    return scale, bias
+        channels = layer.weight.shape[0]
+        bias = _numbers(entry, channels, entry.bias_exponent, streams)
+    return Rescaling(scale, bias)
 
 
 def _numbers(entry: Layer, count: int, exponent: int | None, streams: Streams) -> Numbers:
-    if exponent is not None:
-        unit = float(np.ldexp(1.0, exponent))
-        return Numbers(streams.array("scales", count, "<i4"), unit)
-    values = streams.array("scales", count, "<f4")
-    check(_is_finite(values), f"layer {entry.name!r:.80}: not finite")
-    return Numbers(values)
+    if exponent is None:
+        values = streams.array("scales", count, "<f4")
+        _check_finite(values, _where(entry))
+        return Numbers(values)
+    unit = float(np.ldexp(1.0, exponent))
+    integers = streams.array("scales", count, "<i4")
+    return Numbers(integers, unit)
 
 
-def fill_batch_norms(modules: Mapping[str, nn.Module], names: Any, streams: Streams) -> set[str]:
+def _check_finite(values: Tensor, where: str) -> None:
+    if values.is_floating_point():
+        all_finite = bool(torch.isfinite(values).all())
+        check(all_finite, f"{where}: not finite")
+
+
+def fill_batch_norms(modules: Mapping[str, nn.Module], names: list[str], streams: Streams) -> set[str]:
     """Read the gain and shift of BatchNorms that stay; the state's names that this fills.
 
     Raises:
         Damaged: the network has no such BatchNorm, or a number is not finite.
     """
-    check(is_names(names), "batch_norms: must be a list of names")
     filled: set[str] = set()
     for name in names:
+        where = f"batch_norms: {name!r:.80}"
         norm = modules.get(name)
-        check(isinstance(norm, BatchNorm) and norm.running_mean is not None, f"batch_norms: {name!r:.80} is none")
-        assert isinstance(norm, BatchNorm)
+        if not isinstance(norm, BatchNorm) or norm.running_mean is None:
+            raise Damaged(f"header: {where} is none")
         numbers = streams.array("scales", 2 * norm.num_features, "<f4")
-        check(_is_finite(numbers), f"batch_norms: {name!r:.80} is not finite")
+        all_finite = bool(torch.isfinite(numbers).all())
+        check(all_finite, f"{where} is not finite")
         gain, shift = numbers.chunk(2)
         norm.weight = nn.Parameter(gain)
         norm.bias = nn.Parameter(shift)
         norm.eps = 0.0
         norm.reset_running_stats()  # mean 0 and variance 1
-        filled.update(f"{name}.{key}" for key in ("weight", "bias", "running_mean", "running_var"))
+        for key in BATCH_NORM_TENSORS:
+            filled.add(f"{name}.{key}")
     return filled
 
 
@@ -148,45 +181,56 @@ def fill_parameters(
     state = dict(model.state_dict(keep_vars=True))
     for entry in entries:
         where = f"parameter {entry.name!r:.80}"
-        dtype = np.dtype(entry.dtype).str
-        shape = tuple(entry.shape)
-        values = streams.array("parameters", prod(shape), dtype).reshape(shape)
-        check(_is_finite(values), f"{where}: not finite")
+        values = _read_parameter(entry, streams)
+        _check_finite(values, where)
         owner, _, last = entry.name.rpartition(".")
         module = modules.get(owner)
-        if entry.name not in state and last == "bias" and module is not None and _may_have_bias(module):
-            check(shape == (module.weight.shape[0],), f"{where}: another shape than the network's")
+        own = state.get(entry.name)
+        if own is None and last == "bias" and _may_have_bias(module):
+            assert module is not None
+            channels = module.weight.shape[0]
+            check(values.shape == (channels,), f"{where}: another shape than the network's")
             module.bias = nn.Parameter(values)  # of a BatchNorm that was folded before training
         else:
-            own = state.get(entry.name)
-            check(own is not None and entry.name not in filled, f"{where}: the network has none of this name")
+            known = own is not None and entry.name not in filled
+            check(known, f"{where}: the network has none of this name")
             assert isinstance(own, Tensor)
-            check(own.shape == values.shape and own.dtype == values.dtype, f"{where}: another shape or type")
+            same_kind = own.shape == values.shape and own.dtype == values.dtype
+            check(same_kind, f"{where}: another shape or type")
             own.data.copy_(values)
         filled.add(entry.name)
-    _check_complete(state, filled)
+    _check_complete(own_state(model), filled)
+
+
+def _read_parameter(entry: Parameter, streams: Streams) -> Tensor:
+    shape = tuple(entry.shape)
+    dtype = np.dtype(entry.dtype).str
+    values = streams.array("parameters", prod(shape), dtype)
+    return values.reshape(shape)
 
 
 def _check_complete(state: Mapping[str, Any], filled: set[str]) -> None:
     missing = []
     for name in state:
-        counts_batches = name.endswith("num_batches_tracked")
-        if name not in filled and not counts_batches and not _is_of_a_filled_layer(name):
-            missing.append(name)
-    check(not missing, f"{len(missing)} tensors of the network are missing, {', '.join(missing[:3])} among them")
+        if name in filled or _is_of_a_filled_layer(name):
+            continue
+        if name.endswith("num_batches_tracked"):
+            continue
+        missing.append(name)
+    first_few = ", ".join(missing[:3])
+    check(not missing, f"{len(missing)} tensors of the network are missing, {first_few} among them")
 
 
-def _is_finite(values: Tensor) -> bool:
-    return not values.is_floating_point() or bool(torch.isfinite(values).all())
-
-
-def _may_have_bias(module: nn.Module) -> bool:
-    return runs_linear(module) and module.bias is None and not hasattr(module, "rescale")
+def _may_have_bias(module: nn.Module | None) -> bool:
+    if module is None or not runs_linear(module):
+        return False
+    return module.bias is None and not hasattr(module, "rescale")
 
 
 def _is_of_a_filled_layer(name: str) -> bool:
     """Whether a state's name is one that reading a layer made."""
-    return ".parametrizations.weight." in f".{name}" or ".rescale." in f".{name}"
+    dotted = f".{name}"
+    return ".parametrizations.weight." in dotted or ".rescale." in dotted
 
 
 def attach_range(modules: Mapping[str, nn.Module], entry: Activation, streams: Streams) -> None:
@@ -197,12 +241,14 @@ def attach_range(modules: Mapping[str, nn.Module], entry: Activation, streams: S
     """
     where = f"activations: {entry.module!r:.80}"
     module = modules.get(entry.module)
-    check(module is not None, f"{where}: the network has no such module")
-    assert module is not None
-    scale, zero_point = unpack_range(streams["activations"].take(RANGE_BYTES))
+    if module is None:
+        raise Damaged(f"header: {where}: the network has no such module")
+    content = streams["activations"].take(RANGE_BYTES)
+    scale, zero_point = unpack_range(content)
     quantizer = IntegerActivation(entry.bits, scale, zero_point)
+    usable_scale = np.isfinite(scale) and scale > 0
     holds_zero = -quantizer.zero_point < quantizer.levels
-    check(np.isfinite(scale) and scale > 0 and holds_zero, f"{where}: a bad range")
+    check(usable_scale and holds_zero, f"{where}: a bad range")
     if entry.place == "input":
         attach_input_fake_quantize(module, quantizer)
     else:

@@ -16,19 +16,29 @@ from safetensors.numpy import save
 
 FORMAT_VERSION = 1
 # In the order of the file: the digest comes last and covers every byte before it.
-STREAMS = ("activations", "codes", "header", "masks", "offsets", "parameters", "scales", "sha256")
+STREAMS = (
+    "activations",
+    "codes",
+    "header",
+    "masks",
+    "offsets",
+    "parameters",
+    "scales",
+    "sha256",
+)
 DIGEST_BYTES = 32
 # Streams that the entropy coder may take: the others are noise to it.
 CODED = ("codes", "masks", "offsets")
 MAX_EXPANSION = 64  # raw bytes of a compressed stream over the file's
 BLOCK_BYTES = 1 << 14
+Parts = Mapping[str, Sequence[bytes]]  # stream -> its parts
 
 
 class Damaged(ValueError):
     """The content is not what a writer makes."""
 
 
-def write(header: Mapping[str, Any], streams: Mapping[str, Sequence[bytes]], entropy: bool) -> bytes:
+def write(header: Mapping[str, Any], streams: Parts, entropy: bool) -> bytes:
     """The content of a file.
 
     Args:
@@ -46,15 +56,19 @@ def write(header: Mapping[str, Any], streams: Mapping[str, Sequence[bytes]], ent
             coded[name] = len(content[name])
             content[name] = deflate(streams[name])
 
-    full_header = {"format_version": FORMAT_VERSION, "coded": coded} | dict(header)
+    own_fields = {"format_version": FORMAT_VERSION, "coded": coded}
+    full_header = own_fields | dict(header)
     text = json.dumps(full_header, separators=(",", ":"), allow_nan=False)
     content["header"] = zlib.compress(text.encode(), 9)
 
     # safetensors writes the streams in alphabetical order, so the digest's place is the end of the file.
     content["sha256"] = bytes(DIGEST_BYTES)
-    tensors = {name: np.frombuffer(content[name], np.uint8) for name in STREAMS}
-    unsealed = save(tensors, {"format": "mnet"})[:-DIGEST_BYTES]
-    return unsealed + hashlib.sha256(unsealed).digest()
+    tensors: dict[str, np.ndarray] = {}
+    for name in STREAMS:
+        tensors[name] = np.frombuffer(content[name], np.uint8)
+    file = save(tensors, {"format": "mnet"})
+    sealed = file[:-DIGEST_BYTES]
+    return sealed + _digest(sealed)
 
 
 def read(content: bytes) -> tuple[dict[str, Any], dict[str, bytes]]:
@@ -63,7 +77,8 @@ def read(content: bytes) -> tuple[dict[str, Any], dict[str, bytes]]:
     Raises:
         Damaged: truncated, changed, of a newer format, or not such a file.
     """
-    if len(content) < 2 * DIGEST_BYTES or not _digest_fits(content):
+    too_short = len(content) < 2 * DIGEST_BYTES
+    if too_short or not _digest_fits(content):
         raise Damaged("truncated or damaged (its checksum does not fit), or not a packed network")
     try:
         tensors = deserialize(content)
@@ -71,34 +86,47 @@ def read(content: bytes) -> tuple[dict[str, Any], dict[str, bytes]]:
         raise Damaged(f"not a packed network ({error})") from None
     streams: dict[str, bytes] = {}
     for name, tensor in tensors:
-        if tensor["dtype"] == "U8" and len(tensor["shape"]) == 1:
+        of_bytes = tensor["dtype"] == "U8"
+        if of_bytes and len(tensor["shape"]) == 1:
             streams[name] = bytes(tensor["data"])
-    if set(streams) != set(STREAMS) or len(tensors) != len(STREAMS):
-        raise Damaged(f"not a packed network: its streams are not {', '.join(STREAMS)}")
+    others_too = len(tensors) != len(STREAMS)
+    if set(streams) != set(STREAMS) or others_too:
+        expected = ", ".join(STREAMS)
+        raise Damaged(f"not a packed network: its streams are not {expected}")
 
     # No stream may expand beyond what a file of this size plausibly holds.
     most_bytes = MAX_EXPANSION * len(content)
-    header = read_json(inflate(streams.pop("header"), None, most_bytes))
+    text = inflate(streams.pop("header"), None, most_bytes)
+    header = read_json(text)
     del streams["sha256"]
     coded = header.get("coded")
     if not isinstance(coded, dict) or not set(coded) <= set(CODED):
-        raise Damaged(f"header: coded={coded!r:.80}: must be sizes of {', '.join(CODED)}")
+        may_be = ", ".join(CODED)
+        raise Damaged(f"header: coded={coded!r:.80}: must be sizes of {may_be}")
     for name, size in coded.items():
-        if type(size) is not int or not 0 <= size <= most_bytes:
+        is_size = type(size) is int and 0 <= size <= most_bytes
+        if not is_size:
             raise Damaged(f"header: coded.{name}={size!r:.80}: not a size that this file can hold")
         streams[name] = inflate(streams[name], size, size)
     return header, streams
 
 
+def _digest(sealed: bytes) -> bytes:
+    return hashlib.sha256(sealed).digest()
+
+
 def _digest_fits(content: bytes) -> bool:
     sealed = content[:-DIGEST_BYTES]
-    return hashlib.sha256(sealed).digest() == content[-DIGEST_BYTES:]
+    return _digest(sealed) == content[-DIGEST_BYTES:]
 
 
 def sizes(content: bytes) -> dict[str, int]:
     """Stream -> its bytes in the file, of a file that ``read`` accepts; ``container`` is what lies around them."""
-    streams = {name: math.prod(tensor["shape"]) for name, tensor in deserialize(content)}
-    found = {"container": len(content) - sum(streams.values())}
+    streams: dict[str, int] = {}
+    for name, tensor in deserialize(content):
+        streams[name] = math.prod(tensor["shape"])
+    in_streams = sum(streams.values())
+    found = {"container": len(content) - in_streams}
     for name in STREAMS:
         found[name] = streams[name]
     return found
@@ -113,8 +141,11 @@ def read_json(text: bytes) -> dict[str, Any]:
     try:
         header = json.loads(text, parse_constant=_refuse)
     except (ValueError, RecursionError) as error:
-        raise Damaged(f"header: not JSON ({str(error)[:80]})") from None
-    version = header.get("format_version") if isinstance(header, dict) else None
+        reason = str(error)[:80]
+        raise Damaged(f"header: not JSON ({reason})") from None
+    version = None
+    if isinstance(header, dict):
+        version = header.get("format_version")
     if type(version) is not int or version < 1:
         raise Damaged("header: no format_version")
     if version > FORMAT_VERSION:
@@ -128,7 +159,13 @@ def _refuse(constant: str) -> None:
 
 def deflate(parts: Sequence[bytes]) -> bytes:
     """Huffman codes of the parts' bytes as one deflate stream (RFC 1951), with tables of their own for large parts."""
-    coder = zlib.compressobj(9, zlib.DEFLATED, -zlib.MAX_WBITS, 9, zlib.Z_HUFFMAN_ONLY)
+    coder = zlib.compressobj(
+        level=9,
+        method=zlib.DEFLATED,
+        wbits=-zlib.MAX_WBITS,
+        memLevel=9,
+        strategy=zlib.Z_HUFFMAN_ONLY,
+    )
     out: list[bytes] = []
     pending_bytes = 0
     for part in parts:
@@ -152,7 +189,9 @@ def inflate(content: bytes, size: int | None, limit: int) -> bytes:
     Raises:
         Damaged: not such a stream, cut off or followed by something, or of another size.
     """
-    window = zlib.MAX_WBITS if size is None else -zlib.MAX_WBITS
+    window = -zlib.MAX_WBITS  # negative: no header of zlib
+    if size is None:
+        window = zlib.MAX_WBITS
     coder = zlib.decompressobj(window)
     try:
         # One byte more than allowed, so that a bomb shows itself without being unpacked.

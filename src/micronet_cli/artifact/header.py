@@ -30,7 +30,8 @@ def check_header(header: Mapping[str, Any]) -> None:
     data = header.get("data")
     check(isinstance(data, dict), "data: must be a config")
     for target in _targets(data):
-        ours = isinstance(target, str) and target.startswith(DATA)
+        named = isinstance(target, str)
+        ours = named and target.startswith(DATA)
         check(ours, f"data: {target!r:.80} is not allowed in a file")
 
 
@@ -42,43 +43,59 @@ def described(header: Mapping[str, Any]) -> Model:
     """
     config: Any = header.get("model")
     check(isinstance(config, dict), "model: must be a config")
-    only_a_model = config.get("_target_") == MODEL and set(config) <= MODEL_KEYS
+    is_a_model = config.get("_target_") == MODEL
+    only_a_model = is_a_model and set(config) <= MODEL_KEYS
     check(only_a_model, f"model: only {MODEL} and its own keys are allowed")
     name = config.get("name")
-    check(isinstance(name, str) and ":" not in name, "model.name: must be a name that timm itself knows")
-    check(not config.get("weights") and not config.get("pretrained"), "model: weights are in the file itself")
-
+    is_plain_name = isinstance(name, str) and ":" not in name
+    check(is_plain_name, "model.name: must be a name that timm itself knows")
+    has_weights = config.get("weights") or config.get("pretrained")
+    check(not has_weights, "model: weights are in the file itself")
     args = config.get("args")
-    check(args is None or isinstance(args, dict), "model.args: must be keys and values")
-    for key, value in (args or {}).items():
-        check(key not in FORBIDDEN and _is_harmless(value), f"model.args.{key:.80}: not allowed in a file")
+    _check_args(args)
 
     classes = header.get("classes")
     check(is_names(classes), "classes: must be a list of names")
     count = config.get("num_classes")
-    check(count is None or is_count(count), "model.num_classes: must be a count or null")
+    has_count = count is None or is_count(count)
+    check(has_count, "model.num_classes: must be a count or null")
     if classes and count is not None:
         check(count == len(classes), "model.num_classes: another number than there are classes")
     try:
         return Model(name, num_classes=count, args=args)
     except (UserError, ValueError) as error:
-        raise Damaged(f"header: {str(error)[:200]}") from None
+        reason = str(error)[:200]
+        raise Damaged(f"header: {reason}") from None
+
+
+def _check_args(args: Any) -> None:
+    """Check that a constructor's arguments do nothing but size the network."""
+    if args is None:
+        return
+    check(isinstance(args, dict), "model.args: must be keys and values")
+    for key, value in args.items():
+        allowed = key not in FORBIDDEN and _is_harmless(value)
+        check(allowed, f"model.args.{key:.80}: not allowed in a file")
 
 
 def _is_harmless(value: Any) -> bool:
     """Whether a constructor's argument is a small plain value."""
     if value is None:
         return True
+    if isinstance(value, list | str) and len(value) > MAX_PLAIN_LENGTH:
+        return False
     if isinstance(value, list):
-        return len(value) <= MAX_PLAIN_LENGTH and all(_is_harmless(item) for item in value)
+        return all(_is_harmless(item) for item in value)
     if isinstance(value, str):
-        looks_like_a_path = bool(set(value) & set("/\\:"))
-        return len(value) <= MAX_PLAIN_LENGTH and not looks_like_a_path
+        of_a_path = set(value) & set("/\\:")
+        return not of_a_path
     return _is_number(value)
 
 
 def _is_number(value: Any) -> bool:
-    return isinstance(value, bool | int | float) and abs(value) <= MAX_NUMBER
+    if not isinstance(value, bool | int | float):
+        return False
+    return abs(value) <= MAX_NUMBER
 
 
 def _check_input(header: Mapping[str, Any]) -> None:
@@ -87,22 +104,26 @@ def _check_input(header: Mapping[str, Any]) -> None:
     except (TypeError, KeyError, AttributeError):
         raise Damaged("header: input: not an input") from None
     is_size = isinstance(spec.size, tuple) and len(spec.size) == 3
-    check(
-        is_size and all(is_count(length, 1, MAX_SIDE) for length in spec.size),
-        f"input.size: must be channels, height and width, each in 1 to {MAX_SIDE}",
-    )
+    sides = f"input.size: must be channels, height and width, each in 1 to {MAX_SIDE}"
+    check(is_size, sides)
+    for length in spec.size:
+        check(is_count(length, 1, MAX_SIDE), sides)
     channels = spec.size[0]
+    are_numbers = _are_numbers(spec.mean, channels) and _are_numbers(spec.std, channels)
     check(
-        _are_numbers(spec.mean, channels) and _are_numbers(spec.std, channels) and min(spec.std) > 0,
+        are_numbers and min(spec.std) > 0,
         "input.mean, input.std: must be a number a channel each, the deviations above 0",
     )
     check(isinstance(spec.interpolation, str), "input.interpolation: must be a name")
     check(isinstance(spec.crop_mode, str), "input.crop_mode: must be a name")
-    check(isinstance(spec.crop_pct, int | float) and 0 < spec.crop_pct <= 16, "input.crop_pct: must be in (0, 16]")
+    is_number = isinstance(spec.crop_pct, int | float)
+    check(is_number and 0 < spec.crop_pct <= 16, "input.crop_pct: must be in (0, 16]")
 
 
 def _are_numbers(values: Any, count: int) -> bool:
-    return isinstance(values, tuple) and len(values) == count and all(_is_number(value) for value in values)
+    if not isinstance(values, tuple) or len(values) != count:
+        return False
+    return all(_is_number(value) for value in values)
 
 
 def _targets(node: Any, depth: int = 0) -> Iterator[Any]:

@@ -4,7 +4,7 @@ Codes are read from the effective weight in float64, and checked against it; a B
 factor and a bias a channel, whatever its sign, so no weight is quantised again.
 """
 
-from dataclasses import replace
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
@@ -39,14 +39,14 @@ def pack_layer(packer: Packer, name: str, layer: nn.Module, norm: nn.Module | No
     weight: Tensor = layer.weight.detach()
     if not torch.isfinite(weight).all():
         raise ValueError(f"layer {name}: its weight is not finite")
-    gain, bias = _gain_and_bias(layer, norm)
-    if bias is not None and not np.isfinite(bias).all():
+    after = _after(layer, norm)
+    if after.bias is not None and not np.isfinite(after.bias).all():
         raise ValueError(f"layer {name}: its bias is not finite")
 
     masked = effective is not None and effective.mask is not None
     entry = Layer(name, masked=masked)
     if effective is not None and effective.fake_quantize is not None:
-        return _pack_quantised(packer, entry, layer, effective, gain, bias if integer else None, integer)
+        return _pack_quantised(packer, entry, layer, effective, after, integer)
 
     # A mask of one bit an element has to pay for itself.
     zeros = int((weight == 0).sum())
@@ -54,51 +54,58 @@ def pack_layer(packer: Packer, name: str, layer: nn.Module, norm: nn.Module | No
     if norm is None and not masked and not saves_bytes:
         return None
     entry = packer.floats(entry, weight.numpy())
-    if gain is None:  # the layer keeps its own bias, a parameter like any other
+    if after.gain is None:  # the layer keeps its own bias, a parameter like any other
         return entry
-    numbers = packer.numbers(_of_used_channels(gain, weight), bias)
+    gain = _of_used_channels(after.gain, weight)
+    numbers = packer.numbers(gain, after.bias)
     return replace(entry, **numbers)
+
+
+@dataclass(frozen=True)
+class After:
+    """What the layer's sums are multiplied by, and what is added then: ``[C_out]`` each, None for 1 and 0."""
+
+    gain: np.ndarray | None
+    bias: np.ndarray | None
+
+
+def _after(layer: nn.Module, norm: nn.Module | None) -> After:
+    """A BatchNorm behind the layer, and the layer's own bias."""
+    bias = None
+    if layer.bias is not None:
+        bias = layer.bias.detach().numpy()
+    if norm is None:
+        return After(None, bias)
+    gain, shift = (values.numpy() for values in gain_and_shift(norm))
+    if bias is not None:
+        shift = shift + gain * bias
+    return After(gain, shift)
 
 
 def stored_names(layer: nn.Module, entry: Layer) -> list[str]:
     """Names of the tensors that an entry stands for, relative to the layer."""
     names = []
     for key in layer.state_dict():
-        if key == "weight" or key.startswith("parametrizations.weight."):
+        of_weight = key == "weight" or key.startswith("parametrizations.weight.")
+        if of_weight:
             names.append(key)
     if entry.rescaled:
         names.append("bias")
     return names
 
 
-def _gain_and_bias(layer: nn.Module, norm: nn.Module | None) -> tuple[np.ndarray | None, np.ndarray | None]:
-    """What the layer's sums are multiplied by, and what is added then: ``[C_out]`` each, None for 1 and 0."""
-    bias = None if layer.bias is None else layer.bias.detach().numpy()
-    if norm is None:
-        return None, bias
-    gain, shift = (values.numpy() for values in gain_and_shift(norm))
-    if bias is None:
-        return gain, shift
-    return gain, shift + gain * bias
-
-
 def _pack_quantised(
-    packer: Packer,
-    entry: Layer,
-    layer: nn.Module,
-    effective: EffectiveWeight,
-    gain: np.ndarray | None,
-    bias: np.ndarray | None,
-    integer: bool,
+    packer: Packer, entry: Layer, layer: nn.Module, effective: EffectiveWeight, after: After, integer: bool
 ) -> Layer:
     """Store a layer's integers, and the factors that make them its output."""
     quantizer = effective.fake_quantize
     assert quantizer is not None
     weight: Tensor = layer.weight.detach()
-    scale, zero_point = effective.qparams(original_weight(layer).detach())
+    original = original_weight(layer).detach()
+    scale, zero_point = effective.qparams(original)
     integers, zero_codes = integers_of_weight(entry.name, weight, scale, zero_point, quantizer)
     codes = integers + along_channels(zero_codes, integers.ndim)
-    largest_code = max(int(codes.max()), int(zero_codes.max()))
+    largest_code = int(max(codes.max(), zero_codes.max()))
 
     # Where the score charges more than the scales, each range has a zero point of its own.
     scale_bits = 32 * quantizer.ranges(weight.shape)
@@ -112,10 +119,14 @@ def _pack_quantised(
     )
     entry = packer.codes(entry, integers, zero_codes)
 
-    factor = (1 / scale).reshape(-1).numpy()  # the step between two levels
-    if gain is not None:
-        factor = factor * gain
-    numbers = packer.numbers(_of_used_channels(factor, weight), bias)
+    steps = 1 / scale  # between two levels
+    factor = steps.reshape(-1).numpy()
+    if after.gain is not None:
+        factor = factor * after.gain
+    used_factor = _of_used_channels(factor, weight)
+    # A layer that computes with real values keeps its own bias.
+    bias = after.bias if integer else None
+    numbers = packer.numbers(used_factor, bias)
     return replace(entry, integer=integer, **numbers)
 
 
@@ -127,7 +138,8 @@ def _of_used_channels(scale: np.ndarray, weight: Tensor) -> np.ndarray:
     used = weight.flatten(1).any(1).numpy()
     if scale.size == 1 or not used.any():
         return scale
-    smallest = np.abs(scale[used]).min()
+    used_scales = np.abs(scale[used])
+    smallest = used_scales.min()
     return np.where(used, scale, smallest)
 
 
@@ -145,10 +157,16 @@ def integers_of_weight(
     largest: float = quant_max(quantizer.bits)
     if quantizer.levels == 2:  # a binary quantiser has the codes 0 and 2
         largest = float(codes.max())
-    rounding = (scaled - integers).abs().max()
-    if rounding > MAX_ROUNDING or codes.min() < 0 or codes.max() > largest:
-        raise ValueError(f"layer {name}: {type(quantizer).__name__}'s codes do not give the effective weight")
-    zero_codes = (-zero_point).reshape(-1).to(torch.int64).numpy()
+    rounding = (scaled - integers).abs()
+    in_range = codes.min() >= 0 and codes.max() <= largest
+    scheme = type(quantizer).__name__
+    if rounding.max() > MAX_ROUNDING or not in_range:
+        raise ValueError(f"layer {name}: {scheme}'s codes do not give the effective weight")
+    zero_codes = -zero_point.reshape(-1)
     if zero_codes.min() < 0:
-        raise ValueError(f"layer {name}: {type(quantizer).__name__} has a positive zero point")
-    return integers.to(torch.int64).numpy(), zero_codes
+        raise ValueError(f"layer {name}: {scheme} has a positive zero point")
+    return _to_int64(integers), _to_int64(zero_codes)
+
+
+def _to_int64(values: Tensor) -> np.ndarray:
+    return values.to(torch.int64).numpy()

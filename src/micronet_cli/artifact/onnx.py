@@ -16,7 +16,8 @@ import onnxruntime
 import torch
 from torch import Tensor, nn
 
-from micronet_cli.artifact.onnx_graph import hold_biases, pack_codes, split_clips, strip
+from micronet_cli.artifact.onnx_biases import fit_biases, float_biases, hold_biases
+from micronet_cli.artifact.onnx_graph import strip
 from micronet_cli.artifact.onnx_operators import (
     TRANSLATIONS,
     QuantizedActivation,
@@ -24,6 +25,7 @@ from micronet_cli.artifact.onnx_operators import (
     along_channels,
     quiet,
 )
+from micronet_cli.artifact.onnx_types import pack_codes, split_clips, widen_inputs
 from micronet_cli.errors import UserError
 from micronet_cli.functional.quantization import quant_max
 from micronet_cli.layers.batch_norm import gain_and_shift, remove_batch_norm
@@ -142,6 +144,8 @@ def export_onnx(network: Network, path: Path, opset: int = OPSET) -> dict[str, A
     model = with_codes(network)
     proto = to_proto(model, network.spec.size, opset)
     pack_codes(proto.graph)
+    widen_inputs(proto.graph)
+    fit_biases(proto.graph, float_biases(proto.graph))
     hold_biases(proto.graph)
     split_clips(proto.graph)
     onnx.checker.check_model(proto, full_check=True)

@@ -18,11 +18,13 @@ import numpy as np
 import onnx
 import torch
 from onnx import numpy_helper
+from onnx.helper import make_node
 from onnxruntime.quantization import CalibrationDataReader, QuantFormat, QuantType, quantize_static
 from torch import Tensor, nn
 from torch.nn.utils import parametrize
 
 from micronet_cli.artifact.onnx import INPUT, OPSET, to_proto, with_codes
+from micronet_cli.artifact.onnx_biases import fit_biases, float_biases
 from micronet_cli.artifact.onnx_graph import remove_unread, replace_node
 from micronet_cli.artifact.onnx_operators import QuantizedActivation, QuantizedWeight, along_channels, quiet
 from micronet_cli.layers.rules import compressible_layers
@@ -31,6 +33,7 @@ from micronet_cli.runs.directory import write_bytes
 
 WIDE = 64
 INT8_MAX = 127
+PRODUCTS = ("Conv", "Gemm", "MatMul")
 
 
 def export_int8(
@@ -53,8 +56,32 @@ def export_int8(
     model = with_codes(network)
     overrides = plain_weights(model)
     proto = to_proto(model, network.spec.size, OPSET)
-    pool_means(proto.graph)
-    left_float = float_nodes(proto.graph, wide)
+    graph = proto.graph
+    pool_means(graph)
+    left_float = float_nodes(graph, wide)
+    content = _quantised(
+        proto,
+        Batches(images, batch),
+        reduce_range=reduce_range,
+        nodes_to_exclude=left_float,
+        extra_options={"TensorQuantOverrides": overrides, "QDQDisableWeightAdjustForInt32Bias": True},
+    )
+    quantised = onnx.load_model_from_string(content)
+    fit_biases(quantised.graph, float_biases(graph))
+    onnx.checker.check_model(quantised)
+    content = quantised.SerializeToString()
+    write_bytes(path, content)
+    layers = {node.name for node in graph.node if node.op_type in PRODUCTS}
+    float_layers = layers & set(left_float)
+    return {
+        "bytes": len(content),
+        "float_layers": len(float_layers),
+        "trained_weights": len(overrides),
+    }
+
+
+def _quantised(proto: onnx.ModelProto, images: CalibrationDataReader, **options: Any) -> bytes:
+    """The content of a file of 8-bit integers, after onnxruntime's quantiser, which reads and writes files."""
     with tempfile.TemporaryDirectory() as directory, quiet():
         float_path = Path(directory) / "float.onnx"
         int8_path = Path(directory) / "int8.onnx"
@@ -62,24 +89,14 @@ def export_int8(
         quantize_static(
             float_path,
             int8_path,
-            Batches(images, batch),
+            images,
             quant_format=QuantFormat.QDQ,
             per_channel=True,
-            reduce_range=reduce_range,
             activation_type=QuantType.QUInt8,
             weight_type=QuantType.QInt8,
-            nodes_to_exclude=left_float,
-            extra_options={"TensorQuantOverrides": overrides, "QDQDisableWeightAdjustForInt32Bias": True},
+            **options,
         )
-        content = int8_path.read_bytes()
-    onnx.checker.check_model(onnx.load_model_from_string(content))
-    write_bytes(path, content)
-    layers = {node.name for node in proto.graph.node if node.op_type in ("Conv", "Gemm", "MatMul")}
-    return {
-        "bytes": len(content),
-        "float_layers": len(layers & set(left_float)),
-        "trained_weights": len(overrides),
-    }
+        return int8_path.read_bytes()
 
 
 def plain_weights(model: nn.Module) -> dict[str, list[dict[str, Any]]]:
@@ -87,7 +104,7 @@ def plain_weights(model: nn.Module) -> dict[str, list[dict[str, Any]]]:
     for name, module in list(model.named_modules()):
         if isinstance(module, QuantizedActivation):
             model.set_submodule(name, nn.Identity())
-    overrides = {}
+    overrides: dict[str, list[dict[str, Any]]] = {}
     for name, layer in compressible_layers(model).items():
         if not parametrize.is_parametrized(layer, "weight"):
             continue
@@ -95,8 +112,7 @@ def plain_weights(model: nn.Module) -> dict[str, list[dict[str, Any]]]:
         code = chain[0]
         if not isinstance(code, QuantizedWeight):
             continue
-        integers = code.codes - along_channels(code.zero_point, code.codes.dim())
-        if int(integers.abs().max()) <= INT8_MAX:
+        if _fits_int8(code):
             overrides[f"{name}.parametrizations.weight.original"] = _channel_scales(code)
         with torch.no_grad():
             chain.original.copy_(layer.weight)
@@ -104,12 +120,26 @@ def plain_weights(model: nn.Module) -> dict[str, list[dict[str, Any]]]:
     return overrides
 
 
+def _fits_int8(code: QuantizedWeight) -> bool:
+    """Whether the codes around their zero points fit signed 8 bits."""
+    zero_point = along_channels(code.zero_point, code.codes.dim())
+    integers = code.codes - zero_point
+    largest = int(integers.abs().max())
+    return largest <= INT8_MAX
+
+
 def _channel_scales(code: QuantizedWeight) -> list[dict[str, Any]]:
     """The scale of each output channel, as onnxruntime's quantiser takes it."""
-    return [
-        {"axis": 0, "quant_type": QuantType.QInt8, "scale": np.float32(scale), "zero_point": np.int8(0)}
-        for scale in code.scale.tolist()
-    ]
+    scales = []
+    for scale in code.scale.tolist():
+        channel = {
+            "axis": 0,
+            "quant_type": QuantType.QInt8,
+            "scale": np.float32(scale),
+            "zero_point": np.int8(0),
+        }
+        scales.append(channel)
+    return scales
 
 
 def pool_means(graph: onnx.GraphProto) -> None:
@@ -119,9 +149,12 @@ def pool_means(graph: onnx.GraphProto) -> None:
         if node.op_type == "Constant":
             constants[node.output[0]] = node.attribute[0].t
     for node in list(graph.node):
-        if node.op_type != "ReduceMean" or len(node.input) < 2 or node.input[1] not in constants:
+        if node.op_type != "ReduceMean" or len(node.input) < 2:
             continue
-        axes = sorted(numpy_helper.to_array(constants[node.input[1]]).tolist())
+        axes_tensor = constants.get(node.input[1])
+        if axes_tensor is None:
+            continue
+        axes = sorted(numpy_helper.to_array(axes_tensor).tolist())
         if axes in ([2, 3], [-2, -1]):
             replace_node(graph, node, _pooling(node))
     remove_unread(graph)
@@ -132,13 +165,13 @@ def _pooling(mean: onnx.NodeProto) -> list[onnx.NodeProto]:
     x = mean.input[0]
     output = mean.output[0]
     integers = {attribute.name: attribute.i for attribute in mean.attribute}
-    if integers.get("keepdims", 1):
-        return [onnx.helper.make_node("GlobalAveragePool", [x], [output], f"{mean.name}.pool")]
-    pooled = f"{output}.pooled"
-    return [
-        onnx.helper.make_node("GlobalAveragePool", [x], [pooled], f"{mean.name}.pool"),
-        onnx.helper.make_node("Flatten", [pooled], [output], f"{mean.name}.flatten", axis=1),
-    ]
+    keeps_dims = integers.get("keepdims", 1)
+    pooled = output if keeps_dims else f"{output}.pooled"
+    pool = make_node("GlobalAveragePool", [x], [pooled], f"{mean.name}.pool")
+    if keeps_dims:
+        return [pool]
+    flatten = make_node("Flatten", [pooled], [output], f"{mean.name}.flatten", axis=1)
+    return [pool, flatten]
 
 
 def float_nodes(graph: onnx.GraphProto, wide: int) -> list[str]:
@@ -149,8 +182,10 @@ def float_nodes(graph: onnx.GraphProto, wide: int) -> list[str]:
             channels[tensor.name] = tensor.dims[0]
     before: list[str] = []
     for node in graph.node:
-        if node.op_type == "Conv" and channels.get(node.input[1], 0) >= wide:
-            return before
+        if node.op_type == "Conv":
+            weight = node.input[1]
+            if channels.get(weight, 0) >= wide:
+                return before
         before.append(node.name)
     return []
 

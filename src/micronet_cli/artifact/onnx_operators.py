@@ -8,8 +8,9 @@ from contextlib import contextmanager, redirect_stdout
 from typing import Any
 
 import numpy as np
-import onnx
 import torch
+from onnx import TensorProto
+from onnx.helper import make_tensor
 from onnxscript import opset21
 from torch import Tensor, nn
 
@@ -18,12 +19,17 @@ from micronet_cli.functional.quantization import quant_max
 from micronet_cli.layers.fake_quantize import ActivationFakeQuantize
 
 # Types of activations and their largest codes, from narrow to wide.
-UNSIGNED = {onnx.TensorProto.UINT4: 15, onnx.TensorProto.UINT8: 255, onnx.TensorProto.UINT16: 65535}
+UNSIGNED: dict[int, int] = {
+    TensorProto.UINT4: 15,
+    TensorProto.UINT8: 255,
+    TensorProto.UINT16: 65535,
+}
 
 
 def along_channels(values: Tensor, dims: int) -> Tensor:
     """Numbers a channel beside a weight of ``dims`` dimensions: ``[C_out] -> [C_out, 1, ...]``."""
-    return values.view(-1, *(1,) * (dims - 1))
+    ones = [1] * (dims - 1)
+    return values.view(-1, *ones)
 
 
 @torch.library.custom_op("micronet::quantize_dequantize", mutates_args=())
@@ -38,8 +44,9 @@ def quantize_dequantize(x: Tensor, scale: float, zero_point: int, largest: int) 
 @torch.library.custom_op("micronet::dequantize", mutates_args=())
 def dequantize(codes: Tensor, scale: Tensor, zero_point: Tensor) -> Tensor:
     """``(q - zero_point) * scale`` by output channel: ``[C_out, ...], [C_out], [C_out] -> [C_out, ...]``."""
-    integers = codes - along_channels(zero_point, codes.dim())
-    return integers * along_channels(scale, codes.dim())
+    dims = codes.dim()
+    integers = codes - along_channels(zero_point, dims)
+    return integers * along_channels(scale, dims)
 
 
 @quantize_dequantize.register_fake
@@ -55,29 +62,32 @@ def _(codes: Tensor, scale: Tensor, zero_point: Tensor) -> Tensor:
 def _quantize_linear(x: Any, scale: float, zero_point: int, largest: int) -> Any:
     op: Any = opset21  # its annotations know no values that are traced
     step = np.float32(scale)
-    kind, type_largest = _narrowest_unsigned(largest)
-    if largest < type_largest:
+    kind = _narrowest_unsigned(largest)
+    if largest < UNSIGNED[kind]:
         # The type has more codes than the quantiser: clip to its own range.
-        low = step * np.float32(0 - zero_point)
-        high = step * np.float32(largest - zero_point)
-        x = op.Clip(x, _constant(low), _constant(high))
+        lowest = np.float32(0 - zero_point)
+        highest = np.float32(largest - zero_point)
+        low = _constant(step * lowest)
+        high = _constant(step * highest)
+        x = op.Clip(x, low, high)
     step_constant = _constant(step)
-    zero_tensor = onnx.helper.make_tensor("zero_point", kind, [], [zero_point])
+    zero_tensor = make_tensor("zero_point", kind, [], [zero_point])
     zero_constant = op.Constant(value=zero_tensor)
     codes = op.QuantizeLinear(x, step_constant, zero_constant)
     return op.DequantizeLinear(codes, step_constant, zero_constant)
 
 
-def _narrowest_unsigned(largest: int) -> tuple[int, int]:
-    """The narrowest unsigned type that holds 0 .. ``largest``, and its own largest code."""
-    for kind, type_largest in UNSIGNED.items():
-        if largest <= type_largest:
-            return kind, type_largest
+def _narrowest_unsigned(largest: int) -> int:
+    """The narrowest unsigned type that holds 0 .. ``largest``."""
+    for kind, largest_of_type in UNSIGNED.items():
+        if largest <= largest_of_type:
+            return kind
     raise ValueError(f"largest={largest}: codes must have at most 16 bits")
 
 
 def _constant(value: np.float32) -> Any:
-    tensor = onnx.helper.make_tensor("value", onnx.TensorProto.FLOAT, [], [float(value)])
+    number = float(value)
+    tensor = make_tensor("value", TensorProto.FLOAT, [], [number])
     return opset21.Constant(value=tensor)
 
 
@@ -85,9 +95,10 @@ def _dequantize_linear(codes: Any, scale: Any, zero_point: Any) -> Any:
     return opset21.DequantizeLinear(codes, scale, zero_point, axis=0)
 
 
+OPERATORS = torch.ops.micronet
 TRANSLATIONS: dict[Callable, Callable] = {
-    torch.ops.micronet.quantize_dequantize.default: _quantize_linear,
-    torch.ops.micronet.dequantize.default: _dequantize_linear,
+    OPERATORS.quantize_dequantize.default: _quantize_linear,
+    OPERATORS.dequantize.default: _dequantize_linear,
 }
 
 
@@ -97,13 +108,14 @@ class QuantizedActivation(nn.Module):
     def __init__(self, quantizer: ActivationFakeQuantize) -> None:
         super().__init__()
         scale, zero_point = quantizer.qparams()
-        self.scale = 1 / float(scale)
+        codes_a_unit = float(scale)
+        self.scale = 1 / codes_a_unit
         self.zero_point = -int(zero_point)
         self.largest = quant_max(quantizer.bits)
 
     def forward(self, x: Tensor) -> Tensor:
         """Shape unchanged."""
-        return torch.ops.micronet.quantize_dequantize(x, self.scale, self.zero_point, self.largest)
+        return OPERATORS.quantize_dequantize(x, self.scale, self.zero_point, self.largest)
 
 
 class QuantizedWeight(nn.Module):
@@ -120,47 +132,56 @@ class QuantizedWeight(nn.Module):
 
     def __init__(self, weight: Tensor, scale: Tensor, zero_point: Tensor, largest: int) -> None:
         super().__init__()
-        per_channel = (len(weight), *(1,) * (weight.dim() - 1))
+        ones = [1] * (weight.dim() - 1)
+        per_channel = (len(weight), *ones)
         zero_codes = -zero_point.expand(per_channel).int()
-        integers = torch.round(weight * scale).int()
         steps = scale.reciprocal().expand(per_channel)
-        self.register_buffer("codes", integers + zero_codes)
+        integers = torch.round(weight * scale).int()
+        codes = integers + zero_codes
+        self.register_buffer("codes", codes)
         self.register_buffer("zero_point", zero_codes.flatten())
         self.register_buffer("scale", steps.flatten())
-        self.largest = max(largest, int(self.codes.max()))
+        largest_code = int(codes.max())
+        self.largest = max(largest, largest_code)
 
     def multiply(self, gain: Tensor) -> None:
         """Fold a factor per output channel, ``[C_out]``, into the scales."""
-        mirrored = gain < 0
-        # Around the zero point where that keeps the codes in their range, so that symmetric codes stay symmetric.
-        twice = 2 * self.zero_point
-        largest_codes = self.codes.flatten(1).amax(1)
-        fits = (largest_codes <= twice) & (twice <= self.largest)
-        ends = torch.where(fits, twice, self.largest)
-        mirrored_codes = self._along(ends) - self.codes
-        self.codes = torch.where(self._along(mirrored), mirrored_codes, self.codes)
-        self.zero_point = torch.where(mirrored, ends - self.zero_point, self.zero_point)
+        self._mirror(gain < 0)
         # Without a gain every weight is 0.
+        is_dead = self._along(gain == 0)
         zero_codes = self._along(self.zero_point)
-        self.codes = torch.where(self._along(gain == 0), zero_codes, self.codes)
+        self.codes = torch.where(is_dead, zero_codes, self.codes)
         scale = self.scale.double() * gain.abs()
         self.scale = scale.to(self.scale.dtype)
 
+    def _mirror(self, mirrored: Tensor) -> None:
+        """Change the sign of the channels that are ``mirrored``, bool ``[C_out]``."""
+        # Around the zero point where that keeps the codes in their range, so that symmetric codes stay symmetric.
+        twice = 2 * self.zero_point
+        largest_codes = self.codes.flatten(1).amax(1)
+        keeps_range = (largest_codes <= twice) & (twice <= self.largest)
+        ends = torch.where(keeps_range, twice, self.largest)
+        mirrored_codes = self._along(ends) - self.codes
+        mirrored_zero_point = ends - self.zero_point
+        self.codes = torch.where(self._along(mirrored), mirrored_codes, self.codes)
+        self.zero_point = torch.where(mirrored, mirrored_zero_point, self.zero_point)
+
     def rescale_zeros(self) -> None:
         """Give channels of zeros, whose scale is arbitrary, an ordinary one: runtimes quantise biases in its units."""
-        is_zero = self.codes == self._along(self.zero_point)
-        empty = is_zero.flatten(1).all(1)
+        zero_codes = self._along(self.zero_point)
+        is_zero = self.codes == zero_codes
+        is_empty = is_zero.flatten(1).all(1)
         usual = torch.ones(())
-        if not empty.all():
-            usual = self.scale[~empty].median()
-        self.scale = torch.where(empty, usual, self.scale)
+        if not is_empty.all():
+            usual = self.scale[~is_empty].median()
+        self.scale = torch.where(is_empty, usual, self.scale)
 
     def _along(self, values: Tensor) -> Tensor:
         return along_channels(values, self.codes.dim())
 
     def forward(self, original: Tensor) -> Tensor:
         """The weight; ``original`` is not read."""
-        return torch.ops.micronet.dequantize(self.codes, self.scale, self.zero_point)
+        return OPERATORS.dequantize(self.codes, self.scale, self.zero_point)
 
 
 @contextmanager

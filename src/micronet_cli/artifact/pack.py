@@ -10,10 +10,11 @@ from torch import nn
 
 from micronet_cli.artifact import format
 from micronet_cli.artifact.build import bare_network, most_elements
-from micronet_cli.artifact.entries import Activation, Parameter
+from micronet_cli.artifact.entries import BATCH_NORM_TENSORS, Activation, Parameter
 from micronet_cli.artifact.live_layer import pack_layer, stored_names
+from micronet_cli.artifact.own_state import own_state
 from micronet_cli.artifact.packer import Packer
-from micronet_cli.functional.packing import ZERO_POINT_BITS, pack_range
+from micronet_cli.functional.fixed_point import ZERO_POINT_BITS, pack_range
 from micronet_cli.layers.batch_norm import gain_and_shift, remove_batch_norm
 from micronet_cli.layers.fake_quantize import ActivationFakeQuantize
 from micronet_cli.layers.plain_product import runs_linear
@@ -22,8 +23,7 @@ from micronet_cli.torch_internals import BatchNorm
 from micronet_cli.trace.batch_norm import batch_norm_pairs
 from micronet_cli.trace.observe import observe
 
-# What a BatchNorm that stays is stored as: a gain and a shift stand for all four.
-BATCH_NORM_TENSORS = ("weight", "bias", "running_mean", "running_var")
+QUANTIZER_PLACES = ("input_fake_quantize", "output_fake_quantize")
 
 
 @torch.no_grad()
@@ -40,55 +40,73 @@ def pack(model: nn.Module, header: Mapping[str, Any], entropy: bool = False) -> 
             not give the effective weight, activation quantisers in other places than in front of or behind a module.
     """
     model = copy.deepcopy(model).eval()
-    content = _pack(model, header, entropy, plain=False)
+    smallest = _pack(model, header, entropy, plain=False)
     elements = sum(tensor.numel() for tensor in model.parameters())
-    if elements > most_elements(len(content)):  # what a reader takes for an attack
-        content = _pack(model, header, entropy=False, plain=True)
-    return content
+    readable_elements = most_elements(len(smallest))
+    if elements <= readable_elements:
+        return smallest
+    # Such a small file of so large a network is what a reader takes for an attack.
+    return _pack(model, header, entropy=False, plain=True)
 
 
 def _pack(model: nn.Module, header: Mapping[str, Any], entropy: bool, plain: bool) -> bytes:
     shape = header["input"]["size"]
     live = copy.deepcopy(model).double().cpu()
+    packer = Packer(entropy, plain)
+    stored = _pack_layers(model, live, shape, packer)
+    activations = _pack_activations(live, packer)
+    kept_norms = _pack_batch_norms(live, packer)
+    for name in kept_norms:
+        for key in BATCH_NORM_TENSORS:
+            stored.add(f"{name}.{key}")
+    parameters = _pack_parameters(live, packer, stored)
+
+    bare = bare_network(header)
+    tables = {
+        "removed": _removed_batch_norms(bare, live),
+        "layers": [entry.to_json() for entry in packer.layers],
+        "batch_norms": kept_norms,
+        "activations": [_activation_row(entry) for entry in activations],
+        "parameters": [_parameter_row(entry) for entry in parameters],
+    }
+    full_header = dict(header) | tables
+    return format.write(full_header, packer.streams, entropy)
+
+
+def _pack_layers(model: nn.Module, live: nn.Module, shape: Sequence[int], packer: Packer) -> set[str]:
+    """Store every layer that is worth it, and take the BatchNorms that folded out of ``live``; names of its state."""
     executed = _executed(model, shape)
     layers = compressible_layers(live)
     linear = {name for name in executed if runs_linear(layers[name])}
-    norms = {}
+    norms: dict[str, str] = {}
     for norm_name, layer_name in batch_norm_pairs(model, shape).items():
         if layer_name in linear:
             norms[layer_name] = norm_name
 
-    packer = Packer(entropy, plain)
     stored: set[str] = set()
     for name, layer in layers.items():
-        norm = live.get_submodule(norms[name]) if name in norms else None
-        entry = pack_layer(packer, name, layer, norm, integer=name in linear)
-        if entry is not None:
-            packer.layers.append(entry)
-            stored.update(f"{name}.{key}" for key in stored_names(layer, entry))
+        norm = None
+        if name in norms:
+            norm = live.get_submodule(norms[name])
+        computes_with_integers = name in linear
+        entry = pack_layer(packer, name, layer, norm, computes_with_integers)
+        if entry is None:
+            continue
+        packer.layers.append(entry)
+        for key in stored_names(layer, entry):
+            stored.add(f"{name}.{key}")
 
     for norm_name in norms.values():
         remove_batch_norm(live, norm_name)
-    activations = _pack_activations(live, packer)
-    kept_norms = _pack_batch_norms(live, packer)
-    for name in kept_norms:
-        stored.update(f"{name}.{key}" for key in BATCH_NORM_TENSORS)
-    parameters = _pack_parameters(live, packer, stored)
-
-    full_header = dict(header) | {
-        "removed": _removed_batch_norms(bare_network(header), live),
-        "layers": [entry.to_json() for entry in packer.layers],
-        "batch_norms": kept_norms,
-        "activations": [[entry.module, entry.place, entry.bits] for entry in activations],
-        "parameters": [_parameter_row(entry) for entry in parameters],
-    }
-    return format.write(full_header, packer.streams, entropy)
+    return stored
 
 
 def _executed(model: nn.Module, shape: Sequence[int]) -> set[str]:
     """Layers whose own forward a pass runs: others have their weight read by the module around them."""
-    called = {call.module for call in observe(model, shape).calls}
-    return called & set(compressible_layers(model))
+    observation = observe(model, shape)
+    called = {call.module for call in observation.calls}
+    layers = set(compressible_layers(model))
+    return called & layers
 
 
 def _removed_batch_norms(bare: nn.Module, live: nn.Module) -> list[str]:
@@ -96,9 +114,15 @@ def _removed_batch_norms(bare: nn.Module, live: nn.Module) -> list[str]:
     left = dict(live.named_modules())
     removed = []
     for name, module in bare.named_modules():
-        if isinstance(module, BatchNorm) and not isinstance(left.get(name), BatchNorm):
+        if not isinstance(module, BatchNorm):
+            continue
+        if not isinstance(left.get(name), BatchNorm):
             removed.append(name)
     return removed
+
+
+def _activation_row(entry: Activation) -> list[Any]:
+    return [entry.module, entry.place, entry.bits]
 
 
 def _parameter_row(entry: Parameter) -> list[Any]:
@@ -116,7 +140,9 @@ def _pack_batch_norms(live: nn.Module, packer: Packer) -> list[str]:
     """
     kept = []
     for name, module in live.named_modules():
-        if not isinstance(module, BatchNorm) or module.running_mean is None:
+        if not isinstance(module, BatchNorm):
+            continue
+        if module.running_mean is None:
             continue
         numbers = torch.cat(gain_and_shift(module))
         if not torch.isfinite(numbers).all():
@@ -137,11 +163,13 @@ def _pack_activations(live: nn.Module, packer: Packer) -> list[Activation]:
         if not isinstance(module, ActivationFakeQuantize):
             continue
         carrier, _, attribute = name.rpartition(".")
-        if attribute not in ("input_fake_quantize", "output_fake_quantize"):
+        if attribute not in QUANTIZER_PLACES:
             raise ValueError(f"{name}: quantisers are packed where they are a layer's input or a module's output")
-        scale, zero_point = (float(value) for value in module.qparams())
+        qparams = module.qparams()
+        scale, zero_point = (float(value) for value in qparams)
         usable_scale = np.isfinite(scale) and scale > 0
-        holds_zero = -(2**ZERO_POINT_BITS) < zero_point <= 0
+        zero_codes = 2**ZERO_POINT_BITS
+        holds_zero = -zero_codes < zero_point <= 0
         if not usable_scale or not holds_zero:
             raise ValueError(f"{name}: scale {scale} and zero point {zero_point} are not those of a range with 0 in it")
         content = pack_range(scale, int(zero_point))
@@ -157,18 +185,26 @@ def _pack_parameters(live: nn.Module, packer: Packer, stored: set[str]) -> list[
     Raises:
         ValueError: a value is not finite.
     """
-    quantizers = {name for name, module in live.named_modules() if isinstance(module, ActivationFakeQuantize)}
+    quantizers: set[str] = set()
+    for name, module in live.named_modules():
+        if isinstance(module, ActivationFakeQuantize):
+            quantizers.add(name)
+
     found = []
-    for name, tensor in live.state_dict().items():
+    for name, tensor in own_state(live).items():
         owner, _, last = name.rpartition(".")
-        if name in stored or owner in quantizers or last == "num_batches_tracked":
+        if name in stored or owner in quantizers:
+            continue
+        if last == "num_batches_tracked":
             continue
         if tensor.is_floating_point():
             if not torch.isfinite(tensor).all():
                 raise ValueError(f"{name} is not finite")
             tensor = tensor.float()
+        shape = list(tensor.shape)
         dtype = str(tensor.dtype).removeprefix("torch.")
-        found.append(Parameter(name, list(tensor.shape), dtype))
-        content = tensor.contiguous().numpy().tobytes()
-        packer.streams["parameters"].append(content)
+        entry = Parameter(name, shape, dtype)
+        found.append(entry)
+        values = tensor.detach().contiguous().numpy()
+        packer.streams["parameters"].append(values.tobytes())
     return found

@@ -1,6 +1,5 @@
 """The streams of a packed file as they grow, one layer after another."""
 
-from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -9,8 +8,9 @@ import numpy as np
 from micronet_cli.artifact.entries import Layer
 from micronet_cli.artifact.format import STREAMS
 from micronet_cli.artifact.smallest_positions import smallest_positions
-from micronet_cli.artifact.stored_weights import code_digits, covered, pack_positions
-from micronet_cli.functional.packing import pack_digits, radix_word, to_fixed
+from micronet_cli.artifact.stored_weights import Positions, code_digits, covered, pack_positions
+from micronet_cli.functional.fixed_point import to_fixed
+from micronet_cli.functional.packing import pack_digits, radix_word
 
 # Largest over smallest scale up to which int32 with one exponent takes the place of float32: its error is 2^-32 of the
 # largest, which is what a quantiser behind all channels sees, and the smallest channel still has 16 bits.
@@ -40,10 +40,14 @@ class Packer:
 
     def codes(self, entry: Layer, integers: np.ndarray, zero_codes: np.ndarray) -> Layer:
         """Store integer weights, ``[C_out, ...]``, and the code of 0 of each channel; the completed entry."""
-        code_bits = _digit_bits(entry.levels)
-        nonzero_bits = _digit_bits(entry.levels - 1)
-        positions, cover = self._positions(integers != 0, code_bits, nonzero_bits)
-        stores_zeros = bool((integers[cover] == 0).any())
+        nonzero = integers != 0
+        positions, cover = self._positions(
+            nonzero,
+            value_bits=_digit_bits(entry.levels),
+            fewer_bits=_digit_bits(entry.levels - 1),
+        )
+        stored = integers[cover]
+        stores_zeros = bool((stored == 0).any())
         entry = replace(entry, positions=positions, zeros=stores_zeros)
         digits = code_digits(integers, entry, cover)
         self._append_digits("codes", digits, entry.base)
@@ -53,8 +57,10 @@ class Packer:
 
     def floats(self, entry: Layer, weight: np.ndarray) -> Layer:
         """Store a float weight's non-zeros; the completed entry."""
-        positions, cover = self._positions(weight != 0, FLOAT_BITS, FLOAT_BITS)
-        self.append("parameters", weight[cover], "<f4")
+        nonzero = weight != 0
+        positions, cover = self._positions(nonzero, FLOAT_BITS, FLOAT_BITS)
+        values = weight[cover]
+        self.append("parameters", values, "<f4")
         return replace(entry, positions=positions)
 
     def numbers(self, scale: np.ndarray | None, bias: np.ndarray | None) -> dict[str, Any]:
@@ -85,9 +91,9 @@ class Packer:
         self.append("scales", stored, "<i4")
         return exponent
 
-    def _positions(self, nonzero: np.ndarray, value_bits: float, fewer_bits: float) -> tuple[Sequence[Any], np.ndarray]:
+    def _positions(self, nonzero: np.ndarray, value_bits: float, fewer_bits: float) -> tuple[Positions, np.ndarray]:
         """Where the non-zeros are, in the smallest form; its bytes go to the stream."""
-        positions: tuple[Any, ...] = ("mask",)
+        positions: Positions = ("mask",)
         if not self.plain:
             positions = smallest_positions(nonzero, value_bits, fewer_bits)
         cover = covered(positions, nonzero)
@@ -97,14 +103,16 @@ class Packer:
 
 
 def _digit_bits(base: int) -> float:
-    digits, bits = radix_word(base)
-    return bits / digits
+    digits, word_bits = radix_word(base)
+    return word_bits / digits
 
 
 def _has_one_exponent(scale: np.ndarray) -> bool:
     """Whether int32 with one exponent is exact enough for all these scales."""
-    magnitudes = np.abs(scale[scale != 0])
-    if magnitudes.size == 0:
+    used = scale[scale != 0]
+    if used.size == 0:
         return True
+    magnitudes = np.abs(used)
+    largest = magnitudes.max()
     spread_limit = SCALE_SPREAD * magnitudes.min()
-    return bool(magnitudes.max() <= spread_limit)
+    return bool(largest <= spread_limit)

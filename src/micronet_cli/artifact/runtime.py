@@ -1,6 +1,7 @@
 """A ``.mnet`` file to a network that runs on its integers."""
 
 from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -21,9 +22,11 @@ from micronet_cli.layers.rules import compressible_layers
 from micronet_cli.torch_internals import BatchNorm
 
 SUFFIX = ".mnet"
+Config = Mapping[str, Any]  # of a model, or of all that a header holds
+Loaded = tuple[nn.Module, dict[str, Any]]  # a network and its header
 
 
-def load(path: Path, where: str, config: Mapping[str, Any] | None = None) -> tuple[nn.Module, dict[str, Any]]:
+def load(path: Path, where: str, config: Config | None = None) -> Loaded:
     """The integer network of a packed file, in evaluation mode, and its header; ``config`` replaces its model config.
 
     Raises:
@@ -35,7 +38,7 @@ def load(path: Path, where: str, config: Mapping[str, Any] | None = None) -> tup
         raise UserError(f"{where}={str(path)!r}: {error}") from None
 
 
-def load_bytes(content: bytes, config: Mapping[str, Any] | None = None) -> tuple[nn.Module, dict[str, Any]]:
+def load_bytes(content: bytes, config: Config | None = None) -> Loaded:
     """As ``load``, of a file's content.
 
     Raises:
@@ -63,7 +66,7 @@ def read_header(path: Path, where: str) -> dict[str, Any]:
     return header
 
 
-def unpack(header: Mapping[str, Any], raw: Mapping[str, bytes], file_bytes: int) -> nn.Module:
+def unpack(header: Config, raw: Mapping[str, bytes], file_bytes: int) -> nn.Module:
     """The network.
 
     Args:
@@ -74,36 +77,84 @@ def unpack(header: Mapping[str, Any], raw: Mapping[str, bytes], file_bytes: int)
     Raises:
         Damaged: header and streams do not fit each other, or a network that the header names.
     """
-    layers = parse(Layer, header.get("layers"), "layers")
-    activations = parse(Activation, header.get("activations"), "activations")
-    parameters = parse(Parameter, header.get("parameters"), "parameters")
-    removed: Any = header.get("removed")
-    check(is_names(removed), "removed: must be a list of names")
-    batch_norms: Any = header.get("batch_norms")
-    check(isinstance(batch_norms, list), "batch_norms: must be a list of names")
-
+    tables = Tables.of(header)
     # A bounded trial, before any memory is taken: no network has many more tensors than its file speaks of.
-    tensor_limit = 64 + 6 * len(layers) + 10 * len(removed) + 6 * len(parameters) + 5 * len(batch_norms)
-    bare_network(header, tensor_limit, most_elements(file_bytes))
-    model = built(described(header), header).eval()
-    _remove_batch_norms(model, removed)
+    bare_network(header, tables.most_tensors(), most_elements(file_bytes))
+    description = described(header)
+    model = built(description, header).eval()
+    _remove_batch_norms(model, tables.removed)
 
     streams = Streams.of(raw, header["coded"])
-    known = compressible_layers(model)
+    _fill(model, tables, streams)
+    streams.close()
+    layers = compressible_layers(model)
+    for entry in tables.layers:
+        if entry.integer:
+            _hand_over_integers(entry.name, layers[entry.name])
+    return model
+
+
+@dataclass(frozen=True)
+class Tables:
+    """The lists of a header, checked: which tensors there are, and how they are stored.
+
+    Attributes:
+        layers: weights.
+        activations: quantisers.
+        parameters: tensors that are stored as they are.
+        removed: BatchNorms that the network does without.
+        batch_norms: those that stay.
+    """
+
+    layers: list[Layer]
+    activations: list[Activation]
+    parameters: list[Parameter]
+    removed: list[str]
+    batch_norms: list[str]
+
+    @classmethod
+    def of(cls, header: Config) -> "Tables":
+        """As a file has them.
+
+        Raises:
+            Damaged: one is not such a list.
+        """
+        layers = parse(Layer, header.get("layers"), "layers")
+        activations = parse(Activation, header.get("activations"), "activations")
+        parameters = parse(Parameter, header.get("parameters"), "parameters")
+        removed: Any = header.get("removed")
+        check(is_names(removed), "removed: must be a list of names")
+        batch_norms: Any = header.get("batch_norms")
+        check(is_names(batch_norms), "batch_norms: must be a list of names")
+        return cls(layers, activations, parameters, removed, batch_norms)
+
+    def most_tensors(self) -> int:
+        """More parameters and buffers than a network with these entries has."""
+        most = 64
+        most += 6 * len(self.layers)
+        most += 10 * len(self.removed)
+        most += 6 * len(self.parameters)
+        most += 5 * len(self.batch_norms)
+        return most
+
+
+def _fill(model: nn.Module, tables: Tables, streams: Streams) -> None:
+    """Give every tensor its values.
+
+    Raises:
+        Damaged: an entry does not fit the network.
+    """
+    layers = compressible_layers(model)
     modules = dict(model.named_modules())
     filled: set[str] = set()
-    for entry in layers:
-        check(entry.name in known, f"layer {entry.name!r:.80}: the network has none of this name")
-        filled |= fill_layer(known[entry.name], entry, streams)
-    filled |= fill_batch_norms(modules, batch_norms, streams)
-    fill_parameters(model, modules, parameters, filled, streams)
-    for activation in activations:
+    for entry in tables.layers:
+        check(entry.name in layers, f"layer {entry.name!r:.80}: the network has none of this name")
+        layer = layers[entry.name]
+        filled |= fill_layer(layer, entry, streams)
+    filled |= fill_batch_norms(modules, tables.batch_norms, streams)
+    fill_parameters(model, modules, tables.parameters, filled, streams)
+    for activation in tables.activations:
         attach_range(modules, activation, streams)
-    streams.close()
-    for entry in layers:
-        if entry.integer:
-            _hand_over_integers(entry.name, known[entry.name])
-    return model
 
 
 def _remove_batch_norms(model: nn.Module, names: list[str]) -> None:
@@ -113,9 +164,11 @@ def _remove_batch_norms(model: nn.Module, names: list[str]) -> None:
         Damaged: one is not there.
     """
     modules = dict(model.named_modules())
-    check(len(set(names)) == len(names), "removed: a name comes twice")
+    different = set(names)
+    check(len(different) == len(names), "removed: a name comes twice")
     for name in names:
-        check(isinstance(modules.get(name), BatchNorm), f"removed: {name!r:.80} is no BatchNorm of the network")
+        is_batch_norm = isinstance(modules.get(name), BatchNorm)
+        check(is_batch_norm, f"removed: {name!r:.80} is no BatchNorm of the network")
         remove_batch_norm(model, name)
 
 
@@ -135,5 +188,6 @@ def _hand_over_integers(name: str, layer: nn.Module) -> None:
     quantizer.dtype = dtype
     if dtype == torch.float64:
         # The weight is float32 of itself; only the wider type has to be asked for.
-        layer.parametrizations["weight"][0].fake_quantize.dtype = dtype
+        chain = layer.parametrizations["weight"]
+        chain[0].fake_quantize.dtype = dtype
     layer.rescale.factor.unit /= quantizer.scale

@@ -2,21 +2,20 @@
 
 import math
 from collections.abc import Iterator
-from typing import Any
+from dataclasses import dataclass
 
 import numpy as np
 
 from micronet_cli.artifact.entries import GROUP_SIZES
-from micronet_cli.artifact.stored_weights import covered, positions_bytes
-from micronet_cli.functional.packing import group_rows
+from micronet_cli.artifact.stored_weights import Positions, covered, positions_bytes
+from micronet_cli.functional.positions import group_rows
 
-# Over (C_out, C_in); the kernel goes by elements.
-BLOCKS = ((1, 2), (2, 1), (2, 2), (1, 4), (4, 1), (4, 4), (1, 8), (8, 1), (8, 8), (1, 16), (16, 1), (16, 16))
+BLOCK_SIDES = (2, 4, 8, 16)  # over C_out and C_in; the kernel goes by elements
 SAMPLE = 64  # output channels by which block shapes are judged first
-PLAIN = (("all",), ("mask",))
+PLAIN: tuple[Positions, ...] = (("all",), ("mask",))
 
 
-def smallest_positions(nonzero: np.ndarray, value_bits: float, fewer_bits: float) -> tuple[Any, ...]:
+def smallest_positions(nonzero: np.ndarray, value_bits: float, fewer_bits: float) -> Positions:
     """The positions that make the weight smallest.
 
     Args:
@@ -24,39 +23,57 @@ def smallest_positions(nonzero: np.ndarray, value_bits: float, fewer_bits: float
         value_bits: of a code.
         fewer_bits: of a code that cannot be 0.
     """
-
-    def total_bits(positions: tuple[Any, ...], mask: np.ndarray) -> float:
-        cover = covered(positions, mask)
-        covers_zeros = (cover & ~mask).any()
-        bits = fewer_bits
-        if covers_zeros:
-            bits = value_bits
-        stored_bits = cover.sum() * bits
-        position_bits = 8 * positions_bytes(positions, mask.shape)
-        return stored_bits + position_bits
-
-    best_plain = min(PLAIN, key=lambda positions: total_bits(positions, nonzero))
+    whole = Cost(nonzero, value_bits, fewer_bits)
+    best_plain = min(PLAIN, key=whole.bits)
     if nonzero.all():
         return best_plain
 
     # A few channels tell which structures are worth a look at the whole weight.
-    sample = nonzero[:SAMPLE]
-    fewest_plain = min(total_bits(positions, sample) for positions in PLAIN)
-    limit = 1.1 * fewest_plain
-    candidates: list[tuple[Any, ...]] = [best_plain]
-    for positions in _structures(sample):
-        promising = total_bits(positions, sample) <= limit
-        if promising and _holds(positions, nonzero):
+    sample = Cost(nonzero[:SAMPLE], value_bits, fewer_bits)
+    plain_sizes = [sample.bits(positions) for positions in PLAIN]
+    limit = 1.1 * min(plain_sizes)
+    candidates = [best_plain]
+    for positions in _structures(sample.nonzero):
+        if sample.bits(positions) > limit:
+            continue
+        if _holds(positions, nonzero):
             candidates.append(positions)
-    return min(candidates, key=lambda positions: total_bits(positions, nonzero))
+    return min(candidates, key=whole.bits)
 
 
-def _holds(positions: tuple[Any, ...], nonzero: np.ndarray) -> bool:
+@dataclass(frozen=True)
+class Cost:
+    """What a weight takes in a file.
+
+    Attributes:
+        nonzero: bool, of the weight's shape.
+        value_bits: of a code.
+        fewer_bits: of a code that cannot be 0.
+    """
+
+    nonzero: np.ndarray
+    value_bits: float
+    fewer_bits: float
+
+    def bits(self, positions: Positions) -> float:
+        """Bits of codes and positions, where the codes of these ``positions`` are stored."""
+        cover = covered(positions, self.nonzero)
+        covered_zeros = cover & ~self.nonzero
+        bits = self.fewer_bits
+        if covered_zeros.any():
+            bits = self.value_bits
+        stored_bits = cover.sum() * bits
+        position_bits = 8 * positions_bytes(positions, self.nonzero.shape)
+        return stored_bits + position_bits
+
+
+def _holds(positions: Positions, nonzero: np.ndarray) -> bool:
     """Whether the positions can cover every non-zero: a group holds only so many."""
     if positions[0] != "groups":
         return True
     _, n, m = positions
-    return _fullest_group(nonzero, m) <= n
+    fullest = _fullest_group(nonzero, m)
+    return fullest <= n
 
 
 def _fullest_group(nonzero: np.ndarray, m: int) -> int:
@@ -65,21 +82,23 @@ def _fullest_group(nonzero: np.ndarray, m: int) -> int:
     return int(in_groups.max())
 
 
-def _structures(mask: np.ndarray) -> Iterator[tuple[Any, ...]]:
+def _structures(mask: np.ndarray) -> Iterator[Positions]:
     """Blocks and groups that the shape allows."""
     if mask.ndim < 2:
         return
     out_channels, in_channels, *kernel = mask.shape
     by_element = (1,) * len(kernel)
-    for rows, columns in BLOCKS:
-        if rows <= out_channels and columns <= in_channels:
-            yield ("blocks", rows, columns, *by_element)
-    yield ("blocks", 1, in_channels, *kernel)  # filters
+    for side in BLOCK_SIDES:
+        for rows, columns in ((1, side), (side, 1), (side, side)):
+            if rows > out_channels or columns > in_channels:
+                continue
+            yield "blocks", rows, columns, *by_element
+    yield "blocks", 1, in_channels, *kernel  # filters
     if math.prod(kernel) > 1:
-        yield ("blocks", 1, 1, *kernel)  # kernels
+        yield "blocks", 1, 1, *kernel  # kernels
     for m in GROUP_SIZES:
         if in_channels % m:
             continue
         n = _fullest_group(mask, m)
         if 0 < n < m:
-            yield ("groups", n, m)
+            yield "groups", n, m

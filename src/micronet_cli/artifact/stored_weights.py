@@ -8,22 +8,23 @@ import numpy as np
 
 from micronet_cli.artifact.entries import Layer
 from micronet_cli.artifact.format import Cursor, Damaged
-from micronet_cli.functional.packing import (
+from micronet_cli.functional.packing import pack_digits, packed_bytes, unpack_digits
+from micronet_cli.functional.positions import (
     expand_blocks,
     filled_up,
     group_rows,
-    pack_digits,
     pack_mask,
-    packed_bytes,
     patterns,
     ungroup_rows,
-    unpack_digits,
     unpack_mask,
     used_blocks,
 )
 
+Positions = Sequence[Any]  # as an entry holds them
+Shape = Sequence[int]
 
-def covered(positions: Sequence[Any], nonzero: np.ndarray) -> np.ndarray:
+
+def covered(positions: Positions, nonzero: np.ndarray) -> np.ndarray:
     """The elements whose codes are stored: every non-zero, and what shares its block or fills its group.
 
     >>> covered(("blocks", 1, 2), np.array([[True, False, False, False]])).tolist()
@@ -42,7 +43,7 @@ def covered(positions: Sequence[Any], nonzero: np.ndarray) -> np.ndarray:
     return nonzero
 
 
-def pack_positions(positions: Sequence[Any], cover: np.ndarray, whole_bytes: bool = False) -> bytes:
+def pack_positions(positions: Positions, cover: np.ndarray, whole_bytes: bool = False) -> bytes:
     """Bytes that tell which elements are covered."""
     kind, *rest = positions
     if kind == "all":
@@ -52,12 +53,14 @@ def pack_positions(positions: Sequence[Any], cover: np.ndarray, whole_bytes: boo
     if kind == "groups":
         n, m = rest
         _, pattern_numbers = patterns(n, m)
-        group_bits = group_rows(cover, m) @ (1 << np.arange(m))
-        return pack_digits(pattern_numbers[group_bits], math.comb(m, n), whole_bytes)
+        bit_values = 1 << np.arange(m)
+        group_bits = group_rows(cover, m) @ bit_values
+        numbers = pattern_numbers[group_bits]
+        return pack_digits(numbers, math.comb(m, n), whole_bytes)
     return pack_mask(cover)
 
 
-def positions_bytes(positions: Sequence[Any], shape: Sequence[int], whole_bytes: bool = False) -> int:
+def positions_bytes(positions: Positions, shape: Shape, whole_bytes: bool = False) -> int:
     """How many bytes ``pack_positions`` makes for a weight of this shape.
 
     >>> positions_bytes(("all",), (4, 4)), positions_bytes(("mask",), (4, 4)), positions_bytes(("blocks", 2, 2), (4, 4))
@@ -68,26 +71,31 @@ def positions_bytes(positions: Sequence[Any], shape: Sequence[int], whole_bytes:
         return 0
     if kind == "groups":
         n, m = rest
-        return packed_bytes(math.prod(shape) // m, math.comb(m, n), whole_bytes)
+        groups = math.prod(shape) // m
+        return packed_bytes(groups, math.comb(m, n), whole_bytes)
     bits = math.prod(shape)
     if kind == "blocks":
         bits = math.prod(_block_grid(shape, rest))
     return math.ceil(bits / 8)
 
 
-def _block_grid(shape: Sequence[int], sizes: Sequence[int]) -> list[int]:
+def _block_grid(shape: Shape, sizes: Sequence[int]) -> list[int]:
     """How many blocks lie along each dimension; those at the edge may be smaller."""
-    return [math.ceil(length / size) for length, size in zip(shape, sizes, strict=True)]
+    grid = []
+    for length, size in zip(shape, sizes, strict=True):
+        grid.append(math.ceil(length / size))
+    return grid
 
 
-def unpack_positions(positions: Sequence[Any], shape: Sequence[int], masks: Cursor, whole_bytes: bool) -> np.ndarray:
+def unpack_positions(positions: Positions, shape: Shape, masks: Cursor, whole_bytes: bool) -> np.ndarray:
     """The covered elements, bool of ``shape``.
 
     Raises:
         Damaged: the positions do not fit the shape or the stream.
     """
     _check_fit(positions, shape)
-    content = masks.take(positions_bytes(positions, shape, whole_bytes))
+    size = positions_bytes(positions, shape, whole_bytes)
+    content = masks.take(size)
     kind, *rest = positions
     if kind == "all":
         return np.ones(tuple(shape), bool)
@@ -96,22 +104,28 @@ def unpack_positions(positions: Sequence[Any], shape: Sequence[int], masks: Curs
         return expand_blocks(used, rest, shape)
     if kind == "groups":
         n, m = rest
-        numbers = unpack_digits(content, math.prod(shape) // m, math.comb(m, n), whole_bytes)
-        rows, _ = patterns(n, m)
-        return ungroup_rows(rows[numbers], shape)
+        groups = math.prod(shape) // m
+        numbers = unpack_digits(content, groups, math.comb(m, n), whole_bytes)
+        pattern_rows, _ = patterns(n, m)
+        rows = pattern_rows[numbers]
+        return ungroup_rows(rows, shape)
     return unpack_mask(content, shape)
 
 
-def _check_fit(positions: Sequence[Any], shape: Sequence[int]) -> None:
+def _check_fit(positions: Positions, shape: Shape) -> None:
     kind, *rest = positions
-    if kind == "blocks":
-        fits = len(rest) == len(shape) and all(size <= length for size, length in zip(rest, shape, strict=True))
-        if not fits:
-            raise Damaged("blocks are larger than the weight")
+    if kind == "blocks" and not _blocks_fit(rest, shape):
+        raise Damaged("blocks are larger than the weight")
     if kind == "groups":
         _, m = rest
         if len(shape) < 2 or shape[1] % m:
             raise Damaged("groups do not divide the input dimension")
+
+
+def _blocks_fit(sizes: Sequence[int], shape: Shape) -> bool:
+    if len(sizes) != len(shape):
+        return False
+    return all(size <= length for size, length in zip(sizes, shape, strict=True))
 
 
 def code_digits(integers: np.ndarray, layer: Layer, cover: np.ndarray) -> np.ndarray:
@@ -121,8 +135,10 @@ def code_digits(integers: np.ndarray, layer: Layer, cover: np.ndarray) -> np.nda
     [3, 0, 2]
     """
     residues = integers[cover] % layer.levels
+    if layer.zeros:
+        return residues
     # Where 0 is never stored its digit is saved, and the others move down.
-    return residues if layer.zeros else residues - 1
+    return residues - 1
 
 
 def integers_of(digits: np.ndarray, layer: Layer, cover: np.ndarray, zero_codes: np.ndarray) -> np.ndarray:
@@ -134,13 +150,16 @@ def integers_of(digits: np.ndarray, layer: Layer, cover: np.ndarray, zero_codes:
         cover: the covered elements.
         zero_codes: code of 0 of each output channel, or of all: ``[C_out]`` or ``[1]``.
     """
-    zero = np.broadcast_to(along_channels(zero_codes, cover.ndim), cover.shape)[cover]
+    of_channel = along_channels(zero_codes, cover.ndim)
+    zero = np.broadcast_to(of_channel, cover.shape)[cover]
     residues = digits if layer.zeros else digits + 1
+    codes = (residues + zero) % layer.levels
     out = np.zeros(cover.shape, np.int64)
-    out[cover] = (residues + zero) % layer.levels - zero
+    out[cover] = codes - zero
     return out
 
 
 def along_channels(values: np.ndarray, dims: int) -> np.ndarray:
     """Numbers a channel beside a weight of ``dims`` dimensions: ``[C_out] -> [C_out, 1, ...]``."""
-    return values.reshape(-1, *(1,) * (dims - 1))
+    ones = [1] * (dims - 1)
+    return values.reshape(-1, *ones)

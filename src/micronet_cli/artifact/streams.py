@@ -26,7 +26,9 @@ class Streams:
     @classmethod
     def of(cls, raw: Mapping[str, bytes], coded: Mapping[str, int]) -> "Streams":
         """Every stream at its beginning."""
-        cursors = {name: Cursor(name, content) for name, content in raw.items()}
+        cursors: dict[str, Cursor] = {}
+        for name, content in raw.items():
+            cursors[name] = Cursor(name, content)
         return cls(cursors, coded)
 
     def __getitem__(self, name: str) -> Cursor:
@@ -40,7 +42,8 @@ class Streams:
             ValueError: bits that no digits give.
         """
         whole_bytes = name in self.coded
-        content = self[name].take(packed_bytes(count, base, whole_bytes))
+        size = packed_bytes(count, base, whole_bytes)
+        content = self[name].take(size)
         return unpack_digits(content, count, base, whole_bytes)
 
     def array(self, name: str, count: int, dtype: str) -> Tensor:
@@ -49,8 +52,10 @@ class Streams:
         Raises:
             Damaged: fewer are left.
         """
-        content = self[name].take(count * np.dtype(dtype).itemsize)
-        return torch.from_numpy(np.frombuffer(content, dtype).copy())
+        size = count * np.dtype(dtype).itemsize
+        content = self[name].take(size)
+        read_only = np.frombuffer(content, dtype)
+        return torch.from_numpy(read_only.copy())
 
     def close(self) -> None:
         """Check that every stream was read to its end.

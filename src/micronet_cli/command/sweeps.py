@@ -53,7 +53,7 @@ class Sweep(Callback):
         Sweep.current = self if self.identity else None
 
     def run(self, outcome: Outcome, work: Callable[[bool], dict[str, Any]]) -> float | None:
-        """Do a job's ``work``; its top1, NaN where it failed.
+        """Do a job's ``work``; its top1 on val, or that of the only split it was measured on; NaN where it failed.
 
         ``work`` gets whether to go on with what an earlier attempt left: a queue that took the machine away starts the
         job again.
@@ -76,7 +76,8 @@ class Sweep(Callback):
         if outcome.status == "failed":
             log.error("job %d failed: %s", outcome.number, outcome.reason)
             return math.nan
-        return outcome.metrics.get("top1")
+        # A sweeper that optimises by it must not see what is reported.
+        return outcome.metrics.get("val_top1", outcome.metrics.get("top1"))
 
     def summarise(self) -> list[Outcome]:
         """Write the summary; the jobs that have begun, by number."""

@@ -1,27 +1,21 @@
 """Image files to uint8 arrays, in this process or in workers; a file that does not decode is named, not raised."""
 
-import tarfile
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
 import numpy as np
 import torch
-from PIL import Image, UnidentifiedImageError
+from PIL import Image
 from torch import Tensor
 from torch.utils.data import Dataset, get_worker_info
 
-from micronet_cli.data.randomness import global_rng_at, seed_global_rng
+from micronet_cli.data.images import UnusableImage, with_channels
+from micronet_cli.data.randomness import Position, global_rng_at, seed_global_rng
 from micronet_cli.data.sources import Source
 
-DECODE_ERRORS = (
-    OSError,
-    ValueError,
-    SyntaxError,
-    UnidentifiedImageError,
-    Image.DecompressionBombError,
-    tarfile.TarError,
-)
+# What a source raises where a file does not decode; ``images.UndecodableImage`` is an OSError.
+DECODE_ERRORS = (OSError, ValueError)
 
 
 @dataclass(frozen=True)
@@ -29,14 +23,16 @@ class Decoded:
     """One image, or the name of the file that holds none.
 
     Attributes:
-        pixels: uint8 ``[H, W, C]``; None where the file does not decode.
+        pixels: uint8 ``[H, W, C]``; None where there are none.
         label: class index.
-        name: of the file that does not decode.
+        name: of a file without pixels.
+        mistake: why the run cannot go on with such a file; empty where it is skipped.
     """
 
     pixels: np.ndarray | None
     label: int
     name: str = ""
+    mistake: str = ""
 
 
 class DecodedBatch(NamedTuple):
@@ -47,53 +43,70 @@ class DecodedBatch(NamedTuple):
         labels: int64 ``[N]``.
         places: where in the batch that was asked for they stood.
         corrupt: names of the files that did not decode.
+        mistakes: what ends the run.
     """
 
     images: Tensor
     labels: Tensor
     places: Sequence[int]
     corrupt: Sequence[str] = ()
+    mistakes: Sequence[str] = ()
 
 
-class Decoder(Dataset):
-    """``(epoch, index)`` -> the decoded image.
+@dataclass(frozen=True)
+class Decoder:
+    """From a file to what the network takes, before it is normalised.
 
     Attributes:
-        source: the image files.
         transform: PIL image -> uint8 array ``[C, H, W]``.
+        channels: of the array.
         seed: with the position it decides every random choice of the transform.
         random: whether the transform makes any.
     """
 
-    def __init__(self, source: Source, transform: Callable, seed: int, random: bool) -> None:
+    transform: Callable
+    channels: int
+    seed: int
+    random: bool
+
+    def decode(self, read: Callable[[], Image.Image], label: int, name: str, position: Position) -> Decoded:
+        """The image that ``read`` gives; ``position`` is its own in the run: (epoch, ..., number)."""
+        try:
+            image = with_channels(read(), self.channels)
+        except UnusableImage as error:
+            return Decoded(None, label, name, mistake=f"{name}: {error}")
+        except DECODE_ERRORS:
+            return Decoded(None, label, name)
+        pixels = self._transformed(image, position)
+        return Decoded(pixels.transpose(1, 2, 0), label)
+
+    def _transformed(self, image: Image.Image, position: Position) -> np.ndarray:
+        if not self.random:
+            return np.asarray(self.transform(image))
+        if get_worker_info():
+            seed_global_rng(self.seed, *position)
+            return np.asarray(self.transform(image))
+        # In the main process somebody else draws from the global generators too.
+        with global_rng_at(self.seed, *position):
+            return np.asarray(self.transform(image))
+
+
+class DecodedSource(Dataset):
+    """``(epoch, index)`` -> the decoded image of a source."""
+
+    def __init__(self, source: Source, decoder: Decoder) -> None:
         self.source = source
-        self.transform = transform
-        self.seed = seed
-        self.random = random
+        self.decoder = decoder
 
     def __len__(self) -> int:
         return len(self.source.labels)
 
     def __getitem__(self, position: tuple[int, int]) -> Decoded:
         epoch, index = position
+        index = int(index)
         label = int(self.source.labels[index])
-        try:
-            image = self.source.read(int(index))
-        except DECODE_ERRORS:
-            name = self.source.name(int(index))
-            return Decoded(None, label, name)
-        pixels = self._transformed(image, epoch, index)
-        return Decoded(pixels.transpose(1, 2, 0), label)
-
-    def _transformed(self, image: Image.Image, epoch: int, index: int) -> np.ndarray:
-        if not self.random:
-            return np.asarray(self.transform(image))
-        if get_worker_info():
-            seed_global_rng(self.seed, epoch, index)
-            return np.asarray(self.transform(image))
-        # In the main process somebody else draws from the global generators too.
-        with global_rng_at(self.seed, epoch, index):
-            return np.asarray(self.transform(image))
+        name = self.source.name(index)
+        return self.decoder.decode(lambda: self.source.read(index), label, name, (epoch, index))
 
 
 def collate(samples: Sequence[Decoded]) -> DecodedBatch:
@@ -102,12 +115,20 @@ def collate(samples: Sequence[Decoded]) -> DecodedBatch:
     labels = []
     places = []
     corrupt = []
+    mistakes = []
     for place, sample in enumerate(samples):
-        if sample.pixels is None:
+        if sample.pixels is not None:
+            arrays.append(sample.pixels)
+            labels.append(sample.label)
+            places.append(place)
+        elif sample.mistake:
+            mistakes.append(sample.mistake)
+        else:
             corrupt.append(sample.name)
-            continue
-        arrays.append(sample.pixels)
-        labels.append(sample.label)
-        places.append(place)
     images = torch.from_numpy(np.stack(arrays)) if arrays else torch.empty(0)
-    return DecodedBatch(images, torch.tensor(labels, dtype=torch.int64), places, corrupt)
+    return DecodedBatch(images, torch.tensor(labels, dtype=torch.int64), places, corrupt, mistakes)
+
+
+def label_mistake(name: str, label: int | str, classes: int) -> str:
+    """Why a label ends the run."""
+    return f"{name} has the label {label}; with {classes} classes labels must be whole numbers from 0 to {classes - 1}"

@@ -1,8 +1,8 @@
 """Where images come from: one decoded image and its label at a time."""
 
 import copy
+import io
 import logging
-import os
 import tarfile
 from collections.abc import Sequence
 from pathlib import Path
@@ -10,11 +10,15 @@ from typing import Protocol
 
 import numpy as np
 from PIL import Image
-from timm.data.readers import create_reader
 
+from micronet_cli.data.images import read_image
+from micronet_cli.data.listing import listing
 from micronet_cli.errors import UserError
 
-logging.getLogger("timm.data.readers").setLevel(logging.WARNING)  # tells of every step of scanning a tar
+log = logging.getLogger(__name__)
+
+# Sets of more classes than that are summed up without their names.
+MOST_NAMED = 10
 
 
 class Source(Protocol):
@@ -27,7 +31,12 @@ class Source(Protocol):
     labels: np.ndarray
 
     def read(self, index: int) -> Image.Image:
-        """The image, RGB; raises OSError or ValueError where it does not decode."""
+        """The image with 8 bits a channel, grey or in colour.
+
+        Raises:
+            OSError, ValueError: it does not decode.
+            UnusableImage: it decodes to what no network takes.
+        """
         ...
 
     def name(self, index: int) -> str:
@@ -43,9 +52,8 @@ class ArraySource:
         self.labels = np.asarray(labels, dtype=np.int64)
 
     def read(self, index: int) -> Image.Image:
-        """The image, RGB."""
-        image = Image.fromarray(self.images[index])
-        return image.convert("RGB")
+        """The image, grey or RGB."""
+        return Image.fromarray(self.images[index])
 
     def name(self, index: int) -> str:
         """The image's number."""
@@ -53,32 +61,49 @@ class ArraySource:
 
 
 class FileSource:
-    """Image files in ImageFolder layout, in a directory or a tar, read through timm.
+    """Image files in class folders, in a directory or a tar.
 
     Attributes:
         classes: folder names, in the order of the class indices.
+        left_out: names of files that are no images.
     """
 
     def __init__(self, path: str, where: str) -> None:
-        try:
-            self.reader = create_reader("", str(Path(path).expanduser()))
-        except (RuntimeError, AssertionError, OSError, ValueError, tarfile.TarError) as error:
-            raise UserError(f"{where}={path!r}: no images in ImageFolder layout (<class>/<image>) ({error})") from None
-        # timm's two readers name the same things differently.
-        in_tar = hasattr(self.reader, "class_name_to_idx")
-        if in_tar:
-            index_of_class = self.reader.class_name_to_idx
-            targets = self.reader.targets
-        else:
-            index_of_class = self.reader.class_to_idx
-            targets = [target for _, target in self.reader.samples]
-        if "" in index_of_class:
-            raise UserError(f"{where}={path!r}: images outside of class folders; must be <class>/<image>")
         self.path = path
         self.where = where
-        self.classes = sorted(index_of_class, key=index_of_class.__getitem__)
-        self.labels = np.array(targets, dtype=np.int64)
-        self._process = 0
+        self._root = Path(path).expanduser()
+        try:
+            found = listing(self._root)
+        except (OSError, ValueError, tarfile.TarError) as error:
+            raise UserError(f"{where}={path!r}: no images in ImageFolder layout (<class>/<image>) ({error})") from None
+        self._images = found.images
+        self.classes = found.classes
+        self.left_out = found.left_out
+        index_of_class = {name: index for index, name in enumerate(found.classes)}
+        indices = [index_of_class[folder] for folder in found.folders]
+        self.labels = np.array(indices, dtype=np.int64)
+        empty = [name for name, images in self.counts.items() if images == 0]
+        if empty:
+            log.warning("%s=%r: classes of 0 images: %s", where, path, _some_of(empty))
+
+    @property
+    def counts(self) -> dict[str, int]:
+        """Images of each class."""
+        images = np.bincount(self.labels, minlength=len(self.classes))
+        return dict(zip(self.classes, images.tolist(), strict=True))
+
+    def summary(self) -> str:
+        """What was found, on one line."""
+        counts = self.counts
+        if len(counts) <= MOST_NAMED:
+            images_of_classes = ", ".join(f"{name} {images}" for name, images in counts.items())
+        else:
+            fewest, most = min(counts.values()), max(counts.values())
+            images_of_classes = f"{fewest} each" if fewest == most else f"{fewest} to {most} each"
+        text = f"{self.where}={self.path!r}: {len(self.labels)} images in {len(counts)} classes ({images_of_classes})"
+        if self.left_out:
+            text += f"; left out, no images: {_some_of(self.left_out)}"
+        return text
 
     def relabelled(self, classes: Sequence[str]) -> "FileSource":
         """The same files under another order of classes, which may be more.
@@ -88,7 +113,8 @@ class FileSource:
         """
         if list(classes) == self.classes:
             return self
-        unknown = sorted(set(self.classes) - set(classes))
+        present = {name for name, images in self.counts.items() if images > 0}
+        unknown = sorted(present - set(classes))
         if unknown:
             examples = ", ".join(unknown[:3])
             raise UserError(
@@ -96,37 +122,26 @@ class FileSource:
             )
         other = copy.copy(self)
         other.classes = list(classes)
-        new_index = np.array([other.classes.index(name) for name in self.classes])
+        index_of_class = {name: index for index, name in enumerate(other.classes)}
+        new_index = np.array([index_of_class.get(name, -1) for name in self.classes])
         other.labels = new_index[self.labels]
         return other
 
     def read(self, index: int) -> Image.Image:
-        """The image, RGB."""
-        self._own_handles()
-        file, _ = self.reader[index]
-        with file:
-            return Image.open(file).convert("RGB")
-
-    def _own_handles(self) -> None:
-        # A forked process shares an open tar's position with its parent: each would read the other's bytes.
-        if self._process == os.getpid():
-            return
-        self._process = os.getpid()
-        for tar in self._tars():
-            tar.tf = None
-            for inner in tar.children.values():
-                inner.tf = None
-
-    def _tars(self) -> list:
-        """The states of the tars that timm reads: one, or those of a directory."""
-        state = getattr(self.reader, "tar_state", None)
-        if isinstance(state, dict):
-            return list(state.values())
-        return [state] if state else []
+        """The image, upright."""
+        entry = self._images[index]
+        if entry.size < 0:
+            with (self._root / entry.name).open("rb") as file:
+                return read_image(file)
+        # A handle of its own: processes that share one would move its position under each other's reads.
+        with self._root.open("rb") as tar:
+            tar.seek(entry.offset)
+            content = tar.read(entry.size)
+        return read_image(io.BytesIO(content))
 
     def name(self, index: int) -> str:
         """The file's path inside its root."""
-        return self.reader.filename(index)
+        return self._images[index].name
 
 
 class Subset:
@@ -138,7 +153,7 @@ class Subset:
         self.labels = source.labels[indices]
 
     def read(self, index: int) -> Image.Image:
-        """The image, RGB."""
+        """The image as the other source gives it."""
         return self.source.read(int(self.indices[index]))
 
     def name(self, index: int) -> str:
@@ -156,3 +171,10 @@ def split_off(source: Source, fraction: float, seed: int) -> tuple[Subset, Subse
     part = np.sort(order[:cut])
     rest = np.sort(order[cut:])
     return Subset(source, rest), Subset(source, part)
+
+
+def _some_of(names: Sequence[str]) -> str:
+    """``2 (a, b)``, or ``20 (a, b, c and more)``."""
+    shown = ", ".join(names[:3])
+    more = " and more" if len(names) > 3 else ""
+    return f"{len(names)} ({shown}{more})"

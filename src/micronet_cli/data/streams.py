@@ -1,24 +1,27 @@
-"""Data that comes as a stream or from a hub: WebDataset shards and Hugging Face data sets, through timm.
+"""Data that comes in shards or from a hub: WebDataset tars and Hugging Face data sets, by timm's names for them."""
 
-Order and augmentation follow timm's own worker seeds: a resumed run sees the rest of its epoch, though not the very
-batches that an uninterrupted one would have seen.
-"""
-
+import logging
+import os
 from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
-from itertools import islice
-from typing import Any
+from functools import cached_property
 
 import torch
-from timm.data import create_dataset, create_loader
-from torch import Tensor
+from timm.data.readers import create_reader
 
 from micronet_cli.data.augment import Augment
-from micronet_cli.data.datasets import Data
-from micronet_cli.data.loader import LoaderSettings
-from micronet_cli.distributed import rank, world_size
+from micronet_cli.data.base import Data
+from micronet_cli.data.hub import HubShards, HubSource
+from micronet_cli.data.protocol import Batches
+from micronet_cli.data.shards import Shards, WebDatasetShards
+from micronet_cli.data.sources import Source
+from micronet_cli.data.stream_loader import StreamLoader
 from micronet_cli.errors import UserError
 from micronet_cli.models.model import InputSpec
+
+# It warns of every directory of shards without an _info.json, which none needs.
+logging.getLogger("timm.data.readers.reader_wds").setLevel(logging.ERROR)
 
 
 @dataclass(kw_only=True)
@@ -28,8 +31,9 @@ class TimmStream(Data):
     Attributes:
         dataset: ``wds/`` for WebDataset shards; ``hfds/<name>`` or, streaming, ``hfids/<name>`` for Hugging Face's.
         root: directory of the shards, or of the hub's cache.
-        train, val, test: split names; for WebDataset shard patterns, as ``train-{0000..0099}.tar``.
-        samples: images in a split, by its name above; a stream cannot count itself.
+        train, val, test: split names; for WebDataset shard patterns, as ``train-{0000..0099}.tar``. Of ``hfds/`` a
+            seeded part of train is held out without ``val``.
+        samples: images in a split, by its name above; training on a stream needs it.
         num_classes: classes of the labels ``0 .. num_classes - 1``.
     """
 
@@ -44,111 +48,149 @@ class TimmStream(Data):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if self.augment not in ("none", "imagenet"):
-            raise ValueError(f"augment={self.augment}: must be none or imagenet for a stream")
+        if self._kind not in ("wds", "hfds", "hfids"):
+            raise ValueError(f"dataset={self.dataset!r}: must be wds/, hfds/<name> or hfids/<name>")
+        if self.num_classes < 1:
+            raise ValueError(f"num_classes={self.num_classes}: must be at least 1")
+
+    @property
+    def _kind(self) -> str:
+        kind, _, _ = self.dataset.partition("/")
+        return kind.lower()
+
+    @property
+    def _name(self) -> str:
+        _, _, name = self.dataset.partition("/")
+        return name
+
+    @property
+    def _streams(self) -> bool:
+        """Whether images come in order only."""
+        return self._kind != "hfds"
 
     def problems(self, splits: Sequence[str]) -> list[str]:
         """Splits that are not given."""
-        return [f"data.{s}: missing; give data.{s}=<split or shards>" for s in splits if getattr(self, s) is None]
+        needed = dict.fromkeys(self._given(split) for split in splits)
+        missing = [split for split in needed if getattr(self, split) is None]
+        return [f"data.{split}: missing; give data.{split}=<split or shards>" for split in missing]
+
+    def _given(self, split: str) -> str:
+        """The split that images come from: train's where val is held out of it."""
+        held_out = split == "val" and self.val is None and not self._streams
+        return "train" if held_out else split
 
     @property
     def classes(self) -> list[str]:
         """The labels as text: streams do not tell names."""
         return [str(label) for label in range(self.num_classes)]
 
+    def source(self, split: str, classes: Sequence[str] | None = None) -> Source:
+        """The images of a split of ``hfds/``."""
+        self._require(split)
+        given = self._given(split)
+        if given not in self._sources:
+            with self._opening(given) as name:
+                self._sources[given] = HubSource(self._name, name, self.root)
+        whole = self._sources[given]
+        is_whole = split == "test" or self.val is not None
+        return whole if is_whole else self._part(whole, split)
+
+    @cached_property
+    def _sources(self) -> dict[str, Source]:
+        return {}
+
+    def _require(self, split: str) -> None:
+        problems = self.problems([split])
+        if problems:
+            raise UserError(problems[0])
+
+    @contextmanager
+    def _opening(self, split: str) -> Iterator[str]:
+        """The split's name in the data set; what goes wrong in the block is told under its key."""
+        name = getattr(self, split)
+        try:
+            yield name
+        except UserError:
+            raise
+        except ImportError as error:
+            raise UserError(
+                f"data.dataset={self.dataset!r}: it needs the package {error.name}; pip install {error.name}"
+            ) from None
+        except Exception as error:  # every backend has errors of its own
+            lines = str(error).splitlines() or [type(error).__name__]
+            raise UserError(f"data.{split}={name!r}: {self.dataset} does not open it ({lines[0]})") from None
+
     def loader(
-        self, split: str, spec: InputSpec, device: torch.device, seed: int = 0, classes: Sequence[str] | None = None
-    ) -> Any:
+        self,
+        split: str,
+        spec: InputSpec,
+        device: torch.device,
+        seed: int = 0,
+        classes: Sequence[str] | None = None,
+    ) -> Batches:
         """Batches of a split, shuffled and augmented for ``train``.
 
         Raises:
             UserError: the split cannot be opened.
         """
-        if problems := self.problems([split]):
-            raise UserError(problems[0])
-        training = split == "train"
-        batch = self.batch_size if training else self.eval_batch_size
-        try:
-            dataset = create_dataset(
-                self.dataset,
-                root=self.root,
-                split=getattr(self, split),
-                is_training=training,
-                batch_size=batch // world_size(),
-                num_samples=self.samples.get(split),
-                seed=seed,
-            )
-        except Exception as error:  # every backend has errors of its own
-            reason = (str(error).splitlines() or [type(error).__name__])[0]
-            raise UserError(
-                f"data.{split}={getattr(self, split)!r}: {self.dataset} does not open it ({reason})"
-            ) from None
-        settings = LoaderSettings(batch_size=batch, workers=self.workers, seed=seed, augmentation=self.augmentation)
-        return StreamLoader(dataset, spec, settings, training, device, self.num_classes)
+        if not self._streams:
+            return super().loader(split, spec, device, seed, classes)
+        return self._stream_loader(split, spec, device, seed, len(classes or self.classes))
 
-
-class StreamLoader:
-    """The same face as ``data.loader.Loader``, over timm's ``create_loader``."""
-
-    def __init__(
+    def sample(
         self,
-        dataset: Any,
+        split: str,
+        images: int,
         spec: InputSpec,
-        settings: LoaderSettings,
-        training: bool,
         device: torch.device,
+        seed: int = 0,
+        classes: Sequence[str] | None = None,
+    ) -> Batches:
+        """Batches of at most so many images of a split, as evaluation sees them.
+
+        Those of a stream are its first ones, in an order drawn by ``seed``.
+        """
+        if not self._streams:
+            return super().sample(split, images, spec, device, seed, classes)
+        return self._stream_loader(split, spec, device, seed, len(classes or self.classes), at_most=images)
+
+    def _stream_loader(
+        self,
+        split: str,
+        spec: InputSpec,
+        device: torch.device,
+        seed: int,
         classes: int,
-    ) -> None:
-        self.dataset, self.settings, self.training, self.device, self.classes = (
-            dataset, settings, training, device, classes,
-        )  # fmt: skip
-        self.corrupt: list[str] = []
-        changes = settings.augmentation.timm(spec) if training and settings.augmentation.per_image else None
-        self.loader = create_loader(
-            dataset,
-            spec.size,
-            settings.batch_size // world_size(),
-            is_training=training,
-            no_aug=training and changes is None,
-            **(changes or {"interpolation": spec.interpolation}),
-            mean=spec.mean,
-            std=spec.std,
-            crop_pct=spec.crop_pct,
-            crop_mode=spec.crop_mode,
-            num_workers=1 if settings.workers is None else settings.workers,
-            distributed=world_size() > 1,
+        at_most: int | None = None,
+    ) -> StreamLoader:
+        self._require(split)
+        training = split == "train" and at_most is None
+        with self._opening(split) as name:
+            if self._kind == "wds":
+                shards, total = self._web_dataset(name)
+            else:
+                shards, total = HubShards(self._name, name, self.root), None
+        total = self.samples.get(split, total)
+        if training and not total:
+            raise UserError(f"data.samples.{split}: missing; training on a stream needs the number of its images")
+        return StreamLoader(
+            shards=shards,
+            known_total=total,
+            at_most=at_most,
+            spec=spec,
+            settings=self.loader_settings(training, seed),
+            training=training,
             device=device,
-            pin_memory=device.type == "cuda",
-            persistent_workers=bool(settings.workers is None or settings.workers),
+            classes=classes,
+            where=f"data.{split}",
         )
 
-    def __len__(self) -> int:
-        """Batches an epoch."""
-        return len(self.loader)
-
-    @property
-    def images(self) -> int:
-        """Images an epoch."""
-        return len(self.dataset)
-
-    def visited(self, images: int) -> list[int]:
-        """As ``Loader.visited``; the images of a stream are numbered as they come."""
-        return [rank() + number * world_size() for number in range(images)]
-
-    def name(self, index: int) -> str:
-        """What to call an image."""
-        return f"image {index}"
-
-    def picture(self, index: int) -> None:
-        """None: a stream does not go back."""
-
-    def batches(self, epoch: int = 0, first: int = 0) -> Iterator[tuple[Tensor, Tensor]]:
-        """``(images, labels)`` as ``Loader.batches`` gives them, the first batches dropped."""
-        if hasattr(self.dataset, "set_epoch"):
-            self.dataset.set_epoch(epoch)
-        for number, (images, labels) in enumerate(islice(self.loader, first, None), first):
-            images = images.contiguous(memory_format=torch.channels_last)
-            if self.training:
-                seed = (self.settings.seed, epoch, number, rank())
-                images, labels = self.settings.augmentation.batch(images, labels, self.classes, seed)
-            yield images, labels
+    def _web_dataset(self, name: str) -> tuple[Shards, int | None]:
+        """The shards of a pattern, or of a split that ``_info.json`` describes, and the number of their images."""
+        known = create_reader("wds/", root=self.root, split=name).split_info
+        urls = [os.path.join(self.root, file) for file in known.filenames]
+        for url in urls:
+            is_file = not url.startswith("pipe:") and "://" not in url
+            if is_file and not os.path.isfile(url):
+                raise FileNotFoundError(f"no such shard: {url}")
+        return WebDatasetShards(urls, known.alt_label), known.num_samples or None

@@ -11,11 +11,13 @@ from typing import Any
 
 import yaml
 
+from micronet_cli.explore.sensitivity import table
 from micronet_cli.renamed import with_new_names
 
 POINTS = 300  # of a curve, at most
 DIGITS = 6  # significant, of curves and layers
 LAYER_FIGURES = ("storage_params", "math_ops", "sparsity")
+ONNX_FILES = {"model.onnx": "onnx_bytes", "model.int8.onnx": "int8_bytes"}
 NOT_CURVES = {"kind", "step", "epoch"}
 UNREADABLE = (OSError, ValueError, KeyError, TypeError, AttributeError, yaml.YAMLError)
 
@@ -24,9 +26,9 @@ Curve = dict[str, list[float]]  # its steps and values
 
 
 def read_run(directory: Path, problems: Problems) -> dict[str, Any] | None:
-    """``overrides metrics config history layers`` of a run; None where its metrics.json cannot be read.
+    """``overrides metrics config history layers sensitivity began`` of a run; None without its metrics.json.
 
-    Any other file that cannot be read is noted and left out.
+    Any other file that cannot be read is noted and left out. ``began`` is False of a run that failed and left nothing.
     """
     metrics = _read(directory / "metrics.json", _metrics, problems)
     if not metrics:
@@ -35,12 +37,17 @@ def read_run(directory: Path, problems: Problems) -> dict[str, Any] | None:
     config = _read(directory / "config.yaml", _config, problems)
     history = _read(directory / "history.jsonl", _history, problems)
     layers = _read(directory / "layers.csv", _layers, problems)
+    sizes = _read(directory / "export.json", _sizes, problems)
+    sensitivity = _read(directory / "sensitivity.csv", _sensitivity, problems)
+    left_something = history or layers or (directory / "checkpoints").exists()
     return {
         "overrides": overrides,
-        "metrics": _plain(metrics),
+        "metrics": (sizes or {}) | _plain(metrics),
         "config": config or _typed(overrides),
         "history": history or {},
         "layers": layers or [],
+        "sensitivity": sensitivity or [],
+        "began": metrics.get("status") != "failed" or bool(left_something),
     }
 
 
@@ -154,6 +161,27 @@ def _weight_and_input_bits(text: str | None) -> list[int | None]:
     if pair is None:
         return [None, None]
     return [int(bits) for bits in pair.groups()]
+
+
+def _sizes(text: str) -> dict[str, int]:
+    """``onnx_bytes`` and ``int8_bytes``, where those files were written."""
+    written = json.loads(text).get("onnx") or {}
+    found = {}
+    for name, key in ONNX_FILES.items():
+        if name in written:
+            found[key] = written[name]["bytes"]
+    return found
+
+
+def _sensitivity(text: str) -> list[dict[str, Any]]:
+    """The table of divergences: a row a layer, a column a point."""
+    rows = []
+    for line in csv.DictReader(text.splitlines()):
+        row: dict[str, Any] = {"layer": line["layer"], "kind": line["kind"]}
+        for figure in ("value", "divergence"):
+            row[figure] = float(line[figure])
+        rows.append(row)
+    return table(rows)
 
 
 def _short(value: Any) -> float | None:

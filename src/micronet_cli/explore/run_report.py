@@ -8,7 +8,6 @@ import json
 import math
 import os
 import re
-from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
@@ -17,12 +16,12 @@ from string import Template
 from typing import Any
 
 from micronet_cli.errors import UserError
-from micronet_cli.explore.run_files import number, read_run
-from micronet_cli.functional.pareto import pareto_front
+from micronet_cli.explore.benchmarks import benchmarks
+from micronet_cli.explore.lineage import RunData, trace_lineage
+from micronet_cli.explore.run_files import read_run
 
 PAGE = Path(__file__).parent / "report_page"
 LEFT_OUT = "previous"
-WHICH_DATA = ("data.variant", "data.test", "data.dataset")  # keys that tell data sets of one class apart
 
 
 @dataclass
@@ -30,11 +29,16 @@ class Found:
     """What the page shows.
 
     Attributes:
-        runs: one mapping a run: ``name metrics overrides config history layers benchmark front``.
+        runs: one mapping a run: ``name metrics overrides config history layers sensitivity``, its lineage and its
+            benchmark.
+        benchmarks: what can be compared, see ``explore.benchmarks``.
+        refused: runs that ended before they began: ``name overrides reason``.
         problems: file -> why it could not be read.
     """
 
-    runs: list[dict[str, Any]] = field(default_factory=list)
+    runs: list[RunData] = field(default_factory=list)
+    benchmarks: list[dict[str, Any]] = field(default_factory=list)
+    refused: list[dict[str, Any]] = field(default_factory=list)
     problems: dict[str, str] = field(default_factory=dict)
 
 
@@ -64,15 +68,19 @@ def read_runs(directories: Sequence[Path]) -> Found:
     """Read them; a file that cannot be read is noted, and its run shown without it or, for metrics.json, left out."""
     found = Found()
     root = os.path.commonpath([path.absolute() for path in directories])
+    shown = []
     for directory in directories:
         run = read_run(directory, found.problems)
         if run is None or run["metrics"].get("stage") == "report":
             continue
         run["name"] = _name(directory, root)
-        run["benchmark"] = _benchmark(run["config"], run["metrics"])
-        run["front"] = False
-        found.runs.append(run)
-    _mark_fronts(found.runs)
+        if run.pop("began"):
+            found.runs.append(run)
+            shown.append(directory.absolute())
+        else:
+            found.refused.append(_refusal(run))
+    trace_lineage(found.runs, shown)
+    found.benchmarks = benchmarks(found.runs)
     return found
 
 
@@ -84,6 +92,8 @@ def html(found: Found, pattern: str) -> str:
         "pattern": pattern,
         "created": f"{datetime.now(UTC):%Y-%m-%d %H:%M} UTC",
         "runs": found.runs,
+        "benchmarks": found.benchmarks,
+        "refused": found.refused,
         "problems": found.problems,
     }
     text = json.dumps(_finite(data), separators=(",", ":"))
@@ -128,51 +138,13 @@ def _name(directory: Path, root: str) -> str:
     return name
 
 
-def _benchmark(config: Mapping[str, Any], metrics: Mapping[str, Any]) -> str | None:
-    """What a run was measured on; only runs with the same can be on one front. None without accuracy or score."""
-    if metrics.get("status") != "completed":
-        return None
-    for figure in ("top1", "micronet_score"):
-        value = metrics.get(figure)
-        if isinstance(value, str) or number(value) is None:
-            return None
-    split = metrics.get("split", "test")
-    profile = metrics.get("score_profile", "score")
-    return f"{_data_set(config)}, {split}; {profile}{_base(metrics)}"
-
-
-def _data_set(config: Mapping[str, Any]) -> str:
-    """The data set by its class, and by what tells it from others of that class."""
-    target = str(config.get("data._target_", "data"))
-    name = target.rpartition(".")[2]
-    for key in WHICH_DATA:
-        if config.get(key):
-            which = Path(str(config[key])).name
-            return f"{name} {which}".strip()
-    return name
-
-
-def _base(metrics: Mapping[str, Any]) -> str:
-    """The number of parameters that scores are relative to."""
-    params = number(metrics.get("storage_params"))
-    score = number(metrics.get("storage_score"))
-    if not params or not score:
-        return ""
-    return f", base {params / score / 1e6:.3g} M"
-
-
-def _mark_fronts(runs: Iterable[dict[str, Any]]) -> None:
-    """Note in each run whether it is on the Pareto front of its benchmark."""
-    groups: dict[str, list[dict[str, Any]]] = defaultdict(list)
-    for run in runs:
-        if run["benchmark"]:
-            groups[run["benchmark"]].append(run)
-    for group in groups.values():
-        scores = [run["metrics"]["micronet_score"] for run in group]
-        accuracies = [run["metrics"]["top1"] for run in group]
-        front = pareto_front(scores, accuracies)
-        for run, on_front in zip(group, front, strict=True):
-            run["front"] = on_front
+def _refusal(run: Mapping[str, Any]) -> dict[str, Any]:
+    """A command that ended before it began: a mistake in it, most of the time."""
+    return {
+        "name": run["name"],
+        "overrides": run["overrides"],
+        "reason": run["metrics"].get("reason", ""),
+    }
 
 
 def _finite(node: Any) -> Any:

@@ -98,6 +98,8 @@ class Search:
         trials: how many, failed ones included.
         sampler: by its name in ``optuna.samplers``.
         objectives: key of metrics.json -> ``maximize`` or ``minimize``; null takes one out.
+        split: the images that accuracies are measured on, ``val`` unless there is a reason: what chooses among many
+            networks flatters the one that it chooses.
 
     Raises:
         ValueError: there is nothing to search or to compare by, or the space is wrong.
@@ -108,6 +110,7 @@ class Search:
     trials: int = 20
     sampler: SamplerName = "TPESampler"
     objectives: dict[str, Literal["maximize", "minimize"] | None] = field(default_factory=dict)
+    split: Literal["train", "val", "test"] = "val"
 
     def __post_init__(self) -> None:
         if self.trials < 1:

@@ -71,13 +71,18 @@ class Study:
             "objectives": self.search.directions,
             "space": space,
             "stage": self.search.stage,
+            "split": self.search.split,
         }
         known = self.study.user_attrs.get("search", asked)
+        # Studies of version 0.1.0 name no split: they were told figures of test.
+        known = {"split": "test"} | known
         self.study.set_user_attr("search", known)
         for key, value in asked.items():
             if known[key] != value:
+                # A whole space would not fit into a line.
+                given, theirs = (f"={value}", known[key]) if isinstance(value, str) else ("", "another")
                 raise UserError(
-                    f"search.{key}: the study in {str(path)!r} has another; leave resume out to start afresh"
+                    f"search.{key}{given}: the study in {str(path)!r} has {theirs}; leave resume out to start afresh"
                 )
 
     def _latest(self) -> dict[int, Any]:

@@ -10,7 +10,8 @@ from torch import Tensor, nn
 from torch.utils.hooks import RemovableHandle
 
 from micronet_cli.distributed import range_over_ranks
-from micronet_cli.functional.pruning import magnitude, shrink_mask
+from micronet_cli.functional.masks import shrink_mask
+from micronet_cli.functional.pruning import magnitude
 from micronet_cli.layers.effective_weight import EffectiveWeight, attach_effective_weight, original_weight
 from micronet_cli.layers.fake_quantize import (
     ActivationFakeQuantize,

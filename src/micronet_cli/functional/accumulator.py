@@ -21,7 +21,8 @@ def l1_limit(accumulator_bits: int, input_levels: int) -> int:
     >>> l1_limit(8, 16), l1_limit(12, 16)
     (8, 136)
     """
-    largest_sum = 2 ** (accumulator_bits - 1) - 1
+    magnitude_bits = accumulator_bits - 1
+    largest_sum = 2**magnitude_bits - 1
     largest_input = input_levels - 1
     return largest_sum // largest_input
 
@@ -47,20 +48,33 @@ def accumulator_aware(weight: Tensor, step: Tensor, largest_integer: int, limit:
     scaled = weight / step
     clipped = scaled.clamp(-largest_integer, largest_integer)
     exact = clipped.detach()
-    magnitudes = exact.abs().flatten(1)
-    above_limit = magnitudes.sum(1, keepdim=True) > limit
-    magnitudes = project_l1(magnitudes, limit)
-    down = magnitudes.floor()
-    fraction = magnitudes - down
+    magnitudes = exact.abs()
+    by_channel = magnitudes.flatten(1)
+    rounded = _rounded_within(by_channel, limit)
+    signs = exact.sign()
+    signed = rounded.view_as(exact) * signs
+    integers = StraightThrough.apply(clipped, signed)
+    return integers * step
+
+
+def _rounded_within(magnitudes: Tensor, limit: int) -> Tensor:
+    """Whole numbers near to ``magnitudes``, each row with a sum of ``limit`` at most."""
+    total = magnitudes.sum(1, keepdim=True)
+    above_limit = total > limit
+    projected = project_l1(magnitudes, limit)
+    down = projected.floor()
+    fraction = projected - down
     # What the limit leaves once every magnitude is rounded down goes to the largest fractions.
-    left = limit - down.sum(1, keepdim=True)
-    order = fraction.sort(dim=1, descending=True, stable=True).indices
-    rank = order.argsort(1)
-    may_rise = torch.where(above_limit, fraction > 0, fraction >= 0.5)
+    rounded_total = down.sum(1, keepdim=True)
+    left = limit - rounded_total
+    largest_first = fraction.sort(dim=1, descending=True, stable=True)
+    rank = largest_first.indices.argsort(1)
+    has_fraction = fraction > 0
+    rounds_up = fraction >= 0.5
+    may_rise = torch.where(above_limit, has_fraction, rounds_up)
     rises = may_rise & (rank < left)
-    integers = torch.where(rises, down + 1, down)
-    signed = integers.view_as(exact) * exact.sign()
-    return StraightThrough.apply(clipped, signed) * step
+    up = down + 1
+    return torch.where(rises, up, down)
 
 
 def project_l1(magnitudes: Tensor, radius: float) -> Tensor:
@@ -72,14 +86,19 @@ def project_l1(magnitudes: Tensor, radius: float) -> Tensor:
     [[2.5, 0.5, 0.0], [1.0, 1.0, 1.0]]
     """
     elements = magnitudes.shape[1]
-    ordered = magnitudes.sort(1, descending=True).values
+    largest_first = magnitudes.sort(1, descending=True)
+    ordered = largest_first.values
     count = torch.arange(1, elements + 1, device=magnitudes.device)
     # What each of the n largest loses where they alone are left, for every n.
-    thresholds = (ordered.cumsum(1) - radius) / count
-    left = (ordered > thresholds).sum(1, keepdim=True)
+    excess = ordered.cumsum(1) - radius
+    thresholds = excess / count
+    is_left = ordered > thresholds
+    left = is_left.sum(1, keepdim=True)
     last = left.clamp(min=1) - 1
-    threshold = thresholds.gather(1, last).clamp(min=0)
-    return (magnitudes - threshold).clamp(min=0)
+    threshold = thresholds.gather(1, last)
+    threshold = threshold.clamp(min=0)
+    moved = magnitudes - threshold
+    return moved.clamp(min=0)
 
 
 def scale_gradient(x: Tensor, factor: float) -> Tensor:

@@ -16,7 +16,8 @@ def rectified_sigmoid(variables: Tensor) -> Tensor:
     >>> rectified_sigmoid(torch.tensor([0.0, 9.0, -9.0]))
     tensor([0.5000, 1.0000, 0.0000])
     """
-    stretched = torch.sigmoid(variables) * (ZETA - GAMMA) + GAMMA
+    probability = torch.sigmoid(variables)
+    stretched = probability * (ZETA - GAMMA) + GAMMA
     return stretched.clamp(0, 1)
 
 
@@ -32,11 +33,18 @@ def rounding_regularizer(fraction: Tensor, beta: float) -> Tensor:
     >>> rounding_regularizer(torch.tensor([0.0, 0.5, 0.75, 1.0]), 2)
     tensor(1.7500)
     """
-    decided = (2 * fraction - 1).abs()
-    return (1 - decided.pow(beta)).sum()
+    from_the_middle = 2 * fraction - 1
+    decided = from_the_middle.abs()
+    undecided = 1 - decided.pow(beta)
+    return undecided.sum()
 
 
-def annealed_beta(progress: float, warmup: float = 0.2, start: float = 20.0, end: float = 2.0) -> float | None:
+def annealed_beta(
+    progress: float,
+    warmup: float = 0.2,
+    start: float = 20.0,
+    end: float = 2.0,
+) -> float | None:
     """Beta falls from ``start`` to ``end`` by half a cosine once ``warmup`` is over; None before: no regulariser.
 
     A high beta lets the h near 0.5 move freely, a low one pushes them to 0 or 1.
@@ -47,4 +55,5 @@ def annealed_beta(progress: float, warmup: float = 0.2, start: float = 20.0, end
     if progress < warmup:
         return None
     angle = math.pi * (progress - warmup) / (1 - warmup)
-    return end + (start - end) * (1 + math.cos(angle)) / 2
+    cosine = 1 + math.cos(angle)
+    return end + (start - end) * cosine / 2

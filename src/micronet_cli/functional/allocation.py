@@ -1,14 +1,20 @@
 """One option for each of many layers, to lose least within a budget: the multiple-choice knapsack problem."""
 
 from collections.abc import Sequence
+from dataclasses import dataclass, field
 
 import numpy as np
 
 BUCKETS = 20_000
 
+Table = Sequence[Sequence[float]]  # a number for every layer and option
+
 
 def allocate(
-    losses: Sequence[Sequence[float]], costs: Sequence[Sequence[float]], budget: float, buckets: int = BUCKETS
+    losses: Table,
+    costs: Table,
+    budget: float,
+    buckets: int = BUCKETS,
 ) -> list[int]:
     """The options with the smallest sum of losses whose costs sum to at most ``budget``, by dynamic programming.
 
@@ -38,47 +44,69 @@ def allocate(
         )
     width = (budget - cheapest) / buckets
     best = np.zeros(buckets + 1)  # [spent]: the least loss so far
-    choices = []
+    layers = []
     for layer_losses, layer_costs in zip(losses, costs, strict=True):
-        losses_here = np.asarray(layer_losses, float)
-        spent = _buckets_spent(np.asarray(layer_costs, float), width, len(best))
-        best, option = _add_layer(best, losses_here, spent, np.argsort(layer_costs, kind="stable"))
-        choices.append((spent, option))
+        layer = _Layer(
+            losses=np.asarray(layer_losses, float),
+            spent=_buckets_spent(layer_costs, width, len(best)),
+            cheapest_first=np.argsort(layer_costs, kind="stable"),
+        )
+        best = layer.added_to(best)
+        layers.append(layer)
     # Back from the last layer: its option tells how many buckets were left for those before it.
     bucket = int(best.argmin())
     found = []
-    for spent, option in reversed(choices):
-        chosen = int(option[bucket])
+    for layer in reversed(layers):
+        chosen = int(layer.option[bucket])
         found.append(chosen)
-        bucket -= int(spent[chosen])
-    return found[::-1]
+        bucket -= int(layer.spent[chosen])
+    found.reverse()
+    return found
 
 
-def _buckets_spent(costs: np.ndarray, width: float, beyond: int) -> np.ndarray:
+def _buckets_spent(layer_costs: Sequence[float], width: float, beyond: int) -> np.ndarray:
     """Buckets that each option takes above the cheapest one; ``beyond`` where it does not fit."""
+    costs = np.asarray(layer_costs, float)
     extra = costs - costs.min()
-    # A whole number of buckets up to rounding is that number.
-    spent = np.ceil(extra / width - 1e-9) if width > 0 else np.where(extra > 0, np.inf, 0.0)
-    return np.minimum(spent, beyond).astype(int)
+    if width > 0:
+        exact = extra / width
+        # A whole number of buckets up to rounding is that number.
+        spent = np.ceil(exact - 1e-9)
+    else:
+        spent = np.where(extra > 0, np.inf, 0.0)
+    fitting = np.minimum(spent, beyond)
+    return fitting.astype(int)
 
 
-def _add_layer(
-    best: np.ndarray, losses: np.ndarray, spent: np.ndarray, order: np.ndarray
-) -> tuple[np.ndarray, np.ndarray]:
-    """For each sum of buckets the least loss with one more layer, and the option of that layer that gives it.
+@dataclass
+class _Layer:
+    """The options of a layer, and which of them is taken.
 
-    Args:
-        best: least loss of the layers before, ``[buckets + 1]``.
-        losses: of the layer's options.
-        spent: buckets that each option takes.
-        order: the options; of equal losses the earlier one in it is taken.
+    Attributes:
+        losses: of the options.
+        spent: buckets that each takes.
+        cheapest_first: the options in the order in which they are tried; of equal losses the earlier one is taken.
+        option: the one taken for each sum of buckets that this layer and those before it spend, ``[buckets + 1]``.
     """
-    found = np.full(len(best), np.inf)
-    option = np.zeros(len(best), int)
-    for index in order:
-        first = spent[index]
-        moved = best[: len(best) - first] + losses[index]
-        better = moved < found[first:]
-        found[first:][better] = moved[better]
-        option[first:][better] = index
-    return found, option
+
+    losses: np.ndarray
+    spent: np.ndarray
+    cheapest_first: np.ndarray
+    option: np.ndarray = field(init=False)
+
+    def added_to(self, best: np.ndarray) -> np.ndarray:
+        """The least loss for each sum of buckets with this layer too, from that of those before; sets ``option``."""
+        sums = len(best)
+        found = np.full(sums, np.inf)
+        self.option = np.zeros(sums, int)
+        for index in self.cheapest_first:
+            first = self.spent[index]
+            fitting = sums - first
+            moved = best[:fitting] + self.losses[index]
+            # Views: what is written to them is written to the whole.
+            found_here = found[first:]
+            option_here = self.option[first:]
+            is_better = moved < found_here
+            found_here[is_better] = moved[is_better]
+            option_here[is_better] = index
+        return found

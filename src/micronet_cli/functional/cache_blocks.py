@@ -16,28 +16,41 @@ def blocks_pay(x: Tensor) -> bool:
     """Whether ``x`` is a plain float32 CPU tensor larger than a block; a compiler fuses by itself."""
     if torch.compiler.is_compiling():
         return False
-    is_plain = type(x) in (Tensor, torch.nn.Parameter)
-    return is_plain and x.device.type == "cpu" and x.dtype == torch.float32 and x.numel() > BLOCK
+    if type(x) not in (Tensor, torch.nn.Parameter):
+        return False
+    if x.device.type != "cpu":
+        return False
+    if x.dtype != torch.float32:
+        return False
+    return x.numel() > BLOCK
 
 
 def is_dense(x: Tensor) -> bool:
     """Whether the elements lie in memory without gaps."""
     if x.is_contiguous():
         return True
-    return x.dim() == 4 and x.is_contiguous(memory_format=torch.channels_last)
+    is_image = x.dim() == 4
+    return is_image and x.is_contiguous(memory_format=torch.channels_last)
 
 
 def dense(x: Tensor) -> Tensor:
     """``x``, or a copy without gaps."""
-    return x if is_dense(x) else x.contiguous()
+    if is_dense(x):
+        return x
+    return x.contiguous()
 
 
 def flat(x: Tensor) -> Tensor:
     """The elements of a dense tensor as they lie in memory: a 1-d view."""
-    return x.as_strided((x.numel(),), (1,))
+    size = (x.numel(),)
+    stride = (1,)
+    return x.as_strided(size, stride)
 
 
 def blocks(*tensors: Tensor) -> Iterator[tuple[Tensor, ...]]:
     """Flat blocks of tensors of one shape and layout, each dense: views that share their memory."""
-    split = [flat(tensor).split(BLOCK) for tensor in tensors]
+    split = []
+    for tensor in tensors:
+        elements = flat(tensor)
+        split.append(elements.split(BLOCK))
     yield from zip(*split, strict=True)

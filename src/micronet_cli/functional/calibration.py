@@ -28,8 +28,10 @@ def min_max(x: Tensor, bits: float) -> tuple[Tensor, Tensor]:
 
 def percentile(x: Tensor, bits: float) -> tuple[Tensor, Tensor]:
     """The values that 0.1 % lie beyond on each side (Wu et al., arXiv 2004.09602: 99.9 %)."""
-    levels = torch.tensor([TAIL, 1 - TAIL], device=x.device)
-    low, high = torch.quantile(sample(x), levels).unbind()
+    values = sample(x)
+    both_tails = torch.tensor([TAIL, 1 - TAIL], device=x.device)
+    ends = torch.quantile(values, both_tails)
+    low, high = ends.unbind()
     return low, high
 
 
@@ -40,23 +42,29 @@ def mse(x: Tensor, bits: float) -> tuple[Tensor, Tensor]:
     """
     values = sample(x)
     low, high = tensor_range(values)
+    largest = quant_max(bits)
+    fortieths = torch.arange(SHRINKS, 0, -1, device=x.device)
+    shares = fortieths / SHRINKS
     errors = []
-    shares = torch.arange(SHRINKS, 0, -1, device=x.device) / SHRINKS
     for share in shares:
         scale, zero_point = range_linear(low * share, high * share, bits)
-        levels = codes(values, scale, zero_point, quant_max(bits)) + zero_point
-        rounded = levels / scale
-        errors.append((rounded - values).square().mean())
+        integers = codes(values, scale, zero_point, largest) + zero_point
+        rounded = integers / scale
+        difference = rounded - values
+        errors.append(difference.square().mean())
+    smallest = torch.stack(errors).argmin()
     # Indexing with a tensor's value would wait for a GPU.
-    best = torch.take(shares, torch.stack(errors).argmin())
+    best = torch.take(shares, smallest)
     return low * best, high * best
 
 
 def sample(x: Tensor) -> Tensor:
     """At most ``SAMPLE`` values of ``x`` at equal distances, flat, float32."""
     flat = x.detach().reshape(-1)
-    stride = -(-flat.numel() // SAMPLE)
+    count = flat.numel()
+    stride = -(-count // SAMPLE)
     # A stride with a factor in common with the shape would meet only some rows, columns or channels.
-    while math.gcd(stride, flat.numel()) > 1:
+    while math.gcd(stride, count) > 1:
         stride += 1
-    return flat[::stride].float()
+    sampled = flat[::stride]
+    return sampled.float()

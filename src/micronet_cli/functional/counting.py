@@ -32,7 +32,8 @@ def block_mask_bits(kept: int, blocks: int, block_elements: int, bits: float) ->
     >>> block_mask_bits(0, 512 * 128 // 16, 16, 32)
     4096
     """
-    return kept * block_elements * bits + blocks
+    kept_elements = kept * block_elements
+    return kept_elements * bits + blocks
 
 
 def uniform_width(weight_bits: float, input_bits: float, terms: float) -> int:
@@ -42,7 +43,8 @@ def uniform_width(weight_bits: float, input_bits: float, terms: float) -> int:
     (8, 12)
     """
     product_bits = math.ceil(weight_bits + input_bits)
-    carry_bits = math.ceil(math.log2(max(terms, 1)))
+    leaves = max(terms, 1)
+    carry_bits = math.ceil(math.log2(leaves))
     return product_bits + carry_bits
 
 
@@ -54,12 +56,18 @@ def signed_width(low: np.ndarray | float, high: np.ndarray | float) -> np.ndarra
     """
     # The magnitude that has to stay below 2^(w - 1); frexp is exact where log2 rounds.
     above = np.asarray(high, float)
-    below = -np.asarray(low, float) - 1
-    _, exponent = np.frexp(np.maximum(above, below))
+    negated = -np.asarray(low, float)
+    below = negated - 1
+    magnitude = np.maximum(above, below)
+    _, exponent = np.frexp(magnitude)
     return exponent + 1
 
 
-def accumulator_width(positive: np.ndarray, negative: np.ndarray, codes: tuple[int, int]) -> np.ndarray:
+def accumulator_width(
+    positive: np.ndarray,
+    negative: np.ndarray,
+    codes: tuple[int, int],
+) -> np.ndarray:
     """Exact width in which a dot product cannot overflow, whatever the inputs and the order of its terms.
 
     Args:
@@ -74,8 +82,9 @@ def accumulator_width(positive: np.ndarray, negative: np.ndarray, codes: tuple[i
     >>> accumulator_width(np.array([3]), np.array([-2]), (0, 15)).tolist()
     [7]
     """
-    low = min(codes[0], 0)
-    high = max(codes[1], 0)
+    smallest, largest = codes
+    low = min(smallest, 0)
+    high = max(largest, 0)
     smallest_sum = positive * low + negative * high
     largest_sum = positive * high + negative * low
     return signed_width(smallest_sum, largest_sum)
@@ -96,7 +105,8 @@ def adder_tree_bits(terms: float, first_bits: int, widest: int = 32) -> float:
         low = math.floor(terms)
         below = adder_tree_bits(low, first_bits, widest)
         above = adder_tree_bits(low + 1, first_bits, widest)
-        return below + (terms - low) * (above - below)
+        fraction = terms - low
+        return below + fraction * (above - below)
     left = int(terms)
     bits = first_bits
     total = 0

@@ -13,14 +13,20 @@ def soft_target_loss(student: Tensor, teacher: Tensor, temperature: float) -> Te
         teacher: logits ``[N, C]``.
         temperature: T > 0; T^2 keeps the gradient's size independent of it.
     """
+    target = teacher.detach()
     log_p = _softened(student, temperature)
-    log_q = _softened(teacher.detach(), temperature)
+    log_q = _softened(target, temperature)
     divergence = _batch_divergence(log_p, log_q)
     return temperature**2 * divergence
 
 
 def decoupled_loss(
-    student: Tensor, teacher: Tensor, labels: Tensor, temperature: float, target: float, non_target: float
+    student: Tensor,
+    teacher: Tensor,
+    labels: Tensor,
+    temperature: float,
+    target: float,
+    non_target: float,
 ) -> Tensor:
     """T^2 times target * TCKD + non_target * NCKD (Zhao et al., arXiv 2203.08679, equation 7).
 
@@ -36,7 +42,8 @@ def decoupled_loss(
         non_target: weight of NCKD.
     """
     classes = student.shape[1]
-    is_label = F.one_hot(labels, classes).bool()
+    one_hot = F.one_hot(labels, classes)
+    is_label = one_hot.bool()
     log_p = _softened(student, temperature)
     log_q = _softened(teacher.detach(), temperature)
 
@@ -47,12 +54,14 @@ def decoupled_loss(
     rest_p = _among_the_rest(log_p, is_label)
     rest_q = _among_the_rest(log_q, is_label)
     nckd = _batch_divergence(rest_p, rest_q)
-    return temperature**2 * (target * tckd + non_target * nckd)
+    weighted = target * tckd + non_target * nckd
+    return temperature**2 * weighted
 
 
 def _softened(logits: Tensor, temperature: float) -> Tensor:
     """Log-probabilities at this temperature: ``[N, C]``."""
-    return F.log_softmax(logits / temperature, dim=1)
+    softer = logits / temperature
+    return F.log_softmax(softer, dim=1)
 
 
 def _label_and_rest(log_p: Tensor, is_label: Tensor) -> Tensor:
@@ -83,7 +92,8 @@ def hint_loss(student: Tensor, teacher: Tensor) -> Tensor:
         teacher: ``[N, C, ...]``.
     """
     size = teacher.shape[2:]
-    if student.dim() == 4 and student.shape[2:] != size:
+    is_map = student.dim() == 4
+    if is_map and student.shape[2:] != size:
         student = F.adaptive_avg_pool2d(student, size)
     mean_square = F.mse_loss(student, teacher.detach())
     return 0.5 * mean_square

@@ -1,7 +1,7 @@
 """How far a network's output moved: exactly, and to second order."""
 
-import torch.nn.functional as F
 from torch import Tensor
+from torch.nn import functional as F
 
 
 def divergence(logits: Tensor, changed: Tensor) -> Tensor:
@@ -11,11 +11,23 @@ def divergence(logits: Tensor, changed: Tensor) -> Tensor:
     >>> divergence(torch.tensor([[0.0, 0.0]]), torch.tensor([[3.0, 3.0]])).tolist()
     [0.0]
     """
-    log_p = F.log_softmax(logits.float(), dim=1)
-    log_q = F.log_softmax(changed.float(), dim=1)
-    by_class = F.kl_div(log_q, log_p, log_target=True, reduction="none")
+    log_p = _log_probabilities(logits)
+    log_q = _log_probabilities(changed)
+    by_class = F.kl_div(
+        log_q,
+        log_p,
+        reduction="none",
+        log_target=True,
+    )
+    by_image = by_class.sum(1)
     # Rounding can bring the sum just below 0.
-    return by_class.sum(1).clamp_min(0)
+    return by_image.clamp_min(0)
+
+
+def _log_probabilities(logits: Tensor) -> Tensor:
+    """In float32, whatever precision the network ran in."""
+    exact = logits.float()
+    return F.log_softmax(exact, dim=1)
 
 
 def fisher_factor(logits: Tensor, signs: Tensor) -> Tensor:
@@ -31,6 +43,8 @@ def fisher_factor(logits: Tensor, signs: Tensor) -> Tensor:
     Returns:
         sqrt(p) v - p (sqrt(p) . v), ``[N, C]``.
     """
-    p = logits.float().softmax(1)
+    exact = logits.float()
+    p = exact.softmax(1)
     root = p.sqrt() * signs
-    return root - p * root.sum(1, keepdim=True)
+    inner = root.sum(1, keepdim=True)
+    return root - p * inner

@@ -17,15 +17,20 @@ def equalization_scales(produced: Tensor, consumed: Tensor) -> Tensor:
     >>> equalization_scales(torch.tensor([8.0, 1.0, 0.0]), torch.tensor([2.0, 4.0, 5.0]))
     tensor([2.0000, 0.5000, 1.0000])
     """
-    used = (produced > 0) & (consumed > 0)
+    is_made = produced > 0
+    is_read = consumed > 0
+    used = is_made & is_read
     divisor = torch.where(used, consumed, 1.0)
-    ratio = torch.where(used, produced / divisor, 1.0)
+    quotient = produced / divisor
+    ratio = torch.where(used, quotient, 1.0)
     return ratio.sqrt()
 
 
 def output_ranges(weight: Tensor) -> Tensor:
     """Largest magnitude per output channel: ``[C_out, ...] -> [C_out]``."""
-    return weight.abs().flatten(1).amax(1)
+    magnitude = weight.abs()
+    by_output = magnitude.flatten(1)
+    return by_output.amax(1)
 
 
 def input_ranges(weight: Tensor, groups: int = 1) -> Tensor:
@@ -34,16 +39,19 @@ def input_ranges(weight: Tensor, groups: int = 1) -> Tensor:
     >>> input_ranges(torch.tensor([[1.0, -3.0], [2.0, 0.5]]))
     tensor([2., 3.])
     """
-    by_group = weight.abs().unflatten(0, (groups, -1))
-    largest = by_group.amax(1)
+    magnitude = weight.abs()
+    by_group = magnitude.unflatten(0, (groups, -1))
+    over_outputs = by_group.amax(1)
     inputs = groups * weight.shape[1]
-    return largest.reshape(inputs, -1).amax(1)
+    by_input = over_outputs.reshape(inputs, -1)
+    return by_input.amax(1)
 
 
 def scale_inputs(weight: Tensor, scales: Tensor, groups: int = 1) -> Tensor:
     """The weight with input channel i times ``scales[i]``: ``[C_out, C_in / groups, ...], [C_in]``, shape unchanged."""
-    kernel_dims = [1] * (weight.dim() - 2)
-    per_group = scales.view(groups, 1, -1, *kernel_dims)
+    kernel_dims = weight.dim() - 2
+    ones = [1] * kernel_dims
+    per_group = scales.view(groups, 1, -1, *ones)
     by_group = weight.unflatten(0, (groups, -1))
     scaled = by_group * per_group
     return scaled.flatten(0, 1)
@@ -60,5 +68,7 @@ def expected_output(weight: Tensor, mean_input: Tensor) -> Tensor:
     groups = len(mean_input)
     rows = weight.flatten(1)
     by_group = rows.unflatten(0, (groups, -1))
-    outputs = by_group @ mean_input[:, :, None]
+    columns = mean_input[:, :, None]
+    # A product of each group's rows with the group's own inputs.
+    outputs = by_group @ columns
     return outputs.flatten()

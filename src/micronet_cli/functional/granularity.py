@@ -9,10 +9,24 @@ import math
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
 from torch.nn import functional as F
+
+
+class Units(NamedTuple):
+    """The units of a weight.
+
+    Attributes:
+        importance: of each, ``[units]``.
+        numbers: the unit of every element, of the weight's shape. An element with the number ``len(importance)`` is in
+            none, and is kept as it is.
+    """
+
+    importance: Tensor
+    numbers: Tensor
 
 
 class Granularity(ABC):
@@ -33,11 +47,8 @@ class Granularity(ABC):
         """Number of units of which sparsity is a fraction."""
 
     @abstractmethod
-    def units(self, importance: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
-        """Importance ``[units]``, and the unit number of every element, of the weight's shape.
-
-        An element with the number ``len(units)`` is in none, and is kept as it is.
-        """
+    def units(self, importance: Tensor, mask: Tensor) -> Units:
+        """Of a weight with the elements' importance and mask, bool, True = kept."""
 
 
 @dataclass(frozen=True)
@@ -48,10 +59,10 @@ class Element(Granularity):
         """Number of elements."""
         return shape.numel()
 
-    def units(self, importance: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
+    def units(self, importance: Tensor, mask: Tensor) -> Units:
         """Every element its own."""
         numbers = torch.arange(mask.numel(), device=mask.device)
-        return importance.flatten(), numbers.view(mask.shape)
+        return Units(importance.flatten(), numbers.view(mask.shape))
 
 
 @dataclass(frozen=True)
@@ -70,26 +81,31 @@ class Block(Granularity):
     shape: Sequence[int]
 
     def __post_init__(self) -> None:
-        positive = [isinstance(size, int) and size > 0 for size in self.shape]
-        if not positive or not all(positive):
+        are_positive = [isinstance(size, int) and size > 0 for size in self.shape]
+        if not are_positive or not all(are_positive):
             raise ValueError(f"shape={list(self.shape)}: must be positive sizes, such as [4, 4]")
 
     def sizes(self, shape: torch.Size) -> list[int]:
         """A size for every dimension."""
-        missing = max(len(shape) - len(self.shape), 0)
-        named = self.shape[: len(shape)]
-        return [*named, *[1] * missing]
+        dims = len(shape)
+        named = list(self.shape[:dims])
+        missing = dims - len(named)
+        return named + [1] * missing
 
     def count(self, shape: torch.Size) -> int:
         """Number of blocks."""
-        return math.prod(self._grid(shape))
+        grid = self._grid(shape)
+        return math.prod(grid)
 
     def _grid(self, shape: torch.Size) -> list[int]:
         """Number of blocks along every dimension."""
-        sizes = self.sizes(shape)
-        return [math.ceil(length / size) for length, size in zip(shape, sizes, strict=True)]
+        grid = []
+        for length, size in zip(shape, self.sizes(shape), strict=True):
+            blocks = math.ceil(length / size)
+            grid.append(blocks)
+        return grid
 
-    def units(self, importance: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
+    def units(self, importance: Tensor, mask: Tensor) -> Units:
         """A block each."""
         sums = self._sums(importance * mask)
         elements = self._sums(torch.ones_like(importance))
@@ -97,24 +113,33 @@ class Block(Granularity):
         grid = self._grid(mask.shape)
         numbers = torch.zeros((), dtype=torch.long, device=mask.device)
         for dim, length in enumerate(mask.shape):
-            position = torch.arange(length, device=mask.device) // sizes[dim]
+            index = torch.arange(length, device=mask.device)
+            block = index // sizes[dim]
             along = [1] * mask.dim()
             along[dim] = length
-            numbers = numbers * grid[dim] + position.view(along)
-        return sums / elements, numbers.expand(mask.shape)
+            numbers = numbers * grid[dim] + block.view(along)
+        means = sums / elements
+        return Units(means, numbers.expand(mask.shape))
 
     def _sums(self, values: Tensor) -> Tensor:
         """The sum over each block: ``[units]``."""
         sizes = self.sizes(values.shape)
+        grid = self._grid(values.shape)
         padding = []
         split = []
-        for length, size, blocks in zip(values.shape, sizes, self._grid(values.shape), strict=True):
-            padding.extend([blocks * size - length, 0])
+        for dim, length in enumerate(values.shape):
+            blocks = grid[dim]
+            size = sizes[dim]
+            missing = blocks * size - length
+            padding.extend([missing, 0])
             split.extend([blocks, size])
         # F.pad counts from the last dimension, the beginning of each before its end.
-        padded = F.pad(values, padding[::-1])
-        within_a_block = tuple(range(1, len(split), 2))
-        return padded.reshape(split).sum(within_a_block).flatten()
+        padding.reverse()
+        padded = F.pad(values, padding)
+        by_block = padded.reshape(split)
+        dims_in_a_block = tuple(range(1, len(split), 2))
+        sums = by_block.sum(dims_in_a_block)
+        return sums.flatten()
 
 
 @dataclass(frozen=True)
@@ -125,13 +150,16 @@ class Filter(Granularity):
         """Number of output channels."""
         return shape[0]
 
-    def units(self, importance: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
+    def units(self, importance: Tensor, mask: Tensor) -> Units:
         """An output channel each."""
         masked = importance * mask
-        values = masked.flatten(1).mean(1)
-        other_dims = [1] * (mask.dim() - 1)
-        numbers = torch.arange(len(mask), device=mask.device).view(-1, *other_dims)
-        return values, numbers.expand(mask.shape)
+        by_filter = masked.flatten(1)
+        values = by_filter.mean(1)
+        numbers = torch.arange(len(mask), device=mask.device)
+        other_dims = mask.dim() - 1
+        along = [-1] + [1] * other_dims
+        by_element = numbers.view(along)
+        return Units(values, by_element.expand(mask.shape))
 
 
 @dataclass(frozen=True)
@@ -171,18 +199,19 @@ class NM(Granularity):
         """Number of elements."""
         return shape.numel()
 
-    def units(self, importance: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
+    def units(self, importance: Tensor, mask: Tensor) -> Units:
         """The M - N least important elements of each group; what is dropped comes first among them."""
-        kept = importance.masked_fill(~mask, -torch.inf)
-        along = kept.movedim(1, -1)
-        groups = along.reshape(-1, self.m)
         spare = self.m - self.n
+        kept = importance.masked_fill(~mask, -torch.inf)
+        input_last = kept.movedim(1, -1)
+        groups = input_last.reshape(-1, self.m)
         order = groups.argsort(dim=1, stable=True)
         rank = order.argsort(dim=1)
         group = torch.arange(len(groups), device=mask.device)
         first = group[:, None] * spare
         no_unit = len(groups) * spare
-        numbers = torch.where(rank < spare, first + rank, no_unit)
+        by_group = torch.where(rank < spare, first + rank, no_unit)
+        numbers = by_group.reshape(input_last.shape)
         ordered = groups.gather(1, order)
-        values = ordered[:, :spare].flatten()
-        return values, numbers.reshape(along.shape).movedim(-1, 1)
+        least_important = ordered[:, :spare]
+        return Units(least_important.flatten(), numbers.movedim(-1, 1))

@@ -27,20 +27,28 @@ def lsq_step(x: Tensor, largest_integer: int, dims: tuple[int, ...] | None = Non
     """
     magnitude = x.abs()
     nonzero = x != 0
-    total = magnitude.sum(dims, keepdim=True) if dims else magnitude.sum()
-    used = nonzero.sum(dims, keepdim=True) if dims else nonzero.sum()
-    step = 2 * total / used.clamp_min(1) / largest_integer**0.5
+    if dims:
+        total = magnitude.sum(dims, keepdim=True)
+        used = nonzero.sum(dims, keepdim=True)
+    else:
+        total = magnitude.sum()
+        used = nonzero.sum()
+    doubled_mean = 2 * total / used.clamp_min(1)
+    step = doubled_mean / largest_integer**0.5
     return torch.where(total > 0, step, 1.0)
 
 
 def lsq_plus_step(weight: Tensor, largest: int, dims: tuple[int, ...] | None = None) -> Tensor:
     """LSQ+'s first step of weights max(|mean - 3 sd|, |mean + 3 sd|) / 2^(b-1) (arXiv 2004.09576, section 3.2)."""
-    deviation, mean = torch.std_mean(weight, dims, correction=0, keepdim=dims is not None)
-    below = mean - 3 * deviation
-    above = mean + 3 * deviation
+    has_dims = dims is not None
+    deviation, mean = torch.std_mean(weight, dims, correction=0, keepdim=has_dims)
+    spread = 3 * deviation
+    below = mean - spread
+    above = mean + spread
     reach = torch.maximum(below.abs(), above.abs())
     levels = (largest + 1) / 2
-    return torch.where(reach > 0, reach / levels, 1.0)
+    step = reach / levels
+    return torch.where(reach > 0, step, 1.0)
 
 
 def learned_step(
@@ -72,40 +80,66 @@ def learned_step(
         residual: LSQ's gradient inside the range; False: PACT's.
         offset: receives a gradient, of the step's shape; its value is not read.
     """
-    if step.dim() == 0 and zero_point.dim() == 0 and blocks_pay(x):
-        return _LearnedStepInBlocks.apply(x, step, zero_point, largest, float(gradient_scale), residual, offset)
-    scale = gradient_scale if isinstance(gradient_scale, Tensor) else step.new_full((), gradient_scale)
-    return _LearnedStep.apply(x, step, zero_point, largest, scale, residual, offset)
+    one_range = step.dim() == 0 and zero_point.dim() == 0
+    if one_range and blocks_pay(x):
+        number = float(gradient_scale)
+        return _LearnedStepInBlocks.apply(x, step, zero_point, largest, number, residual, offset)
+    if not isinstance(gradient_scale, Tensor):
+        gradient_scale = step.new_full((), gradient_scale)
+    return _LearnedStep.apply(x, step, zero_point, largest, gradient_scale, residual, offset)
 
 
 class _LearnedStep(torch.autograd.Function):
     @staticmethod
     def forward(
-        ctx: Any, x: Tensor, step: Tensor, zero_point: Tensor, largest: int, scale: Tensor, residual: bool,
+        ctx: Any,
+        x: Tensor,
+        step: Tensor,
+        zero_point: Tensor,
+        largest: int,
+        gradient_scale: Tensor,
+        residual: bool,
         offset: Tensor | None,
-    ) -> Tensor:  # fmt: skip
-        ctx.save_for_backward(x, step, zero_point, scale)
-        ctx.options = largest, residual, offset is not None
+    ) -> Tensor:
+        ctx.save_for_backward(x, step, zero_point, gradient_scale)
+        ctx.largest = largest
+        ctx.residual = residual
+        ctx.has_offset = offset is not None
         inverse = step.reciprocal()
-        return codes(x, inverse, zero_point, largest).add_(zero_point).div_(inverse)
+        out = codes(x, inverse, zero_point, largest)
+        out.add_(zero_point)
+        return out.div_(inverse)
 
     @staticmethod
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
-        x, step, zero_point, scale = ctx.saved_tensors
-        largest, residual, has_offset = ctx.options
+        x, step, zero_point, gradient_scale = ctx.saved_tensors
+        # Names are used again and temporaries have none: each would hold memory of the activation's size.
         v = x / step
-        inside = (v > zero_point) & (v < zero_point + largest)
-        code = codes(x, step.reciprocal(), zero_point, largest)
-        rounded = code if has_offset else code + zero_point
-        exact = v - zero_point if has_offset else v
-        # Temporaries keep no name of their own: each would hold memory of the activation's size.
-        slope = torch.where(inside, rounded - exact if residual else 0.0, rounded)
-        grad_step = (grad * slope).sum_to_size(step.shape) * scale
+        inside = _is_between(v, zero_point, zero_point + ctx.largest)
+        # With an offset the step multiplies the codes, without one the integers.
+        rounded = codes(x, step.reciprocal(), zero_point, ctx.largest)
+        if ctx.has_offset:
+            v = v - zero_point
+        else:
+            rounded = rounded + zero_point
+        slope = 0.0
+        if ctx.residual:
+            slope = rounded - v
+        slope = torch.where(inside, slope, rounded)
+        grad_step = (grad * slope).sum_to_size(step.shape) * gradient_scale
         grad_offset = None
-        if has_offset:
-            grad_offset = torch.where(inside, 0.0, grad).sum_to_size(step.shape) * scale
+        if ctx.has_offset:
+            outer_grad = torch.where(inside, 0.0, grad)
+            grad_offset = outer_grad.sum_to_size(step.shape) * gradient_scale
         grad_x = torch.where(inside, grad, 0.0)
         return grad_x, grad_step, None, None, None, None, grad_offset
+
+
+def _is_between(v: Tensor, first: Tensor, last: Tensor) -> Tensor:
+    """Where ``first < v < last``."""
+    above_first = v > first
+    below_last = v < last
+    return above_first & below_last
 
 
 class _LearnedStepInBlocks(torch.autograd.Function):
@@ -113,37 +147,49 @@ class _LearnedStepInBlocks(torch.autograd.Function):
 
     @staticmethod
     def forward(
-        ctx: Any, x: Tensor, step: Tensor, zero_point: Tensor, largest: int, scale: float, residual: bool,
+        ctx: Any,
+        x: Tensor,
+        step: Tensor,
+        zero_point: Tensor,
+        largest: int,
+        gradient_scale: float,
+        residual: bool,
         offset: Tensor | None,
-    ) -> Tensor:  # fmt: skip
+    ) -> Tensor:
         x = dense(x)
-        size = step.item()
+        inverse = step.reciprocal()
         first = zero_point.item()
-        out = quantize_blocks(x, step.reciprocal().item(), first, largest)
+        out = quantize_blocks(x, inverse.item(), first, largest)
         ctx.save_for_backward(x, out)
         ctx.step = step
-        ctx.options = (size, first, largest, scale, residual, offset is not None)
+        ctx.step_size = step.item()
+        ctx.first = first
+        ctx.last = first + largest
+        ctx.gradient_scale = gradient_scale
+        ctx.residual = residual
+        ctx.has_offset = offset is not None
         return out
 
     @staticmethod
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
         x, out = ctx.saved_tensors
-        size, first, largest, scale, residual, has_offset = ctx.options
         if grad.stride() != x.stride():
             grad = torch.empty_like(x).copy_(grad)
-        low = first * size
-        high = (first + largest) * size
+        low = ctx.first * ctx.step_size
+        high = ctx.last * ctx.step_size
         grad_x = torch.ops.aten.hardtanh_backward(grad, x, low, high)
         all_grads = flat(grad)
         inner_grads = flat(grad_x)
-        inside = x if residual else out
-        rounded = torch.dot(all_grads, flat(out)).item()
-        exact = torch.dot(inner_grads, flat(inside)).item()
+        inner_values = x if ctx.residual else out
+        rounded = torch.dot(all_grads, flat(out))
+        exact = torch.dot(inner_grads, flat(inner_values))
         outside = 0.0
         grad_offset = None
-        if has_offset:
-            outside = (all_grads.sum() - inner_grads.sum()).item()
-            grad_offset = torch.full_like(ctx.step, outside * scale)
-        slope = (rounded - exact) / size - first * outside
-        grad_step = torch.full_like(ctx.step, slope * scale)
+        if ctx.has_offset:
+            outer_grads = all_grads.sum() - inner_grads.sum()
+            outside = outer_grads.item()
+            grad_offset = torch.full_like(ctx.step, outside * ctx.gradient_scale)
+        difference = rounded.item() - exact.item()
+        slope = difference / ctx.step_size - ctx.first * outside
+        grad_step = torch.full_like(ctx.step, slope * ctx.gradient_scale)
         return grad_x, grad_step, None, None, None, None, grad_offset

@@ -14,8 +14,8 @@ def pareto_front(costs: Sequence[float], values: Sequence[float]) -> list[bool]:
     points = list(zip(costs, values, strict=True))
     front = []
     for point in points:
-        beaten = any(_beats(other, point) for other in points)
-        front.append(not beaten)
+        is_beaten = any(_beats(other, point) for other in points)
+        front.append(not is_beaten)
     return front
 
 
@@ -23,5 +23,8 @@ def _beats(one: tuple[float, float], other: tuple[float, float]) -> bool:
     """Whether the first (cost, value) is at least as good in both and better in one."""
     cost, value = one
     other_cost, other_value = other
-    at_least_as_good = cost <= other_cost and value >= other_value
-    return at_least_as_good and one != other
+    if cost > other_cost:
+        return False
+    if value < other_value:
+        return False
+    return one != other

@@ -29,13 +29,16 @@ def sampled_patches(
     """
     padded = F.pad(images, tuple(padding))
     device = images.device
-    number = torch.arange(len(images), device=device)
-    down = torch.arange(kernel[0], device=device) * dilation[0]
-    across = torch.arange(kernel[1], device=device) * dilation[1]
+    height, width = kernel
+    down = torch.arange(height, device=device) * dilation[0]
+    across = torch.arange(width, device=device) * dilation[1]
     top = rows * stride[0]
     left = columns * stride[1]
     # All indices broadcast to [N, P, kH, kW].
+    number = torch.arange(len(images), device=device)
+    image = number[:, None, None, None]
     y = top[:, :, None, None] + down[:, None]
     x = left[:, :, None, None] + across
-    patches = padded[number[:, None, None, None], :, y, x]
-    return patches.flatten(0, 1).permute(0, 3, 1, 2)
+    channels_last = padded[image, :, y, x]
+    patches = channels_last.flatten(0, 1)
+    return patches.permute(0, 3, 1, 2)

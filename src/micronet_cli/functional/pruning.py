@@ -1,18 +1,13 @@
-"""Importance criteria and exact masks. Larger importance means keep.
+"""Importance criteria: which weights matter. Larger importance means keep.
 
 A criterion is a function of the masked weight; an ``Accumulated`` one gathers its scores from gradients while training.
 """
 
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
-
-from micronet_cli.functional.granularity import Element, Granularity
-
-ELEMENT = Element()
 
 
 def magnitude(weight: Tensor) -> Tensor:
@@ -29,15 +24,18 @@ def lamp(weight: Tensor) -> Tensor:
     >>> lamp(torch.tensor([1.0, -2.0, 0.0])).tolist()
     [0.20000000298023224, 1.0, 0.0]
     """
-    squares = weight.double().square().flatten()
+    exact = weight.double()
+    squares = exact.square().flatten()
     order = squares.argsort(stable=True)
     ranked = squares[order]
-    above = ranked.flip(0).cumsum(0).flip(0)
-    shares = torch.where(ranked > 0, ranked / above, 0.0)
+    largest_first = ranked.flip(0)
+    at_or_above = largest_first.cumsum(0).flip(0)
+    share = ranked / at_or_above
     scores = torch.empty_like(squares)
-    scores[order] = shares
+    scores[order] = torch.where(ranked > 0, share, 0.0)
     dtype = torch.promote_types(weight.dtype, torch.float32)
-    return scores.view(weight.shape).to(dtype)
+    shaped = scores.view(weight.shape)
+    return shaped.to(dtype)
 
 
 @dataclass(frozen=True)
@@ -59,8 +57,9 @@ class Random:
     def __call__(self, weight: Tensor) -> Tensor:
         """Uniform in [0, 1), shape as ``weight``."""
         # The generator takes non-negative seeds; a prime keeps (seed, layer) pairs apart.
-        seed = (self.seed * 1_000_003 + self.layer) % 2**63
-        generator = torch.Generator().manual_seed(seed)
+        pair = self.seed * 1_000_003 + self.layer
+        generator = torch.Generator()
+        generator.manual_seed(pair % 2**63)
         # Drawn on the CPU, so that every device gets the same numbers.
         drawn = torch.rand(weight.shape, generator=generator)
         return drawn.to(weight.device)
@@ -93,7 +92,8 @@ class Taylor(Accumulated):
 
     def add(self, scores: Tensor, weight: Tensor, gradient: Tensor) -> Tensor:
         """Decay * scores + |w g|."""
-        return scores * self.decay + (weight * gradient).abs()
+        change = weight * gradient
+        return scores * self.decay + change.abs()
 
 
 @dataclass(frozen=True)
@@ -106,136 +106,5 @@ class Movement(Accumulated):
 
     def add(self, scores: Tensor, weight: Tensor, gradient: Tensor) -> Tensor:
         """Scores - w g."""
-        return scores - weight * gradient
-
-
-def shrink_mask(importance: Tensor, mask: Tensor, sparsity: float, granularity: Granularity = ELEMENT) -> Tensor:
-    """The mask with exactly ``round(n * sparsity)`` dropped units, or ``mask`` itself where it already has as many.
-
-    Args:
-        importance: any shape, larger = keep.
-        mask: bool of the same shape, True = kept. What it dropped stays dropped.
-        sparsity: fraction of zeros in [0, 1].
-        granularity: what counts as a unit.
-
-    Ties go by index: of equal importances the earlier one is dropped.
-
-    >>> shrink_mask(torch.tensor([1.0, 1.0, 2.0, 1.0]), torch.ones(4, dtype=torch.bool), 0.5).tolist()
-    [False, False, True, True]
-    """
-    return shrink_masks([importance], [mask], [sparsity], granularity)[0]
-
-
-def shrink_masks(
-    importances: Sequence[Tensor],
-    masks: Sequence[Tensor],
-    sparsities: Sequence[float],
-    granularity: Granularity = ELEMENT,
-) -> list[Tensor]:
-    """Masks of which one threshold drops ``round(sum of n_i * sparsity_i)`` units of all layers together.
-
-    With more than one layer the best unit of each goes last of all, so that no layer is emptied.
-
-    >>> one, two = shrink_masks(
-    ...     [torch.tensor([1.0, 2.0]), torch.tensor([3.0, 4.0])], [torch.ones(2, dtype=torch.bool)] * 2, [0.5, 0.5]
-    ... )
-    >>> one.tolist(), two.tolist()
-    ([False, True], [False, True])
-    """
-    ranked = []
-    unit_numbers = []
-    shares = []
-    for importance, mask, sparsity in zip(importances, masks, sparsities, strict=True):
-        values, numbers = granularity.units(importance, mask)
-        kept = kept_units(numbers, mask, len(values))
-        ranked.append(values.masked_fill(~kept, -torch.inf))
-        unit_numbers.append(numbers)
-        shares.append(granularity.count(mask.shape) * sparsity)
-    if len(masks) > 1:
-        ranked = [_best_last(values) for values in ranked]
-    together = torch.cat(ranked)
-    # What was dropped before is among the smallest, and stays dropped where the sparsity asks for less.
-    goes = smallest(together, round(sum(shares)))
-    keep = (together != -torch.inf) & ~goes
-    parts = keep.split([len(values) for values in ranked])
-    shrunk = []
-    for mask, part, numbers in zip(masks, parts, unit_numbers, strict=True):
-        shrunk.append(mask & _spread(part, numbers))
-    return shrunk
-
-
-def regrow_mask(
-    importance: Tensor, gradient: Tensor, mask: Tensor, fraction: float, granularity: Granularity = ELEMENT
-) -> Tensor:
-    """RigL: the least important kept units go, as many come back where |gradient| is largest (arXiv 1911.11134).
-
-    Section 3 there: k = round(fraction * kept); drop TopK(-importance, k) of the kept, grow TopK(|g|, k) of all that
-    are not kept after that. Sparsity stays as it is.
-
-    Args:
-        importance: any shape, larger = keep.
-        gradient: with respect to the masked weight, at its zeros too.
-        mask: bool, True = kept.
-        fraction: of the kept units, in [0, 1].
-        granularity: what counts as a unit; one whose units do not depend on the importance.
-
-    Ties go by index: the earlier one is dropped, the later one grown.
-
-    >>> kept = torch.tensor([True, True, False, False])
-    >>> regrow_mask(torch.tensor([1.0, 2.0, 0.0, 0.0]), torch.tensor([0.0, 0.0, 3.0, -4.0]), kept, 0.5).tolist()
-    [False, True, False, True]
-    """
-    values, numbers = granularity.units(importance, mask)
-    kept = kept_units(numbers, mask, len(values))
-    count = round(int(kept.sum()) * fraction)
-    goes = smallest(values.masked_fill(~kept, torch.inf), count)
-    left = kept & ~goes
-    # Gradients count at the zeros too: no element is masked out of its unit.
-    promise, _ = granularity.units(gradient.abs(), torch.ones_like(mask))
-    promise = promise.masked_fill(left, -torch.inf)
-    grown = ~smallest(promise, len(kept) - count)
-    kept_elements = mask & _spread(left, numbers)
-    return kept_elements | _spread(grown, numbers)
-
-
-def smallest(values: Tensor, count: int) -> Tensor:
-    """Where the ``count`` smallest of ``values`` ``[n]`` are; of equal ones the earlier count as smaller. Bool ``[n]``.
-
-    >>> smallest(torch.tensor([2.0, 1.0, 2.0, 3.0]), 2).tolist()
-    [True, True, False, False]
-    """
-    if count <= 0:
-        return torch.zeros_like(values, dtype=torch.bool)
-    # A selection: several times faster than sorting.
-    rank = min(count, len(values))
-    threshold = values.kthvalue(rank).values
-    below = values < threshold
-    equal = values == threshold
-    missing = count - below.sum()
-    earliest = equal.cumsum(0) <= missing
-    return below | (equal & earliest)
-
-
-def kept_units(numbers: Tensor, mask: Tensor, units: int) -> Tensor:
-    """Whether a unit has a kept element: ``[units]``."""
-    if units == mask.numel():  # single elements, numbered in order
-        return mask.flatten()
-    kept = torch.zeros(units + 1, dtype=torch.bool, device=mask.device)
-    kept[numbers[mask]] = True
-    return kept[:units]
-
-
-def _spread(kept: Tensor, numbers: Tensor) -> Tensor:
-    """From units to elements; elements in no unit are kept."""
-    if len(kept) == numbers.numel():
-        return kept.view(numbers.shape)
-    no_unit = kept.new_ones(1)
-    return torch.cat([kept, no_unit])[numbers]
-
-
-def _best_last(ranked: Tensor) -> Tensor:
-    """The best unit, the last of equal ones, above every unit of every layer; -inf stays dropped."""
-    from_the_end = ranked.flip(0).argmax()
-    best = len(ranked) - 1 - from_the_end
-    is_best = torch.arange(len(ranked), device=ranked.device) == best
-    return torch.where(is_best & (ranked != -torch.inf), torch.inf, ranked)
+        towards_zero = weight * gradient
+        return scores - towards_zero

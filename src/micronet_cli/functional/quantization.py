@@ -18,7 +18,8 @@ def quant_max(bits: float) -> int:
     >>> quant_max(4), quant_max(2.5), quant_max(2.4), quant_max(1)
     (15, 4, 4, 1)
     """
-    return math.floor(2**bits - 1)
+    largest = 2**bits - 1
+    return math.floor(largest)
 
 
 def signed_min(largest: int) -> int:
@@ -27,7 +28,8 @@ def signed_min(largest: int) -> int:
     >>> signed_min(15), signed_min(4)
     (-8, -2)
     """
-    return -((largest + 1) // 2)
+    levels = largest + 1
+    return -(levels // 2)
 
 
 def channel_range(weight: Tensor) -> tuple[Tensor, Tensor]:
@@ -35,12 +37,15 @@ def channel_range(weight: Tensor) -> tuple[Tensor, Tensor]:
     dims = tuple(range(1, weight.dim()))
     if not dims:
         return torch.aminmax(weight, dim=None)
-    return weight.amin(dims, True), weight.amax(dims, True)
+    low = weight.amin(dims, keepdim=True)
+    high = weight.amax(dims, keepdim=True)
+    return low, high
 
 
 def tensor_range(x: Tensor) -> tuple[Tensor, Tensor]:
     """Smallest and largest value, 0-dim each; channels_last is read as it lies in memory, without a copy."""
-    if x.dim() == 4 and not x.is_contiguous():
+    is_image = x.dim() == 4
+    if is_image and not x.is_contiguous():
         x = x.permute(0, 2, 3, 1)
     low, high = torch.aminmax(x)
     return low, high
@@ -55,12 +60,12 @@ def range_linear(low: Tensor, high: Tensor, bits: float) -> tuple[Tensor, Tensor
     """
     low = low.clamp(max=0)
     high = high.clamp(min=0)
-    width = high - low
-    tiny = torch.finfo(width.dtype).tiny
-    scale = torch.where(width > 0, (2**bits - 1) / width.clamp_min(tiny), 1.0)
+    steps = 2**bits - 1
+    scale = _steps_in(high - low, steps)
+    zero_point = torch.round(scale * low)
     # The zero code must exist although fractional bits cut the top of the range.
-    zero_point = torch.round(scale * low).clamp(min=-quant_max(bits))
-    return scale, zero_point
+    largest = quant_max(bits)
+    return scale, zero_point.clamp(min=-largest)
 
 
 def range_symmetric(low: Tensor, high: Tensor, bits: float, unsigned: bool = False) -> tuple[Tensor, Tensor]:
@@ -75,45 +80,68 @@ def range_symmetric(low: Tensor, high: Tensor, bits: float, unsigned: bool = Fal
     if unsigned:
         half = torch.where(low < 0, half, float(largest))
     magnitude = torch.maximum(-low, high)
-    tiny = torch.finfo(low.dtype).tiny
-    scale = torch.where(magnitude > 0, half / magnitude.clamp_min(tiny), 1.0)
-    zero_point = torch.where(low < 0, -half, 0.0) if unsigned else -half
+    scale = _steps_in(magnitude, half)
+    zero_point = -half
+    if unsigned:
+        zero_point = torch.where(low < 0, zero_point, 0.0)
     return scale, zero_point
+
+
+def _steps_in(width: Tensor, steps: Tensor | float) -> Tensor:
+    """Steps a unit of a range of ``width`` >= 0; 1 where it is empty."""
+    tiny = torch.finfo(width.dtype).tiny
+    divisor = width.clamp_min(tiny)
+    scale = steps / divisor
+    return torch.where(width > 0, scale, 1.0)
 
 
 def codes(x: Tensor, scale: Tensor, zero_point: Tensor, largest: int) -> Tensor:
     """Integer codes in ``[0, largest]`` of ``x``, in the float type of ``x``."""
-    return torch.round(x * scale - zero_point).clamp_(0, largest)
+    scaled = x * scale - zero_point
+    rounded = torch.round(scaled)
+    return rounded.clamp_(0, largest)
 
 
 def clip_bounds(scale: Any, zero_point: Any, largest: int) -> tuple[Any, Any]:
     """Values between which a code is not clamped: half a step beyond the smallest and the largest level."""
-    low = (zero_point - 0.5) / scale
-    high = (largest + zero_point + 0.5) / scale
-    return low, high
+    first = zero_point - 0.5
+    last = largest + zero_point + 0.5
+    return first / scale, last / scale
 
 
 def clipped_gradient(grad: Tensor, x: Tensor, low: Tensor, high: Tensor) -> Tensor:
     """``grad`` where ``low <= x <= high``, else 0."""
     if torch.compiler.is_compiling():
         # A compiler would save the mask in the place of x, and its CPU code for masks is slow.
-        beyond = torch.relu(x - high) + torch.relu(low - x)
-        return grad * (1 - beyond.sign())
+        above = torch.relu(x - high)
+        below = torch.relu(low - x)
+        clipped = (above + below).sign()
+        return grad * (1 - clipped)
     inside = (x >= low) & (x <= high)
     return torch.where(inside, grad, 0.0)
 
 
 class _FakeQuantize(torch.autograd.Function):
     @staticmethod
-    def forward(ctx: Any, x: Tensor, scale: Tensor, zero_point: Tensor, largest: int, clip_gradient: bool) -> Tensor:
-        ctx.largest = largest if clip_gradient else None
+    def forward(
+        ctx: Any,
+        x: Tensor,
+        scale: Tensor,
+        zero_point: Tensor,
+        largest: int,
+        clip_gradient: bool,
+    ) -> Tensor:
+        ctx.largest = largest
+        ctx.clips = clip_gradient
         if clip_gradient:
             ctx.save_for_backward(x, scale, zero_point)
-        return codes(x, scale, zero_point, largest).add_(zero_point).div_(scale)
+        out = codes(x, scale, zero_point, largest)
+        out.add_(zero_point)
+        return out.div_(scale)
 
     @staticmethod
-    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None, None, None, None]:
-        if ctx.largest is not None:
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
+        if ctx.clips:
             x, scale, zero_point = ctx.saved_tensors
             low, high = clip_bounds(scale, zero_point, ctx.largest)
             grad = clipped_gradient(grad, x, low, high)
@@ -124,18 +152,27 @@ class _FakeQuantizeInBlocks(torch.autograd.Function):
     """The same numbers for one range a tensor, in the processor's cache."""
 
     @staticmethod
-    def forward(ctx: Any, x: Tensor, scale: float, zero_point: float, largest: int, clip_gradient: bool) -> Tensor:
+    def forward(
+        ctx: Any,
+        x: Tensor,
+        scale: float,
+        zero_point: float,
+        largest: int,
+        clip_gradient: bool,
+    ) -> Tensor:
         x = dense(x)
-        ctx.bounds = clip_bounds(scale, zero_point, largest) if clip_gradient else None
+        ctx.clips = clip_gradient
         if clip_gradient:
             ctx.save_for_backward(x)
+            ctx.bounds = clip_bounds(scale, zero_point, largest)
         return quantize_blocks(x, scale, zero_point, largest)
 
     @staticmethod
-    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None, None, None, None]:
-        if ctx.bounds is not None:
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
+        if ctx.clips:
             (x,) = ctx.saved_tensors
-            grad = torch.ops.aten.hardtanh_backward(grad, x, *ctx.bounds)
+            low, high = ctx.bounds
+            grad = torch.ops.aten.hardtanh_backward(grad, x, low, high)
         return grad, None, None, None, None
 
 
@@ -145,20 +182,36 @@ def quantize_blocks(x: Tensor, scale: float, zero_point: float, largest: int) ->
     for source, part in blocks(x, out):
         torch.mul(source, scale, out=part)
         if zero_point:
-            part.sub_(zero_point).round_().clamp_(0, largest).add_(zero_point).div_(scale)
-        else:
-            part.round_().clamp_(0, largest).div_(scale)
+            part.sub_(zero_point)
+        part.round_()
+        part.clamp_(0, largest)
+        if zero_point:
+            part.add_(zero_point)
+        part.div_(scale)
     return out
 
 
-def fake_quantize(x: Tensor, scale: Tensor, zero_point: Tensor, largest: int, clip_gradient: bool = True) -> Tensor:
+def fake_quantize(
+    x: Tensor,
+    scale: Tensor,
+    zero_point: Tensor,
+    largest: int,
+    clip_gradient: bool = True,
+) -> Tensor:
     """``x`` rounded to its quantised values, with the straight-through gradient (Bengio et al., arXiv 1308.3432).
 
     The gradient is 1; with ``clip_gradient`` it is 0 where the code was clamped.
     """
-    if scale.dim() == 0 and blocks_pay(x):
-        return _FakeQuantizeInBlocks.apply(x, scale.item(), zero_point.item(), largest, clip_gradient)
-    return _FakeQuantize.apply(x, scale, zero_point, largest, clip_gradient)
+    one_range = scale.dim() == 0
+    if not one_range or not blocks_pay(x):
+        return _FakeQuantize.apply(x, scale, zero_point, largest, clip_gradient)
+    return _FakeQuantizeInBlocks.apply(
+        x,
+        scale.item(),
+        zero_point.item(),
+        largest,
+        clip_gradient,
+    )
 
 
 class StraightThrough(torch.autograd.Function):
@@ -173,54 +226,3 @@ class StraightThrough(torch.autograd.Function):
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None]:
         """Straight through."""
         return grad, None
-
-
-def _channel_mean(values: Tensor, used: Tensor) -> Tensor:
-    """Mean of the ``used`` values per output channel, 0 where there are none: ``[C_out, 1, ...]``."""
-    dims = tuple(range(1, values.dim()))
-    total = (values * used).sum(dims, keepdim=True)
-    count = used.sum(dims, keepdim=True)
-    return total / count.clamp_min(1)
-
-
-def binary(weight: Tensor) -> Tensor:
-    """``sign(w) mean|w|`` per output channel (XNOR-Net, arXiv 1603.05279, equation 6), sign(0) = 1; gradient 1.
-
-    >>> binary(torch.tensor([[-1.0, 3.0]])).tolist()
-    [[-2.0, 2.0]]
-    """
-    values = weight.detach()
-    everything = torch.ones_like(values, dtype=torch.bool)
-    magnitude = _channel_mean(values.abs(), everything)
-    signed = torch.where(values < 0, -magnitude, magnitude)
-    return StraightThrough.apply(weight, signed)
-
-
-def ternary(weight: Tensor) -> Tensor:
-    """-a, 0 or a per output channel (Ternary Weight Networks, arXiv 1605.04711, equations 5 and 6); gradient 1.
-
-    0 where |w| <= d = 0.7 mean|w|; a is the mean magnitude of the others. The mean is over non-zeros, since zeros of a
-    mask say nothing of the spread.
-
-    >>> ternary(torch.tensor([[-1.0, 0.25, 3.0, 0.0]])).tolist()
-    [[-2.0, 0.0, 2.0, 0.0]]
-    """
-    values = weight.detach()
-    magnitude = values.abs()
-    spread = _channel_mean(magnitude, magnitude > 0)
-    used = magnitude > 0.7 * spread
-    level = _channel_mean(magnitude, used)
-    return StraightThrough.apply(weight, values.sign() * used * level)
-
-
-def dorefa(weight: Tensor) -> Tensor:
-    """DoReFa-Net's weight before rounding: ``max|w| tanh(w) / max|tanh(w)|`` (arXiv 1606.06160, equation 9).
-
-    The paper's weights end in [-1, 1] and on 2^k levels without 0. Here they keep the trained network's ``max|w|``,
-    and are to be rounded to the 2n + 1 integers -n .. n, so that 0 stays 0. The gradient goes through tanh.
-    """
-    bent = torch.tanh(weight)
-    largest_bent = bent.detach().abs().amax()
-    largest = weight.detach().abs().amax()
-    factor = torch.where(largest_bent > 0, largest / largest_bent, 1.0)
-    return bent * factor

@@ -18,13 +18,24 @@ def damped(hessian: Tensor, dampening: float) -> Tensor:
     ([[2.5, 0.0], [0.0, 0.5]], [[1.0]])
     """
     hessian = hessian.double()
-    mean = hessian.diagonal().mean()
-    identity = torch.eye(len(hessian), dtype=hessian.dtype, device=hessian.device)
-    added = mean * dampening if mean > 0 else 1.0
-    return hessian + identity * added
+    diagonal = hessian.diagonal()
+    mean = diagonal.mean()
+    added: Tensor | float = 1.0
+    if mean > 0:
+        added = mean * dampening
+    return hessian + _identity_like(hessian) * added
 
 
-def obs_importance(weight: Tensor, hessian: Tensor, mask: Tensor) -> Tensor:
+def _identity_like(matrix: Tensor) -> Tensor:
+    size = len(matrix)
+    return torch.eye(size, dtype=matrix.dtype, device=matrix.device)
+
+
+def obs_importance(
+    weight: Tensor,
+    hessian: Tensor,
+    mask: Tensor,
+) -> Tensor:
     """The error that an element's removal adds when each row is emptied greedily (section 4, algorithm 1).
 
     Each step removes p = argmin w_p^2 / [H^-1]_pp, updates w -= H^-1[:, p] w_p / [H^-1]_pp and takes p out of H^-1 by
@@ -42,15 +53,21 @@ def obs_importance(weight: Tensor, hessian: Tensor, mask: Tensor) -> Tensor:
     >>> obs_importance(torch.tensor([[1.0, 3.0]]), torch.eye(2), torch.ones(1, 2, dtype=torch.bool)).tolist()
     [[1.0, 9.0]]
     """
-    inverse = torch.linalg.inv(hessian.double())
-    rows = max(1, CHUNK_ELEMENTS // inverse.numel())
+    exact = hessian.double()
+    inverse = torch.linalg.inv(exact)
+    rows_that_fit = CHUNK_ELEMENTS // inverse.numel()
     # What was dropped before costs nothing, and so goes first.
     masked = (weight * mask).float()
-    importances = [_emptied(part, inverse) for part in masked.split(rows)]
+    parts = masked.split(max(1, rows_that_fit))
+    importances = [_emptied(part, inverse) for part in parts]
     return torch.cat(importances)
 
 
-def obs_update(weight: Tensor, hessian: Tensor, mask: Tensor) -> Tensor:
+def obs_update(
+    weight: Tensor,
+    hessian: Tensor,
+    mask: Tensor,
+) -> Tensor:
     """The kept weights that come nearest to the output of ``weight``: H_KK w'_K = (H w)_K for each row's kept set K.
 
     The closed form of all of a row's updates together (equation 6: w' = w - H^-1[:, P] [H^-1]_PP^-1 w_P).
@@ -65,41 +82,52 @@ def obs_update(weight: Tensor, hessian: Tensor, mask: Tensor) -> Tensor:
     [[0.0, 2.5]]
     """
     hessian = hessian.double()
-    products = weight.double() @ hessian
-    identity = torch.eye(len(hessian), dtype=hessian.dtype, device=hessian.device)
-    found = []
-    for kept, right in zip(mask, products, strict=True):
+    exact = weight.double()
+    products = exact @ hessian
+    identity = _identity_like(hessian)
+    solutions = []
+    for kept, product in zip(mask, products, strict=True):
         both = kept[:, None] & kept
         # Rows and columns of what was dropped become the identity's, which leaves the kept ones' system.
-        system = torch.where(both, hessian, identity * ~both)
-        solution = torch.linalg.solve(system, right * kept)
-        found.append(solution)
-    updated = torch.stack(found) * mask
+        elsewhere = identity * ~both
+        system = torch.where(both, hessian, elsewhere)
+        right = product * kept
+        solutions.append(torch.linalg.solve(system, right))
+    updated = torch.stack(solutions) * mask
     return updated.to(weight.dtype)
 
 
 def _emptied(weight: Tensor, inverse: Tensor) -> Tensor:
+    """Importance of the elements of some rows: ``[rows, d]``."""
     rows, size = weight.shape
-    inverses = inverse.float().repeat(rows, 1, 1)
+    single = inverse.float()
+    inverses = single.repeat(rows, 1, 1)
     every = torch.arange(rows, device=weight.device)
     left = torch.ones_like(weight, dtype=torch.bool)
     importance = torch.zeros_like(weight)
     highest = torch.zeros(rows, device=weight.device)
     tiny = torch.finfo(torch.float32).tiny
     for _ in range(size):
-        diagonal = inverses.diagonal(dim1=1, dim2=2).clamp(min=tiny)
-        cost = weight.square() / diagonal
+        diagonals = inverses.diagonal(dim1=1, dim2=2)
+        diagonals = diagonals.clamp(min=tiny)
+        cost = weight.square() / diagonals
         cost = cost.masked_fill(~left, torch.inf)
         index = cost.argmin(1)
-        highest = torch.maximum(highest, cost[every, index])
+        lowest_cost = cost[every, index]
+        highest = torch.maximum(highest, lowest_cost)
         importance[every, index] = highest
         left[every, index] = False
         # One step of Gaussian elimination: the others make up for what went.
         column = inverses[every, :, index]
-        pivot = diagonal[every, index]
-        factor = weight[every, index] / pivot
+        pivot = diagonals[every, index]
+        removed = weight[every, index]
+        factor = removed / pivot
         change = factor[:, None] * column
-        weight = (weight - change) * left
-        scaled = column / pivot.sqrt()[:, None]
-        inverses.baddbmm_(scaled[:, :, None], scaled[:, None, :], alpha=-1)
+        moved = weight - change
+        weight = moved * left
+        root = pivot.sqrt()
+        scaled = column / root[:, None]
+        as_column = scaled[:, :, None]
+        as_row = scaled[:, None, :]
+        inverses.baddbmm_(as_column, as_row, alpha=-1)
     return importance

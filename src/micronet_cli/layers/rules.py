@@ -124,12 +124,17 @@ def shared_parameters(model: nn.Module) -> set[Tensor]:
 
 def own_shape(model: nn.Module) -> tuple[int, ...]:
     """The input shape (channels, height, width) that a network states, (3, 224, 224) where it states none."""
+    return stated_shape(model) or DEFAULT_INPUT_SHAPE
+
+
+def stated_shape(model: nn.Module) -> tuple[int, ...] | None:
+    """The input shape that a network states: what it is run with. None where it states none."""
     for key in ("pretrained_cfg", "default_cfg"):
-        known = getattr(model, key, None)
-        if known:
-            shape = known.get("input_size") or DEFAULT_INPUT_SHAPE
-            return tuple(shape)
-    return DEFAULT_INPUT_SHAPE
+        record = getattr(model, key, None)
+        if record:
+            shape = record.get("input_size")
+            return tuple(shape) if shape else None
+    return None
 
 
 def ends(model: nn.Module) -> tuple[str, str]:

@@ -2,7 +2,7 @@
 
 import urllib.error
 import urllib.request
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -74,10 +74,30 @@ class Model:
                 f"{what} cannot be had from the hub ({type(error).__name__}); "
                 f"take a network that timm knows by name, and bring its weights as {where}.weights=<file>"
             ) from None
+        state_input(model, _input_shape(model, arguments))
         if self.weights:
             state = read_weights(Path(self.weights).expanduser(), f"{where}.weights")
             load_strict(model, state, f"{where}.weights={self.weights!r}")
         return model.eval()
+
+
+def _input_shape(model: nn.Module, arguments: Mapping[str, Any]) -> tuple[int, ...]:
+    """What a network was built for: timm goes on stating what it is without these arguments."""
+    channels, height, width = model.pretrained_cfg["input_size"]
+    channels = arguments.get("in_chans") or channels
+    sides = arguments.get("img_size") or (height, width)
+    if isinstance(sides, int):
+        sides = (sides, sides)
+    return (channels, *sides)
+
+
+def state_input(model: nn.Module, shape: Sequence[int]) -> None:
+    """Write into a network's own record what it is run with, (channels, height, width).
+
+    timm's ``pretrained_cfg`` is the one place where all that runs a network on an example looks it up.
+    """
+    record = getattr(model, "pretrained_cfg", None) or {}
+    model.pretrained_cfg = {**record, "input_size": tuple(shape)}
 
 
 def hub_in_reach(timeout_seconds: float = 5.0) -> bool:
@@ -122,9 +142,26 @@ class InputSpec:
         channels, height, width = known["input_size"]
         return cls(
             size=(channels, side or height, side or width),
-            mean=tuple(known["mean"]),
-            std=tuple(known["std"]),
+            mean=_of_channels(known["mean"], channels),
+            std=_of_channels(known["std"], channels),
             interpolation=known["interpolation"],
             crop_pct=known["crop_pct"],
             crop_mode=known["crop_mode"],
         )
+
+
+def _of_channels(of_colours: Sequence[float], channels: int) -> tuple[float, ...]:
+    """A mean or deviation of each channel, where the network's own are of red, green and blue.
+
+    Grey has their average; an alpha channel, and whatever else there is, the middle of its range.
+
+    >>> _of_channels((0.25, 0.5, 0.75), 2)
+    (0.5, 0.5)
+    """
+    if len(of_colours) == channels:
+        return tuple(of_colours)
+    seen = tuple(of_colours)
+    if channels < 3:
+        seen = (sum(of_colours) / len(of_colours),)
+    others = channels - len(seen)
+    return seen + (0.5,) * others

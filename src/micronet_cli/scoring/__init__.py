@@ -50,11 +50,18 @@ def score(
         rules: a rule set or its name.
         options: of the rule set, where a name is given.
     """
-    chosen = rule_set(rules, **options) if isinstance(rules, str) else replace(rules, **options)
-    return score_with(model, chosen, input_shape).metrics()
+    if isinstance(rules, str):
+        rules = rule_set(rules)
+    chosen = replace(rules, **options)
+    report = score_with(model, chosen, input_shape)
+    return report.metrics()
 
 
-def score_with(model: "nn.Module | Trace", rules: "Rules", input_shape: Sequence[int] | None = None) -> "ScoreReport":
+def score_with(
+    model: "nn.Module | Trace",
+    rules: "Rules",
+    input_shape: Sequence[int] | None = None,
+) -> "ScoreReport":
     """The report of a model, or of a trace made before, under a rule set.
 
     Args:
@@ -70,11 +77,30 @@ def score_with(model: "nn.Module | Trace", rules: "Rules", input_shape: Sequence
     from micronet_cli.scoring.score_report import ScoreReport
     from micronet_cli.trace.trace import Trace
 
-    traced = model if isinstance(model, Trace) else Trace(model, rules.input_shape or input_shape or own_shape(model))
-    network = traced.read(codes=rules.accumulator == "integer", block=rules.block)
-    report = ScoreReport(rules, network, rules.charges(network), dense_charges(traced.structure, rules))
+    if isinstance(model, Trace):
+        trace = model
+    else:
+        shape = rules.input_shape or input_shape or own_shape(model)
+        trace = Trace(model, shape)
+    needs_codes = rules.accumulator == "integer"
+    network = trace.read(codes=needs_codes, block=rules.block)
+    charges = rules.charges(network)
+    dense = dense_charges(trace.structure, rules)
+    report = ScoreReport(rules, network, charges, dense)
     if rules.compare is None:
         return report
-    shared = {name: getattr(rules, name) for name in ("input_shape", "task", "bases", "weight_sparsity", "unknown")}
-    other = rule_set(rules.compare, **shared)
-    return replace(report, compared=ScoreReport(other, network, other.charges(network), []))
+    other = _rules_to_compare(rules, rules.compare)
+    compared = ScoreReport(other, network, other.charges(network), dense_charges=[])
+    return replace(report, compared=compared)
+
+
+def _rules_to_compare(rules: "Rules", name: str) -> "Rules":
+    """The rule set of this name, with those options that every rule set understands alike."""
+    return rule_set(
+        name,
+        input_shape=rules.input_shape,
+        task=rules.task,
+        bases=rules.bases,
+        weight_sparsity=rules.weight_sparsity,
+        unknown=rules.unknown,
+    )

@@ -15,6 +15,8 @@ NAMES = 300
 BARS = 330
 LINE = 26
 MARGIN = 16
+GAP = 8
+SPACE = 6
 FONT_PIXELS = 16
 LONGEST_NAME = 34  # characters
 BLUE = "#4878a8"
@@ -63,23 +65,31 @@ def _draw_panel(canvas: "ImageDraw", left: int, panel: Panel, top: int) -> None:
     bars = _bars(panel.scores, top)
     longest = max(bar.score for bar in bars) or 1.0
     canvas.text((left, MARGIN), panel.title, fill=BLACK, font=font)
+    x = left + NAMES
     for line, bar in enumerate(bars, start=1):
         y = MARGIN + line * LINE + LINE // 4
-        x = left + NAMES
-        end = x + max(round(BARS * bar.score / longest), 1)
-        share = bar.score / whole if whole else 0.0
-        canvas.text((x - 8, y), _shortened(bar.name), fill=BLACK, font=font, anchor="ra")
-        canvas.rectangle((x, y, end, y + LINE - 8), fill=bar.colour)
-        canvas.text((end + 6, y), f"{decimal(bar.score, 4)}  {share:.1%}", fill=BLACK, font=font)
+        length = round(BARS * bar.score / longest)
+        end = x + max(length, 1)
+        bottom = y + LINE - GAP
+        share = 0.0
+        if whole:
+            share = bar.score / whole
+        name = _shortened(bar.name)
+        figures = f"{decimal(bar.score, 4)}  {share:.1%}"
+        canvas.text((x - GAP, y), name, fill=BLACK, font=font, anchor="ra")
+        canvas.rectangle((x, y, end, bottom), fill=bar.colour)
+        canvas.text((end + SPACE, y), figures, fill=BLACK, font=font)
 
 
 def _bars(scores: Mapping[str, float], top: int) -> list[_Bar]:
     """The ``top`` largest, of equal ones the earlier first, and what all others sum to."""
-    ranked = sorted(scores.items(), key=lambda item: -item[1])
-    bars = [_Bar(name, score, BLUE) for name, score in ranked[:top]]
+    ranked = sorted(scores, key=lambda name: -scores[name])
+    bars = [_Bar(name, scores[name], BLUE) for name in ranked[:top]]
     others = max(len(scores) - top, 0)
-    rest = sum(scores.values()) - sum(bar.score for bar in bars)
-    return [*bars, _Bar(f"{others} others", rest, GREY)]
+    shown = sum(bar.score for bar in bars)
+    rest = sum(scores.values()) - shown
+    last = _Bar(f"{others} others", rest, GREY)
+    return [*bars, last]
 
 
 def _shortened(name: str) -> str:

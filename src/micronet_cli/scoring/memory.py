@@ -32,8 +32,9 @@ def _buffer_bytes(network: TracedNetwork) -> dict[int, float]:
     """Bytes of the largest value that each buffer holds."""
     sizes: dict[int, float] = {}
     for value, bits in zip(network.values, network.value_bits, strict=True):
+        size = value.elements * bits / 8
         known = sizes.get(value.buffer, 0.0)
-        sizes[value.buffer] = max(known, value.elements * bits / 8)
+        sizes[value.buffer] = max(known, size)
     return sizes
 
 

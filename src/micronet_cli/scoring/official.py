@@ -67,9 +67,11 @@ class Official(Rules):
             if index in weights or stored.nonzeros < stored.elements:
                 charges += self._tensor(stored, bits)
             else:
-                charges.append(Charge(stored.layer, BIASES, dense_bits(stored.elements, bits)))
+                dense = dense_bits(stored.elements, bits)
+                charges.append(Charge(stored.layer, BIASES, dense))
         for quantizer in network.quantizers.values():
-            charges.append(Charge(quantizer.layer, SCALES, quantizer.stored_bits))
+            charge = Charge(quantizer.layer, SCALES, quantizer.stored_bits)
+            charges.append(charge)
         return charges
 
     def math(self, network: TracedNetwork) -> list[Charge]:
@@ -77,13 +79,18 @@ class Official(Rules):
         self._check_freebie(network)
         charges: list[Charge] = []
         for index, op in enumerate(network.ops):
-            here = self._priced(op, network) if op.dot is None else self._product(op, op.dot, network)
+            here = self._charges_of(op, network)
             if self.paths:
                 share = self.weight_of(index, network)
                 charges += _times(share, here)
             else:
                 charges += here
         return charges
+
+    def _charges_of(self, op: Op, network: TracedNetwork) -> Iterable[Charge]:
+        if op.dot is not None:
+            return self._product(op, op.dot, network)
+        return self._priced(op, network)
 
     def _check_freebie(self, network: TracedNetwork) -> None:
         if not self.freebie:
@@ -94,7 +101,9 @@ class Official(Rules):
             raise ValueError(f"freebie=true: only where nothing is quantised, and {reduced[0]} is")
 
     def _stored_bits(self, bits: float) -> float:
-        return min(bits, FREEBIE_BITS) if self.freebie else bits
+        if not self.freebie:
+            return bits
+        return min(bits, FREEBIE_BITS)
 
     _multiply_bits = _stored_bits
 
@@ -126,12 +135,28 @@ class Official(Rules):
         widest = self._binary_bits(op, dot, network) or max(operands)
         bits = self._multiply_bits(widest)
         count = dot.multiplications
-        yield Charge(op.layer, MULTIPLY, 0, count, 0, count * bits / 32, shown)
-        additions = dot.channel_additions
-        widths = self._accumulation_bits(op, dot, network)
-        yield Charge(op.layer, ACCUMULATE, 0, 0, float(additions.sum()), widths / 32)
+        yield Charge(
+            op.layer,
+            MULTIPLY,
+            multiplications=count,
+            math_ops=count * bits / 32,
+            bits=shown,
+        )
+        additions = dot.channel_additions.sum()
+        added_bits = self._accumulation_bits(op, dot, network)
+        yield Charge(
+            op.layer,
+            ACCUMULATE,
+            additions=float(additions),
+            math_ops=added_bits / 32,
+        )
         if dot.bias is not None:
-            yield Charge(op.layer, BIAS_ADD, 0, 0, dot.outputs, dot.outputs)
+            yield Charge(
+                op.layer,
+                BIAS_ADD,
+                additions=dot.outputs,
+                math_ops=dot.outputs,
+            )
 
     def _binary_bits(self, op: Op, dot: Dot, network: TracedNetwork) -> int | None:
         """1 where a value with a sign bit of its own meets weights of plus and minus one magnitude [T].
@@ -141,7 +166,9 @@ class Official(Rules):
         if dot.weight is None or not network.stored[dot.weight].binary:
             return None
         data = network.values[op.inputs[0]]
-        return 1 if data.quantizers is None else None
+        if data.quantizers is not None:
+            return None
+        return 1
 
     def _accumulation_bits(self, op: Op, dot: Dot, network: TracedNetwork) -> float:
         """Bits of all additions of the product, the bias left out."""
@@ -170,8 +197,15 @@ class Official(Rules):
             return []
         bits = self._operand_bits(op, price, network)
         multiply_bits = self._multiply_bits(bits)
-        math_ops = (multiplications * multiply_bits + additions * bits) / 32
-        return [Charge(op.layer, price.part, 0, multiplications, additions, math_ops, f"{bits:g}")]
+        charge = Charge(
+            op.layer,
+            price.part,
+            multiplications=multiplications,
+            additions=additions,
+            math_ops=(multiplications * multiply_bits + additions * bits) / 32,
+            bits=f"{bits:g}",
+        )
+        return [charge]
 
     def _operand_bits(self, op: Op, price: Price, network: TracedNetwork) -> float:
         """Bits of the widest operand, unless the price or an option says otherwise."""

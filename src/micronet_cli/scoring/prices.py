@@ -34,8 +34,10 @@ class Price:
         """(multiplications, additions) of the operation."""
         multiplications: float = 0
         additions: float = 0
-        parts = ((self.elements, op.elements), (self.taken, op.taken), (self.rows, op.rows))
-        for (multiplications_each, additions_each), count in parts:
+        prices = (self.elements, self.taken, self.rows)
+        counts = (op.elements, op.taken, op.rows)
+        for each, count in zip(prices, counts, strict=True):
+            multiplications_each, additions_each = each
             multiplications += multiplications_each * count
             additions += additions_each * count
         has_weight = len(op.parameters) > 0
@@ -47,12 +49,37 @@ class Price:
         return multiplications, additions
 
 
-def _each(part: str, multiplications: float, additions: float, source: str, as_float: bool = False) -> Price:
-    return Price(part, source, elements=(multiplications, additions), as_float=as_float)
+def _each(part: str, multiplications: float, additions: float, source: str) -> Price:
+    """So many for each output element."""
+    return Price(part, source, elements=(multiplications, additions))
 
 
 def _activation(multiplications: float, additions: float, source: str) -> Price:
-    return _each(NON_LINEARITY, multiplications, additions, source, as_float=True)
+    """An activation function in floats: so many for each element."""
+    elements = (multiplications, additions)
+    return Price(NON_LINEARITY, source, elements, as_float=True)
+
+
+def _mean(source: str) -> Price:
+    """For each mean of n elements n - 1 additions and a multiplication."""
+    return Price(
+        POOLING,
+        source,
+        taken=(0, 1),
+        rows=(1, -1),
+        as_float=True,
+    )
+
+
+def _statistics(source: str, taken: tuple[float, float], rows: tuple[float, float]) -> Price:
+    """A norm or a variance in floats: so many for each element taken and for each row."""
+    return Price(
+        NORM,
+        source,
+        taken=taken,
+        rows=rows,
+        as_float=True,
+    )
 
 
 _ONE_MULTIPLY = _each(ELEMENTWISE, 1, 0, "[C] element-wise: one for each output element")
@@ -60,7 +87,17 @@ _ONE_ADD = _each(ELEMENTWISE, 0, 1, "[C] element-wise: one for each output eleme
 _FUNCTION = _activation(1, 0, "[T] a transcendental function is one operation")
 _COMPARISON = _each(ELEMENTWISE, 0, 1, "composition: a comparison is a subtraction")
 _LOGIC = _each(ELEMENTWISE, 0, 1, "composition: one logical operation, counted as an addition")
-_SOFTMAX = "composition: x - max, exp, sum, divide"
+_MOVED = Price(ELEMENTWISE, "[T] data movement is free; [C] max-pool, concat, dropout, reshape: 0")
+_CHOSEN = Price(ELEMENTWISE, "[T] data movement is free")
+_LARGEST = Price(POOLING, "[C] as max-pool: free")
+_VARIANCE = "composition: mean, x - mean, squares, their mean"
+_SOFTMAX = Price(
+    NON_LINEARITY,
+    "composition: x - max, exp, sum, divide",
+    elements=(2, 2),
+    rows=(0, -1),
+    as_float=True,
+)
 _NORM = Price(
     NORM,
     "composition: mean (n - 1 adds, 1 multiply), x - mean, squares and their mean (the same), + eps, rsqrt, x s",
@@ -116,28 +153,62 @@ PRICES: dict[str, Price] = {
     "lerp": _each(ELEMENTWISE, 1, 2, "composition: a + w (b - a)"),
     "batch_norm": _each(NORM, 1, 1, "[C] a BatchNorm that does not fold: a multiply and an add an element"),
     "permute_channels": _each(ELEMENTWISE, 1, 0, "[T] a permutation is a sparse product: one multiply an element"),
-    **dict.fromkeys(("eq", "ne", "lt", "le", "gt", "ge"), _COMPARISON),
-    **dict.fromkeys(("logical_not", "logical_and", "logical_or", "bitwise_not", "bitwise_and", "bitwise_or"), _LOGIC),
-    "where": Price(ELEMENTWISE, "[T] data movement is free"),
-    "masked_fill": Price(ELEMENTWISE, "[T] data movement is free"),
+    "eq": _COMPARISON,
+    "ne": _COMPARISON,
+    "lt": _COMPARISON,
+    "le": _COMPARISON,
+    "gt": _COMPARISON,
+    "ge": _COMPARISON,
+    "logical_not": _LOGIC,
+    "logical_and": _LOGIC,
+    "logical_or": _LOGIC,
+    "bitwise_not": _LOGIC,
+    "bitwise_and": _LOGIC,
+    "bitwise_or": _LOGIC,
+    "where": _CHOSEN,
+    "masked_fill": _CHOSEN,
     # Reductions.
-    "mean": Price(POOLING, "[C] mean of n: n - 1 additions, 1 multiply", (0, 0), (0, 1), (1, -1), as_float=True),
-    "_adaptive_avg_pool2d": Price(POOLING, "[C] as mean", (0, 0), (0, 1), (1, -1), as_float=True),
-    "avg_pool2d": Price(POOLING, "[C] as mean, over windows", (0, 0), (0, 1), (1, -1), as_float=True),
-    "sum": Price(POOLING, "composition: n - 1 additions", (0, 0), (0, 1), (0, -1)),
-    "col2im": Price(ELEMENTWISE, "composition: what overlaps is added", elements=(0, -1), taken=(0, 1)),
-    "linalg_vector_norm": Price(NORM, "composition: squares, sum, root", (0, 0), (1, 1), (1, -1), as_float=True),
-    "var": Price(NORM, "composition: mean, x - mean, squares, their mean", (0, 0), (1, 3), (2, -2), as_float=True),
-    "std": Price(NORM, "composition: var and a root", (0, 0), (1, 3), (3, -2), as_float=True),
-    "var_mean": Price(NORM, "composition: mean, x - mean, squares, their mean", (0, 0), (1, 3), (2, -2), as_float=True),
-    "argmax": Price(POOLING, "[C] as max-pool: free"),
-    "topk": Price(POOLING, "[C] as max-pool: free"),
+    "mean": _mean("[C] mean of n: n - 1 additions, 1 multiply"),
+    "_adaptive_avg_pool2d": _mean("[C] as mean"),
+    "avg_pool2d": _mean("[C] as mean, over windows"),
+    "sum": Price(
+        POOLING,
+        "composition: n - 1 additions",
+        taken=(0, 1),
+        rows=(0, -1),
+    ),
+    "col2im": Price(
+        ELEMENTWISE,
+        "composition: what overlaps is added",
+        elements=(0, -1),
+        taken=(0, 1),
+    ),
+    "linalg_vector_norm": _statistics("composition: squares, sum, root", taken=(1, 1), rows=(1, -1)),
+    "var": _statistics(_VARIANCE, taken=(1, 3), rows=(2, -2)),
+    "std": _statistics("composition: var and a root", taken=(1, 3), rows=(3, -2)),
+    "var_mean": _statistics(_VARIANCE, taken=(1, 3), rows=(2, -2)),
+    "argmax": _LARGEST,
+    "topk": _LARGEST,
     # Softmax and norms.
-    **dict.fromkeys(("_softmax", "_safe_softmax"), Price(NON_LINEARITY, _SOFTMAX, (2, 2), rows=(0, -1), as_float=True)),
-    "_log_softmax": Price(NON_LINEARITY, "composition: x - max - log sum exp", (1, 3), rows=(1, -1), as_float=True),
-    **dict.fromkeys(("native_layer_norm", "native_group_norm", "instance_norm"), _NORM),
+    "_softmax": _SOFTMAX,
+    "_safe_softmax": _SOFTMAX,
+    "_log_softmax": Price(
+        NON_LINEARITY,
+        "composition: x - max - log sum exp",
+        elements=(1, 3),
+        rows=(1, -1),
+        as_float=True,
+    ),
+    "native_layer_norm": _NORM,
+    "native_group_norm": _NORM,
+    "instance_norm": _NORM,
     "_fused_rms_norm": Price(
-        NORM, "composition: squares and their mean, + eps, rsqrt, scale", (0, 0), (2, 1), (2, 0), True, True
+        NORM,
+        "composition: squares and their mean, + eps, rsqrt, scale",
+        taken=(2, 1),
+        rows=(2, 0),
+        affine=True,
+        as_float=True,
     ),
     # Interpolation with fixed weights.
     "upsample_bilinear2d": _each(POOLING, 4, 3, "composition: 4 neighbours"),
@@ -146,5 +217,6 @@ PRICES: dict[str, Price] = {
     "grid_sampler_2d": _each(POOLING, 8, 7, "composition: 4 neighbours and their weights"),
     # Free.
     "quantize": Price(ELEMENTWISE, "[T] conversions to formats that float32 holds exactly are free"),
-    **dict.fromkeys(MOVES, Price(ELEMENTWISE, "[T] data movement is free; [C] max-pool, concat, dropout, reshape: 0")),
 }
+for _move in MOVES:
+    PRICES[_move] = _MOVED

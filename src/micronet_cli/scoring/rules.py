@@ -3,17 +3,21 @@
 import importlib
 import math
 import warnings
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import ClassVar
 
 from micronet_cli.scoring.charges import ELEMENTWISE, Charge
 from micronet_cli.scoring.prices import PRICES, Price
 from micronet_cli.trace.records import Op, TracedNetwork
+from micronet_cli.trace.what_if import with_sparsity
 
 SMALL_IMAGE_PIXELS = 64
 # What an option may be.
-CHOICES = {"unknown": ("error", "warn"), "accumulator": ("fp32", "integer", "adder_tree")}
+CHOICES = {
+    "unknown": ("error", "warn"),
+    "accumulator": ("fp32", "integer", "adder_tree"),
+}
 
 
 @dataclass(frozen=True)
@@ -37,7 +41,10 @@ class Base:
 
 
 # [T] MobileNetV2-1.4 and WRN-28-10.
-TASKS = {"imagenet": Base(6.9e6, 1170e6, 75.0), "cifar100": Base(36.5e6, 10.49e9, 80.0)}
+TASKS = {
+    "imagenet": Base(6.9e6, 1170e6, 75.0),
+    "cifar100": Base(36.5e6, 10.49e9, 80.0),
+}
 
 
 class UnknownOperation(ValueError):
@@ -79,22 +86,27 @@ class Rules:
 
     def __post_init__(self) -> None:
         check_shape(self.input_shape)
+        self._check_choices()
         if self.weight_sparsity is not None and not 0 <= self.weight_sparsity < 1:
             raise ValueError(f"weight_sparsity={self.weight_sparsity}: must be a fraction of zeros in [0, 1) or null")
-        for name, allowed in CHOICES.items():
-            if getattr(self, name) not in allowed:
-                raise ValueError(f"{name}={getattr(self, name)}: must be one of {', '.join(allowed)}")
-        if self.task is not None and self.task not in self._tasks:
-            raise ValueError(f"task={self.task}: must be one of {', '.join(self._tasks)} or null")
-        if self.nonlinearity_bits is not None and not 0 < self.nonlinearity_bits <= 32:
-            raise ValueError(f"nonlinearity_bits={self.nonlinearity_bits}: must be bits in (0, 32] or null")
+        bits = self.nonlinearity_bits
+        if bits is not None and not 0 < bits <= 32:
+            raise ValueError(f"nonlinearity_bits={bits}: must be bits in (0, 32] or null")
         if self.compare is not None:
             rules_named("compare", self.compare)
-        if self.block is not None and (not self.block or any(not isinstance(n, int) or n < 1 for n in self.block)):
+        if self.block is not None and not _are_sizes(self.block):
             raise ValueError(f"block={self.block}: must be positive sizes, such as [4, 4], or null")
-        bad = {name: p for name, p in self.paths.items() if not 0 <= p <= 1}
-        if bad or sum(self.paths.values()) > 1 + 1e-9:
+        if not _are_exclusive_probabilities(self.paths.values()):
             raise ValueError(f"paths={dict(self.paths)}: must be probabilities in [0, 1] that sum to at most 1")
+
+    def _check_choices(self) -> None:
+        for name, allowed in CHOICES.items():
+            chosen = getattr(self, name)
+            if chosen not in allowed:
+                raise ValueError(f"{name}={chosen}: must be one of {', '.join(allowed)}")
+        tasks = self._tasks
+        if self.task is not None and self.task not in tasks:
+            raise ValueError(f"task={self.task}: must be one of {', '.join(tasks)} or null")
 
     @property
     def _tasks(self) -> dict[str, Base]:
@@ -107,8 +119,11 @@ class Rules:
 
     def base(self, input_shape: Sequence[int]) -> Base:
         """The base of the task, chosen by the image's size where none is named."""
-        small = max(input_shape[1:], default=0) <= SMALL_IMAGE_PIXELS
-        return self._tasks[self.task or ("cifar100" if small else "imagenet")]
+        task = self.task
+        if task is None:
+            pixels = max(input_shape[1:], default=0)
+            task = "cifar100" if pixels <= SMALL_IMAGE_PIXELS else "imagenet"
+        return self._tasks[task]
 
     def charges(self, network: TracedNetwork) -> list[Charge]:
         """Everything that the network costs under these rules.
@@ -118,8 +133,10 @@ class Rules:
             ValueError: an option does not fit the network.
         """
         if self.weight_sparsity is not None:
-            network = network.with_sparsity(self.weight_sparsity)
-        return [*self.storage(network), *self.math(network)]
+            network = with_sparsity(network, self.weight_sparsity)
+        storage = self.storage(network)
+        math_charges = self.math(network)
+        return [*storage, *math_charges]
 
     def storage(self, network: TracedNetwork) -> list[Charge]:
         """Charges of everything stored."""
@@ -131,10 +148,13 @@ class Rules:
 
     def weight_of(self, index: int, network: TracedNetwork) -> float:
         """Fraction of the examples that execute the operation with this index."""
-        unknown = [name for name in self.paths if name not in network.ends]
-        if unknown:
-            raise ValueError(f"paths={unknown[0]}: no module of this name was executed")
-        return 1 - math.fsum(p for name, p in self.paths.items() if index >= network.ends[name])
+        left_before = []
+        for name, probability in self.paths.items():
+            if name not in network.ends:
+                raise ValueError(f"paths={name}: no module of this name was executed")
+            if index >= network.ends[name]:
+                left_before.append(probability)
+        return 1 - math.fsum(left_before)
 
     def price(self, op: Op) -> Price:
         """The operation's price."""
@@ -158,18 +178,37 @@ def rules_named(key: str, name: str) -> type[Rules]:
     Raises:
         ValueError: there is none.
     """
-    path = name if "." in name else f"{__package__}.{name}.{name.capitalize()}"
-    module, _, attribute = path.rpartition(".")
+    path = name
+    if "." not in name:
+        path = f"{__package__}.{name}.{name.capitalize()}"
+    module_name, _, attribute = path.rpartition(".")
     try:
-        found = getattr(importlib.import_module(module), attribute)
+        module = importlib.import_module(module_name)
+        found = getattr(module, attribute)
     except (ImportError, AttributeError, TypeError, ValueError):
         found = None
-    if not (isinstance(found, type) and issubclass(found, Rules)):
+    if not isinstance(found, type) or not issubclass(found, Rules):
         raise ValueError(f"{key}={name}: must be official, seed2019 or the dotted path of a rule set")
     return found
 
 
 def check_shape(shape: Sequence[int] | None) -> None:
     """Raises ValueError unless ``shape`` is null or (channels, height, width)."""
-    if shape is not None and (len(shape) != 3 or any(not isinstance(n, int) or n < 1 for n in shape)):
+    if shape is None:
+        return
+    if len(shape) != 3 or not _are_sizes(shape):
         raise ValueError(f"input_shape={shape}: must be [channels, height, width] or null")
+
+
+def _are_sizes(numbers: Sequence[int]) -> bool:
+    """Whether these are positive whole numbers, and one at least."""
+    for number in numbers:
+        if not isinstance(number, int) or number < 1:
+            return False
+    return len(numbers) > 0
+
+
+def _are_exclusive_probabilities(values: Collection[float]) -> bool:
+    """Whether these are probabilities of events of which at most one happens."""
+    in_range = all(0 <= value <= 1 for value in values)
+    return in_range and sum(values) <= 1 + 1e-9

@@ -1,5 +1,6 @@
 """What scoring a network gives: its figures, tables and picture."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -11,7 +12,8 @@ from micronet_cli.scoring.report_text import csv_text, ratios_text, rows_text, t
 from micronet_cli.scoring.rules import Base, Rules
 from micronet_cli.scoring.tables import Row, Total, WaterfallStep, by_part, rows, waterfall
 from micronet_cli.tables import decimal
-from micronet_cli.trace.records import FLOAT_BITS, TracedNetwork
+from micronet_cli.trace.records import FLOAT_BITS, Stored, TracedNetwork
+from micronet_cli.trace.what_if import with_sparsity
 
 
 @dataclass(frozen=True)
@@ -45,7 +47,8 @@ class ScoreReport:
 
     def metrics(self) -> dict[str, float | str]:
         """The flat figures of ``metrics.json``."""
-        total, dense = self.total, self.dense
+        total = self.total
+        dense = self.dense
         return {
             "micronet_score": total.score,
             "storage_params": total.storage_params,
@@ -72,9 +75,14 @@ class ScoreReport:
         what_if = self.rules.weight_sparsity
         network = self.network
         if what_if is not None:
-            network = network.with_sparsity(what_if)
-        weights = [network.stored[i] for i in network.weights]
-        return rows(self.charges, self.base, [op.layer for op in network.ops], per, weights)
+            network = with_sparsity(network, what_if)
+        return rows(
+            self.charges,
+            self.base,
+            order=[op.layer for op in network.ops],
+            per=per,
+            weights=_weights(network),
+        )
 
     def parts(self) -> dict[str, Total]:
         """Sums by heading."""
@@ -84,14 +92,25 @@ class ScoreReport:
         """From this rule set's score to the compared one's, heading by heading; empty without ``rules.compare``."""
         if self.compared is None:
             return []
-        return waterfall(self.charges, self.base, self.compared.charges, self.compared.base)
+        other = self.compared
+        return waterfall(self.charges, self.base, other.charges, other.base)
 
     def table(self, per: str = "block") -> str:
         """The terminal's text: a row a block (or ``layer``), headings, totals, ratios, and the waterfall if any."""
-        totals = {**self.parts(), "all": self.total, "dense float network": self.dense}
-        texts = [rows_text(self.rows(per), per), totals_text(totals), ratios_text(self.dense, self.total)]
+        total = self.total
+        dense = self.dense
+        totals = self.parts()
+        totals["all"] = total
+        totals["dense float network"] = dense
+        texts = [
+            rows_text(self.rows(per), per),
+            totals_text(totals),
+            ratios_text(dense, total),
+        ]
         if self.compared is not None:
-            texts.append(waterfall_text(self.rules, self.compared.rules, self.waterfall(), self.total.score))
+            steps = self.waterfall()
+            text = waterfall_text(self.rules, self.compared.rules, steps, total.score)
+            texts.append(text)
         return "\n\n".join(texts)
 
     def csv(self) -> str:
@@ -108,35 +127,58 @@ class ScoreReport:
         for row in self.rows():
             storage[row.layer] = row.storage_params / base.params
             operations[row.layer] = row.math_ops / base.ops
-        return draw(
-            Panel(f"storage: {decimal(total.storage_score, 4)} {of_score}", storage),
-            Panel(f"operations: {decimal(total.math_score, 4)} {of_score}", operations),
-            top,
-        )
+        storage_title = f"storage: {decimal(total.storage_score, 4)} {of_score}"
+        operations_title = f"operations: {decimal(total.math_score, 4)} {of_score}"
+        storage_panel = Panel(storage_title, storage)
+        operations_panel = Panel(operations_title, operations)
+        return draw(storage_panel, operations_panel, top)
 
 
 def weight_figures(network: TracedNetwork, what_if: float | None) -> dict[str, float]:
     """Zeros and bits of convolution and linear weights, and bits of their inputs: means over elements."""
-    weights = [network.stored[i] for i in network.weights]
-    elements = np.array([weight.elements for weight in weights], float)
-    zeros = elements - np.array([weight.nonzeros for weight in weights], float)
+    weights = _weights(network)
     sparsity = what_if or 0.0
     if what_if is None and weights:
-        sparsity = float(zeros.sum() / elements.sum())
-    inputs: list[int] = []  # read by products with a weight
-    for op in network.ops:
-        if op.dot is not None and op.dot.weight is not None:
-            inputs.extend(op.inputs)
-    input_elements = np.array([network.values[i].elements for i in inputs], float)
+        sparsity = _sparsity(weights)
+    weight_elements = [weight.elements for weight in weights]
+    weight_bits = [network.stored_bits[index] for index in network.weights]
+    inputs = _weighted_inputs(network)
+    input_elements = [network.values[index].elements for index in inputs]
+    input_bits = [network.value_bits[index] for index in inputs]
     return {
         "weight_sparsity": sparsity,
-        "weight_bits_mean": _mean_bits(elements, [network.stored_bits[i] for i in network.weights]),
-        "activation_bits_mean": _mean_bits(input_elements, [network.value_bits[i] for i in inputs]),
+        "weight_bits_mean": _mean_bits(weight_elements, weight_bits),
+        "activation_bits_mean": _mean_bits(input_elements, input_bits),
     }
 
 
-def _mean_bits(elements: np.ndarray, bits: list[int]) -> float:
+def _weights(network: TracedNetwork) -> list[Stored]:
+    """The weights of all products."""
+    return [network.stored[index] for index in network.weights]
+
+
+def _sparsity(weights: Sequence[Stored]) -> float:
+    """Zeros over elements."""
+    elements = np.array([weight.elements for weight in weights], float)
+    nonzeros = np.array([weight.nonzeros for weight in weights], float)
+    zeros = elements - nonzeros
+    return float(zeros.sum() / elements.sum())
+
+
+def _weighted_inputs(network: TracedNetwork) -> list[int]:
+    """The values that products with a weight read, once a product."""
+    inputs: list[int] = []
+    for op in network.ops:
+        dot = op.dot
+        if dot is not None and dot.weight is not None:
+            inputs.extend(op.inputs)
+    return inputs
+
+
+def _mean_bits(elements: Sequence[int], bits: Sequence[int]) -> float:
     """Mean over elements; that of floats where there are none."""
     if not bits:
         return float(FLOAT_BITS)
-    return float((elements * bits).sum() / elements.sum())
+    counts = np.array(elements, float)
+    total = (counts * bits).sum()
+    return float(total / counts.sum())

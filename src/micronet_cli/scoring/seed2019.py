@@ -28,6 +28,12 @@ from micronet_cli.trace.records import FLOAT_BITS, Dot, Op, Stored, TracedNetwor
 UNQUANTIZED_BITS = 16
 NON_LINEARITY_OPS = 3
 _GATES = ("sigmoid", "hardsigmoid")
+# Options that this arithmetic has no other value for.
+_FIXED = {
+    "freebie": False,
+    "accumulator": "fp32",
+    "block": None,
+}
 
 
 @dataclass(frozen=True)
@@ -47,7 +53,7 @@ class Seed2019(Rules):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        for name, only in (("freebie", False), ("accumulator", "fp32"), ("block", None)):
+        for name, only in _FIXED.items():
             value = getattr(self, name)
             if value != only:
                 raise ValueError(f"{name}={value}: seed2019 knows only {only}")
@@ -59,8 +65,9 @@ class Seed2019(Rules):
         weights = set(network.weights)
         weight_of_bias = {}
         for op in network.ops:
-            if op.dot is not None and op.dot.weight is not None:
-                weight_of_bias[op.dot.bias] = op.dot.weight
+            dot = op.dot
+            if dot is not None and dot.weight is not None:
+                weight_of_bias[dot.bias] = dot.weight
         charges: list[Charge] = []
         for index in network.used:
             stored = network.stored[index]
@@ -72,7 +79,8 @@ class Seed2019(Rules):
                 bits = self._bits(network, weight)
                 charges += _masked(stored, network.stored[weight], bits, BIASES)
             else:
-                charges.append(Charge(stored.layer, BIASES, stored.elements * UNQUANTIZED_BITS))
+                bits = stored.elements * UNQUANTIZED_BITS
+                charges.append(Charge(stored.layer, BIASES, bits))
         return charges
 
     def math(self, network: TracedNetwork) -> list[Charge]:
@@ -89,19 +97,22 @@ class Seed2019(Rules):
                 continue
             bits_before = bits
             bits = _weight_bits(op.dot, network)
-            if op.kind == "convolution":
+            is_convolution = op.kind == "convolution"
+            if is_convolution:
                 charges += _convolution(op, op.dot, bits)
             else:
                 charges += _linear(op, op.dot, bits)
             if op.dot.weight is None:
                 continue
-            if op.kind != "convolution":
+            if not is_convolution:
                 # The dropout before a classifier.
-                elements = network.values[op.inputs[0]].elements
-                charges.append(self._non_linearity(op, elements, bits_before))
+                read = network.values[op.inputs[0]]
+                charge = self._non_linearity(op, read.elements, bits_before)
+                charges.append(charge)
             elif not any(self._is_non_linear(reader) for reader in after):
                 # A non-linearity is charged after projections too, where none is executed.
-                charges.append(self._non_linearity(op, op.elements, bits))
+                charge = self._non_linearity(op, op.elements, bits)
+                charges.append(charge)
         return charges
 
     def _bits(self, network: TracedNetwork, index: int) -> int:
@@ -116,17 +127,37 @@ class Seed2019(Rules):
     def _non_linearity(self, op: Op, elements: int, bits: float) -> Charge:
         bits = self.nonlinearity_bits or bits
         count = NON_LINEARITY_OPS * elements
-        return Charge(op.layer, NON_LINEARITY, 0, count, 0, count * bits / 32, f"{bits:g}")
+        return Charge(
+            op.layer,
+            NON_LINEARITY,
+            multiplications=count,
+            math_ops=count * bits / 32,
+            bits=f"{bits:g}",
+        )
 
     def _other(self, op: Op, after: list[Op], bits: int) -> Iterator[Charge]:
         price = self.price(op)
         if price.part == NON_LINEARITY:
-            yield self._non_linearity(op, _activated_elements(op, after), bits)
+            elements = _activated_elements(op, after)
+            yield self._non_linearity(op, elements, bits)
         elif price.part == POOLING:
-            yield Charge(op.layer, POOLING, 0, 0, op.taken, op.taken * bits / 32, f"{bits:g}")
+            yield Charge(
+                op.layer,
+                POOLING,
+                additions=op.taken,
+                math_ops=op.taken * bits / 32,
+                bits=f"{bits:g}",
+            )
         elif price.part != ELEMENTWISE:
             multiplications, additions = price.count(op)
-            yield Charge(op.layer, price.part, 0, multiplications, additions, multiplications + additions, "32")
+            yield Charge(
+                op.layer,
+                price.part,
+                multiplications=multiplications,
+                additions=additions,
+                math_ops=multiplications + additions,
+                bits="32",
+            )
 
 
 def _readers(network: TracedNetwork) -> dict[int, list[Op]]:
@@ -142,7 +173,10 @@ def _activated_elements(op: Op, after: list[Op]) -> int:
     """Elements on which a non-linearity is charged: of a gate those of the feature map that it scales."""
     if op.kind not in _GATES:
         return op.elements
-    scaled = [reader.elements for reader in after if reader.kind == "mul"]
+    scaled = []
+    for reader in after:
+        if reader.kind == "mul":
+            scaled.append(reader.elements)
     return max(scaled, default=op.elements)
 
 
@@ -151,7 +185,8 @@ def _masked(stored: Stored, like: Stored, bits: int, part: str) -> Iterator[Char
     kept = stored.elements * like.nonzeros / like.elements
     yield Charge(stored.layer, part, kept * bits)
     if kept < stored.elements:
-        yield Charge(stored.layer, MASKS, bitmask_bits(0, stored.elements, bits))
+        mask_bits = bitmask_bits(0, stored.elements, bits)
+        yield Charge(stored.layer, MASKS, mask_bits)
 
 
 def _weight_bits(dot: Dot, network: TracedNetwork) -> int:
@@ -163,17 +198,31 @@ def _weight_bits(dot: Dot, network: TracedNetwork) -> int:
 def _convolution(op: Op, dot: Dot, bits: int) -> Iterator[Charge]:
     nonzeros = float(dot.nonzeros.sum())
     multiplications = nonzeros * dot.spatial / dot.groups
+    yield _multiplied(op, multiplications, bits)
     additions = (nonzeros - 1) * dot.spatial / dot.groups + dot.spatial
-    math_ops = multiplications * bits / 32
-    yield Charge(op.layer, MULTIPLY, 0, multiplications, 0, math_ops, f"{bits:g}")
-    yield Charge(op.layer, ACCUMULATE, 0, 0, additions, additions)
+    yield _accumulated(op, additions)
 
 
 def _linear(op: Op, dot: Dot, bits: int) -> Iterator[Charge]:
-    count = dot.multiplications
-    yield Charge(op.layer, MULTIPLY, 0, count, 0, count * bits / 32, f"{bits:g}")
-    additions = count
+    multiplications = dot.multiplications
+    yield _multiplied(op, multiplications, bits)
+    additions = multiplications
     if dot.bias is not None:
         # Its bias is counted twice.
         additions += 2 * dot.outputs
-    yield Charge(op.layer, ACCUMULATE, 0, 0, additions, additions)
+    yield _accumulated(op, additions)
+
+
+def _multiplied(op: Op, multiplications: float, bits: int) -> Charge:
+    return Charge(
+        op.layer,
+        MULTIPLY,
+        multiplications=multiplications,
+        math_ops=multiplications * bits / 32,
+        bits=f"{bits:g}",
+    )
+
+
+def _accumulated(op: Op, additions: float) -> Charge:
+    """At 32 bits."""
+    return Charge(op.layer, ACCUMULATE, additions=additions, math_ops=additions)

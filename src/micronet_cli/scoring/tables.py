@@ -98,7 +98,11 @@ class WaterfallStep:
 
 
 def rows(
-    charges: Sequence[Charge], base: Base, order: Iterable[str], per: str, weights: Iterable[Stored] = ()
+    charges: Sequence[Charge],
+    base: Base,
+    order: Iterable[str],
+    per: str,
+    weights: Iterable[Stored] = (),
 ) -> list[Row]:
     """What each layer or block costs; those that cost nothing are left out.
 
@@ -114,38 +118,45 @@ def rows(
     """
     if per not in ("layer", "block"):
         raise ValueError(f"per={per}: must be layer or block")
-    name = block_of if per == "block" else str
-    found = {name(layer): Row(name(layer)) for layer in order}
+    row_of = block_of if per == "block" else str
+    found: dict[str, Row] = {}
+    for layer in order:
+        name = row_of(layer)
+        found.setdefault(name, Row(name))
     product_bits: dict[str, dict[str, None]] = defaultdict(dict)  # row -> its bits, each once, in order
     for charge in charges:
-        row = found.setdefault(name(charge.layer), Row(name(charge.layer)))
+        name = row_of(charge.layer)
+        row = found.setdefault(name, Row(name))
         row.storage_params += charge.storage_bits / 32
         row.multiplications += charge.multiplications
         row.additions += charge.additions
         row.math_ops += charge.math_ops
         if charge.part == MULTIPLY:
-            product_bits[row.layer][charge.bits] = None
+            product_bits[name][charge.bits] = None
         elif charge.bits and not row.bits:
             row.bits = charge.bits
-    sparsities = _sparsities(weights, name)
-    score = Total.of(charges, base).score
-    for row in found.values():
-        row.sparsity = sparsities.get(row.layer)
-        row.bits = " ".join(product_bits[row.layer]) or row.bits
-        row.score = row.storage_params / base.params + row.math_ops / base.ops
-        row.share = row.score / score if score else 0.0
+    sparsities = _sparsities(weights, row_of)
+    total = Total.of(charges, base)
+    for name, row in found.items():
+        row.sparsity = sparsities.get(name)
+        row.bits = " ".join(product_bits[name]) or row.bits
+        storage_score = row.storage_params / base.params
+        row.score = storage_score + row.math_ops / base.ops
+        if total.score:
+            row.share = row.score / total.score
     return [row for row in found.values() if row.score]
 
 
-def _sparsities(weights: Iterable[Stored], name: Callable[[str], str]) -> dict[str, float]:
+def _sparsities(weights: Iterable[Stored], row_of: Callable[[str], str]) -> dict[str, float]:
     """Zeros over elements of each row's weights."""
-    grouped: dict[str, list[Stored]] = defaultdict(list)
+    members: dict[str, list[Stored]] = defaultdict(list)
     for stored in weights:
-        grouped[name(stored.layer)].append(stored)
+        row = row_of(stored.layer)
+        members[row].append(stored)
     found = {}
-    for row, members in grouped.items():
-        nonzeros = sum(stored.nonzeros for stored in members)
-        elements = sum(stored.elements for stored in members)
+    for row, tensors in members.items():
+        nonzeros = sum(stored.nonzeros for stored in tensors)
+        elements = sum(stored.elements for stored in tensors)
         found[row] = 1 - nonzeros / elements
     return found
 
@@ -165,15 +176,32 @@ def by_part(charges: Sequence[Charge], base: Base) -> dict[str, Total]:
     found: dict[str, list[Charge]] = defaultdict(list)
     for charge in charges:
         found[charge.part].append(charge)
-    return {part: Total.of(of_part, base) for part, of_part in found.items()}
+    totals = {}
+    for part, charges_of_part in found.items():
+        totals[part] = Total.of(charges_of_part, base)
+    return totals
 
 
 def waterfall(
-    here: Sequence[Charge], here_base: Base, there: Sequence[Charge], there_base: Base
+    here: Sequence[Charge],
+    here_base: Base,
+    there: Sequence[Charge],
+    there_base: Base,
 ) -> list[WaterfallStep]:
     """One step a heading, largest effect first; the effects add up to the difference of the scores."""
-    ours = {part: total.score for part, total in by_part(here, here_base).items()}
-    theirs = {part: total.score for part, total in by_part(there, there_base).items()}
+    ours = _scores(here, here_base)
+    theirs = _scores(there, there_base)
     parts = dict.fromkeys([*ours, *theirs])
-    steps = [WaterfallStep(part, ours.get(part, 0.0), theirs.get(part, 0.0)) for part in parts]
+    steps = []
+    for part in parts:
+        step = WaterfallStep(part, ours[part], theirs[part])
+        steps.append(step)
     return sorted(steps, key=lambda step: -abs(step.effect))
+
+
+def _scores(charges: Sequence[Charge], base: Base) -> defaultdict[str, float]:
+    """The score of each heading, 0 for those without a charge."""
+    scores: defaultdict[str, float] = defaultdict(float)
+    for part, total in by_part(charges, base).items():
+        scores[part] = total.score
+    return scores

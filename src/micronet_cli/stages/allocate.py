@@ -66,7 +66,13 @@ def run(job: Job) -> dict[str, Any]:
     how = " ".join(f"{group}=budget" for group in found)
     log.info("use them with: --config-dir %s %s", job.run.directory / "rules", how)
     name, target = budget.target
-    return {"target": {name: target}} | report.metrics()
+    found_by = {"target": {name: target}, "chosen_by": _split_of(rows)}
+    return found_by | report.metrics()
+
+
+def _split_of(rows: Rows) -> str:
+    """The images that the table was measured on; tables of version 0.1.0 do not say, and were all of val."""
+    return rows[0].get("split", "val")
 
 
 def groups(job: Job, options: Mapping[str, Option]) -> Groups:

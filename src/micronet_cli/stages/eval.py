@@ -6,7 +6,8 @@ from typing import Any
 import torch
 
 from micronet_cli import checkpoint
-from micronet_cli.data.loader import Loader
+from micronet_cli.data.named_images import named_images
+from micronet_cli.data.protocol import Batches
 from micronet_cli.errors import UserError
 from micronet_cli.network import Network
 from micronet_cli.stages.explain import Explanation
@@ -28,7 +29,7 @@ def run(job: Job) -> dict[str, Any]:
     report = score_network(job, network)  # an operation without a price, or another image size, ends the run here
     loader = job.loader(network, evaluation.split, device)
     metrics, predictions = recorded(job, network, loader)
-    explanation = Explanation(job.run, loader, network.classes, evaluation.pictures)
+    explanation = Explanation(job.run, named_images(loader), network.classes, evaluation.pictures)
     metrics["corrupt"] = len(loader.corrupt)
     metrics |= explanation.explain(predictions)
     log.info(
@@ -43,7 +44,7 @@ def run(job: Job) -> dict[str, Any]:
     return metrics | report.metrics()
 
 
-def evaluate_network(job: Job, network: Network, loader: Loader, watch: Recorder | None = None) -> dict[str, Any]:
+def evaluate_network(job: Job, network: Network, loader: Batches, watch: Recorder | None = None) -> dict[str, Any]:
     """The figures on ``loader``'s images, which are ``eval.split``; the network is in main memory afterwards."""
     evaluation = job.parts.eval
     network.model.to(loader.device)
@@ -52,11 +53,11 @@ def evaluate_network(job: Job, network: Network, loader: Loader, watch: Recorder
     return metrics | {"split": evaluation.split}
 
 
-def recorded(job: Job, network: Network, loader: Loader) -> tuple[dict[str, Any], Predictions]:
+def recorded(job: Job, network: Network, loader: Batches) -> tuple[dict[str, Any], Predictions]:
     """``evaluate_network``'s figures, and what the network said of every image."""
     recorder = Recorder()
     metrics = evaluate_network(job, network, loader, recorder)
-    return metrics, recorder.predictions(loader)
+    return metrics, recorder.predictions(named_images(loader))
 
 
 def network_against(job: Job, network: Network) -> Network | None:

@@ -34,6 +34,7 @@ REFUSED = "refused"  # a mistake was found before the work began; never in a fil
 SUMMARY: dict[str, Callable[[Any], str]] = {
     "top1": "top-1 {:.2f} %".format,
     "images": "{} images".format,
+    "split": "on {}".format,
     "weight_sparsity": "sparsity {:.3f}".format,
     "micronet_score": lambda score: f"score {decimal(score, 5)}",
 }
@@ -101,11 +102,10 @@ def _run_stage(
     trackers_files = logger.writes if logger else ()
     try:
         if logger and run.writes:
-            for name in trackers_files:
-                run.claim(name)
-            run.tracker = logger.open(directory, to_plain(config))
+            _open_tracker(run, logger, config)
         metrics |= stage.run(Job(config, checked, node, run)) | {"status": "completed"}
-    except UserError:
+    except UserError as error:
+        metrics["reason"] = "; ".join(str(error).splitlines())
         if run.is_prepared_only(trackers_files):
             metrics["status"] = REFUSED
         raise
@@ -133,6 +133,12 @@ def _run_stage(
     distributed.wait_for_all()  # nobody goes on to read what rank 0 is still writing
     log.info("%s", summary(metrics, run.directory))
     return metrics
+
+
+def _open_tracker(run: Run, logger: Any, config: DictConfig) -> None:
+    for name in logger.writes:
+        run.claim(name)
+    run.tracker = logger.open(run.directory, to_plain(config))
 
 
 def _write_metrics(run: Run, metrics: dict[str, Any]) -> None:

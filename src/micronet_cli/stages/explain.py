@@ -6,7 +6,7 @@ from typing import Any
 
 from torch import Tensor
 
-from micronet_cli.data.loader import Loader
+from micronet_cli.data.named_images import NamedImages
 from micronet_cli.functional.classification import Bin, calibration_bins, confusion_matrix, expected_calibration_error
 from micronet_cli.runs.directory import Run
 from micronet_cli.stages.picture_grid import Captioned, draw
@@ -73,19 +73,19 @@ class Explanation:
 
     Attributes:
         run: where the files go.
-        loader: the images.
+        images: of the split.
         classes: names in the order of the logits.
         pictures: shown of a kind, at most.
     """
 
     run: Run
-    loader: Loader
+    images: NamedImages
     classes: Sequence[str]
     pictures: int
 
     def explain(self, predictions: Predictions) -> dict[str, Any]:
         """Write predictions, mistakes, confusions, classes and calibration; the figures for metrics.json."""
-        self._write("predictions.csv", self._images(predictions, range(len(predictions.labels))))
+        self._write("predictions.csv", self._rows(predictions, range(len(predictions.labels))))
         self._write_mistakes(predictions)
         confusion = confusion_matrix(predictions.labels, predictions.predicted, len(self.classes))
         self._write_confusion(confusion)
@@ -108,14 +108,14 @@ class Explanation:
         self._draw("broken.png", after, broken)
         return {"broken_images": len(broken), "fixed_images": len(fixed)}
 
-    def _images(self, predictions: Predictions, positions: Sequence[int]) -> list[PredictedImage]:
+    def _rows(self, predictions: Predictions, positions: Sequence[int]) -> list[PredictedImage]:
         found = []
         for position in positions:
             image = int(predictions.images[position])
             label = int(predictions.labels[position])
             predicted = int(predictions.predicted[position])
             row = PredictedImage(
-                image=self.loader.name(image),
+                image=self.images.name(image),
                 label=self.classes[label],
                 prediction=self.classes[predicted],
                 confidence=_percent(predictions.confidence[position].item()),
@@ -126,8 +126,8 @@ class Explanation:
     def _changes(
         self, change: str, positions: Sequence[int], before: Predictions, after: Predictions
     ) -> list[ChangedImage]:
-        images_before = self._images(before, positions)
-        images_after = self._images(after, positions)
+        images_before = self._rows(before, positions)
+        images_after = self._rows(after, positions)
         found = []
         for was, now in zip(images_before, images_after, strict=True):
             row = ChangedImage(
@@ -145,7 +145,7 @@ class Explanation:
     def _write_mistakes(self, predictions: Predictions) -> None:
         mistakes = predictions.most_confident(~predictions.correct)
         shown = mistakes[: self.pictures]
-        self._write("mistakes.csv", self._images(predictions, shown))
+        self._write("mistakes.csv", self._rows(predictions, shown))
         self._draw("mistakes.png", predictions, shown)
 
     def _write_confusion(self, confusion: Tensor) -> None:
@@ -188,8 +188,8 @@ class Explanation:
     def _draw(self, name: str, predictions: Predictions, positions: Sequence[int]) -> None:
         shown = positions[: self.pictures]
         captioned = []
-        for position, row in zip(shown, self._images(predictions, shown), strict=True):
-            picture = self.loader.picture(int(predictions.images[position]))
+        for position, row in zip(shown, self._rows(predictions, shown), strict=True):
+            picture = self.images.picture(int(predictions.images[position]))
             if picture is not None:
                 lines = (row.label, f"{row.confidence:.1f} % {row.prediction}")
                 captioned.append(Captioned(picture, lines))

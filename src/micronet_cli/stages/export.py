@@ -13,6 +13,7 @@ from micronet_cli.artifact.compare import Comparison, compare
 from micronet_cli.artifact.contents import certificate, layer_bytes, stream_bytes
 from micronet_cli.artifact.pack import pack
 from micronet_cli.compression.pruning.removal import Removal
+from micronet_cli.data.base import Data
 from micronet_cli.errors import UserError
 from micronet_cli.network import Network, describe
 from micronet_cli.stages.compress import UNPACKED
@@ -30,36 +31,65 @@ def run(job: Job) -> dict[str, Any]:
     Raises:
         UserError: the network cannot be packed, or what was packed computes something else.
     """
-    options = job.parts.export
     network = job.network(with_data=False)
     if network.packed is not None:
         raise UserError(f"init_from={job.init_from!r}: is packed already; {UNPACKED}")
     score = score_network(job, network).metrics()
-    channels = [
-        {key: config[key] for key in ("outputs", "inputs")}
-        for config in network.compressors
-        if config["_target_"] == f"{Removal.__module__}.{Removal.__qualname__}"
-    ]
-    header = describe(network, network.metrics | score) | {"licence": options.licence, "channels": channels}
+    content = _packed(job, network, score)
+    if job.run.writes:
+        report = _write(job, network, content)
+        claimed = score["storage_bytes"]
+        sizes = {"file_bytes": len(content), "claimed_bytes": claimed}
+        job.run.write_json("export.json", sizes | report)
+        log.info("%s: %d bytes, %.0f claimed", job.run.packed, len(content), claimed)
+    return score | {"file_bytes": len(content), "images": None}
+
+
+def _packed(job: Job, network: Network, score: dict[str, Any]) -> bytes:
+    """The packed file's content.
+
+    Raises:
+        UserError: the network cannot be packed.
+    """
+    options = job.parts.export
+    metrics = network.metrics | score
+    own_fields = {"licence": options.licence, "channels": _removed_channels(network)}
+    header = describe(network, metrics) | own_fields
     try:
-        content = pack(network.model, header, options.entropy)
+        return pack(network.model, header, options.entropy)
     except ValueError as error:
         raise UserError(f"export: {error}") from None
+
+
+def _removed_channels(network: Network) -> list[dict[str, Any]]:
+    """What a reader takes out of the architecture before it fills it."""
+    target = f"{Removal.__module__}.{Removal.__qualname__}"
+    channels = []
+    for config in network.compressors:
+        if config["_target_"] == target:
+            channels.append({key: config[key] for key in ("outputs", "inputs")})
+    return channels
+
+
+def _write(job: Job, network: Network, content: bytes) -> dict[str, Any]:
+    """Write all files and compare them with the checkpoint; the report.
+
+    Raises:
+        UserError: what was packed computes something else.
+    """
+    options = job.parts.export
     path = job.run.packed
-    if job.run.writes:
-        images, what = _images(job, network)
-        job.run.write_bytes(path.name, content)
-        try:
-            report = {"compared_images": what} | _checked(network, path, images, what)
-        except UserError:
-            path.unlink()
-            raise
-        if options.onnx or options.int8:
-            report["onnx"] = _onnx(job, network, images)
-        claimed = score["storage_bytes"]
-        job.run.write_json("export.json", {"file_bytes": len(content), "claimed_bytes": claimed} | report)
-        log.info("%s: %d bytes, %.0f claimed", path, len(content), claimed)
-    return score | {"file_bytes": len(content), "images": None}
+    images, what = _images(job, network)
+    job.run.write_bytes(path.name, content)
+    try:
+        checked = _checked(network, path, images, what)
+    except UserError:
+        path.unlink()
+        raise
+    report = {"compared_images": what} | checked
+    if options.onnx or options.int8:
+        report["onnx"] = _onnx(job, network, images)
+    return report
 
 
 def _onnx(job: Job, network: Network, images: Tensor) -> dict[str, Any]:
@@ -75,14 +105,17 @@ def _onnx(job: Job, network: Network, images: Tensor) -> dict[str, Any]:
         raise UserError(
             f"export.onnx=true: {error.name} is not installed; install the extra `export`, or give export.onnx=false"
         ) from None
-    options, directory = job.parts.export, job.run.directory
+    options = job.parts.export
     found: dict[str, Any] = {}
     if options.onnx:
-        found["model.onnx"] = export_onnx(network, job.run.claim("model.onnx"))
+        path = job.run.claim("model.onnx")
+        found[path.name] = export_onnx(network, path)
     if options.int8:
-        found["model.int8.onnx"] = export_int8(network, job.run.claim("model.int8.onnx"), images)
+        path = job.run.claim("model.int8.onnx")
+        found[path.name] = export_int8(network, path, images)
     for name, written in found.items():
-        written |= check_onnx(directory / name, network.model, images, fused=True)
+        path = job.run.directory / name
+        written |= check_onnx(path, network.model, images, fused=True)
         log.info(
             "%s: %d bytes; largest deviation of a logit %.2g of %.2g, %.1f %% of the predictions equal",
             name, written["bytes"], written["max_abs_deviation"], written["max_abs_logit"],
@@ -110,12 +143,7 @@ def _checked(network: Network, path: Path, images: Tensor, what: str) -> dict[st
         except ValueError as error:
             raise UserError(f"export: {error}") from None
     exact = found["float64"]
-    if exact.unexplained or exact.differing_codes > MOST_DIFFERING_CODES * exact.codes:
-        where = max(exact.differing_by_module, key=exact.differing_by_module.__getitem__, default="the logits")
-        raise UserError(
-            f"export: the packed network differs from its checkpoint: {exact.differing_codes} of {exact.codes} "
-            f"activations, most at {where}; {exact.images - exact.same_predictions} of {exact.images} predictions"
-        )
+    _refuse_differences(exact)
     log.info(
         "the same predictions on %d of %d %s images; differing activations: %d of %d in float64, %d in float32",
         exact.same_predictions, exact.images, what, exact.differing_codes, exact.codes,
@@ -129,14 +157,36 @@ def _checked(network: Network, path: Path, images: Tensor, what: str) -> dict[st
     }
 
 
+def _refuse_differences(exact: Comparison) -> None:
+    """Stop where more differs in float64 than rounding moves.
+
+    Raises:
+        UserError: how much, and where.
+    """
+    most_differing = MOST_DIFFERING_CODES * exact.codes
+    if not exact.unexplained and exact.differing_codes <= most_differing:
+        return
+    by_module = exact.differing_by_module
+    where = max(by_module, key=by_module.__getitem__, default="the logits")
+    other_predictions = exact.images - exact.same_predictions
+    raise UserError(
+        f"export: the packed network differs from its checkpoint: {exact.differing_codes} of {exact.codes} "
+        f"activations, most at {where}; {other_predictions} of {exact.images} predictions"
+    )
+
+
 def _images(job: Job, network: Network) -> tuple[Tensor, str]:
     """A few inputs, and what they are: test images where the data are there."""
-    count, size = job.parts.export.images, network.spec.size
+    count = job.parts.export.images
+    size = network.spec.size
     data = job.parts.data
     if data is not None and not data.problems(("test",)):
-        few = replace(data, eval_batch_size=count, cache_mb=0, workers=0)  # nothing but these is decoded
-        loader = few.loader("test", network.spec, torch.device("cpu"), job.seed, network.classes)
+        if isinstance(data, Data):
+            data = replace(data, eval_batch_size=count, cache_mb=0, workers=0)  # nothing but these is decoded
+        cpu = torch.device("cpu")
+        loader = data.loader("test", network.spec, cpu, job.seed, network.classes)
         images = next(iter(loader.batches()))[0]
-        if len(images) == count and tuple(images.shape[1:]) == tuple(size):
+        if tuple(images.shape) == (count, *size):
             return images, "test"
-    return torch.randn(count, *size, generator=torch.Generator().manual_seed(job.seed)), "random"
+    generator = torch.Generator().manual_seed(job.seed)
+    return torch.randn(count, *size, generator=generator), "random"

@@ -1,34 +1,41 @@
 """What a stage gets: its config, the objects built from it, and the run's directory."""
 
+from __future__ import annotations
+
 from collections.abc import Mapping
 from dataclasses import dataclass, fields
 from functools import cached_property
-from typing import Any, Generic, TypeVar
+from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
 import torch
 from omegaconf import DictConfig
+from torch import nn
 
 from micronet_cli import checkpoint
-from micronet_cli.artifact.settings import Export
-from micronet_cli.compression.compressor import Compressor
-from micronet_cli.compression.quantization.post_training import PostTraining
 from micronet_cli.config import to_plain
-from micronet_cli.data.datasets import Data
-from micronet_cli.data.loader import Loader
+from micronet_cli.data.protocol import DataSet, missing_members
 from micronet_cli.errors import UserError
-from micronet_cli.explore.budgets import Budget
-from micronet_cli.explore.search import Search
-from micronet_cli.explore.sensitivity import Sensitivity
-from micronet_cli.models.model import InputSpec, Model
+from micronet_cli.models.model import InputSpec
 from micronet_cli.network import Network
 from micronet_cli.runs.directory import Run
-from micronet_cli.runs.loggers import Logger
-from micronet_cli.scoring.rules import Rules
 from micronet_cli.stages.node import Stage
-from micronet_cli.training.distill import SoftTargets
-from micronet_cli.training.evaluate import Evaluation
-from micronet_cli.training.optim import Optim
-from micronet_cli.training.settings import TrainerSettings
+
+# The config imports what a stage builds; a stage without a search does not pay for its module.
+if TYPE_CHECKING:
+    from micronet_cli.artifact.settings import Export
+    from micronet_cli.compression.compressor import Compressor
+    from micronet_cli.compression.quantization.post_training import PostTraining
+    from micronet_cli.data.protocol import Batches
+    from micronet_cli.explore.budgets import Budget
+    from micronet_cli.explore.search import Search
+    from micronet_cli.explore.sensitivity import Sensitivity
+    from micronet_cli.models.model import Model
+    from micronet_cli.runs.loggers import Logger
+    from micronet_cli.scoring.rules import Rules
+    from micronet_cli.training.distill import SoftTargets
+    from micronet_cli.training.evaluate import Evaluation
+    from micronet_cli.training.optim import Optim
+    from micronet_cli.training.settings import TrainerSettings
 
 NodeT = TypeVar("NodeT", bound=Stage)
 
@@ -38,7 +45,7 @@ class Parts:
     """The packaged config groups, built; None where a group is ``none``."""
 
     model: Model
-    data: Data
+    data: DataSet
     optim: Optim
     trainer: TrainerSettings
     eval: Evaluation
@@ -100,6 +107,10 @@ class Job(Generic[NodeT]):
         Raises:
             UserError: what is missing of the data.
         """
+        lacking = missing_members(self.parts.data, DataSet)
+        if lacking:
+            kind = self.group_config("data")["_target_"]
+            raise UserError(f"data._target_={kind}: a data set must have {', '.join(lacking)}; see docs/extending.md")
         if problems := self.parts.data.problems(splits):
             raise UserError("\n".join(problems))
 
@@ -113,14 +124,35 @@ class Job(Generic[NodeT]):
             network = checkpoint.load(self.init_from, config=self.group_config("model"))
             self._check_classes(network.classes)
             network.data = data
-            network.spec = InputSpec.of(network.model, data.get("input_size") or network.spec.size[-1])
+            self._run_at_its_size(network)
             return network
         classes = self.parts.data.classes if with_data else []
         if with_data:
             self._check_classes(classes)
         model = self.parts.model.build(len(classes))
-        spec = InputSpec.of(model, data.get("input_size"))
-        return Network(model, self.group_config("model"), classes, spec, data=data)
+        network = Network(model, self.group_config("model"), classes, InputSpec.of(model), data=data)
+        self._run_at_its_size(network)
+        return network
+
+    def _run_at_its_size(self, network: Network) -> None:
+        """Run the network at the size that the data's config asks for.
+
+        Raises:
+            UserError: it was built for another one.
+        """
+        side = network.data.get("input_size")
+        own_size = network.spec.size
+        network.run_with(InputSpec.of(network.model, side))
+        if network.spec.size == own_size or network.packed is not None:
+            return
+        try:
+            run_once(network.model, network.spec)
+        except (AssertionError, RuntimeError, ValueError) as error:
+            reason = str(error).splitlines()[0]
+            raise UserError(
+                f"data.input_size={side}: {network.config['name']} does not take it ({reason}); "
+                f"vision transformers do with model.args.img_size={side}"
+            ) from None
 
     def _check_classes(self, classes: list[str]) -> None:
         given = self.parts.model.num_classes
@@ -133,6 +165,13 @@ class Job(Generic[NodeT]):
             path = self.run.best if network.packed is None else self.run.packed
             checkpoint.save(self.run.claim(path), network, metrics)
 
-    def loader(self, network: Network, split: str, device: torch.device) -> Loader:
+    def loader(self, network: Network, split: str, device: torch.device) -> Batches:
         """Batches of a split as the network needs them."""
         return self.parts.data.loader(split, network.spec, device, self.seed, network.classes)
+
+
+def run_once(model: nn.Module, spec: InputSpec) -> None:
+    """Run a network on an empty image, in evaluation mode."""
+    image = torch.zeros(1, *spec.size)
+    with torch.no_grad():
+        model.eval()(image)

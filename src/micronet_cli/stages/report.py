@@ -45,4 +45,5 @@ def run(job: Job) -> dict[str, Any]:
     return {
         "runs": len(found.runs),
         "unreadable": len(found.problems),
+        "refused": len(found.refused),
     }

@@ -25,12 +25,6 @@ def score_network(job: Job, network: Network, rules: Mapping[str, Mapping[str, A
         report = score_with(network.model, job.parts.score, network.spec.size)
     except ValueError as error:
         raise UserError(f"score: {error}") from None
-    except AssertionError as error:
-        if not _is_of_image_size(error):
-            raise
-        side = network.spec.size[-1]
-        way_out = f"vision transformers take it with model.args.img_size={side}"
-        raise UserError(f"data.input_size={side}: {network.config['name']} does not ({error}); {way_out}") from None
     rows: dict[str, dict[str, Any]] = {}
     for row in report.rows():
         rows[row.layer] = asdict(row)
@@ -38,11 +32,6 @@ def score_network(job: Job, network: Network, rules: Mapping[str, Mapping[str, A
         rows.setdefault(layer, {"layer": layer}).update(columns)
     job.run.write_csv("layers.csv", list(rows.values()))
     return report
-
-
-def _is_of_image_size(error: AssertionError) -> bool:
-    """Whether it is timm's, of a network that is made for one size."""
-    return "match model" in str(error)
 
 
 def run(job: Job) -> dict[str, Any]:

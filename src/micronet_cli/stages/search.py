@@ -1,7 +1,7 @@
 """``stage=search``: trials of another stage, each a run in a numbered directory; the Pareto front of their figures."""
 
 import logging
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from typing import Any
 
@@ -18,13 +18,16 @@ from micronet_cli.explore.search import Plain, Search
 from micronet_cli.explore.study import Proposal, Study, load_optuna
 from micronet_cli.overrides import as_override, explain, free_key
 from micronet_cli.runs.outcomes import Outcome, raise_for_failed, table, write_summary
+from micronet_cli.stages.chosen import evaluate_chosen
 from micronet_cli.stages.execute import execute_missing
 from micronet_cli.stages.inherit import inherited
 from micronet_cli.stages.job import Job
 from micronet_cli.stages.node import stage_module
+from micronet_cli.tables import text_table
 
 log = logging.getLogger(__name__)
 ONE_PROCESS = True  # its trials may take several
+Reported = Mapping[int, Mapping[str, Any]]  # a chosen trial's number -> figures of the split that is reported
 
 
 def check(config: DictConfig) -> dict[str, Any]:
@@ -39,6 +42,8 @@ def check(config: DictConfig) -> dict[str, Any]:
     search = build(config.search, "search")
     if search is None:
         raise UserError("search=none: stage=search needs search=default or a search of your own")
+    # Trials are measured on search.split, so their own checks do not see eval.split as it was typed.
+    evaluation = build(config.eval, "eval")
     problems: dict[str, None] = {}
     for end in (0, 1):
         settings = {key: values.ends[end] for key, values in search.dimensions.items()}
@@ -48,7 +53,7 @@ def check(config: DictConfig) -> dict[str, Any]:
             problems |= dict.fromkeys(str(error).splitlines())
     if problems:
         raise UserError("\n".join(problems))
-    return {"search": search}
+    return {"search": search, "eval": evaluation}
 
 
 def _check_trial(search: Search, settings: Mapping[str, Plain]) -> None:
@@ -60,6 +65,8 @@ def _check_trial(search: Search, settings: Mapping[str, Plain]) -> None:
 
 def trial_config(search: Search, settings: Mapping[str, Plain]) -> DictConfig:
     """What the command line composes for ``search.stage`` and ``settings``, with all else as it was typed.
+
+    Accuracies are those of ``search.split``: a split that chooses cannot be the one that is reported.
 
     Raises:
         UserError: no such stage or option.
@@ -79,6 +86,7 @@ def trial_config(search: Search, settings: Mapping[str, Plain]) -> DictConfig:
     except (HydraException, OmegaConfBaseException) as error:
         raise UserError(f"search: {explain(error)}") from None
     config.search = None
+    config.eval.split = search.split
     return config
 
 
@@ -94,11 +102,47 @@ def run(job: Job) -> dict[str, Any]:
         _try(job, study, proposal)
         summarise(job, study)
     outcomes, front = summarise(job, study)
-    log.info("\n%s\n\nPareto front:\n%s", table(outcomes), table(outcomes, front))
+    split = study.search.split
+    log.info("\n%s\n\nPareto front, chosen by %s:\n%s", table(outcomes), split, table(outcomes, front))
+    reported = _report_chosen(job, outcomes, front)
+    summarise(job, study, reported)
     directory = job.run.directory
     log.info("\nsearch: %s; summary: %s", directory, directory / "summary.csv")
     raise_for_failed(outcomes, "trial")
-    return {"trials": len(outcomes), "pareto": front}
+    return {
+        "trials": len(outcomes),
+        "pareto": front,
+        "chosen_by": split,
+    }
+
+
+def _report_chosen(job: Job, outcomes: Sequence[Outcome], front: Sequence[int]) -> Reported:
+    """What the chosen networks reach on ``eval.split``, which had no say in choosing them.
+
+    Empty where that is the split that chose, and where trials have no accuracy; images that are not there are named.
+    """
+    chosen_by = job.checked["search"].split
+    split = job.checked["eval"].split
+    by_number = {outcome.number: outcome for outcome in outcomes}
+    found: dict[int, dict[str, Any]] = {}
+    rows = []
+    for number in front:
+        chosen = by_number[number]
+        if split == chosen_by or "top1" not in chosen.metrics:
+            continue
+        where = job.run.claim("chosen") / str(number)
+        try:
+            metrics = evaluate_chosen(job.run.directory / str(number), split, where)
+        except UserError as error:
+            log.warning("the chosen networks are not evaluated on %s: %s", split, error)
+            break
+        found[number] = {f"{split}_top1": metrics["top1"]}
+        row = {"trial": number, f"{chosen_by} top1": f"{chosen.metrics['top1']:.2f}"}
+        row[f"{split} top1"] = f"{metrics['top1']:.2f}"
+        rows.append(row)
+    if rows:
+        log.info("\nchosen by %s, reported on %s:\n%s", chosen_by, split, text_table(rows))
+    return found
 
 
 def _try(job: Job, study: Study, proposal: Proposal) -> None:
@@ -127,16 +171,19 @@ def _try(job: Job, study: Study, proposal: Proposal) -> None:
     study.tell(proposal, values, asdict(outcome))
 
 
-def summarise(job: Job, study: Study) -> tuple[list[Outcome], list[int]]:
+def summarise(job: Job, study: Study, reported: Reported | None = None) -> tuple[list[Outcome], list[int]]:
     """Write the summary; the trials that ended, and the numbers of those on the Pareto front."""
     outcomes = [Outcome(**note) for note in study.notes()]
     front = study.front()
     rows = []
     for outcome in outcomes:
         row = outcome.row()
+        row["split"] = outcome.metrics.get("split")
         for objective in study.search.directions:
             row.setdefault(objective, outcome.metrics.get(objective))
         row["pareto"] = outcome.number in front
+        if reported:
+            row |= reported.get(outcome.number, {})
         rows.append(row)
     write_summary(job.run.directory, rows)
     return outcomes, front

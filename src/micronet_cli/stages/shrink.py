@@ -6,6 +6,7 @@ from typing import Any
 
 from micronet_cli.compression.pruning.dead_channels import find_dead_channels
 from micronet_cli.errors import UserError
+from micronet_cli.network import Network
 from micronet_cli.stages.compress import UNPACKED
 from micronet_cli.stages.job import Job
 from micronet_cli.stages.node import Stage
@@ -34,34 +35,43 @@ def run(job: Job[Node]) -> dict[str, Any]:
     """Find dead channels, take them out, evaluate where there is data, save and score.
 
     Raises:
-        UserError: torch-pruning is missing, or the network is packed.
+        UserError: the network is packed.
     """
     network = job.network()
     if network.packed is not None:
         raise UserError(f"init_from={job.init_from!r}: a packed network is not shrunk; {UNPACKED}")
-    before = sum(parameter.numel() for parameter in network.model.parameters())
-    try:
-        removal = find_dead_channels(network.model, network.spec.size, job.node.multiple)
-    except ImportError:
-        raise UserError("stage=shrink: needs torch-pruning; install the extra `structured`") from None
-    except ValueError as error:
-        raise UserError(f"stage=shrink: {error}") from None
+    before = _params(network)
+    found = find_dead_channels(network.model, network.spec.size, job.node.multiple)
+    removal = found.removal
+    if found.left:
+        layers = ", ".join(found.left)
+        log.warning("dead channels stay, as what is between layers depends on their number: %s", layers)
     if removal.outputs:
         removal.attach(network.model)
-        target = f"{type(removal).__module__}.{type(removal).__qualname__}"
-        network.compressors = [*network.compressors, {"_target_": target, **asdict(removal)}]
+        kind = type(removal)
+        target = f"{kind.__module__}.{kind.__qualname__}"
+        config = {"_target_": target, **asdict(removal)}
+        network.compressors = [*network.compressors, config]
     else:
         log.info(
             "Nothing to remove: every channel is needed, or a rounding of its readers depends on it. Whole filters go "
             "with prune=filter, before they are quantised."
         )
-    after = sum(parameter.numel() for parameter in network.model.parameters())
-    log.info("%d of %d parameters went; channels of %d layers", before - after, before, len(removal.outputs))
-    metrics: dict[str, Any] = {"removed_params": before - after, "params": after}
+    after = _params(network)
+    removed = before - after
+    log.info("%d of %d parameters went; channels of %d layers", removed, before, len(removal.outputs))
+    metrics: dict[str, Any] = {"removed_params": removed, "params": after}
     evaluation = job.parts.eval
     if not job.parts.data.problems((evaluation.split,)):
         device = job.parts.trainer.torch_device()
-        metrics |= evaluate(network.model.to(device), job.loader(network, evaluation.split, device), evaluation.amp)
+        loader = job.loader(network, evaluation.split, device)
+        metrics |= evaluate(network.model.to(device), loader, evaluation.amp)
         network.model.cpu()
+        metrics["split"] = evaluation.split
     job.save(network, metrics)
-    return metrics | score_network(job, network, removal.table(network.model)).metrics()
+    score = score_network(job, network, removal.table(network.model))
+    return metrics | score.metrics()
+
+
+def _params(network: Network) -> int:
+    return sum(parameter.numel() for parameter in network.model.parameters())

@@ -72,6 +72,8 @@ def run(job: Job) -> dict[str, Any]:
     metrics = evaluate_network(job, network, reported)
     metrics["val_top1"] = best["val_top1"]
     metrics["best_epoch"] = best["epoch"]
+    metrics["chosen_by"] = "val"
+    log.info("kept: epoch %d, chosen by val top-1 %.2f %%", best["epoch"] + 1, best["val_top1"])
     report = score_network(job, network, rules)
     job.save(network, metrics)
     return metrics | report.metrics()

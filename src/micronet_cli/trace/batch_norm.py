@@ -20,17 +20,16 @@ def normalised_products(network: TracedNetwork) -> dict[int, int]:
     readers = Readers(network)
     found = {}
     for index, op in enumerate(network.ops):
-        if op.dot is not None and op.dot.weight is not None:
-            norm = _norm_behind(network, readers, index)
-            if norm is not None:
-                found[index] = norm
+        if op.dot is None or op.dot.weight is None:
+            continue
+        channels = through(network, op, op.dot.channel_dim)
+        norm = _norm_behind(network, readers, channels)
+        if norm is not None:
+            found[index] = norm
     return found
 
 
-def _norm_behind(network: TracedNetwork, readers: Readers, product: int) -> int | None:
-    op = network.ops[product]
-    assert op.dot is not None
-    channels: Channels = through(network, op, op.dot.channel_dim)
+def _norm_behind(network: TracedNetwork, readers: Readers, channels: Channels) -> int | None:
     while True:
         index = readers.sole(channels.value)
         if index is None:
@@ -39,8 +38,8 @@ def _norm_behind(network: TracedNetwork, readers: Readers, product: int) -> int 
         dim = channels.dim_in(reader.reads[0])
         if dim is None:
             return None
-        if reader.kind in BATCH_NORMS:
-            return index if dim == NORM_CHANNELS else None
+        if reader.kind in BATCH_NORMS and dim == NORM_CHANNELS:
+            return index
         if reader.kind not in RELAYS:
             return None
         channels = through(network, reader, dim)
@@ -53,16 +52,22 @@ def folding_norms(network: TracedNetwork) -> dict[int, int]:
     the weight is stored as it is used: a standardised weight would standardise the gain away, and one that another
     operation reads too would change there.
     """
-    product_of = {norm: product for product, norm in normalised_products(network).items()}
+    product_of = {}
+    for product, norm in normalised_products(network).items():
+        product_of[norm] = product
     uses = weight_uses(network)
     found: dict[int, int] = {}
     for executions in _executions_of_norms(network):
         products = [product_of[norm] for norm in executions if norm in product_of]
-        weight = _only_weight(network, products)
-        if len(products) < len(executions) or weight is None or network.stored[weight].derived:
+        if len(products) < len(executions):
             continue
-        if sorted(uses[weight]) == sorted(products):
-            found.update(zip(executions, products, strict=True))
+        weight = _only_weight(network, products)
+        if weight is None or network.stored[weight].derived:
+            continue
+        if sorted(uses[weight]) != sorted(products):
+            continue
+        for norm, product in zip(executions, products, strict=True):
+            found[norm] = product
     return found
 
 
@@ -80,8 +85,11 @@ def _only_weight(network: TracedNetwork, products: list[int]) -> int | None:
     weights = set()
     for product in products:
         dot = network.ops[product].dot
-        weights.add(None if dot is None else dot.weight)
-    return weights.pop() if len(weights) == 1 else None
+        assert dot is not None
+        weights.add(dot.weight)
+    if len(weights) != 1:
+        return None
+    return weights.pop()
 
 
 def batch_norm_pairs(model: nn.Module, input_shape: Sequence[int]) -> dict[str, str]:
@@ -97,9 +105,11 @@ def batch_norm_pairs(model: nn.Module, input_shape: Sequence[int]) -> dict[str, 
     network = observe(model, input_shape)
     layers = own_weights(network, model)
     pairs = {}
-    for norm, product in sorted(folding_norms(network).items()):
+    product_of = folding_norms(network)
+    for norm in sorted(product_of):
         norm_name = network.ops[norm].layer
-        layer_name = network.ops[product].layer
-        if layer_name in layers and isinstance(model.get_submodule(norm_name), BatchNorm):
+        norm_module = model.get_submodule(norm_name)
+        layer_name = network.ops[product_of[norm]].layer
+        if layer_name in layers and isinstance(norm_module, BatchNorm):
             pairs[norm_name] = layer_name
     return pairs

@@ -60,8 +60,10 @@ class Chain:
     @property
     def equalizable(self) -> bool:
         """Whether a channel may be scaled on its way to the layer after."""
+        if self.after is None:
+            return False
         homogeneous = self.function is None or self.function in HOMOGENEOUS
-        return self.after is not None and homogeneous and self.scalable
+        return homogeneous and self.scalable
 
 
 @dataclass(frozen=True)
@@ -74,7 +76,8 @@ class Activation:
 
     def __call__(self, x: Tensor) -> Tensor:
         """Shape unchanged."""
-        return getattr(torch.ops.aten, self.operator)(x, *self.arguments, **self.options)
+        operator = getattr(torch.ops.aten, self.operator)
+        return operator(x, *self.arguments, **self.options)
 
 
 def chains(model: nn.Module, input_shape: Sequence[int]) -> dict[str, Chain]:
@@ -102,7 +105,10 @@ class _Follower:
         self.network = network
         self.readers = Readers(network)
         layers = compressible_layers(model)
-        self.layer_calls = [call for call in network.calls if call.module in layers and len(call.outputs) == 1]
+        self.layer_calls = []
+        for call in network.calls:
+            if call.module in layers and len(call.outputs) == 1:
+                self.layer_calls.append(call)
         self._executions = Counter(call.module for call in network.calls)
         self._own_weights = own_weights(network, model)
         self._shared = shared_parameters(model)
@@ -147,20 +153,26 @@ class _Follower:
             chain.function = FUNCTIONS[op.kind]
             chain.activation = Activation(chain.function, op.arguments, op.options)
             return True
-        if op.kind in BATCH_NORMS and chain.norm is None and self._fits(op, dim):
-            chain.norm = op.layer
-            return True
-        return False
+        if op.kind not in BATCH_NORMS or chain.norm is not None:
+            return False
+        if not self._fits(op, dim):
+            return False
+        chain.norm = op.layer
+        return True
 
     def _channel_dim(self, layer: str, dims: int) -> int:
-        return dims - 1 if isinstance(self.model.get_submodule(layer), nn.Linear) else 1
+        module = self.model.get_submodule(layer)
+        if isinstance(module, nn.Linear):
+            return dims - 1
+        return 1
 
     def _fits(self, op: Op, dim: int) -> bool:
         """Whether a BatchNorm, a module of its own executed once, takes the channels for its own."""
         norm = self.model.get_submodule(op.layer)
         if dim != NORM_CHANNELS or not isinstance(norm, BatchNorm):
             return False
-        has_own_parameters = self._shared.isdisjoint(norm.parameters(recurse=False))
+        parameters = norm.parameters(recurse=False)
+        has_own_parameters = self._shared.isdisjoint(parameters)
         return has_own_parameters and self.runs_once(op.layer)
 
     def _behind_pool(self, op: Op, dim: int) -> Channels | None:
@@ -197,19 +209,26 @@ class _Follower:
         layer = self.model.get_submodule(call.module)
         inputs = layer.weight.shape[1] * getattr(layer, "groups", 1)
         input_dim = self._channel_dim(call.module, len(read.layout.shape))
-        fits = channels.dim_in(read) == input_dim and channels.count == inputs
-        return call.module if fits else None
+        if channels.count != inputs or channels.dim_in(read) != input_dim:
+            return None
+        return call.module
 
     def _only_call(self, value: int) -> Call | None:
         """The call of a layer that executed everything that reads the value."""
-        calls = [self._layer_at(index) for index in self.readers.all(value) or []]
-        if not calls or any(call is not calls[0] for call in calls):
-            return None
-        return calls[0]
+        only = None
+        for index in self.readers.all(value) or []:
+            call = self._layer_at(index)
+            if call is None:
+                return None
+            if only is not None and call is not only:
+                return None
+            only = call
+        return only
 
     def _scalable(self, chain: Chain) -> bool:
         if chain.after not in self._own_weights:
             return False
         if chain.norm is None:
             return chain.layer in self._own_weights
-        return bool(self.model.get_submodule(chain.norm).affine)
+        norm = self.model.get_submodule(chain.norm)
+        return bool(norm.affine)

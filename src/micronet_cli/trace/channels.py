@@ -38,7 +38,9 @@ class Channels:
         seen = read.layout
         if seen == self.layout:
             return self.dim
-        if seen.elements != self.layout.elements or seen.offset != self.layout.offset:
+        if seen.elements != self.layout.elements:
+            return None
+        if seen.offset != self.layout.offset:
             return None
         if self.count == 1:
             return None  # any dimension of size 1 may be it
@@ -47,7 +49,9 @@ class Channels:
         for dim, size in enumerate(seen.shape):
             if size == self.count and seen.strides[dim] == stride:
                 matches.append(dim)
-        return matches[0] if len(matches) == 1 else None
+        if len(matches) != 1:
+            return None
+        return matches[0]
 
 
 class Readers:
@@ -63,18 +67,24 @@ class Readers:
 
     def all(self, value: int) -> list[int] | None:
         """Indices of the operations that read the value; None where the network returns it too."""
-        return None if value in self._returned else self._ops[value]
+        if value in self._returned:
+            return None
+        return self._ops[value]
 
     def sole(self, value: int) -> int | None:
         """Index of the one operation that reads the value, and reads nothing else; None where there is no such one."""
         found = self.all(value)
         if found is None or len(found) != 1:
             return None
-        reader = found[0]
-        return reader if len(self.network.ops[reader].reads) == 1 else None
+        index = found[0]
+        reader = self.network.ops[index]
+        if len(reader.reads) != 1:
+            return None
+        return index
 
 
 def through(network: TracedNetwork, op: Op, dim: int) -> Channels:
     """The channels behind an operation that works element by element, dimension ``dim`` of what it read."""
     made = op.outputs[0]
-    return Channels(made, network.values[made].layout, dim)
+    value = network.values[made]
+    return Channels(made, value.layout, dim)

@@ -3,7 +3,7 @@
 from collections import defaultdict
 from dataclasses import dataclass
 
-from micronet_cli.trace.records import TracedNetwork
+from micronet_cli.trace.records import Call, TracedNetwork, Value
 
 CallKey = tuple[str, int]  # a module's name, and which of its calls: 0 for the first
 
@@ -27,35 +27,61 @@ class Execution:
     @classmethod
     def of(cls, network: TracedNetwork) -> "Execution":
         """Read it from what was observed."""
-        last_write, first_write = _writes(network)
+        writes = _Writes(network)
         overwritten = set()
         writers = set()
-        sizes: dict[int, int] = {}
+        sizes: dict[int, int] = {}  # of buffers
         counts: defaultdict[str, int] = defaultdict(int)
         for call in network.calls:
-            key = (call.module, counts[call.module])
-            counts[call.module] += 1
+            module = call.module
+            key = (module, counts[module])
+            counts[module] += 1
             for read in call.outputs:
                 value = network.values[read.value]
-                sizes[value.buffer] = max(sizes.get(value.buffer, 0), value.elements * value.float_bits // 8)
-                if last_write.get(value.buffer, -1) >= call.end:
+                size = value.elements * value.float_bits // 8
+                known = sizes.get(value.buffer, 0)
+                sizes[value.buffer] = max(known, size)
+                if writes.last_of(value) >= call.end:
                     overwritten.add(key)
-            for op in network.ops[call.first : call.end]:
-                buffers = [network.values[made].buffer for made in op.outputs]
-                if any(first_write.get(buffer, -1) < call.first for buffer in buffers):
-                    writers.add(call.module)
-        return cls(frozenset(counts), frozenset(overwritten), frozenset(writers), sum(sizes.values()))
+            if _writes_to_others(call, network, writes):
+                writers.add(module)
+        return cls(
+            modules=frozenset(counts),
+            overwritten=frozenset(overwritten),
+            writers=frozenset(writers),
+            output_bytes=sum(sizes.values()),
+        )
 
 
-def _writes(network: TracedNetwork) -> tuple[dict[int, int], dict[int, int]]:
-    """Buffer -> the last and the first operation that writes to it; the network's input has no first."""
-    last: dict[int, int] = {}
-    first: dict[int, int] = {}
-    for index, op in enumerate(network.ops):
+class _Writes:
+    """The first and the last operation that writes to each buffer; -1 where none does, or before the first."""
+
+    def __init__(self, network: TracedNetwork) -> None:
+        self._first: dict[int, int] = {}
+        self._last: dict[int, int] = {}
+        for index, op in enumerate(network.ops):
+            for made in op.outputs:
+                buffer = network.values[made].buffer
+                self._last[buffer] = index
+                self._first.setdefault(buffer, index)
+        if network.values:
+            network_input = network.values[0]
+            self._first[network_input.buffer] = -1
+
+    def first_of(self, value: Value) -> int:
+        """Index of the first operation that writes to the value's buffer."""
+        return self._first.get(value.buffer, -1)
+
+    def last_of(self, value: Value) -> int:
+        """Index of the last operation that writes to the value's buffer."""
+        return self._last.get(value.buffer, -1)
+
+
+def _writes_to_others(call: Call, network: TracedNetwork, writes: _Writes) -> bool:
+    """Whether a call writes to memory that was there before it began."""
+    for op in network.ops[call.first : call.end]:
         for made in op.outputs:
-            buffer = network.values[made].buffer
-            last[buffer] = index
-            first.setdefault(buffer, index)
-    for value in network.values[:1]:
-        first[value.buffer] = -1
-    return last, first
+            value = network.values[made]
+            if writes.first_of(value) < call.first:
+                return True
+    return False

@@ -32,11 +32,12 @@ def fold_batch_norms(network: TracedNetwork) -> TracedNetwork:
     folding = _Folding(network)
     product_of = folding_norms(network)
     for index, op in enumerate(network.ops):
-        if op.kind in BATCH_NORMS:
-            if index in product_of:
-                folding.fold(index, product_of[index])
-            else:
-                folding.keep(index)
+        if op.kind not in BATCH_NORMS:
+            continue
+        if index in product_of:
+            folding.fold(index, product_of[index])
+        else:
+            folding.keep(index)
     return folding.folded()
 
 
@@ -55,12 +56,18 @@ class _Folding:
     def keep(self, norm: int) -> None:
         """A BatchNorm that stays reads a scale and a bias instead of its four vectors."""
         op = self.network.ops[norm]
+        layer = op.layer
         channels = self._channels(op)
-        scale_row = Stored(f"{op.layer}.scale", op.layer, channels, channels)
-        bias_row = Stored(f"{op.layer}.bias", op.layer, channels, channels)
+        scale_row = Stored(f"{layer}.scale", layer, elements=channels, nonzeros=channels)
+        bias_row = Stored(f"{layer}.bias", layer, elements=channels, nonzeros=channels)
         scale = self._stored.add(scale_row)
         bias = self._stored.add(bias_row)
-        self.ops[norm] = replace(op, kind="batch_norm", parameters=(scale, bias), outputs=op.outputs[:1])
+        self.ops[norm] = replace(
+            op,
+            kind="batch_norm",
+            parameters=(scale, bias),
+            outputs=op.outputs[:1],
+        )
 
     def fold(self, norm: int, product: int) -> None:
         """A BatchNorm becomes a bias of its product."""
@@ -68,12 +75,18 @@ class _Folding:
         channels = self._channels(op)
         folded_into = self.ops[product]
         assert folded_into is not None
-        assert folded_into.dot is not None
-        name = f"{folded_into.layer}.bias (folded {op.layer})"
-        row = Stored(name, folded_into.layer, channels, channels, folded=True)
-        bias = self._stored.add(row, folded_into.dot.weight)
-        dot = replace(folded_into.dot, bias=bias)
-        self.ops[product] = replace(folded_into, dot=dot)
+        dot = folded_into.dot
+        assert dot is not None
+        row = Stored(
+            name=f"{folded_into.layer}.bias (folded {op.layer})",
+            layer=folded_into.layer,
+            elements=channels,
+            nonzeros=channels,
+            folded=True,
+        )
+        bias = self._stored.add(row, dot.weight)
+        with_bias = replace(dot, bias=bias)
+        self.ops[product] = replace(folded_into, dot=with_bias)
         self._hand_over_output(op)
         self.ops[norm] = None
 
@@ -89,7 +102,9 @@ class _Folding:
 
     def _channels(self, norm: Op) -> int:
         """The length of any of its vectors; the running mean is always there in evaluation."""
-        return max(self.network.stored[parameter].elements for parameter in norm.parameters)
+        stored = self.network.stored
+        lengths = [stored[parameter].elements for parameter in norm.parameters]
+        return max(lengths)
 
     def folded(self) -> TracedNetwork:
         """The network without the operations that left."""
@@ -99,11 +114,19 @@ class _Folding:
             if op is not None:
                 kept.append(op)
             kept_before.append(len(kept))
-        ends = {name: kept_before[count] for name, count in self.network.ends.items()}
+        ends = {}
+        for name, count in self.network.ends.items():
+            ends[name] = kept_before[count]
         calls = []
         for call in self.network.calls:
             first = kept_before[call.first]
             end = kept_before[call.end]
-            calls.append(replace(call, first=first, end=end))
-        stored = tuple(self._stored.rows)
-        return replace(self.network, ops=tuple(kept), stored=stored, ends=ends, calls=tuple(calls))
+            moved = replace(call, first=first, end=end)
+            calls.append(moved)
+        return replace(
+            self.network,
+            ops=tuple(kept),
+            stored=tuple(self._stored.rows),
+            ends=ends,
+            calls=tuple(calls),
+        )

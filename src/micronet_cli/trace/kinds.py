@@ -3,14 +3,14 @@
 import math
 from typing import Any
 
-import torch
 from torch import Tensor
 
 from micronet_cli.torch_internals import operator_name
 
 
 def _names(text: str) -> frozenset[str]:
-    return frozenset(text.split())
+    names = text.split()
+    return frozenset(names)
 
 
 # Values go through unchanged, maybe moved, dropped or repeated: free, and bits stay.
@@ -47,33 +47,50 @@ def kind_of(func: Any, args: tuple, kwargs: dict) -> str:
     if name == "gelu" and kwargs.get("approximate") == "tanh":
         return "gelu_tanh"
     if name in ("clamp", "clamp_"):
-        bounds = [bound for bound in (*args[1:], *kwargs.values()) if bound is not None]
-        return "clamp_min" if len(bounds) == 1 else "clamp"
+        return _kind_of_clamp(args, kwargs)
     if name == "copy_" or name.startswith("__"):
         return name
     return name.rstrip("_")
 
 
+def _kind_of_clamp(args: tuple, kwargs: dict) -> str:
+    bounds = 0
+    for bound in (*args[1:], *kwargs.values()):
+        if bound is not None:
+            bounds += 1
+    return "clamp_min" if bounds == 1 else "clamp"
+
+
 def keeps_bits(kind: str, args: tuple) -> bool:
     """Whether the output holds only values of the inputs (and zero, which every quantiser holds)."""
     if kind == "constant_pad_nd" and len(args) > 2:
-        return args[2] == 0
+        padding = args[2]
+        return padding == 0
     return kind in MOVES or kind == "relu"
 
 
 def reduction(kind: str, args: tuple, outputs: list[Tensor], main: Tensor) -> tuple[int, int]:
     """(elements taken, rows) of an operation on ``main``; see ``records.Op``."""
     elements = outputs[0].numel()
+    taken = main.numel()
     if kind in WINDOWS:
-        window = args[1] if isinstance(args[1], list | tuple) else [args[1]] * 2
+        window = args[1]
+        if not isinstance(window, list | tuple):
+            window = (window, window)
         return elements * math.prod(window), elements
     if kind in SOFTMAXES:
-        return main.numel(), main.numel() // max(main.shape[args[1]], 1)
+        dim = args[1]
+        row_length = max(main.shape[dim], 1)
+        return taken, taken // row_length
     if kind in NORMS:
-        return main.numel(), max(outputs[1].numel(), 1)
-    return main.numel(), elements
+        means = outputs[1]
+        return taken, max(means.numel(), 1)
+    return taken, elements
 
 
 def program_constant(kind: str, args: tuple) -> bool:
     """Whether an arithmetic operation has a Python number for an operand."""
-    return kind in BINARY and not all(isinstance(a, torch.Tensor) for a in args[:2])
+    if kind not in BINARY:
+        return False
+    operands = args[:2]
+    return not all(isinstance(operand, Tensor) for operand in operands)

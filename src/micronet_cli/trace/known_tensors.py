@@ -10,6 +10,8 @@ from micronet_cli.torch_internals import memory_of
 from micronet_cli.trace.layouts import Layout, Read
 from micronet_cli.trace.records import FLOAT_BITS, Stored, Value
 
+SEQUENCES = (list, tuple)
+
 
 class KnownTensors:
     """The activations and the stored tensors of one forward pass, and which memory holds which.
@@ -35,6 +37,14 @@ class KnownTensors:
     def activation(self, tensor: Tensor) -> int | None:
         """Index of the value that the tensor is a view of, None for a constant."""
         return self._activations.get(memory_of(tensor))
+
+    def is_activation(self, tensor: Tensor) -> bool:
+        """Whether the tensor is a view of a value."""
+        return memory_of(tensor) in self._activations
+
+    def activations_among(self, tensors: Iterable[Tensor]) -> list[Tensor]:
+        """The tensors that are views of a value, in order."""
+        return [tensor for tensor in tensors if self.is_activation(tensor)]
 
     def root(self, tensor: Tensor) -> int | None:
         """Index of the stored tensor behind a constant, None where nothing is stored for it."""
@@ -68,10 +78,14 @@ class KnownTensors:
         self._alive.append(tensor)
         memory = memory_of(tensor)
         index = len(self.values)
+        buffer = index
         overwritten = self._activations.get(memory)
-        buffer = index if overwritten is None else self.values[overwritten].buffer
+        if overwritten is not None:
+            buffer = self.values[overwritten].buffer
         layout = layout_of(tensor)
-        self.values.append(Value(layout.elements, buffer, _float_bits(tensor), quantizers, layout))
+        float_bits = _float_bits(tensor)
+        value = Value(layout.elements, buffer, float_bits, quantizers, layout)
+        self.values.append(value)
         self._activations[memory] = index
         return index
 
@@ -82,19 +96,32 @@ class KnownTensors:
 
     def same_value(self, tensor: Tensor, as_tensor: Tensor) -> None:
         """``tensor`` counts as the value that ``as_tensor`` is, unless it is known already."""
-        self._activations.setdefault(memory_of(tensor), self._activations[memory_of(as_tensor)])
+        value = self._activations[memory_of(as_tensor)]
+        self._activations.setdefault(memory_of(tensor), value)
 
     def add_stored(
-        self, tensor: Tensor, name: str, layer: str, quantizer: str | None = None, derived: bool = False
+        self,
+        tensor: Tensor,
+        name: str,
+        layer: str,
+        quantizer: str | None = None,
+        derived: bool = False,
     ) -> int:
         """Make the tensor a stored one, in place of what was known about it; see ``Stored``."""
         self._alive.append(tensor)
         index = len(self.stored)
         self._roots[memory_of(tensor)] = index
         self.sources.append(tensor)
-        elements = tensor.numel()
-        stored = Stored(name, layer, elements, elements, _float_bits(tensor), quantizer, derived=derived)
-        self.stored.append(stored)
+        row = Stored(
+            name=name,
+            layer=layer,
+            elements=tensor.numel(),
+            nonzeros=tensor.numel(),
+            float_bits=_float_bits(tensor),
+            quantizer=quantizer,
+            derived=derived,
+        )
+        self.stored.append(row)
         return index
 
     def add_made_up(self, stored: Stored) -> int:
@@ -119,8 +146,10 @@ class KnownTensors:
     def rename_stored(self, tensor: Tensor, name: str, layer: str, derived: bool = False) -> None:
         """Give the stored tensor behind ``tensor`` the name under which a layer knows it."""
         index = self.root(tensor)
-        if index is not None:
-            self.stored[index] = replace(self.stored[index], name=name, layer=layer, derived=derived)
+        if index is None:
+            return
+        row = self.stored[index]
+        self.stored[index] = replace(row, name=name, layer=layer, derived=derived)
 
     def codes_of(self, values: Iterable[int], stored: Iterable[int]) -> frozenset[str] | None:
         """Quantisers whose codes these values and stored tensors hold together, None where one holds floats."""
@@ -140,7 +169,9 @@ class KnownTensors:
 
 def layout_of(tensor: Tensor) -> Layout:
     """How the tensor lies in its memory."""
-    return Layout(tuple(tensor.shape), tuple(tensor.stride()), int(tensor.storage_offset()))
+    shape = tuple(tensor.shape)
+    strides = tuple(tensor.stride())
+    return Layout(shape, strides, int(tensor.storage_offset()))
 
 
 def tensors_in(tree: Iterable[Any]) -> Iterable[Tensor]:
@@ -148,7 +179,7 @@ def tensors_in(tree: Iterable[Any]) -> Iterable[Tensor]:
     for leaf in tree:
         if isinstance(leaf, Tensor):
             yield leaf
-        elif isinstance(leaf, list | tuple):
+        elif isinstance(leaf, SEQUENCES):
             yield from tensors_in(leaf)
         elif isinstance(leaf, dict):
             yield from tensors_in(leaf.values())
@@ -157,4 +188,5 @@ def tensors_in(tree: Iterable[Any]) -> Iterable[Tensor]:
 def _float_bits(tensor: Tensor) -> int:
     if not tensor.is_floating_point():
         return FLOAT_BITS
-    return min(FLOAT_BITS, 8 * tensor.element_size())
+    bits = 8 * tensor.element_size()
+    return min(FLOAT_BITS, bits)

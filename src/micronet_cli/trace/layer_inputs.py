@@ -1,6 +1,7 @@
 """What a layer reads at some positions of some images: rows of its sums of products."""
 
 import math
+from collections import defaultdict
 from collections.abc import Iterable, Sequence
 from contextlib import suppress
 
@@ -18,14 +19,20 @@ class _ReachedError(Exception):
 def has_rows(layer: nn.Module) -> bool:
     """Whether a layer is a plain product of rows with its weight: linear, or a 2-d convolution padded with zeros."""
     forward = type(layer).forward
-    if isinstance(layer, nn.Conv2d):
-        return forward is nn.Conv2d.forward and layer.padding_mode == "zeros"
-    return isinstance(layer, nn.Linear) and forward is nn.Linear.forward
+    if isinstance(layer, nn.Linear):
+        return forward is nn.Linear.forward
+    if not isinstance(layer, nn.Conv2d) or layer.padding_mode != "zeros":
+        return False
+    return forward is nn.Conv2d.forward
 
 
 @torch.no_grad()
 def input_rows(
-    models: Sequence[nn.Module], name: str, batches: Iterable[Tensor], per_image: int, generator: torch.Generator
+    models: Sequence[nn.Module],
+    name: str,
+    batches: Iterable[Tensor],
+    per_image: int,
+    generator: torch.Generator,
 ) -> list[Tensor]:
     """The rows that layer ``name`` reads, from the same positions in each of the models: ``[groups, n, d]`` each.
 
@@ -36,32 +43,38 @@ def input_rows(
         per_image: positions an image, drawn by ``generator`` where there are more.
         generator: on the CPU.
     """
-    rows: list[list[Tensor]] = [[] for _ in models]
+    layer = models[0].get_submodule(name)
+    rows: dict[int, list[Tensor]] = defaultdict(list)  # by the model's number
     for images in batches:
         inputs = [_input_of(model, name, images) for model in models]
-        layer = models[0].get_submodule(name)
-        positions = _draw(layer, inputs[0], per_image, generator)
-        for kept, x in zip(rows, inputs, strict=True):
-            kept.append(_rows(layer, x, positions))
-    return [torch.cat(kept, 1) for kept in rows]
+        total = _rows_of(layer, inputs[0]).positions
+        positions = _draw(total, per_image, inputs[0], generator)
+        for number, x in enumerate(inputs):
+            read = _rows_of(layer, x).at(positions)
+            rows[number].append(read)
+    return [torch.cat(parts, 1) for parts in rows.values()]
 
 
 def product(rows: Tensor, weight: Tensor) -> Tensor:
     """``[groups, n, d], [C_out, ...] -> [n, C_out]``: the layer's output at these rows, without bias."""
     groups = len(rows)
-    by_group = weight.flatten(1).unflatten(0, (groups, -1))  # [groups, C_out / groups, d]
+    flat = weight.flatten(1)
+    by_group = flat.unflatten(0, (groups, -1))  # [groups, C_out / groups, d]
     sums = rows @ by_group.transpose(1, 2)  # [groups, n, C_out / groups]
-    return sums.transpose(0, 1).flatten(1)
+    channels_last = sums.transpose(0, 1)
+    return channels_last.flatten(1)
 
 
 def _input_of(model: nn.Module, name: str, images: Tensor) -> Tensor:
     found: list[Tensor] = []
 
     def take(layer: nn.Module, inputs: tuple) -> None:
-        found.append(inputs[0])
+        x = inputs[0]
+        found.append(x)
         raise _ReachedError
 
-    handle = model.get_submodule(name).register_forward_pre_hook(take)
+    layer = model.get_submodule(name)
+    handle = layer.register_forward_pre_hook(take)
     try:
         with suppress(_ReachedError):
             model(images)
@@ -70,41 +83,80 @@ def _input_of(model: nn.Module, name: str, images: Tensor) -> Tensor:
     return found[0]
 
 
-def _draw(layer: nn.Module, x: Tensor, count: int, generator: torch.Generator) -> Tensor:
-    """Numbers of output positions, int64 ``[N, P]``."""
-    total = math.prod(_output_size(layer, x))
-    if total <= count:
-        return torch.arange(total, device=x.device).expand(len(x), -1)
-    return torch.randint(total, (len(x), count), generator=generator).to(x.device)
+class _LinearRows:
+    """The rows that a linear layer reads of ``x [N, ..., C_in]``: one a position.
+
+    Attributes:
+        positions: number of an image's positions.
+    """
+
+    def __init__(self, x: Tensor) -> None:
+        self.x = x
+        self.positions = math.prod(x.shape[1:-1])
+
+    def at(self, positions: Tensor) -> Tensor:
+        """``[N, P] -> [1, N P, C_in]``."""
+        images = len(self.x)
+        features = self.x.shape[-1]
+        flat = self.x.reshape(images, -1, features)
+        image = torch.arange(images, device=flat.device)
+        rows = flat[image[:, None], positions]
+        return rows.reshape(1, -1, features)
 
 
-def _output_size(layer: nn.Module, x: Tensor) -> tuple[int, ...]:
-    if not isinstance(layer, nn.Conv2d):
-        return tuple(x.shape[1:-1])
-    left, right, top, bottom = reversed_padding(layer)
-    padded = (x.shape[2] + top + bottom, x.shape[3] + left + right)
-    sizes = []
-    for dim, size in enumerate(padded):
-        reach = layer.dilation[dim] * (layer.kernel_size[dim] - 1)
-        sizes.append((size - reach - 1) // layer.stride[dim] + 1)
-    return tuple(sizes)
+class _PatchRows:
+    """The rows that a 2-d convolution reads of ``x [N, C_in, H, W]``: one an output position and group.
+
+    Attributes:
+        positions: number of an image's positions.
+    """
+
+    def __init__(self, layer: nn.Conv2d, x: Tensor) -> None:
+        self.layer = layer
+        self.x = x
+        self.padding = reversed_padding(layer)
+        left, right, top, bottom = self.padding
+        height = self._steps(0, x.shape[2] + top + bottom)
+        self.width = self._steps(1, x.shape[3] + left + right)
+        self.positions = height * self.width
+
+    def _steps(self, dim: int, padded: int) -> int:
+        """Output positions along one dimension of the padded image."""
+        layer = self.layer
+        gaps = layer.kernel_size[dim] - 1
+        reach = layer.dilation[dim] * gaps
+        free = padded - reach - 1
+        return free // layer.stride[dim] + 1
+
+    def at(self, positions: Tensor) -> Tensor:
+        """``[N, P] -> [groups, N P, C_in / groups kH kW]``."""
+        layer = self.layer
+        patches = sampled_patches(
+            self.x,
+            layer.kernel_size,
+            layer.stride,
+            layer.dilation,
+            self.padding,
+            positions // self.width,
+            positions % self.width,
+        )
+        by_group = patches.unflatten(1, (layer.groups, -1))
+        groups_first = by_group.transpose(0, 1)
+        return groups_first.flatten(2)
 
 
-def _rows(layer: nn.Module, x: Tensor, positions: Tensor) -> Tensor:
-    if not isinstance(layer, nn.Conv2d):
-        features = x.shape[-1]
-        flat = x.reshape(len(x), -1, features)
-        image = torch.arange(len(x), device=x.device)[:, None]
-        return flat[image, positions].reshape(1, -1, features)
-    _, width = _output_size(layer, x)
-    patches = sampled_patches(
-        x,
-        layer.kernel_size,
-        layer.stride,
-        layer.dilation,
-        reversed_padding(layer),
-        positions // width,
-        positions % width,
-    )
-    by_group = patches.unflatten(1, (layer.groups, -1))
-    return by_group.transpose(0, 1).flatten(2)
+def _rows_of(layer: nn.Module, x: Tensor) -> _LinearRows | _PatchRows:
+    if isinstance(layer, nn.Conv2d):
+        return _PatchRows(layer, x)
+    return _LinearRows(x)
+
+
+def _draw(total: int, per_image: int, images: Tensor, generator: torch.Generator) -> Tensor:
+    """Numbers of output positions out of ``total``, int64 ``[N, P]``."""
+    count = len(images)
+    device = images.device
+    if total <= per_image:
+        every_position = torch.arange(total, device=device)
+        return every_position.expand(count, -1)
+    drawn = torch.randint(total, (count, per_image), generator=generator)
+    return drawn.to(device)

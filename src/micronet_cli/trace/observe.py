@@ -1,5 +1,6 @@
 """Run a model once on a meta tensor and write down what it executes: operations, values and calls of modules."""
 
+import itertools
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -20,6 +21,7 @@ from micronet_cli.trace.recorder import Recorder
 from micronet_cli.trace.records import Call, TracedNetwork
 
 PARAMETRIZED = ".parametrizations."
+_WITH_OWN_ARITHMETIC = (FakeQuantize, Rescale)  # what they execute is not counted
 
 
 def observe(model: nn.Module, input_shape: Sequence[int]) -> TracedNetwork:
@@ -34,28 +36,23 @@ def observe(model: nn.Module, input_shape: Sequence[int]) -> TracedNetwork:
     Raises:
         ValueError: the network reads the value of a tensor in Python.
     """
-    _, network = record(uncompiled(model), tuple(input_shape), constants=True)
+    _, network = record(uncompiled(model), tuple(input_shape), every_layer=True)
     return network
 
 
-def record(model: nn.Module, input_shape: tuple[int, ...], constants: bool = False) -> tuple[Recorder, TracedNetwork]:
+def record(model: nn.Module, input_shape: tuple[int, ...], every_layer: bool = False) -> tuple[Recorder, TracedNetwork]:
     """One forward pass under a recorder: it, and what it wrote down.
 
-    What layers make of constants is done before inference; with ``constants`` it is recorded just as what depends on
-    the image.
+    What layers make of constants is done before inference; with ``every_layer`` it is recorded just as what depends on
+    the image, and so is every call of a module.
     """
     recorder = Recorder()
     _store_parameters(model, recorder)
-    watch = _ModuleWatch(model, recorder, constants)
+    watch = _ModuleWatch(model, recorder, every_layer)
     example = torch.empty(1, *input_shape, device="meta", dtype=_float_type(model))
     recorder.known.add_value(example, None)
     with _evaluation(model), torch.random.fork_rng(devices=[]), torch.no_grad(), watch.listening(), recorder:
-        returned = tree_leaves(model(example))
-    outputs = []
-    for leaf in returned:
-        value = recorder.known.activation(leaf) if isinstance(leaf, Tensor) else None
-        if value is not None:
-            outputs.append(value)
+        returned = model(example)
     network = TracedNetwork(
         ops=tuple(recorder.ops),
         values=tuple(recorder.known.values),
@@ -64,19 +61,34 @@ def record(model: nn.Module, input_shape: tuple[int, ...], constants: bool = Fal
         input_shape=input_shape,
         free_multiplications=recorder.free_multiplications,
         ends=watch.ends,
-        outputs=tuple(outputs),
+        outputs=_returned_values(returned, recorder),
         calls=tuple(watch.calls),
     )
     return recorder, network
 
 
+def _returned_values(returned: Any, recorder: Recorder) -> tuple[int, ...]:
+    """The values among what the network returns, in any structure."""
+    values = []
+    for leaf in tree_leaves(returned):
+        if not isinstance(leaf, Tensor):
+            continue
+        value = recorder.known.activation(leaf)
+        if value is not None:
+            values.append(value)
+    return tuple(values)
+
+
 def _store_parameters(model: nn.Module, recorder: Recorder) -> None:
     """Parameters and buffers are stored, but for buffers that no checkpoint holds: tables that the code makes."""
     persistent = set(model.state_dict(keep_vars=True))
-    for name, tensor in [*model.named_parameters(), *model.named_buffers()]:
-        if name in persistent:
-            layer, _, _ = name.rpartition(".")
-            recorder.known.add_stored(tensor, name, layer)
+    parameters = model.named_parameters()
+    buffers = model.named_buffers()
+    for name, tensor in itertools.chain(parameters, buffers):
+        if name not in persistent:
+            continue
+        layer, _, _ = name.rpartition(".")
+        recorder.known.add_stored(tensor, name, layer)
 
 
 def _float_type(model: nn.Module) -> torch.dtype:
@@ -88,12 +100,12 @@ def _float_type(model: nn.Module) -> torch.dtype:
 
 @contextmanager
 def _evaluation(model: nn.Module) -> Iterator[None]:
-    modes = {module: module.training for module in model.modules()}
+    modes = [(module, module.training) for module in model.modules()]
     model.eval()
     try:
         yield
     finally:
-        for module, training in modes.items():
+        for module, training in modes:
             module.training = training
 
 
@@ -110,12 +122,12 @@ class _ModuleWatch:
 
     Attributes:
         ends: module name -> number of operations executed when it last returned.
-        calls: every execution of a module that has ended.
+        calls: every execution of a module that has ended, where ``every_layer`` is followed.
     """
 
-    def __init__(self, model: nn.Module, recorder: Recorder, constants: bool) -> None:
+    def __init__(self, model: nn.Module, recorder: Recorder, every_layer: bool) -> None:
         self.recorder = recorder
-        self.constants = constants
+        self.every_layer = every_layer
         self.ends: dict[str, int] = {}
         self.calls: list[Call] = []
         self._names = {module: name for name, module in model.named_modules()}
@@ -140,44 +152,73 @@ class _ModuleWatch:
         # A module that is not the model's (made during the forward) counts as part of the one that runs it.
         name = self._names.get(module, recorder.stack[-1])
         recorder.stack.append(name)
-        if self.constants and isinstance(module, COMPRESSIBLE):
-            self._follow(inputs)
-        self._begun.append(_Begun(len(recorder.ops), recorder.known.reads(inputs)))
-        if isinstance(module, FakeQuantize | Rescale):
+        if self.every_layer:
+            self._begin_call(module, inputs)
+        if isinstance(module, _WITH_OWN_ARITHMETIC):
             recorder.inside += 1
         if isinstance(module, nn.RNNBase):
-            # Its kernel refuses to mix devices.
-            weights = flat_weights(module)
-            self._replaced[module] = weights
-            set_flat_weights(module, [recorder.known.stand_in(weight) for weight in weights])
+            self._replace_weights(module)
+
+    def _leave(self, module: nn.Module, inputs: tuple, output: Any) -> None:
+        recorder = self.recorder
+        name = recorder.stack.pop()
+        self.ends[name] = len(recorder.ops)
+        if self.every_layer:
+            self._end_call(module, name, output)
+        if isinstance(module, FakeQuantize):
+            recorder.inside -= 1
+            recorder.quantized(inputs[0], output, name)
+        elif isinstance(module, Rescale):
+            recorder.inside -= 1
+            layer, _, _ = name.rpartition(".")
+            bias = None
+            if module.bias is not None:
+                bias = module.bias.stored
+            recorder.rescaled(inputs[0], layer, bias)
+        elif isinstance(module, nn.RNNBase):
+            weights = self._replaced.pop(module)
+            set_flat_weights(module, weights)
+        elif isinstance(module, ParametrizationList) and isinstance(output, Tensor):
+            self._name_parametrized(module, name, output)
+
+    def _begin_call(self, module: nn.Module, inputs: tuple) -> None:
+        recorder = self.recorder
+        if isinstance(module, COMPRESSIBLE):
+            self._follow(inputs)
+        first = len(recorder.ops)
+        reads = recorder.known.reads(inputs)
+        self._begun.append(_Begun(first, reads))
+
+    def _end_call(self, module: nn.Module, name: str, output: Any) -> None:
+        recorder = self.recorder
+        begun = self._begun.pop()
+        if module not in self._names:
+            return
+        end = len(recorder.ops)
+        outputs = recorder.known.reads(output)
+        call = Call(name, begun.first, end, begun.inputs, outputs)
+        self.calls.append(call)
 
     def _follow(self, inputs: tuple) -> None:
         """Count what a layer reads as an activation."""
         known = self.recorder.known
         for tensor in inputs:
-            if isinstance(tensor, Tensor) and known.activation(tensor) is None:
+            if isinstance(tensor, Tensor) and not known.is_activation(tensor):
                 known.add_value(tensor, None)
 
-    def _leave(self, module: nn.Module, inputs: tuple, output: Any) -> None:
-        recorder = self.recorder
-        name = recorder.stack.pop()
-        end = len(recorder.ops)
-        self.ends[name] = end
-        begun = self._begun.pop()
-        if module in self._names:
-            outputs = recorder.known.reads(output)
-            self.calls.append(Call(name, begun.first, end, begun.inputs, outputs))
-        if isinstance(module, FakeQuantize | Rescale):
-            recorder.inside -= 1
-        if isinstance(module, FakeQuantize):
-            recorder.quantized(inputs[0], output, name)
-        elif isinstance(module, Rescale):
-            layer, _, _ = name.rpartition(".")
-            bias = None if module.bias is None else module.bias.stored
-            recorder.rescaled(inputs[0], layer, bias)
-        elif isinstance(module, nn.RNNBase):
-            set_flat_weights(module, self._replaced.pop(module))
-        elif isinstance(module, ParametrizationList) and isinstance(output, Tensor):
-            layer, _, tensor = name.partition(PARAMETRIZED)
-            derived = not all(isinstance(part, EffectiveWeight) for part in module)
-            recorder.known.rename_stored(output, f"{layer}.{tensor}", layer, derived)
+    def _replace_weights(self, module: nn.RNNBase) -> None:
+        """A recurrent kernel refuses to mix devices: it gets meta tensors."""
+        known = self.recorder.known
+        weights = flat_weights(module)
+        self._replaced[module] = weights
+        stand_ins = [known.stand_in(weight) for weight in weights]
+        set_flat_weights(module, stand_ins)
+
+    def _name_parametrized(self, module: ParametrizationList, name: str, output: Tensor) -> None:
+        """What parametrisations make of a tensor has the tensor's name."""
+        layer, _, tensor = name.partition(PARAMETRIZED)
+        derived = False
+        for part in module:
+            if not isinstance(part, EffectiveWeight):
+                derived = True
+        self.recorder.known.rename_stored(output, f"{layer}.{tensor}", layer, derived)

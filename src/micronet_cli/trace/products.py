@@ -64,26 +64,45 @@ def product_shape(kind: str, args: tuple, out: Tensor, activations: tuple[bool, 
     """
     if kind == "convolution":
         return _convolution(args, out)
-    first = 1 if kind in WITH_ADDEND else 0
-    bias = args[0] if first else None
-    left, right = args[first], args[first + 1]
+    first = 0
+    bias = None
+    if kind in WITH_ADDEND:
+        first = 1
+        bias = args[0]
+    left = args[first]
+    right = args[first + 1]
     if not activations[first]:
         return _left_weight(left, right, bias, out)
     if not activations[first + 1]:
         return _right_weight(left, right, bias, out)
-    terms = left.shape[-1]
-    outputs = out.numel()
-    return Shape(left, right, bias, (), terms, channels=1, repeats=outputs, outputs=outputs)
+    return Shape(
+        data=left,
+        weight=right,
+        bias=bias,
+        keep=(),
+        terms=left.shape[-1],
+        channels=1,
+        repeats=out.numel(),
+        outputs=out.numel(),
+    )
 
 
 def _left_weight(weight: Tensor, data: Tensor, bias: Tensor | None, out: Tensor) -> Shape:
     """``weight @ data``: every row of the weight is a channel."""
     terms = weight.shape[-1]
     channels = weight.numel() // max(terms, 1)
-    keep = tuple(range(weight.dim() - 1))
-    repeats = out.numel() // max(channels, 1)
-    dim = max(out.dim() - 2, 0)
-    return Shape(data, weight, bias, keep, terms, channels, repeats, out.numel(), channel_dim=dim)
+    rows = range(weight.dim() - 1)
+    return Shape(
+        data=data,
+        weight=weight,
+        bias=bias,
+        keep=tuple(rows),
+        terms=terms,
+        channels=channels,
+        repeats=out.numel() // max(channels, 1),
+        outputs=out.numel(),
+        channel_dim=max(out.dim() - 2, 0),
+    )
 
 
 def _right_weight(data: Tensor, weight: Tensor, bias: Tensor | None, out: Tensor) -> Shape:
@@ -91,22 +110,41 @@ def _right_weight(data: Tensor, weight: Tensor, bias: Tensor | None, out: Tensor
     terms = data.shape[-1]
     channels = weight.numel() // max(terms, 1)
     summed = max(weight.dim() - 2, 0)
-    keep = tuple(dim for dim in range(weight.dim()) if dim != summed)
-    repeats = out.numel() // max(channels, 1)
-    return Shape(data, weight, bias, keep, terms, channels, repeats, out.numel(), channel_dim=out.dim() - 1)
+    columns = [dim for dim in range(weight.dim()) if dim != summed]
+    return Shape(
+        data=data,
+        weight=weight,
+        bias=bias,
+        keep=tuple(columns),
+        terms=terms,
+        channels=channels,
+        repeats=out.numel() // max(channels, 1),
+        outputs=out.numel(),
+        channel_dim=out.dim() - 1,
+    )
 
 
 def _convolution(args: tuple, out: Tensor) -> Shape:
     data, weight, bias = args[:3]
     transposed = args[6]
-    groups = args[8]
-    spatial = out[0, 0].numel()
-    outputs = out.numel()
     if transposed:
         # Every weight meets every input position of its channel; outputs collect what falls on them.
+        keep: tuple[int, ...] = ()
+        channels = 1
         repeats = data.numel() // data.shape[1]
-        terms = weight.numel()
-        return Shape(data, weight, bias, (), terms, 1, repeats, outputs, spatial, groups)
-    channels = weight.shape[0]
-    terms = weight.numel() // channels
-    return Shape(data, weight, bias, (0,), terms, channels, outputs // channels, outputs, spatial, groups)
+    else:
+        keep = (0,)
+        channels = weight.shape[0]
+        repeats = out.numel() // channels
+    return Shape(
+        data=data,
+        weight=weight,
+        bias=bias,
+        keep=keep,
+        terms=weight.numel() // channels,
+        channels=channels,
+        repeats=repeats,
+        outputs=out.numel(),
+        spatial=out[0, 0].numel(),
+        groups=args[8],
+    )

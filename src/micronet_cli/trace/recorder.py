@@ -12,10 +12,11 @@ import torch
 from torch import Tensor
 
 from micronet_cli.torch_internals import TorchDispatchMode
+from micronet_cli.trace.executed import Executed, run, tensors_of
 from micronet_cli.trace.kinds import FACTORIES, MOVES, PRODUCTS, keeps_bits, kind_of, program_constant, reduction
 from micronet_cli.trace.known_tensors import KnownTensors, layout_of, tensors_in
 from micronet_cli.trace.layouts import Read
-from micronet_cli.trace.products import Shape, product_shape
+from micronet_cli.trace.products import Shape
 from micronet_cli.trace.records import Dot, Op, Stored
 from micronet_cli.trace.shuffles import ShuffleWatch
 
@@ -48,17 +49,25 @@ class Recorder(TorchDispatchMode):
 
     def quantized(self, source: Tensor, result: Tensor, quantizer: str) -> None:
         """A quantiser turned ``source`` into ``result``."""
-        self.known.keep_alive([result])
+        known = self.known
+        known.keep_alive([result])
         self.quantized_shapes[quantizer] = result.shape
         layer = self.stack[-1]
-        value = self.known.activation(source)
+        value = known.activation(source)
         if value is None:
-            self.known.add_stored(result, quantizer, layer, quantizer)
+            known.add_stored(result, quantizer, layer, quantizer)
             return
-        made = self.known.add_value_in_new_buffer(result, frozenset([quantizer]))
-        elements = result.numel()
-        reads = (Read(value, layout_of(source)),)
-        op = Op("quantize", layer, (value,), (made,), elements=elements, taken=elements, reads=reads)
+        made = known.add_value_in_new_buffer(result, frozenset([quantizer]))
+        read = Read(value, layout_of(source))
+        op = Op(
+            kind="quantize",
+            layer=layer,
+            inputs=(value,),
+            outputs=(made,),
+            elements=result.numel(),
+            taken=result.numel(),
+            reads=(read,),
+        )
         self.ops.append(op)
 
     def rescaled(self, sums: Tensor, layer: str, bias: Tensor | None) -> None:
@@ -69,10 +78,12 @@ class Recorder(TorchDispatchMode):
         value = self.known.activation(sums)
         for index in reversed(range(len(self.ops))):
             op = self.ops[index]
-            if op.dot is not None and value in op.outputs:
-                dot = replace(op.dot, bias=self.known.root(bias))
-                self.ops[index] = replace(op, dot=dot)
-                return
+            if op.dot is None or value not in op.outputs:
+                continue
+            stored_bias = self.known.root(bias)
+            dot = replace(op.dot, bias=stored_bias)
+            self.ops[index] = replace(op, dot=dot)
+            return
 
     # Execution.
 
@@ -88,84 +99,106 @@ class Recorder(TorchDispatchMode):
         if kind == "_local_scalar_dense" and tensors[0].is_meta:
             where = self.stack[-1] or "(the network itself)"
             raise ValueError(f"layer {where!r} reads the value of a tensor in Python; such control flow is not traced")
-        result = _execute(func, args, kwargs, tensors)
-        outputs = list(tensors_in((result,)))
+        result = run(func, args, kwargs, tensors)
+        outputs = tensors_of(result)
         self.known.keep_alive(outputs)
-        activations = [tensor for tensor in tensors if self.known.activation(tensor) is not None]
+        executed = Executed(kind, args, kwargs, tensors, outputs)
+        activations = self.known.activations_among(tensors)
         if not activations or kind in FACTORIES:
-            self._constant(kind, args, tensors, outputs)
+            self._constant(executed)
         elif self.inside:
             for out in outputs:
                 self.known.same_value(out, activations[0])
         elif outputs:
-            self._record(kind, args, kwargs, tensors, outputs)
+            self._record(executed, activations)
         return result
 
-    def _constant(self, kind: str, args: tuple, tensors: list[Tensor], outputs: list[Tensor]) -> None:
+    def _constant(self, executed: Executed) -> None:
         """Arithmetic on parameters makes a stored tensor; moving them about leaves the old one."""
+        kind = executed.kind
         if kind in PRODUCTS:
             # No operand is told apart as the weight: all that matters is how much is multiplied.
-            like_activations = (True,) * len(args)
-            self.free_multiplications += product_shape(kind, args, outputs[0], like_activations).multiplications
-        roots = self.known.roots(tensors)
+            shape = executed.product(lambda _: True)
+            self.free_multiplications += shape.multiplications
+        roots = self.known.roots(executed.tensors)
         if not roots or kind in FACTORIES or self.inside:
             return
         only_moved = kind in MOVES and len(roots) == 1
-        for out in outputs:
+        for out in executed.outputs:
             if self.known.root(out) is not None:
                 continue
             if only_moved:
                 self.known.same_root(out, roots[0])
-            else:
-                origin = self.known.stored[roots[0]]
-                self.known.add_stored(out, f"{origin.name} ({kind})", origin.layer, derived=True)
+                continue
+            origin = self.known.stored[roots[0]]
+            name = f"{origin.name} ({kind})"
+            self.known.add_stored(out, name, origin.layer, derived=True)
 
-    def _record(self, kind: str, args: tuple, kwargs: dict, tensors: list[Tensor], outputs: list[Tensor]) -> None:
-        """Write down an operation that reads an activation."""
+    def _record(self, executed: Executed, activations: list[Tensor]) -> None:
+        """Write down an operation that reads activations."""
         known = self.known
+        kind = executed.kind
+        args = executed.args
+        outputs = executed.outputs
         shuffled_channels = self._shuffles.see(kind, args, outputs[0])
         if shuffled_channels:
-            self._permutation(tensors[0], outputs, shuffled_channels)
+            self._permutation(executed, shuffled_channels)
             return
-        if kind in MOVES and kind != "copy_" and all(known.activation(out) is not None for out in outputs):
-            return  # a view
-        reads = known.reads(tensors)
+        if self._is_view(executed):
+            return
+        reads = known.reads(executed.tensors)
         inputs = tuple(dict.fromkeys(read.value for read in reads))
         shape = None
         if kind in PRODUCTS:
-            shape = self._product(kind, args, outputs[0])
-        parameters, other_constant = self._constants_read(tensors, shape)
-        depending = [tensor for tensor in tensors if known.activation(tensor) is not None]
-        taken, rows = reduction(kind, args, outputs, max(depending, key=Tensor.numel))
-        codes = known.codes_of(inputs, parameters) if keeps_bits(kind, args) else None
-        made = tuple(known.add_value(out, codes) for out in outputs)
+            shape = executed.product(self.known.is_activation)
+        parameters, unstored = self._constants_read(executed.tensors, shape)
+        largest = max(activations, key=Tensor.numel)
+        taken, rows = reduction(kind, args, outputs, largest)
+        codes = None
+        if keeps_bits(kind, args):
+            codes = known.codes_of(inputs, parameters)
+        made = [known.add_value(out, codes) for out in outputs]
+        dot = None
+        if shape is not None:
+            dot = self._dot(shape)
         op = Op(
             kind=kind,
             layer=self.stack[-1],
             inputs=inputs,
-            outputs=made,
+            outputs=tuple(made),
             parameters=parameters,
-            constant=other_constant or program_constant(kind, args),
+            constant=unstored or program_constant(kind, args),
             elements=outputs[0].numel(),
             taken=taken,
             rows=rows,
-            dot=None if shape is None else self._dot(shape),
+            dot=dot,
             reads=reads,
-            arguments=tuple(_plain(argument) for argument in args[1:]),
-            options={key: _plain(value) for key, value in kwargs.items()},
+            arguments=executed.plain_arguments,
+            options=executed.plain_options,
         )
         self.ops.append(op)
         if shape is not None and shape.bias is not None:
             self._sum_with(shape.bias, outputs[0], op)
 
+    def _is_view(self, executed: Executed) -> bool:
+        """Whether an operation only shows known activations in another way."""
+        kind = executed.kind
+        if kind not in MOVES or kind == "copy_":
+            return False
+        known_outputs = self.known.activations_among(executed.outputs)
+        return len(known_outputs) == len(executed.outputs)
+
     def _constants_read(self, tensors: list[Tensor], shape: Shape | None) -> tuple[tuple[int, ...], bool]:
         """Stored tensors that are read beside a product's own, and whether a constant is stored nowhere."""
-        weight = None if shape is None else shape.weight
-        bias = None if shape is None else shape.bias
+        weight = None
+        bias = None
+        if shape is not None:
+            weight = shape.weight
+            bias = shape.bias
         parameters: dict[int, None] = {}
         unstored = False
         for tensor in tensors:
-            if self.known.activation(tensor) is not None or tensor is bias:
+            if tensor is bias or self.known.is_activation(tensor):
                 continue
             root = self.known.root(tensor)
             if root is None:
@@ -174,19 +207,16 @@ class Recorder(TorchDispatchMode):
                 parameters[root] = None
         return tuple(parameters), unstored
 
-    def _product(self, kind: str, args: tuple, out: Tensor) -> Shape:
-        activations = []
-        for argument in args:
-            activations.append(isinstance(argument, Tensor) and self.known.activation(argument) is not None)
-        return product_shape(kind, args, out, tuple(activations))
-
     def _dot(self, shape: Shape) -> Dot:
         """The record of a product, which is the operation written down next."""
+        known = self.known
         self.products[len(self.ops)] = shape
         weight = None
-        if self.known.activation(shape.weight) is None:
-            weight = self.known.root(shape.weight)
-        bias = None if shape.bias is None else self.known.root(shape.bias)
+        bias = None
+        if not self.known.is_activation(shape.weight):
+            weight = known.root(shape.weight)
+        if shape.bias is not None:
+            bias = known.root(shape.bias)
         return shape.dot(weight, bias)
 
     def _sum_with(self, addend: Tensor, out: Tensor, product: Op) -> None:
@@ -194,55 +224,39 @@ class Recorder(TorchDispatchMode):
         value = self.known.activation(addend)
         if value is None:
             return
-        made = product.outputs
-        elements = product.elements
-        reads = self.known.reads((out, addend))
-        op = Op("add", product.layer, (made[0], value), made, elements=elements, taken=elements, reads=reads)
+        op = Op(
+            kind="add",
+            layer=product.layer,
+            inputs=(product.outputs[0], value),
+            outputs=product.outputs,
+            elements=product.elements,
+            taken=product.elements,
+            reads=self.known.reads((out, addend)),
+        )
         self.ops.append(op)
 
-    def _permutation(self, source: Tensor, outputs: list[Tensor], channels: int) -> None:
+    def _permutation(self, executed: Executed, channels: int) -> None:
         """Channels change places: a product with a permutation matrix [channels, channels]."""
+        known = self.known
         layer = self.stack[-1]
-        value = self.known.activation(source)
+        source = executed.tensors[0]
+        value = known.activation(source)
         assert value is not None
-        matrix = self.known.add_made_up(Stored(f"{layer}.permutation", layer, channels * channels, channels))
-        codes = self.known.values[value].quantizers
-        made = tuple(self.known.add_value(out, codes) for out in outputs)
-        elements = outputs[0].numel()
+        row = Stored(f"{layer}.permutation", layer, elements=channels * channels, nonzeros=channels)
+        matrix = known.add_made_up(row)
+        codes = known.values[value].quantizers
+        made = [known.add_value(out, codes) for out in executed.outputs]
+        elements = executed.outputs[0].numel()
+        read = Read(value, layout_of(source))
         op = Op(
             kind="permute_channels",
             layer=layer,
             inputs=(value,),
-            outputs=made,
+            outputs=tuple(made),
             parameters=(matrix,),
             elements=elements,
             taken=elements,
             rows=elements,
-            reads=(Read(value, layout_of(source)),),
+            reads=(read,),
         )
         self.ops.append(op)
-
-
-def _execute(func: Any, args: tuple, kwargs: dict, tensors: list[Tensor]) -> Any:
-    """The operator's result, on meta tensors throughout where one of its tensors is."""
-    on_meta = [tensor.is_meta for tensor in tensors]
-    if any(on_meta) and not all(on_meta):
-        args = tuple(_lift(argument) for argument in args)
-        kwargs = {key: _lift(value) for key, value in kwargs.items()}
-    return func(*args, **kwargs)
-
-
-def _lift(leaf: Any) -> Any:
-    """Meta copies of the tensors in an argument."""
-    if isinstance(leaf, list | tuple):
-        return type(leaf)(_lift(item) for item in leaf)
-    if isinstance(leaf, Tensor) and not leaf.is_meta:
-        return torch.empty_strided(leaf.shape, leaf.stride(), dtype=leaf.dtype, device="meta")
-    return leaf
-
-
-def _plain(argument: Any) -> Any:
-    """An operator's argument, None in the place of a tensor."""
-    if isinstance(argument, list | tuple):
-        return tuple(_plain(item) for item in argument)
-    return None if isinstance(argument, Tensor) else argument

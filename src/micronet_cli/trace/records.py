@@ -6,7 +6,7 @@ count of zeros only needs new numbers here, not a new trace.
 """
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any
 
@@ -235,34 +235,3 @@ class TracedNetwork:
                         found[index] = None
             found |= dict.fromkeys(op.parameters)
         return tuple(found)
-
-    def with_sparsity(self, sparsity: float) -> "TracedNetwork":
-        """Every product's weight with this fraction of zeros in each channel (a what-if; fractional counts)."""
-        kept = 1 - sparsity
-        stored = list(self.stored)
-        for index in self.weights:
-            nonzeros = stored[index].elements * kept
-            stored[index] = replace(stored[index], nonzeros=nonzeros, kept_blocks=None)
-        ops = tuple(_scaled(op, kept) for op in self.ops)
-        return replace(self, stored=tuple(stored), ops=ops)
-
-    def dense(self) -> "TracedNetwork":
-        """The same network in float32, its weights without a zero; a permutation matrix keeps its own."""
-        stored = []
-        for tensor in self.stored:
-            plain = replace(tensor, quantizer=None, kept_blocks=None, binary=False, float_bits=FLOAT_BITS)
-            stored.append(plain)
-        for index in self.weights:
-            stored[index] = replace(stored[index], nonzeros=stored[index].elements)
-        values = tuple(replace(value, quantizers=None, float_bits=FLOAT_BITS) for value in self.values)
-        ops = tuple(_scaled(op, 1) for op in self.ops)
-        return replace(self, stored=tuple(stored), values=values, ops=ops, quantizers={})
-
-
-def _scaled(op: Op, kept: float) -> Op:
-    """The operation with this fraction of each channel's weights, where its weight is a stored one."""
-    dot = op.dot
-    if dot is None or dot.weight is None:
-        return op
-    nonzeros = np.full(len(dot.nonzeros), dot.terms * kept)
-    return replace(op, dot=replace(dot, nonzeros=nonzeros, extremes=None))

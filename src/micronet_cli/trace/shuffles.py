@@ -35,59 +35,82 @@ class ShuffleWatch:
         if kind in _INDEXING:
             return _permuting_index(source, args)
         if kind in _VIEWS:
-            if self._swapped.get(id(source)) == out.shape:
-                return out.shape[CHANNELS]
-            if _splits_channels(source, out):
-                self._split[id(out)] = source.shape
-        elif kind in _REORDERS and id(source) in self._split:
-            if _swaps_halves(source, kind, args):
-                self._swapped[id(out)] = self._split[id(source)]
+            return self._see_view(source, out)
+        if kind in _REORDERS:
+            self._see_reorder(source, out, kind, args)
         elif kind in _KEEPS_SHAPE and id(source) in self._swapped:
             self._swapped[id(out)] = self._swapped[id(source)]
         return 0
+
+    def _see_view(self, source: Tensor, out: Tensor) -> int:
+        """A view splits the channels, or merges halves that changed places."""
+        merged_shape = self._swapped.get(id(source))
+        if merged_shape == out.shape:
+            return out.shape[CHANNELS]
+        if _splits_channels(source, out):
+            self._split[id(out)] = source.shape
+        return 0
+
+    def _see_reorder(self, source: Tensor, out: Tensor, kind: str, args: tuple) -> None:
+        whole_shape = self._split.get(id(source))
+        if whole_shape is not None and _swaps_halves(source, kind, args):
+            self._swapped[id(out)] = whole_shape
 
 
 def _splits_channels(source: Tensor, out: Tensor) -> bool:
     """[N, C, ...] -> [N, g, C / g, ...] with both parts larger than one and further dimensions after them."""
     if source.dim() < 3 or out.dim() != source.dim() + 1:
         return False
-    same_before = out.shape[:CHANNELS] == source.shape[:CHANNELS]
-    same_after = out.shape[CHANNELS + 2 :] == source.shape[CHANNELS + 1 :]
-    parts = out.shape[CHANNELS : CHANNELS + 2]
-    return same_before and same_after and min(parts) > 1
+    after = CHANNELS + 1
+    if out.shape[:CHANNELS] != source.shape[:CHANNELS]:
+        return False
+    if out.shape[after + 1 :] != source.shape[after:]:
+        return False
+    parts = out.shape[CHANNELS : after + 1]
+    return min(parts) > 1
 
 
 def _swaps_halves(source: Tensor, kind: str, args: tuple) -> bool:
     """Whether the two parts of the split channels change places, and nothing else does."""
     dims = source.dim()
+    unchanged = list(range(dims))
     if kind == "transpose":
-        order = list(range(dims))
-        one, other = args[1] % dims, args[2] % dims
-        order[one], order[other] = other, one
+        order = _exchanged(unchanged, args[1] % dims, args[2] % dims)
     else:
         order = [dim % dims for dim in args[1]]
-    swapped = list(range(dims))
-    swapped[CHANNELS], swapped[CHANNELS + 1] = CHANNELS + 1, CHANNELS
-    return order == swapped
+    return order == _exchanged(unchanged, CHANNELS, CHANNELS + 1)
+
+
+def _exchanged(order: list[int], one: int, other: int) -> list[int]:
+    changed = list(order)
+    changed[one] = order[other]
+    changed[other] = order[one]
+    return changed
 
 
 def _permuting_index(source: Tensor, args: tuple) -> int:
     """Channels of ``source[:, index]`` where a known index holds every channel once, out of order."""
     index = _channel_index(args)
-    if not isinstance(index, Tensor) or index.is_meta or index.dim() != 1 or source.dim() < 3:
+    if not isinstance(index, Tensor) or index.is_meta or source.dim() < 3:
         return 0
     channels = source.shape[CHANNELS]
-    in_order = torch.arange(channels, device=index.device)
-    if len(index) != channels or torch.equal(index, in_order):
+    if index.shape != (channels,):
         return 0
-    if not torch.equal(index.sort().values, in_order):
+    in_order = torch.arange(channels, device=index.device)
+    if torch.equal(index, in_order):
+        return 0
+    ordered = index.sort().values
+    if not torch.equal(ordered, in_order):
         return 0
     return channels
 
 
 def _channel_index(args: tuple) -> Any:
     """What the channels are indexed with: ``index(x, [indices])`` or ``index_select(x, dim, index)``."""
-    if isinstance(args[1], list):
-        indices = args[1]
-        return indices[CHANNELS] if len(indices) > CHANNELS else None
-    return args[2] if args[1] == CHANNELS else None
+    if not isinstance(args[1], list):
+        _, dim, index = args
+        return index if dim == CHANNELS else None
+    indices = args[1]
+    if len(indices) <= CHANNELS:
+        return None
+    return indices[CHANNELS]

@@ -2,7 +2,6 @@
 
 from collections.abc import Sequence
 from dataclasses import replace
-from operator import itemgetter
 
 import torch
 from torch import Tensor, nn
@@ -43,26 +42,30 @@ class Trace:
     def _weight_readers(self, recorder: Recorder) -> dict[int, WeightReader]:
         """Product with a weight, as the index of its operation -> what reads that weight."""
         # Folding leaves products out of none and in their order, but their indices change.
-        shapes = [shape for _, shape in sorted(recorder.products.items(), key=itemgetter(0))]
+        shapes = [recorder.products[index] for index in sorted(recorder.products)]
         products = [index for index, op in enumerate(self._network.ops) if op.dot is not None]
         readers = {}
         for index, shape in zip(products, shapes, strict=True):
             dot = self._network.ops[index].dot
-            if dot is not None and dot.weight is not None:
-                source = recorder.known.sources[dot.weight]
-                readers[index] = self._reader(shape, dot.weight, source)
+            if dot is None or dot.weight is None:
+                continue
+            source = recorder.known.sources[dot.weight]
+            readers[index] = self._reader(shape, dot.weight, source)
         return readers
 
     def _has_computed_weights(self) -> bool:
         """Whether a product's weight is neither a parameter nor what a layer's ``weight`` property makes."""
         owners = {memory_of(tensor) for tensor in self._tensors()}
         for reader in self._readers.values():
-            if reader.operand is not None and memory_of(reader.operand) not in owners:
+            operand = reader.operand
+            if operand is not None and memory_of(operand) not in owners:
                 return True
         return False
 
     def _tensors(self) -> list[Tensor]:
-        return [*self.model.parameters(), *self.model.buffers()]
+        parameters = self.model.parameters()
+        buffers = self.model.buffers()
+        return [*parameters, *buffers]
 
     def _structure(self) -> tuple:
         """What the trace depends on: the modules, and all values where weights are computed from them."""
@@ -77,10 +80,8 @@ class Trace:
         assert source is not None
         name = self._network.stored[weight].name
         layer = self._modules.get(name.removesuffix(".weight"))
-        if layer is None or effective_weight(layer) is None:
-            return WeightReader(shape, source, None)
         is_view = memory_of(shape.weight) == memory_of(source)
-        if not is_view:
+        if layer is None or not is_view or effective_weight(layer) is None:
             return WeightReader(shape, source, None)
         return WeightReader(shape, source, layer)
 
@@ -97,17 +98,23 @@ class Trace:
         stored = list(self._network.stored)
         blocks = tuple(block) if block else None
         for index, reader in self._readers.items():
-            dot = ops[index].dot
-            assert dot is not None
-            weight = dot.weight
+            op = ops[index]
+            assert op.dot is not None
+            weight = op.dot.weight
             assert weight is not None
             found = reader.read(codes, blocks)
-            dot, stored[weight] = found.apply(dot, stored[weight])
-            ops[index] = replace(ops[index], dot=dot)
+            dot, row = found.apply(op.dot, stored[weight])
+            ops[index] = replace(op, dot=dot)
+            stored[weight] = row
         quantizers = {}
         for name, shape in self._shapes.items():
             quantizers[name] = self._quantizer(name, shape, codes)
-        return replace(self._network, ops=tuple(ops), stored=tuple(stored), quantizers=quantizers)
+        return replace(
+            self._network,
+            ops=tuple(ops),
+            stored=tuple(stored),
+            quantizers=quantizers,
+        )
 
     @property
     def structure(self) -> TracedNetwork:
@@ -123,6 +130,13 @@ class Trace:
             layer, _, _ = name.rpartition(".")
         limits = None
         if codes and isinstance(module, ActivationFakeQuantize):
-            zero_point = int(module.qparams()[1])
-            limits = (zero_point, zero_point + module.levels - 1)
-        return ExecutedQuantizer(name, layer, module.code_bits, module.qparams_bits(shape), limits)
+            _, zero_point = module.qparams()
+            smallest = int(zero_point)
+            limits = (smallest, smallest + module.levels - 1)
+        return ExecutedQuantizer(
+            name=name,
+            layer=layer,
+            bits=module.code_bits,
+            stored_bits=module.qparams_bits(shape),
+            codes=limits,
+        )

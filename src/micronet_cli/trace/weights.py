@@ -1,5 +1,6 @@
 """Zeros and integer codes of the effective weights, read from the live model."""
 
+import math
 from dataclasses import dataclass, replace
 from typing import cast
 
@@ -7,7 +8,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from micronet_cli.functional.packing import used_blocks
+from micronet_cli.functional.positions import used_blocks
 from micronet_cli.layers.effective_weight import EffectiveWeight, effective_weight, original_weight
 from micronet_cli.layers.fake_quantize import FakeQuantize, WeightFakeQuantize
 from micronet_cli.torch_internals import version_of
@@ -29,8 +30,14 @@ class Found:
 
     def apply(self, dot: Dot, stored: Stored) -> tuple[Dot, Stored]:
         """The records with these numbers."""
-        dot = replace(dot, nonzeros=self.nonzeros, extremes=self.extremes)
-        return dot, replace(stored, nonzeros=self.total, kept_blocks=self.kept_blocks, binary=self.binary)
+        read_dot = replace(dot, nonzeros=self.nonzeros, extremes=self.extremes)
+        read_stored = replace(
+            stored,
+            nonzeros=self.total,
+            kept_blocks=self.kept_blocks,
+            binary=self.binary,
+        )
+        return read_dot, read_stored
 
 
 @dataclass(frozen=True)
@@ -39,6 +46,24 @@ class _Remembered:
 
     found: Found
     owners: tuple[object, ...]
+
+
+@dataclass(frozen=True)
+class _View:
+    """How the operand of a product lies in the memory of the stored tensor."""
+
+    size: torch.Size
+    stride: tuple[int, ...]
+    offset: int
+
+    @classmethod
+    def of(cls, operand: Tensor) -> "_View":
+        """Read it from the operand."""
+        return cls(operand.shape, operand.stride(), int(operand.storage_offset()))
+
+    def into(self, tensor: Tensor) -> Tensor:
+        """The same part of another tensor of the stored one's layout."""
+        return tensor.as_strided(self.size, self.stride, self.offset)
 
 
 class WeightReader:
@@ -58,7 +83,7 @@ class WeightReader:
         self.layer = layer
         self.keep = shape.keep
         self.operand: Tensor | None = None
-        self._view = (weight.shape, weight.stride(), weight.storage_offset())
+        self._view = _View.of(weight)
         self._source: Tensor | None = None
         self._parts: EffectiveWeight | None = None
         if layer is not None:
@@ -68,7 +93,7 @@ class WeightReader:
             self.operand = weight
             # A recurrent kernel got a meta tensor in the place of the parameter, whose values are read instead.
             if weight.is_meta and not source.is_meta:
-                self.operand = source.detach().as_strided(*self._view)
+                self.operand = self._view.into(source.detach())
         self._remembered: dict[tuple, _Remembered] = {}
 
     def read(self, codes: bool, block: tuple[int, ...] | None) -> Found:
@@ -78,57 +103,70 @@ class WeightReader:
             codes: read the sums of integer weights too.
             block: shape of the blocks over the weight's first dimensions, None for none.
         """
-        key = (*self._version(), codes, block)
+        key = (self._version(), codes, block)
         remembered = self._remembered.get(key)
-        if remembered is None:
-            if len(self._remembered) >= REMEMBERED:
-                self._remembered.clear()
-            owners: tuple[object, ...] = ()
-            if self._parts is not None:
-                owners = (self._parts.mask, self._parts.fake_quantize)
-            found = self._read(codes, block)
-            remembered = _Remembered(found, owners)
-            self._remembered[key] = remembered
-        return remembered.found
+        if remembered is not None:
+            return remembered.found
+        if len(self._remembered) >= REMEMBERED:
+            self._remembered.clear()
+        owners: tuple[object, ...] = ()
+        if self._parts is not None:
+            owners = (self._parts.mask, self._parts.fake_quantize)
+        found = self._read(codes, block)
+        self._remembered[key] = _Remembered(found, owners)
+        return found
 
     def _version(self) -> tuple:
         """Changes whenever the weight may have changed."""
         parts = self._parts
         if self.layer is None or parts is None:
-            return (version_of(cast(Tensor, self.operand)),)
-        original = version_of(self.layer.parametrizations["weight"].original)
+            operand = cast(Tensor, self.operand)
+            return (version_of(operand),)
+        original = self.layer.parametrizations["weight"].original
         mask = _mask_version(parts.mask)
         quantizer = _quantizer_version(parts.fake_quantize)
-        return original, mask, quantizer
+        return version_of(original), mask, quantizer
 
     def _tensor_and_view(self) -> tuple[Tensor, Tensor]:
         """What is stored, and the operand of the product, a view of it or gathered from it."""
         if self.layer is None:
-            return cast(Tensor, self._source), cast(Tensor, self.operand)
+            source = cast(Tensor, self._source)
+            operand = cast(Tensor, self.operand)
+            return source, operand
         tensor = cast(Tensor, self.layer.weight)
-        return tensor, tensor.as_strided(*self._view)
+        return tensor, self._view.into(tensor)
 
     @torch.no_grad()
     def _read(self, codes: bool, block: tuple[int, ...] | None) -> Found:
         tensor, view = self._tensor_and_view()
-        if tensor.is_meta:  # no values: dense
-            channels = int(np.prod([view.shape[dim] for dim in self.keep]))
-            dense = np.full(channels, view.numel() // channels)
+        if tensor.is_meta:  # no values
+            dense = self._all_nonzero(view)
             return Found(dense, tensor.numel())
         nonzeros = self._sum(view != 0)
         total = int(tensor.count_nonzero())
         if not self._is_sparse(tensor.numel(), total):
-            channels = len(nonzeros)
-            nonzeros = np.full(channels, view.numel() // channels)
+            nonzeros = self._all_nonzero(view)
         found = Found(nonzeros, total)
         if block is not None:
-            found = replace(found, kept_blocks=_blocks(tensor, block))
-        quantizer = None if self._parts is None else self._parts.fake_quantize
-        if quantizer is not None and quantizer.levels == 2:
+            kept_blocks = _blocks(tensor, block)
+            found = replace(found, kept_blocks=kept_blocks)
+        quantizer = None
+        if self._parts is not None:
+            quantizer = self._parts.fake_quantize
+        if quantizer is None:
+            return found
+        if quantizer.levels == 2:
             found = replace(found, binary=_is_binary(tensor))
         if codes and isinstance(quantizer, WeightFakeQuantize):
-            found = replace(found, extremes=self._extremes(tensor))
+            extremes = self._extremes(tensor)
+            found = replace(found, extremes=extremes)
         return found
+
+    def _all_nonzero(self, view: Tensor) -> np.ndarray:
+        """Weights of each channel, [channels]."""
+        channels = math.prod(view.shape[dim] for dim in self.keep)
+        terms = view.numel() // channels
+        return np.full(channels, terms)
 
     def _is_sparse(self, elements: int, nonzeros: int) -> bool:
         """Whether zeros are skipped: in a tensor with a mask, or with so many zeros that a mask would pay in floats.
@@ -142,42 +180,51 @@ class WeightReader:
 
     def _extremes(self, tensor: Tensor) -> np.ndarray:
         """Sums of the positive and of the negative integer weights, [2, channels]."""
-        integers = self._integers(tensor).as_strided(*self._view)
-        positive = self._sum(integers.clamp(min=0))
-        negative = self._sum(integers.clamp(max=0))
+        integers = self._integers(tensor)
+        operand = self._view.into(integers)
+        positive = self._sum(operand.clamp(min=0))
+        negative = self._sum(operand.clamp(max=0))
         return np.stack([positive, negative])
 
     def _integers(self, tensor: Tensor) -> Tensor:
         """Integer weights: effective weight times scale, which is a whole number up to rounding."""
         assert self._parts is not None
         assert self.layer is not None
-        scale, _ = self._parts.qparams(original_weight(self.layer))
+        original = original_weight(self.layer)
+        scale, _ = self._parts.qparams(original)
         return torch.round(tensor * scale)
 
     def _sum(self, view: Tensor) -> np.ndarray:
         """Sums over each channel, [channels]."""
-        summed = tuple(dim for dim in range(view.dim()) if dim not in self.keep)
+        summed = [dim for dim in range(view.dim()) if dim not in self.keep]
         sums = view.sum(summed) if summed else view
-        return sums.cpu().numpy().reshape(-1).astype(np.int64)
+        flat = sums.cpu().numpy().reshape(-1)
+        return flat.astype(np.int64)
 
 
 def _mask_version(mask: Tensor | None) -> tuple | None:
-    return None if mask is None else (id(mask), version_of(mask))
+    if mask is None:
+        return None
+    return id(mask), version_of(mask)
 
 
 def _quantizer_version(quantizer: FakeQuantize | None) -> tuple | None:
     if quantizer is None:
         return None
-    steps = [version_of(tensor) for tensor in (*quantizer.parameters(), *quantizer.buffers())]
-    return (id(quantizer), quantizer.bits, *steps)
+    tensors = [*quantizer.parameters(), *quantizer.buffers()]
+    versions = [version_of(tensor) for tensor in tensors]
+    return (id(quantizer), quantizer.bits, *versions)
 
 
 def _blocks(weight: Tensor, block: tuple[int, ...]) -> tuple[int, int, int]:
     """See ``Stored.kept_blocks``; dimensions that ``block`` does not name are blocked by 1."""
-    unnamed = max(weight.dim() - len(block), 0)
-    sizes = (*block, *[1] * unnamed)[: weight.dim()]
-    used = used_blocks((weight != 0).cpu().numpy(), sizes)
-    elements = int(np.prod(sizes))
+    dims = weight.dim()
+    unnamed = max(dims - len(block), 0)
+    sizes = block + (1,) * unnamed
+    sizes = sizes[:dims]
+    nonzero = (weight != 0).cpu().numpy()
+    used = used_blocks(nonzero, sizes)
+    elements = math.prod(sizes)
     kept = int(used.sum())
     return elements, kept, used.size
 
@@ -186,4 +233,5 @@ def _is_binary(weight: Tensor) -> bool:
     """Whether each output channel holds only plus and minus one magnitude."""
     magnitudes = weight.abs().flatten(1)
     same = magnitudes == magnitudes[:, :1]
-    return bool((same & (magnitudes > 0)).all())
+    positive = magnitudes > 0
+    return bool((same & positive).all())

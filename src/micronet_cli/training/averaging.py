@@ -17,5 +17,7 @@ def copy_zeros(source: nn.Module, average: nn.Module) -> None:
         is_mask = buffer.dtype == torch.bool
         if is_mask:
             buffer.copy_(buffers[name])
-    for own, averaged in zip(source.parameters(), average.parameters(), strict=True):
-        averaged.mul_(own != 0)
+    pairs = zip(source.parameters(), average.parameters(), strict=True)
+    for own, averaged in pairs:
+        is_nonzero = own != 0
+        averaged.mul_(is_nonzero)

@@ -11,7 +11,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from tqdm import tqdm
 
-from micronet_cli.data.loader import Loader
+from micronet_cli.data.protocol import Batches
 from micronet_cli.distributed import rank, sum_over_ranks
 from micronet_cli.errors import UserError
 
@@ -48,7 +48,7 @@ def autocast(amp: Amp, device: torch.device) -> AbstractContextManager:
 @torch.inference_mode()
 def evaluate(
     model: nn.Module,
-    loader: Loader,
+    loader: Batches,
     amp: Amp = "none",
     forward: Callable | None = None,
     watch: Callable[[Tensor, Tensor], None] | None = None,

@@ -28,13 +28,12 @@ class Catcher:
     """Keeps the newest output of some layers of a network, given by their places in the config."""
 
     def __init__(self, model: nn.Module, names: Mapping[str, str]) -> None:
-        modules = dict(model.named_modules())
         self.caught: dict[str, Tensor] = {}
+        modules = dict(model.named_modules())
         for where, name in names.items():
             if name not in modules:
-                near = difflib.get_close_matches(name, modules, n=3, cutoff=0.4)
-                first = list(modules)[1:4]  # the network itself comes before them
-                raise UserError(f"{where}={name!r}: no such layer; there are {', '.join(near or first)}")
+                some = ", ".join(like(name, modules))
+                raise UserError(f"{where}={name!r}: no such layer; there are {some}")
             modules[name].register_forward_hook(self._keep(name))
 
     def _keep(self, name: str) -> Any:
@@ -42,6 +41,15 @@ class Catcher:
             self.caught[name] = output
 
         return hook
+
+
+def like(name: str, modules: Mapping[str, nn.Module]) -> list[str]:
+    """Layers of nearly this name; the first ones where there are none."""
+    near = difflib.get_close_matches(name, modules, n=3, cutoff=0.4)
+    if near:
+        return near
+    _network, *layers = modules
+    return layers[:3]
 
 
 class HintLoss(nn.Module):
@@ -57,23 +65,31 @@ class HintLoss(nn.Module):
     """
 
     def __init__(
-        self, student: nn.Module, teacher: nn.Module, hints: Mapping[str, Hint], images: tuple[Tensor, Tensor]
+        self,
+        student: nn.Module,
+        teacher: nn.Module,
+        hints: Mapping[str, Hint],
+        images: tuple[Tensor, Tensor],
     ) -> None:
         super().__init__()
         self.hints = dict(hints)
-        student_names = {f"distill.hints.{name}.student": hint.student for name, hint in hints.items()}
-        teacher_names = {f"distill.hints.{name}.teacher": hint.teacher for name, hint in hints.items()}
+        student_names = {}
+        teacher_names = {}
+        for name, hint in hints.items():
+            student_names[f"distill.hints.{name}.student"] = hint.student
+            teacher_names[f"distill.hints.{name}.teacher"] = hint.teacher
         self.of_student = Catcher(student, student_names)
         self.of_teacher = Catcher(teacher, teacher_names)
+        student_images, teacher_images = images
         was_training = student.training
+        student.eval()
         with torch.no_grad():
-            student.eval()(images[0])
-            teacher(images[1])
+            student(student_images)
+            teacher(teacher_images)
         student.train(was_training)
         self.regressors = nn.ModuleDict()
         for name, hint in self.hints.items():
-            ours = self.of_student.caught[hint.student]
-            theirs = self.of_teacher.caught[hint.teacher]
+            ours, theirs = self.newest(hint)
             if ours.dim() != theirs.dim():
                 raise UserError(
                     f"distill.hints.{name}: the outputs must have as many dimensions; {hint.student} has "
@@ -82,20 +98,28 @@ class HintLoss(nn.Module):
             if ours.shape[1] != theirs.shape[1]:
                 self.regressors[name] = regressor(ours, theirs).to(ours.device)
 
+    def newest(self, hint: Hint) -> tuple[Tensor, Tensor]:
+        """The newest output of both layers of a pair."""
+        ours = self.of_student.caught[hint.student]
+        theirs = self.of_teacher.caught[hint.teacher]
+        return ours, theirs
+
     def forward(self) -> Tensor:
         """The loss of the newest pass through both networks."""
         losses = []
         for name, hint in self.hints.items():
-            ours = self.of_student.caught[hint.student]
-            theirs = self.of_teacher.caught[hint.teacher]
+            ours, theirs = self.newest(hint)
             if name in self.regressors:
                 ours = self.regressors[name](ours)
             losses.append(hint_loss(ours, theirs))
-        return torch.stack(losses).mean()
+        each = torch.stack(losses)
+        return each.mean()
 
 
 def regressor(ours: Tensor, theirs: Tensor) -> nn.Module:
     """A layer that maps channels as in ``ours`` ``[N, C, ...]`` to as many as ``theirs`` has."""
+    own_channels = ours.shape[1]
+    wanted_channels = theirs.shape[1]
     if ours.dim() == 4:
-        return nn.Conv2d(ours.shape[1], theirs.shape[1], kernel_size=1)
-    return nn.Linear(ours.shape[1], theirs.shape[1])
+        return nn.Conv2d(own_channels, wanted_channels, kernel_size=1)
+    return nn.Linear(own_channels, wanted_channels)

@@ -36,20 +36,29 @@ class KeptNetworks:
             metrics: its ``top1`` in percent and ``loss`` on val.
             eligible: whether it may be the best; one on the way to its targets may not.
         """
-        self._write(self.run.last, model, {"epoch": epoch, "val_top1": metrics["top1"]})
+        top1 = metrics["top1"]
+        own = {"epoch": epoch, "val_top1": top1}
+        self._write(self.run.last, model, own)
         if not eligible:
             return
-        if self.best is None or metrics["top1"] >= self.best["val_top1"]:
-            self.best = {"epoch": epoch, "val_top1": metrics["top1"], "val_loss": metrics["loss"]}
-            self._write(self.run.best, model, self.best)
+        if self.best is not None and top1 < self.best["val_top1"]:
+            return
+        own["val_loss"] = metrics["loss"]
+        self.best = own
+        self._write(self.run.best, model, self.best)
 
     def load_best(self, model: nn.Module) -> None:
         """Give ``model`` the best network's parameters and buffers, in every process."""
         if distributed.rank() == 0:
-            best = checkpoint.load(str(self.run.best))
-            model.load_state_dict(best.model.state_dict())
+            path = str(self.run.best)
+            best = checkpoint.load(path)
+            tensors = best.model.state_dict()
+            model.load_state_dict(tensors)
         distributed.broadcast_model(model)
 
     def _write(self, path: Path, model: nn.Module, metrics: dict[str, Any]) -> None:
-        if distributed.rank() == 0:
-            checkpoint.save(self.run.claim(path), replace(self.network, model=model), metrics)
+        if distributed.rank() != 0:
+            return
+        claimed = self.run.claim(path)
+        network = replace(self.network, model=model)
+        checkpoint.save(claimed, network, metrics)

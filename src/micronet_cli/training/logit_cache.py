@@ -1,7 +1,7 @@
 """A teacher's logits, remembered by the image's content: one that comes again unchanged is not computed again."""
 
 import hashlib
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 
 import numpy as np
 import torch
@@ -29,35 +29,54 @@ class LogitCache:
 
     def __call__(self, images: Tensor) -> Tensor:
         """Logits ``[N, classes]`` of a batch; ``teach`` sees the unknown images alone."""
-        keys = [content_key(image) for image in images.cpu().float().numpy()]
-        unknown = [number for number, key in enumerate(keys) if key not in self._known]
-        self.hits += len(keys) - len(unknown)
+        keys = content_keys(images)
+        unknown = []
+        for number, key in enumerate(keys):
+            if key not in self._known:
+                unknown.append(number)
+        images_known = len(keys) - len(unknown)
+        self.hits += images_known
         self.misses += len(unknown)
-        if len(unknown) == len(keys):
+        if not images_known:
             logits = self.teach(images)
             self._remember(keys, logits)
             return logits
-        fresh: dict[int, Tensor] = {}
-        if unknown:
-            fresh = dict(zip(unknown, self.teach(images[unknown]), strict=True))
+        fresh = self._taught(images, unknown)
         rows = []
         for number, key in enumerate(keys):
-            if number in fresh:
-                rows.append(fresh[number])
-            else:
-                rows.append(self._known[key].to(images.device))
+            row = fresh.get(number)  # a full memory would not have kept it
+            if row is None:
+                row = self._known[key].to(images.device)
+            rows.append(row)
         fresh_keys = [keys[number] for number in fresh]
-        self._remember(fresh_keys, list(fresh.values()))
+        self._remember(fresh_keys, fresh.values())
         return torch.stack(rows)
 
-    def _remember(self, keys: list[bytes], logits: Tensor | list[Tensor]) -> None:
+    def _taught(self, images: Tensor, numbers: list[int]) -> dict[int, Tensor]:
+        """The logits of some of the images, by their number."""
+        if not numbers:
+            return {}
+        logits = self.teach(images[numbers])
+        return dict(zip(numbers, logits, strict=True))
+
+    def _remember(self, keys: Iterable[bytes], logits: Iterable[Tensor]) -> None:
         for key, row in zip(keys, logits, strict=True):
-            if self._bytes + row.nbytes > self.limit_bytes:
+            bytes_then = self._bytes + row.nbytes
+            if bytes_then > self.limit_bytes:
                 return
-            self._known[key] = row.detach().cpu().clone()
-            self._bytes += row.nbytes
+            on_cpu = row.detach().cpu()
+            self._known[key] = on_cpu.clone()
+            self._bytes = bytes_then
+
+
+def content_keys(images: Tensor) -> list[bytes]:
+    """A key for each image of a batch."""
+    values = images.cpu().float().numpy()
+    return [content_key(image) for image in values]
 
 
 def content_key(image: np.ndarray) -> bytes:
     """16 bytes that two images share only where all their values are the same."""
-    return hashlib.blake2b(image.tobytes(), digest_size=16).digest()
+    content = image.tobytes()
+    digest = hashlib.blake2b(content, digest_size=16)
+    return digest.digest()

@@ -1,7 +1,6 @@
 """Objectives: ``(model, images, labels) -> (loss, logits)``."""
 
 from collections.abc import Callable
-from contextlib import nullcontext
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -31,7 +30,8 @@ class CrossEntropy:
     def __call__(self, model: nn.Module, images: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
         """Loss and logits."""
         logits = model(images)
-        return F.cross_entropy(logits, labels, label_smoothing=self.label_smoothing), logits
+        loss = F.cross_entropy(logits, labels, label_smoothing=self.label_smoothing)
+        return loss, logits
 
 
 class Distillation(nn.Module):
@@ -68,16 +68,22 @@ class Distillation(nn.Module):
         self.label_smoothing = label_smoothing
         self.hints = hints
         self.hint_weight = hint_weight
+        teacher.eval()
+        teacher.requires_grad_(False)
         # In a tuple, so that it is no part of this module's state.
-        self._teacher = (teacher.eval().requires_grad_(False),)
+        self._teacher = (teacher,)
         device = next(teacher.parameters()).device
         mean, std = per_channel(student_spec, device)
         teacher_mean, teacher_std = per_channel(teacher_spec, device)
         self._scale = std / teacher_std
         self._shift = (mean - teacher_mean) / teacher_std
-        self._renormalise = (student_spec.mean, student_spec.std) != (teacher_spec.mean, teacher_spec.std)
+        same_mean = student_spec.mean == teacher_spec.mean
+        same_std = student_spec.std == teacher_spec.std
+        self._renormalise = not (same_mean and same_std)
         self._amp = amp
-        self._cached = LogitCache(self._teach, cache_bytes) if cache_bytes else None
+        self._cached = None
+        if cache_bytes:
+            self._cached = LogitCache(self._teach, cache_bytes)
 
     @torch.no_grad()
     def teach(self, images: Tensor) -> Tensor:
@@ -89,10 +95,12 @@ class Distillation(nn.Module):
     def _teach(self, images: Tensor) -> Tensor:
         if self._renormalise:
             images = images * self._scale + self._shift
-        # Without a precision of its own the teacher runs in the student's, which may be autocast already.
-        own_precision = nullcontext() if self._amp == "none" else autocast(self._amp, images.device)
-        with own_precision:
-            return self._teacher[0](images)
+        (teacher,) = self._teacher
+        if self._amp == "none":
+            # Without a precision of its own the teacher runs in the student's, which may be autocast already.
+            return teacher(images)
+        with autocast(self._amp, images.device):
+            return teacher(images)
 
     def forward(self, model: nn.Module, images: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
         """Loss and the student's logits."""
@@ -100,7 +108,8 @@ class Distillation(nn.Module):
         logits = model(images)
         hard = F.cross_entropy(logits, labels, label_smoothing=self.label_smoothing)
         soft = self.logit_loss(logits.float(), teacher_logits.float(), labels)
-        loss = self.alpha * hard + (1 - self.alpha) * soft
+        soft_weight = 1 - self.alpha
+        loss = self.alpha * hard + soft_weight * soft
         if self.hints is not None:
             loss = loss + self.hint_weight * self.hints()
         return loss, logits
@@ -110,4 +119,5 @@ def per_channel(spec: InputSpec, device: torch.device) -> tuple[Tensor, Tensor]:
     """Mean and standard deviation of an input, ``[1, C, 1, 1]`` each."""
     mean = torch.tensor(spec.mean, device=device)
     std = torch.tensor(spec.std, device=device)
-    return mean.view(1, -1, 1, 1), std.view(1, -1, 1, 1)
+    along = (1, -1, 1, 1)
+    return mean.view(along), std.view(along)

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from micronet_cli.data.loader import Loader
+from micronet_cli.data.named_images import NamedImages
 from micronet_cli.distributed import gather
 
 
@@ -51,11 +51,11 @@ class Recorder:
         self._predicted.append(predicted)
         self._confidence.append(confidence)
 
-    def predictions(self, loader: Loader) -> Predictions:
-        """What all processes noted of ``loader``'s images; every process has to ask."""
+    def predictions(self, images: NamedImages) -> Predictions:
+        """What all processes noted of ``images``; every process has to ask."""
         labels = torch.cat(self._labels).cpu()
         own = Predictions(
-            images=torch.tensor(loader.visited(len(labels)), dtype=torch.int64),
+            images=torch.tensor(images.visited(len(labels)), dtype=torch.int64),
             labels=labels,
             predicted=torch.cat(self._predicted).cpu(),
             confidence=torch.cat(self._confidence).cpu(),

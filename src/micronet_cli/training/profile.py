@@ -1,6 +1,7 @@
 """``trainer.profile=true``: a torch profiler trace of a few steps, and the top costs by name."""
 
 import logging
+from operator import attrgetter
 from pathlib import Path
 from typing import Any
 
@@ -46,9 +47,14 @@ class StepProfiler:
 
     def top_costs(self) -> str:
         """The operations that took longest, a line each: percent of the time of all, and the name."""
-        key = "self_device_time_total" if torch.cuda.is_available() else "self_cpu_time_total"
-        times = {event.key: getattr(event, key) for event in self.profiler.key_averages()}
+        time_of = attrgetter("self_cpu_time_total")
+        if torch.cuda.is_available():
+            time_of = attrgetter("self_device_time_total")
+        times = {event.key: time_of(event) for event in self.profiler.key_averages()}
         total = sum(times.values()) or 1
         longest_first = sorted(times, key=lambda name: times[name], reverse=True)
-        lines = [f"  {100 * times[name] / total:5.1f} %  {name}" for name in longest_first[: self.TOP]]
+        lines = []
+        for name in longest_first[: self.TOP]:
+            percent = 100 * times[name] / total
+            lines.append(f"  {percent:5.1f} %  {name}")
         return "\n".join(lines)

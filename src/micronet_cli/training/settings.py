@@ -1,5 +1,6 @@
 """The ``trainer`` config group."""
 
+import math
 from dataclasses import dataclass
 from typing import Literal
 
@@ -8,6 +9,32 @@ import torch
 from micronet_cli.distributed import local_rank
 from micronet_cli.errors import UserError
 from micronet_cli.training.evaluate import Amp
+
+
+@dataclass(frozen=True)
+class RunLength:
+    """How long a run is, in optimiser steps.
+
+    Attributes:
+        total: of the run.
+        steps_per_epoch: of a pass over train.
+    """
+
+    total: int
+    steps_per_epoch: int
+
+    @property
+    def epochs(self) -> int:
+        """Epochs, the last one perhaps cut short."""
+        return math.ceil(self.total / self.steps_per_epoch)
+
+    def epoch_of(self, step: int) -> int:
+        """The epoch, from 0, that the last of ``step`` steps belongs to."""
+        return (step - 1) // self.steps_per_epoch
+
+    def ends_epoch(self, step: int) -> bool:
+        """Whether an epoch, or the run, ends after so many steps."""
+        return step % self.steps_per_epoch == 0 or step == self.total
 
 
 @dataclass(frozen=True)
@@ -74,5 +101,23 @@ class TrainerSettings:
         """
         if self.device == "cuda" and not torch.cuda.is_available():
             raise UserError("trainer.device=cuda: torch sees no GPU here; use trainer.device=auto")
-        cuda = self.device != "cpu" and torch.cuda.is_available()
-        return torch.device("cuda", local_rank()) if cuda else torch.device("cpu")
+        if self.device == "cpu" or not torch.cuda.is_available():
+            return torch.device("cpu")
+        return torch.device("cuda", local_rank())
+
+    def length(self, batches: int, batch_size: int) -> RunLength:
+        """How long a run is whose epoch has so many ``batches``.
+
+        Raises:
+            UserError: an epoch has too few batches for one step.
+        """
+        steps_per_epoch = batches // self.accumulate_steps
+        if not steps_per_epoch:
+            raise UserError(
+                f"trainer.accumulate_steps={self.accumulate_steps}: train has only {batches} batches of "
+                f"data.batch_size={batch_size}"
+            )
+        total = self.epochs * steps_per_epoch
+        if self.max_steps is not None:
+            total = min(total, self.max_steps)
+        return RunLength(total, steps_per_epoch)

@@ -16,7 +16,6 @@ from micronet_cli.functional.granularity import Filter
 from micronet_cli.layers.effective_weight import attach_mask, effective_weight
 from micronet_cli.models.model import Model
 
-pytest.importorskip("torch_pruning")
 RULES = {"conv": SparsityRule("(?!({stem}|{classifier})$).*", 0.3)}
 
 
@@ -58,7 +57,7 @@ def check_equal(model, smaller, side):
 def test_outputs_stay_when_dead_channels_go(name, side, gone):
     model = filter_pruned(name)
     before = sum(p.numel() for p in model.parameters())
-    removal = find_dead_channels(model, (3, side, side))
+    removal = find_dead_channels(model, (3, side, side)).removal
     assert {layer: len(removal.outputs[layer]) for layer in gone} == gone
     smaller = copy.deepcopy(model)
     removal.attach(smaller)
@@ -68,7 +67,7 @@ def test_outputs_stay_when_dead_channels_go(name, side, gone):
 
 def test_replayed_on_a_fresh_network_the_weights_load():
     model = filter_pruned("resnet8")
-    removal = find_dead_channels(model, (3, 32, 32))
+    removal = find_dead_channels(model, (3, 32, 32)).removal
     smaller = copy.deepcopy(model)
     removal.attach(smaller)
     fresh = Model("resnet8").build(10)
@@ -81,7 +80,7 @@ def test_replayed_on_a_fresh_network_the_weights_load():
 
 def test_channels_stay_in_multiples():
     model = filter_pruned("resnet8")
-    removal = find_dead_channels(model, (3, 32, 32), multiple=8)
+    removal = find_dead_channels(model, (3, 32, 32), multiple=8).removal
     # 5 of 16, 10 of 32 and 19 of 64 are dead; 16, 24 and 48 stay.
     assert {layer: len(gone) for layer, gone in removal.outputs.items() if "conv" in layer} == {
         "layer2.0.conv1": 8,
@@ -92,7 +91,7 @@ def test_channels_stay_in_multiples():
 
 
 def test_nothing_is_found_in_a_dense_network():
-    removal = find_dead_channels(Model("resnet8").build(10), (3, 32, 32))
+    removal = find_dead_channels(Model("resnet8").build(10), (3, 32, 32)).removal
     assert (removal.outputs, removal.inputs) == ({}, {})
 
 
@@ -100,14 +99,14 @@ def test_a_shift_that_training_left_keeps_its_channel():
     model = filter_pruned("resnet8")
     dropped = effective_weight(model.layer1[0].conv1).mask.flatten(1).any(1).logical_not().nonzero()[0]
     model.layer1[0].bn1.bias.data[dropped] = 0.1
-    removal = find_dead_channels(model, (3, 32, 32))
+    removal = find_dead_channels(model, (3, 32, 32)).removal
     assert len(removal.outputs["layer1.0.conv1"]) == 4
 
 
 def test_channels_that_nobody_reads_go_too():
     model = Model("resnet8").build(10)
     attach_mask(model.layer1[0].conv2).mask[:, :3] = False
-    removal = find_dead_channels(model, (3, 32, 32))
+    removal = find_dead_channels(model, (3, 32, 32)).removal
     assert removal.outputs == {"layer1.0.conv1": [0, 1, 2], "layer1.0.bn1": [0, 1, 2]}
     smaller = copy.deepcopy(model)
     removal.attach(smaller)
@@ -118,7 +117,7 @@ def test_quantised_networks_lose_only_what_leaves_their_outputs():
     model = filter_pruned("resnet8")
     Quantizer({"all": BitsRule(".*")}, 4, None).attach(model)  # the range of a reader may hang on a dead channel
     smaller = copy.deepcopy(model)
-    find_dead_channels(model, (3, 32, 32)).attach(smaller)
+    find_dead_channels(model, (3, 32, 32)).removal.attach(smaller)
     check_equal(model, smaller, 32)
 
 

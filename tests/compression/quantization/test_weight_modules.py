@@ -11,7 +11,7 @@ from micronet_cli.compression.quantization.weight_modules import (
     LearnedStepWeight,
     MagnitudeWeight,
 )
-from micronet_cli.functional.quantization import binary, ternary
+from micronet_cli.functional.weight_schemes import binary, ternary
 
 
 def test_golden_learned_steps_by_channel_and_tensor():

@@ -29,8 +29,8 @@ def plain_copy(model: nn.Module) -> nn.Module:
 
 
 @torch.no_grad()
-def needed_inputs(twin: nn.Module, input_shape: Sequence[int]) -> dict[nn.Module, Tensor]:
-    """Convolution or linear layer -> bool ``[C_in]``: the channel is not always zero, and a weight reads it.
+def needed_inputs(twin: nn.Module, input_shape: Sequence[int]) -> dict[str, Tensor]:
+    """Executed convolution or linear layer -> bool ``[C_in]``: the channel is not always zero, and a weight reads it.
 
     What is not zero is made positive (weights, shifts, images; means become 0), so that no sum cancels and no
     activation function cuts: what is zero then is zero because of the zeros in the weights.
@@ -39,16 +39,14 @@ def needed_inputs(twin: nn.Module, input_shape: Sequence[int]) -> dict[nn.Module
     _make_positive(positive)
     nonzero_inputs = _nonzero_inputs(positive, input_shape)
     needed = {}
-    for name, layer in compressible_layers(twin).items():
-        nonzero = nonzero_inputs.get(name)
-        if nonzero is None:
-            continue
+    for name, nonzero in nonzero_inputs.items():
+        layer = twin.get_submodule(name)
         weight_of_input = layer.weight.transpose(0, 1).flatten(1)
         read = (weight_of_input != 0).any(1)
-        needed[layer] = nonzero
+        needed[name] = nonzero
         # Groups of several channels, or of one, share their weights' second dimension.
         if len(read) == len(nonzero):
-            needed[layer] = nonzero & read
+            needed[name] = nonzero & read
     return needed
 
 

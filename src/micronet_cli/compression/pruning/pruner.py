@@ -19,10 +19,11 @@ from micronet_cli.compression.pruning.gradient_scores import (
 from micronet_cli.compression.pruning.regrow import Exchange, Regrow
 from micronet_cli.compression.pruning.sparsity_rules import SparsityRule, sparsity_table
 from micronet_cli.functional.granularity import NM, Element, Filter, Granularity
-from micronet_cli.functional.pruning import Accumulated, magnitude, shrink_mask, shrink_masks
+from micronet_cli.functional.masks import shrink_mask, shrink_masks
+from micronet_cli.functional.pruning import Accumulated, magnitude
 from micronet_cli.functional.schedules import AGP
 from micronet_cli.layers.effective_weight import attach_mask, effective_weight, original_weight
-from micronet_cli.layers.rules import match_layers
+from micronet_cli.layers.rules import match_layers, stated_shape
 from micronet_cli.trace.batch_norm import batch_norm_pairs
 
 
@@ -151,8 +152,7 @@ class Pruner:
 
     def _batch_norms(self, model: nn.Module) -> list[tuple[nn.Module, nn.Module]]:
         """Pruned layers with the BatchNorms that normalise them."""
-        record = getattr(model, "pretrained_cfg", None) or {}
-        shape = record.get("input_size")
+        shape = stated_shape(model)
         if shape is None:
             return []
         pruned = {layer for layer, _ in self._targets}

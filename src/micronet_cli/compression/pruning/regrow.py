@@ -11,7 +11,7 @@ from torch.utils.hooks import RemovableHandle
 from micronet_cli.compression.pruning.gradient_scores import DENSE, averaged, buffer_of, watch_dense_gradient
 from micronet_cli.errors import UserError
 from micronet_cli.functional.granularity import Granularity
-from micronet_cli.functional.pruning import regrow_mask
+from micronet_cli.functional.masks import regrow_mask
 from micronet_cli.layers.effective_weight import effective_weight, original_weight
 
 

@@ -80,7 +80,7 @@ def take_out(layer: nn.Module, dim: int, gone: Sequence[int], name: str) -> None
                 f"removal: {name} has {channels} channels along dimension {dim}, which {list(gone)} exceed"
             )
     kept = set(range(channels)) - set(gone)
-    kept_numbers = torch.tensor(sorted(kept))
+    kept_numbers = torch.tensor(sorted(kept), dtype=torch.int64)
     for tensors in _tensors_of(layer):
         for key, tensor in tensors.items():
             if tensor is not None and _goes_with(tensor, shape, dim):

@@ -11,7 +11,8 @@ from torch.utils.hooks import RemovableHandle
 from micronet_cli.compression.pruning.gradient_scores import averaged
 from micronet_cli.compression.pruning.sparsity_rules import SparsityRule, sparsity_table
 from micronet_cli.errors import UserError
-from micronet_cli.functional.pruning import magnitude, shrink_mask
+from micronet_cli.functional.masks import shrink_mask
+from micronet_cli.functional.pruning import magnitude
 from micronet_cli.functional.second_order import damped, obs_importance, obs_update
 from micronet_cli.layers.effective_weight import attach_mask, effective_weight, original_weight
 from micronet_cli.layers.rules import match_layers

@@ -8,7 +8,8 @@ from torch import Tensor, nn
 
 from micronet_cli.functional.accumulator import accumulator_aware, scale_gradient
 from micronet_cli.functional.learned_step import learned_step, lsq_plus_step, lsq_step
-from micronet_cli.functional.quantization import dorefa, fake_quantize, quant_max, signed_min
+from micronet_cli.functional.quantization import fake_quantize, quant_max, signed_min
+from micronet_cli.functional.weight_schemes import dorefa
 from micronet_cli.layers.fake_quantize import RangeGranularity, WeightFakeQuantize, reduced_dims
 
 FLOAT_BITS = 32  # of a stored step, scale or magnitude

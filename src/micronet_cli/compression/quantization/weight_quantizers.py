@@ -15,7 +15,8 @@ from micronet_cli.compression.quantization.weight_modules import (
     MagnitudeWeight,
 )
 from micronet_cli.functional.accumulator import l1_limit
-from micronet_cli.functional.quantization import binary, quant_max, ternary
+from micronet_cli.functional.quantization import quant_max
+from micronet_cli.functional.weight_schemes import binary, ternary
 from micronet_cli.layers.fake_quantize import RangeGranularity, WeightFakeQuantize, check_levels
 
 

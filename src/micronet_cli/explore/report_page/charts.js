@@ -38,70 +38,107 @@ function plot(id, traces, more, said) {
     return;
   }
   // Before printing the box still has the screen's size: what fits on A4 and Letter, landscape, as high as style.css says.
-  const paper = { width: 940, height: { front: 330, curves: 410, layers: 610 }[id] };
+  const paper = { width: 940, height: { front: 330, curves: 410, layers: 610 }[id] ?? box.clientHeight };
   const size = printing() ? paper : { width: box.clientWidth, height: box.clientHeight };
   Plotly.react(box, traces, layout({ ...more, ...size }), { displayModeBar: false, doubleClick: "reset" });
 }
 
+// The front's axes, and where a run lies on them in pixels; a run below the axis is drawn at its lower edge.
+function frontAxes(runs) {
+  const box = $("front");
+  const top1 = runs.map((run) => run.metrics.top1);
+  const scores = runs.map((run) => run.metrics.micronet_score);
+  const inside = withoutOutliers(top1, 3);
+  const [low, high] = state.whole ? [Math.min(...top1), Math.max(...top1)] : [inside[0], Math.max(...top1)];
+  const log = scores.every((score) => score > 0);
+  const along = log ? Math.log10 : (score) => score;
+  const xs = padded([along(Math.min(...scores)), along(Math.max(...scores))], 0.06);
+  const ys = padded([low, high], 0.08);
+  const margin = { l: narrow() ? 44 : 60, r: 14, t: 44, b: 44 };
+  const [width, height] = [box.clientWidth - margin.l - margin.r, box.clientHeight - margin.t - margin.b];
+  const shown = (run) => Math.max(run.metrics.top1, low);
+  return {
+    log,
+    xs,
+    ys,
+    low,
+    shown,
+    pixels: (run) => ({
+      x: (width * (along(run.metrics.micronet_score) - xs[0])) / (xs[1] - xs[0]),
+      y: (height * (ys[1] - shown(run))) / (ys[1] - ys[0]),
+    }),
+  };
+}
 function drawFront() {
   const runs = visible().filter((run) => run.benchmark && run.benchmark === state.benchmark);
+  $("below").textContent = "";
   if (!runs.length) return plot("front", [], {}, "No completed run with accuracy and score is shown.");
+  const axes = frontAxes(runs);
+  const ticks = axes.log ? logTicks(axes.xs) : [];
   const x = (run) => run.metrics.micronet_score,
     y = (run) => run.metrics.top1;
+  const below = runs.filter((run) => y(run) < axes.low);
+  if (below.length)
+    $("below").textContent =
+      `Below ${axes.low.toFixed(1)} % and drawn at the lower edge: ` +
+      below.map((run) => `${run.number} (${y(run).toFixed(1)} %)`).join(", ");
   const front = runs.filter((run) => run.front).sort((p, q) => x(p) - x(q) || y(p) - y(q));
   const hover = (run) =>
     `<b>${plain(clip(label(run), 70))}</b><br>top-1 ${y(run).toFixed(2)} %, score ${x(run).toPrecision(4)}<br>` +
     `${figure(run, "storage_bytes")}, ${figure(run, "math_ops")} operations`;
   const line = {
     x: front.map(x),
-    y: front.map(y),
+    y: front.map(axes.shown),
     mode: "lines",
     name: "Pareto front",
     line: { shape: "hv", color: css("--quiet"), width: 1.5, dash: "dot" },
     hoverinfo: "skip",
   };
+  // Runs at one place share a label; those on the front choose their place first.
   const same = Object.groupBy(runs, (run) => `${x(run)} ${y(run)}`);
-  const numbers = (run) => {
+  const text = (run) => {
     const together = same[`${x(run)} ${y(run)}`];
-    return together[0] === run && (run.front || (runs.length <= 40 && !narrow()))
-      ? together.map((r) => r.number).join(", ")
-      : "";
+    return together[0] === run ? together.map((r) => r.number).join(", ") : "";
   };
+  const ranked = [...runs].sort((p, q) => q.front - p.front);
+  const found = placeLabels(ranked.map((run) => ({ ...axes.pixels(run), text: text(run) })));
+  const sides = new Map(ranked.map((run, i) => [run, found[i]]));
   const stages = [...new Set(runs.map((run) => run.metrics.stage))];
   const points = stages.map((stage, i) => {
     const of = runs.filter((run) => run.metrics.stage === stage);
     return {
       x: of.map(x),
-      y: of.map(y),
+      y: of.map(axes.shown),
       name: plain(stage),
       mode: "markers+text",
       customdata: of.map((run) => run.number),
       hovertext: of.map(hover),
       hoverinfo: "text",
-      text: of.map(numbers),
-      textposition: "top center",
+      text: of.map((run) => (sides.get(run) ? text(run) : "")),
+      textposition: of.map((run) => sides.get(run) ?? "top center"),
       textfont: { size: 11, color: css("--quiet") },
       cliponaxis: false,
       marker: {
-        symbol: SYMBOLS[stage] || "diamond",
-        size: of.map((run) => (run.number === Number(state.b) ? 18 : run.front ? 14 : 11)),
+        symbol: of.map((run) => (below.includes(run) ? "triangle-down-open" : SYMBOLS[stage] || "diamond")),
+        size: of.map((run) => (run.number === Number(state.b) ? 16 : run.front ? 12 : 9)),
         color: COLOURS[i % COLOURS.length],
         opacity: of.map((run) => (run.front ? 1 : 0.7)),
         line: { color: css("--panel"), width: 1 },
       },
     };
   });
-  const wide = Math.max(...runs.map(x)) > 20 * Math.min(...runs.map(x)) && runs.every((run) => x(run) > 0);
   plot(
     "front",
     [line, ...points],
     {
       xaxis: {
         title: { text: "MicroNet score, lower is better" },
-        type: wide ? "log" : "linear",
-        rangemode: wide ? "normal" : "tozero",
+        type: axes.log ? "log" : "linear",
+        range: axes.xs,
+        ...(axes.log ? { tickmode: "array", tickvals: ticks, ticktext: ticks.map(String) } : {}),
       },
-      yaxis: { title: { text: narrow() ? "" : "top-1 %" } },
+      yaxis: { title: { text: narrow() ? "" : "top-1 %" }, range: axes.ys },
+      margin: { l: narrow() ? 44 : 60, r: 14, t: 44, b: 44 },
       hovermode: "closest",
     },
     `Top-1 against score of ${runs.length} runs, ${front.length} of them on the Pareto front; the table holds the numbers.`,
@@ -139,7 +176,10 @@ function drawCurves() {
     traces,
     {
       xaxis: { title: { text: "step" }, rangemode: "tozero" },
-      yaxis: { title: { text: narrow() ? "" : plain(state.quantity) } },
+      yaxis: {
+        title: { text: narrow() ? "" : plain(state.quantity) },
+        range: padded(withoutOutliers(runs.flatMap((run) => run.history[state.quantity].value), 3), 0.05),
+      },
       hovermode: "closest",
       showlegend: !narrow() && runs.length <= 30,
       legend,
@@ -236,8 +276,58 @@ function drawLayers() {
   );
 }
 
+function drawMap() {
+  const run = RUNS[state.mapped - 1];
+  if (!run) return;
+  const titles = [...new Set(run.sensitivity.flatMap((row) => Object.keys(row)))].filter((title) => title !== "layer");
+  const rows = [...run.sensitivity].reverse(); // Plotly draws from the bottom
+  const cells = rows.map((row) => titles.map((title) => row[title] ?? ""));
+  const largest = Math.max(...cells.flat().map(Number).filter(Number.isFinite), 1e-12);
+  // Four decades from the largest down to the page's own colour, as in sensitivity.png.
+  const dark = (text) => (text === "" ? null : Math.max(0, 1 + Math.log10(Math.max(Number(text), 1e-30) / largest) / 4));
+  $("map").style.height = `${90 + 22 * rows.length}px`;
+  plot(
+    "map",
+    [
+      {
+        type: "heatmap",
+        x: titles.map(plain),
+        y: rows.map((_, i) => i),
+        z: cells.map((line) => line.map(dark)),
+        zmin: 0,
+        zmax: 1,
+        text: cells,
+        texttemplate: narrow() ? "" : "%{text}",
+        customdata: rows.map((row) => titles.map(() => plain(row.layer))),
+        hovertemplate: "%{customdata}<br>%{x}: %{text}<extra></extra>",
+        colorscale: [
+          [0, css("--panel")],
+          [1, css("--b")],
+        ],
+        showscale: false,
+        xgap: 2,
+        ygap: 2,
+      },
+    ],
+    {
+      xaxis: { side: "top", type: "category", showgrid: false, tickangle: narrow() ? -60 : 0 },
+      yaxis: {
+        tickmode: "array",
+        tickvals: rows.map((_, i) => i),
+        ticktext: rows.map((row) => plain(clipStart(row.layer, narrow() ? 16 : 34))),
+        showgrid: false,
+        zeroline: false,
+      },
+      margin: { l: 20, r: 14, t: 40, b: 10 },
+      dragmode: false,
+    },
+    `Divergence of ${rows.length} layers at ${titles.length} points.`,
+  );
+}
+
 function drawCharts() {
   drawFront();
+  drawMap();
   drawCurves();
   drawLayers();
 }

@@ -1,101 +1,119 @@
 "use strict";
 // Tables are drawn at once, charts as soon as Plotly is there.
+const many = (n, what) => `${n} ${what}${n === 1 ? "" : "s"}`;
 function drawHeader() {
-  const many = (n, what) => `${n} ${what}${n === 1 ? "" : "s"}`;
   $("about").textContent = `runs=${DATA.pattern} \u00b7 ${DATA.created}`;
-  const done = RUNS.filter((run) => run.metrics.status === "completed");
-  const rest = Object.entries(Object.groupBy(RUNS, (run) => run.metrics.status || "no status")).map(
-    ([k, v]) => `${v.length} ${k}`,
-  );
-  const cards = [["runs", String(RUNS.length), rest.join(", ")]];
-  for (const [key, title] of [
-    ["top1", "best top-1 %"],
-    ["micronet_score", "lowest score"],
-    ["storage_bytes", "smallest storage"],
-  ]) {
-    const best = done
-      .filter((run) => !missing(run.metrics[key]))
-      .sort((x, y) => compare(x.metrics[key], y.metrics[key], key === "top1" ? -1 : 1))[0];
-    cards.push([
-      title,
-      best ? show(best.metrics[key], key) + scaleOf(key)[1] : "\u2013",
-      best ? label(best) : "no run has one",
-    ]);
-  }
-  $("cards").append(
-    ...cards.map(([k, v, note]) =>
-      element("div", [element("dt", k), element("dd", [v, element("small", note, { title: note })])]),
-    ),
-  );
   const problems = Object.entries(DATA.problems);
   $("problems").hidden = !problems.length;
   $("problems").querySelector("summary").textContent = `${many(problems.length, "file")} could not be read`;
   $("problems")
     .querySelector("ul")
     .append(...problems.map(([file, why]) => element("li", [element("code", file), `: ${why}`])));
+  $("refused").hidden = !DATA.refused.length;
+  $("refused").querySelector("summary").textContent =
+    `${many(DATA.refused.length, "command")} ended before anything was done, most likely by a mistake in it`;
+  $("refused")
+    .querySelector("ul")
+    .append(
+      ...DATA.refused.map(({ name, overrides, reason }) =>
+        element("li", [element("code", [name, ...overrides].join(" ")), reason ? `: ${reason}` : null]),
+      ),
+    );
+}
+
+// What was chosen, by which split, and what it reaches on the reported one.
+function drawCards() {
+  const statuses = Object.groupBy(RUNS, (run) => run.metrics.status || "no status");
+  const rest = Object.entries(statuses).map(([status, runs]) => `${runs.length} ${status}`);
+  const cards = [["runs", String(RUNS.length), rest.join(", ")]];
+  const chosen = benchmark();
+  if (chosen) {
+    const [best, small] = [RUNS[chosen.best], RUNS[chosen.small]];
+    const by = `chosen by ${chosen.chosen_by}`;
+    const split = best.metrics.split ?? "test";
+    cards.push([`top-1 % on ${split}`, figure(best, "top1"), `${by}: ${label(best)}`]);
+    cards.push(["score, within a point of it", figure(small, "micronet_score"), `${by}: ${label(small)}`]);
+    const dense = RUNS[chosen.dense];
+    const [ours, theirs] = [small.metrics.storage_bytes, dense.metrics.storage_bytes];
+    const change = small.metrics.top1 - dense.metrics.top1;
+    const note = `${show(change, "top1_change")} points against ${label(dense)}`;
+    cards.push(["times smaller", ours && theirs ? (theirs / ours).toFixed(1) : "\u2013", note]);
+  }
+  $("cards").replaceChildren(
+    ...cards.map(([k, v, note]) =>
+      element("div", [element("dt", k), element("dd", [v, element("small", note, { title: note })])]),
+    ),
+  );
+  const left = chosen?.not_compared;
+  const flattered = chosen && chosen.chosen_by !== "val";
+  $("chosen").textContent = flattered
+    ? `No run here has a top-1 of val, so ${chosen.chosen_by} chooses and reports: the chosen are flattered.`
+    : left
+      ? `${many(left, "run")} without a top-1 of val: shown, but not chosen from.`
+      : "";
 }
 
 function columns() {
-  const known = ["stage", "status", ...Object.keys(COLUMNS)];
-  const held = (key) => RUNS.some((run) => !missing(run.metrics[key]));
+  const held = (key) => RUNS.some((run) => !missing(value(run, key)));
+  const known = Object.keys(COLUMNS);
   const others = [...new Set(RUNS.flatMap((run) => Object.keys(run.metrics)))].filter((key) => !known.includes(key));
-  return [...known.filter(held), ...(state.every && !printing() ? others : [])];
+  const telling = others.filter((key) => TELLING.test(key));
+  const rest = others.filter((key) => !TELLING.test(key));
+  return [...known.filter(held), ...telling, ...(state.every && !printing() ? rest : [])];
 }
 function drawTable() {
   const keys = columns(),
     shown = visible(),
     [, down, by] = /^(-?)(.*)$/.exec(state.sort || "name");
   const heading = (key) => {
-    const title = COLUMNS[key]?.[0] ?? HEADS[key] ?? (key === "name" ? "run" : key);
-    const button = element(
-      "button",
-      [element("span", title + scaleOf(key)[1]), COLUMNS[key] ? element("code", breakable(key)) : null],
-      { type: "button" },
-    );
+    const title = COLUMNS[key]?.[0] ?? (key === "name" ? "run" : key.replaceAll("_", " "));
+    const button = element("button", element("span", title + scaleOf(key)[1]), { type: "button" });
+    button.title = MEANS[key] ?? (key === "name" ? "" : key);
     button.onclick = () => {
       state.sort = by === key && !down ? `-${key}` : key;
       redraw();
     };
     const sorted = by === key ? (down ? "descending" : "ascending") : "none";
-    return element("th", button, {
-      scope: "col",
-      "aria-sort": sorted,
-      class: ["name", "stage", "status"].includes(key) ? "text" : "",
-    });
+    return element("th", button, { scope: "col", "aria-sort": sorted, class: key === "name" ? "text" : "" });
   };
   const done = shown.filter((run) => run.benchmark && run.benchmark === state.benchmark); // only these can be compared
-  const numbers = (key) => done.map((run) => run.metrics[key]).filter((v) => typeof v === "number");
+  const numbers = (key) => done.map((run) => value(run, key)).filter((v) => typeof v === "number");
   const best = Object.fromEntries(keys.map((key) => [key, COLUMNS[key]?.[4]?.(...numbers(key))]));
   const most = Object.fromEntries(keys.map((key) => [key, Math.max(...numbers(key))]));
   const cell = (run, key) => {
     const v = value(run, key);
-    if (key === "status")
-      return element(
-        "td",
-        element("span", show(v), { class: `pill ${["completed", "interrupted", "failed"].includes(v) ? v : ""}` }),
-        { class: "text" },
-      );
     const bar = COLUMNS[key]?.[3] && v > 0 && done.includes(run),
-      isBest = done.length > 1 && done.includes(run) && v === best[key];
+      isBest = !missing(v) && done.length > 1 && done.includes(run) && v === best[key];
     const kind = [bar ? "bar" : "", isBest ? "best" : "", typeof v === "string" ? "text" : ""].join(" ");
-    return element("td", show(v, key), { class: kind, ...(bar ? { style: `--part:${(100 * v) / most[key]}%` } : {}) });
+    const split = key === "top1" && run.metrics.split && run.metrics.split !== "test" ? run.metrics.split : null;
+    const against = key in MEANS && RUNS[run.against ?? -1];
+    return element("td", [show(v, key), split ? element("small", ` ${split}`) : null], {
+      class: kind,
+      ...(bar ? { style: `--part:${(100 * v) / most[key]}%` } : {}),
+      ...(against ? { title: `against ${label(against)}` } : {}),
+    });
+  };
+  const about = (run) => {
+    const { stage, status } = run.metrics;
+    const parent = RUNS[run.parent ?? -1];
+    const parts = [
+      stage,
+      parent ? `from ${parent.number}` : null,
+      status === "completed" ? null : element("span", show(status), { class: `pill ${status}` }),
+      run.short || null,
+    ].filter((part) => !missing(part));
+    const separated = parts.flatMap((part, i) => (i ? [" \u00b7 ", part] : [part]));
+    const chain = lineage(run).map((each) => each.name);
+    return element("small", separated, { title: [chain.join(" \u2192 "), ...run.own].join("\n") });
   };
   const row = (run) => {
-    const name = element("button", run.name, { type: "button", title: "compare with A below" });
+    const name = element("button", breakable(run.name), { type: "button", title: "compare with A below" });
     name.onclick = () => choose(run.number);
     const front = run.front
-      ? element("span", " \u25c6", { class: "mark", title: "on the Pareto front", "aria-label": "on the Pareto front" })
+      ? element("span", " \u25c6", { class: "mark", title: `on the Pareto front of ${run.benchmark}` })
       : null;
-    const first = element(
-      "th",
-      [
-        element("span", `${run.number} `, { class: "number" }),
-        name,
-        front,
-        run.short ? element("small", run.short, { title: run.own.join(" ") }) : null,
-      ],
-      { scope: "row" },
-    );
+    const number = element("span", `${run.number} `, { class: "number" });
+    const first = element("th", [number, name, front, about(run)], { scope: "row" });
     const made = element("tr", [first, ...keys.map((key) => cell(run, key))]);
     made.classList.toggle("chosen", run.number === Number(state.b));
     return made;
@@ -109,6 +127,10 @@ function drawTable() {
 
 function drawPair() {
   const [a, b] = [RUNS[state.a - 1], RUNS[state.b - 1]];
+  for (const [id, run] of Object.entries({ a, b }))
+    $(`lineage-${id}`).textContent = lineage(run)
+      .map((each) => `${each.number} ${each.name}`)
+      .join(" \u2192 ");
   const keys = [...new Set([...Object.keys(COLUMNS), ...Object.keys(a.metrics), ...Object.keys(b.metrics)])];
   const head = (last) =>
     element("tr", [
@@ -153,15 +175,17 @@ function drawPair() {
   );
 }
 
+const TICKS = ["every", "helpers", "whole"];
 function choose(number) {
   state.b = number;
   redraw();
 }
 function redraw() {
-  for (const id of ["a", "b", "filter", "status", "benchmark", "quantity"])
+  for (const id of ["a", "b", "filter", "status", "benchmark", "quantity", "mapped"])
     if ($(id).value !== (state[id] ?? "")) $(id).value = state[id] ?? "";
-  $("every").checked = Boolean(state.every);
+  for (const id of TICKS) $(id).checked = Boolean(state[id]);
   store();
+  drawCards();
   drawTable();
   if (RUNS.length) drawPair();
   if (window.Plotly) drawCharts();
@@ -175,40 +199,28 @@ function options(id, entries, fallback) {
   };
 }
 function begin() {
-  const order = (key, sign, among) => [...among].sort((x, y) => compare(x.metrics[key], y.metrics[key], sign))[0];
-  const layered = RUNS.filter((run) => run.layers.length),
-    pool = layered.length ? layered : RUNS;
-  const front = pool.filter((run) => run.front);
-  // A pipeline's last step rather than the pipeline.
-  const curved = front.filter((run) => Object.keys(run.history).length);
-  const b = order("micronet_score", 1, [curved, front].find((some) => some.length) ?? pool),
-    rivals = pool.filter((run) => run.benchmark === b?.benchmark);
-  const a = order(
-    "micronet_score",
-    -1,
-    rivals.filter((run) => !missing(run.metrics.micronet_score)),
-  );
-  for (const [id, run] of [
-    ["a", a ?? b],
-    ["b", b],
-  ])
+  const first = DATA.benchmarks[0];
+  const places = first ? [first.dense, [first.small, first.best].find((place) => place !== first.dense)] : [];
+  const pair = { a: RUNS[places[0]] ?? RUNS[0], b: RUNS[places[1] ?? places[0]] ?? RUNS.at(-1) };
+  for (const [id, run] of Object.entries(pair))
     options(
       id,
       RUNS.map((r) => [r.number, clip(label(r), 90)]),
       run ? String(run.number) : "",
     );
-  const benchmarks = Object.entries(
-    Object.groupBy(
-      RUNS.filter((run) => run.benchmark),
-      (run) => run.benchmark,
-    ),
-  ).sort((x, y) => y[1].length - x[1].length);
   options(
     "benchmark",
-    benchmarks.map(([name]) => [name, name]),
-    benchmarks[0]?.[0] ?? "",
+    DATA.benchmarks.map(({ name }) => [name, name]),
+    first?.name ?? "",
   );
-  $("benchmark-label").hidden = !benchmarks.length;
+  $("benchmark-label").hidden = !first;
+  const mapped = RUNS.filter((run) => run.sensitivity.length);
+  options(
+    "mapped",
+    mapped.map((run) => [run.number, clip(label(run), 90)]),
+    mapped.length ? String(mapped[0].number) : "",
+  );
+  $("map-panel").hidden = !mapped.length;
   const quantities = [...new Set(RUNS.flatMap((run) => Object.keys(run.history)))].sort();
   options(
     "quantity",
@@ -221,10 +233,13 @@ function begin() {
     state.filter = $("filter").value;
     redraw();
   };
-  $("every").onchange = () => {
-    state.every = $("every").checked ? "1" : "";
-    redraw();
-  };
+  for (const id of TICKS)
+    $(id).onchange = () => {
+      state[id] = $(id).checked ? "1" : "";
+      redraw();
+    };
+  $("helpers-label").hidden = !helpers || helpers === RUNS.length;
+  $("helpers-count").textContent = `${helpers} without accuracy (${HELPERS.join(", ")})`;
   drawHeader();
   redraw();
   $("main").hidden = false;

@@ -1,0 +1,187 @@
+"""Codes of weights and activations in types that hold them and that runtimes take."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+
+import numpy as np
+from onnx import GraphProto, NodeProto, TensorProto, numpy_helper
+from onnx.helper import make_node, tensor_dtype_to_np_dtype
+
+from micronet_cli.artifact.onnx_graph import EIGHT_BITS, Index, insert_before, integer_layers, replace_node
+
+# From narrow to wide: (smallest, largest) value.
+RANGES: dict[int, tuple[int, int]] = {
+    TensorProto.INT4: (-8, 7),
+    TensorProto.UINT4: (0, 15),
+    TensorProto.INT8: (-128, 127),
+    TensorProto.UINT8: (0, 255),
+    TensorProto.INT16: (-32768, 32767),
+    TensorProto.UINT16: (0, 65535),
+}
+FOUR_BITS = (TensorProto.UINT4, TensorProto.INT4)
+
+
+def pack_codes(graph: GraphProto) -> None:
+    """Give the codes and zero points of every weight the narrowest type that holds them.
+
+    Signed and without an offset where one zero point serves all channels, since integer kernels expect that.
+    """
+    tensors = Index.of(graph).stored
+    packed: dict[tuple[str, str], Codes] = {}
+    for node in graph.node:
+        if node.op_type != "DequantizeLinear":
+            continue
+        codes_name, _, zero_point_name = node.input
+        if codes_name not in tensors:
+            continue
+        given = (codes_name, zero_point_name)
+        if given not in packed:
+            wide = Codes.of(tensors, given)
+            # Equal zero points of several layers are one tensor, and may need several types.
+            output = node.output[0]
+            centred = wide.centred()
+            narrow = centred.renamed(f"{output}.codes", f"{output}.zero_point")
+            graph.initializer.extend(narrow.tensors())
+            packed[given] = narrow
+        replacement = packed[given]
+        node.input[0] = replacement.codes_name
+        node.input[2] = replacement.zero_point_name
+    replaced: set[str] = set()
+    for given in packed:
+        replaced.update(given)
+    for name in replaced:
+        graph.initializer.remove(tensors[name])
+
+
+@dataclass(frozen=True)
+class Codes:
+    """A weight's codes ``[C_out, ...]`` and the zero points of its channels, ``[C_out]``, under their names."""
+
+    codes: np.ndarray
+    zero_point: np.ndarray
+    codes_name: str
+    zero_point_name: str
+
+    @classmethod
+    def of(cls, tensors: Mapping[str, TensorProto], names: tuple[str, str]) -> "Codes":
+        """As they are stored."""
+        codes_name, zero_point_name = names
+        codes = numpy_helper.to_array(tensors[codes_name])
+        zero_point = numpy_helper.to_array(tensors[zero_point_name])
+        return cls(codes, zero_point, codes_name, zero_point_name)
+
+    def renamed(self, codes_name: str, zero_point_name: str) -> "Codes":
+        """The same under other names."""
+        return replace(self, codes_name=codes_name, zero_point_name=zero_point_name)
+
+    def centred(self) -> "Codes":
+        """Signed around 0 where one zero point serves all channels and no bit is lost by it."""
+        first = self.zero_point[0]
+        if (self.zero_point != first).any():
+            return self
+        signed = self.codes - first
+        signed_bits = bits(narrowest(signed))
+        unsigned_bits = bits(narrowest(self.codes))
+        if signed_bits > unsigned_bits:
+            return self
+        zeros = np.zeros_like(self.zero_point)
+        return replace(self, codes=signed, zero_point=zeros)
+
+    def tensors(self) -> list[TensorProto]:
+        """Both in the narrowest type that holds both."""
+        flat = [self.codes.ravel(), self.zero_point.ravel()]
+        all_values = np.concatenate(flat)
+        kind = narrowest(all_values)
+        dtype = tensor_dtype_to_np_dtype(kind)
+        codes = self.codes.astype(dtype)
+        zero_point = self.zero_point.astype(dtype)
+        return [
+            numpy_helper.from_array(codes, self.codes_name),
+            numpy_helper.from_array(zero_point, self.zero_point_name),
+        ]
+
+
+def split_clips(graph: GraphProto) -> None:
+    """Make Max and Min of a Clip before a 4-bit QuantizeLinear: onnxruntime's fusion of the two fails on 4 bits."""
+    quantised = _read_at_4_bits(graph)
+    for node in list(graph.node):
+        if node.op_type != "Clip" or node.output[0] not in quantised:
+            continue
+        x, low, high = node.input
+        output = node.output[0]
+        between = f"{output}.above"
+        at_least = make_node("Max", [x, low], [between], f"{node.name}.max")
+        at_most = make_node("Min", [between, high], [output], f"{node.name}.min")
+        replace_node(graph, node, [at_least, at_most])
+
+
+def _read_at_4_bits(graph: GraphProto) -> set[str]:
+    """Names of the tensors that a QuantizeLinear reads whose zero point has 4 bits."""
+    constants = Index.of(graph).constants
+    quantised: set[str] = set()
+    for node in graph.node:
+        if node.op_type != "QuantizeLinear":
+            continue
+        x, _, zero_point = node.input
+        if constants[zero_point].data_type in FOUR_BITS:
+            quantised.add(x)
+    return quantised
+
+
+def widen_inputs(graph: GraphProto) -> None:
+    """Give 4-bit inputs of layers with 8-bit weights 16 bits, clipped to their 16 codes.
+
+    onnxruntime makes an integer convolution of 4 and 8 bits, for which it has no kernel; 16 bits it leaves alone.
+    """
+    index = Index.of(graph)
+    for layer in integer_layers(index):
+        if layer.source is None or layer.weight_kind not in EIGHT_BITS:
+            continue
+        quantize = index.maker(layer.source.input[0], "QuantizeLinear")
+        if layer.source_kind in FOUR_BITS and quantize is not None:
+            _widen(index, quantize, layer.source)
+
+
+def _widen(index: Index, quantize: NodeProto, dequantize: NodeProto) -> None:
+    """Let a pair of nodes compute with 16-bit codes what it computes with 4-bit ones."""
+    x, scale_name, zero_point_name = quantize.input
+    scale = index.values(scale_name)
+    zero_point = index.values(zero_point_name).astype(np.float32)
+    name = dequantize.output[0]
+    low = numpy_helper.from_array((0 - zero_point) * scale, f"{name}.low")
+    high = numpy_helper.from_array((15 - zero_point) * scale, f"{name}.high")
+    wide = numpy_helper.from_array(zero_point.astype(np.uint16), f"{name}.zero_point")
+    index.store(low, high, wide)
+    clipped = f"{name}.clipped"
+    clip = make_node("Clip", [x, low.name, high.name], [clipped], clipped)
+    insert_before(index.graph, quantize, clip)
+    quantize.input[0] = clipped
+    quantize.input[2] = wide.name
+    dequantize.input[2] = wide.name
+
+
+def narrowest(values: np.ndarray) -> int:
+    """The narrowest type that holds ``values``.
+
+    >>> [TensorProto.DataType.Name(narrowest(np.array(v))) for v in ([-8, 7], [0, 15], [-1, 15], [0, 300])]
+    ['INT4', 'UINT4', 'INT8', 'INT16']
+
+    Raises:
+        ValueError: none does.
+    """
+    low = int(values.min())
+    high = int(values.max())
+    for kind, (least, most) in RANGES.items():
+        if least <= low and high <= most:
+            return kind
+    raise ValueError(f"values={low} .. {high}: must fit 16 bits")
+
+
+def bits(kind: int) -> int:
+    """Bits of a type.
+
+    >>> bits(TensorProto.UINT4)
+    4
+    """
+    least, most = RANGES[kind]
+    return (most - least).bit_length()

@@ -1,0 +1,135 @@
+"""What the packaged data sets share: batch sizes, augmentation, and loaders of images that are read in any order."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+
+from micronet_cli.data.augment import Augment, Augmentation
+from micronet_cli.data.base_loader import LoaderSettings
+from micronet_cli.data.loader import Loader
+from micronet_cli.data.protocol import Batches
+from micronet_cli.data.sources import Source, Subset, split_off
+from micronet_cli.models.model import InputSpec
+
+
+@dataclass(kw_only=True)
+class Data:
+    """What the packaged data sets share, a ``protocol.DataSet``; one of your own adds ``source`` and ``classes``.
+
+    Attributes:
+        batch_size: images a training step, over all processes; evaluation takes ``eval_batch_size``.
+        workers: decoding processes; null: one a core. Splits held in memory need none.
+        augment, auto_augment, color_jitter, random_erasing, mixup, cutmix: see ``data.augment.Augmentation``.
+        input_size: height and width in pixels; null: the network's.
+        cache_mb: a split that fits into so much memory once decoded is decoded once, in MiB.
+        max_corrupt: a split may hold so many files that do not decode; they are skipped and named in the log.
+        val_fraction: part of train that becomes val where there is no val of its own, in (0, 1).
+        split_seed: draws that part.
+    """
+
+    batch_size: int = 128
+    eval_batch_size: int = 256
+    workers: int | None = None
+    augment: Augment = "crop_flip"
+    auto_augment: str | None = None
+    color_jitter: float = 0.4
+    random_erasing: float = 0.0
+    mixup: float = 0.0
+    cutmix: float = 0.0
+    input_size: int | None = None
+    cache_mb: int = 1024
+    max_corrupt: int = 10
+    val_fraction: float = 0.1
+    split_seed: int = 0
+
+    def __post_init__(self) -> None:
+        for name in ("batch_size", "eval_batch_size"):
+            if getattr(self, name) < 1:
+                raise ValueError(f"{name}={getattr(self, name)}: must be at least 1")
+        if self.batch_size % 2 and (self.mixup or self.cutmix):
+            raise ValueError(f"batch_size={self.batch_size}: must be even for mixup and cutmix")
+        if not 0 <= self.random_erasing <= 1:
+            raise ValueError(f"random_erasing={self.random_erasing}: must be a probability in [0, 1]")
+        _ = self.augmentation  # checks its part
+        if not 0 < self.val_fraction < 1:
+            raise ValueError(f"val_fraction={self.val_fraction}: must be a fraction in (0, 1)")
+
+    def problems(self, splits: Sequence[str]) -> list[str]:
+        """What is missing of these splits, without opening them: a line a problem."""
+        return []
+
+    def source(self, split: str, classes: Sequence[str] | None = None) -> Source:
+        """The images of ``train``, ``val`` or ``test``; ``classes``: names in the order a network knows them."""
+        raise NotImplementedError
+
+    @property
+    def classes(self) -> list[str]:
+        """Class names in the order of their indices."""
+        raise NotImplementedError
+
+    @property
+    def augmentation(self) -> Augmentation:
+        """What happens to training images."""
+        return Augmentation(
+            self.augment, self.auto_augment, self.color_jitter, self.random_erasing, self.mixup, self.cutmix
+        )
+
+    def loader(
+        self,
+        split: str,
+        spec: InputSpec,
+        device: torch.device,
+        seed: int = 0,
+        classes: Sequence[str] | None = None,
+    ) -> Batches:
+        """Batches of a split, shuffled and augmented for ``train``."""
+        return Loader(
+            source=self.source(split, classes),
+            spec=spec,
+            settings=self.loader_settings(split == "train", seed),
+            training=split == "train",
+            device=device,
+            classes=len(classes or self.classes),
+            where=f"data.{split}",
+        )
+
+    def sample(
+        self,
+        split: str,
+        images: int,
+        spec: InputSpec,
+        device: torch.device,
+        seed: int = 0,
+        classes: Sequence[str] | None = None,
+    ) -> Batches:
+        """Batches of at most so many images of a split, drawn by ``seed``, as evaluation sees them."""
+        source = self.source(split, classes)
+        order = np.random.default_rng(seed).permutation(len(source.labels))
+        chosen = np.sort(order[:images])
+        return Loader(
+            source=Subset(source, chosen),
+            spec=spec,
+            settings=self.loader_settings(False, seed),
+            training=False,
+            device=device,
+            classes=len(classes or self.classes),
+            where=f"data.{split}",
+        )
+
+    def loader_settings(self, training: bool, seed: int) -> LoaderSettings:
+        """The settings of one split's loader."""
+        return LoaderSettings(
+            batch_size=self.batch_size if training else self.eval_batch_size,
+            workers=self.workers,
+            cache_mb=self.cache_mb,
+            max_corrupt=self.max_corrupt,
+            seed=seed,
+            augmentation=self.augmentation,
+        )
+
+    def _part(self, whole: Source, split: str) -> Source:
+        """``train`` or ``val``, of images that hold both."""
+        train, val = split_off(whole, self.val_fraction, self.split_seed)
+        return val if split == "val" else train

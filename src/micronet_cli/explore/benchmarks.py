@@ -1,0 +1,129 @@
+"""Runs that can be compared, their Pareto front, and which of them to look at first.
+
+What is chosen is chosen by val, which had no part in training, and shown with what it reaches on the reported split.
+Only where no run has a figure of val does the reported split choose, and the page says so.
+"""
+
+from collections import defaultdict
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from micronet_cli.explore.lineage import RunData, accuracies, ancestors
+from micronet_cli.explore.run_files import number
+from micronet_cli.functional.pareto import pareto_front
+
+WHICH_DATA = ("data.variant", "data.test", "data.dataset")  # keys that tell data sets of one class apart
+POINTS_TO_LOSE = 1.0  # at most, of the network that is called small
+Runs = Sequence[RunData]
+Figures = Mapping[str, Any]
+
+
+def benchmarks(runs: Runs) -> list[dict[str, Any]]:
+    """Benchmarks, that of most runs first; every run gets ``benchmark`` and ``front``.
+
+    Each has a ``name``, ``chosen_by`` (a split), ``not_compared`` (runs without a figure of that split) and the places
+    in ``runs`` of three of them: ``best``, the most accurate; ``small``, the lowest score within a point of it;
+    ``dense``, what the small one began from.
+    """
+    groups: dict[str, list[int]] = defaultdict(list)
+    for place, run in enumerate(runs):
+        name = _benchmark(run["config"], run["metrics"])
+        run["benchmark"] = name
+        run["front"] = False
+        if name:
+            groups[name].append(place)
+    found = []
+    for name in sorted(groups, key=lambda name: len(groups[name]), reverse=True):
+        places = groups[name]
+        _mark_front([runs[place] for place in places])
+        choice = _choice(places, runs)
+        found.append({"name": name} | choice)
+    return found
+
+
+def _benchmark(config: Figures, metrics: Figures) -> str | None:
+    """What a run was measured on; only runs with the same can be on one front. None without accuracy or score."""
+    if metrics.get("status") != "completed":
+        return None
+    for figure in ("top1", "micronet_score"):
+        value = metrics.get(figure)
+        if isinstance(value, str) or number(value) is None:
+            return None
+    split = metrics.get("split", "test")
+    profile = metrics.get("score_profile", "score")
+    return f"{_data_set(config)}, {split}; {profile}{_base(metrics)}"
+
+
+def _data_set(config: Figures) -> str:
+    """The data set by its class, and by what tells it from others of that class."""
+    target = str(config.get("data._target_", "data"))
+    name = target.rpartition(".")[2]
+    for key in WHICH_DATA:
+        if config.get(key):
+            which = Path(str(config[key])).name
+            return f"{name} {which}".strip()
+    return name
+
+
+def _base(metrics: Figures) -> str:
+    """The number of parameters that scores are relative to."""
+    params = number(metrics.get("storage_params"))
+    score = number(metrics.get("storage_score"))
+    if not params or not score:
+        return ""
+    return f", base {params / score / 1e6:.3g} M"
+
+
+def _mark_front(group: Runs) -> None:
+    scores = [_score(run) for run in group]
+    top1s = [run["metrics"]["top1"] for run in group]
+    front = pareto_front(scores, top1s)
+    for run, on_front in zip(group, front, strict=True):
+        run["front"] = on_front
+
+
+def _score(run: RunData) -> float:
+    return run["metrics"]["micronet_score"]
+
+
+def _choice(places: Sequence[int], runs: Runs) -> dict[str, Any]:
+    split, accuracy = _accuracies_to_choose_by(places, runs)
+
+    def rank(place: int) -> tuple[float, float]:
+        # Of equals the one of the lower score is the better.
+        return accuracy[place], -_score(runs[place])
+
+    best = max(accuracy, key=rank)
+    enough = accuracy[best] - POINTS_TO_LOSE
+    good_enough = [place for place in accuracy if accuracy[place] >= enough]
+    small = min(good_enough, key=lambda place: _score(runs[place]))
+    return {
+        "chosen_by": split,
+        "not_compared": len(places) - len(accuracy),
+        "best": best,
+        "small": small,
+        "dense": _dense(small, places, runs),
+    }
+
+
+def _accuracies_to_choose_by(places: Sequence[int], runs: Runs) -> tuple[str, dict[int, float]]:
+    """A split, and top-1 on it of the runs that have one."""
+    reported = runs[places[0]]["metrics"].get("split", "test")
+    for split in ("val", reported):
+        found = {}
+        for place in places:
+            top1 = accuracies(runs[place])
+            if split in top1:
+                found[place] = top1[split]
+        if found:
+            break
+    return split, found
+
+
+def _dense(small: int, places: Sequence[int], runs: Runs) -> int:
+    """The oldest ancestor that can be compared; without one, the run of the highest score."""
+    comparable = [place for place in ancestors(runs[small], runs) if place in places]
+    if comparable:
+        return comparable[-1]
+    return max(places, key=lambda place: _score(runs[place]))

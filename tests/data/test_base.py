@@ -1,0 +1,61 @@
+"""What the packaged data sets share: checked settings, and loaders made of a subclass's images and class names."""
+
+from dataclasses import dataclass
+
+import numpy as np
+import pytest
+
+from micronet_cli.data.base import Data
+from micronet_cli.data.protocol import DataSet, missing_members
+from micronet_cli.data.sources import ArraySource
+from tests.data.test_loader import CPU, SPEC, batches
+
+
+@dataclass(kw_only=True)
+class Shades(Data):
+    """A data set of one's own: ten grey images, each of its label's shade."""
+
+    def source(self, split, classes=None):
+        labels = np.arange(10)
+        shades = np.broadcast_to(labels[:, None, None] * 20, (10, 8, 8)).astype(np.uint8)
+        return ArraySource(shades, labels)
+
+    @property
+    def classes(self):
+        return list("abcdefghij")
+
+
+def test_a_subclass_of_two_members_is_a_data_set():
+    data = Shades(augment="none")
+    assert missing_members(data, DataSet) == []
+    assert data.problems(["train", "test"]) == []
+    ((images, labels),) = batches(data.loader("test", SPEC, CPU))
+    assert labels.tolist() == list(range(10))
+    assert (images[:, 0, 0, 0].diff() > 0).all()
+
+
+def test_settings_reach_the_loader():
+    data = Shades(batch_size=4, eval_batch_size=3, workers=0, cache_mb=7, max_corrupt=5, mixup=0.5)
+    loader = data.loader("train", SPEC, CPU, seed=9)
+    settings = loader.settings
+    assert (settings.batch_size, settings.workers, settings.cache_mb, settings.max_corrupt) == (4, 0, 7, 5)
+    assert (settings.seed, settings.augmentation.mixup) == (9, 0.5)
+    assert (loader.training, loader.where) == (True, "data.train")
+    assert data.loader("val", SPEC, CPU).batch_size == 3
+
+
+def test_a_network_of_other_classes_counts_them():
+    assert Shades().loader("test", SPEC, CPU, classes=list("abcdefghijkl")).classes == 12
+
+
+def test_a_sample_has_at_most_what_is_there():
+    assert Shades().sample("train", 4, SPEC, CPU).images == 4
+    assert Shades().sample("train", 400, SPEC, CPU).images == 10
+
+
+@pytest.mark.parametrize("member", ["source", "classes"])
+def test_the_two_members_are_left_to_the_subclass(member):
+    data = Data()
+    ask = {"source": lambda: data.source("train"), "classes": lambda: data.classes}[member]
+    with pytest.raises(NotImplementedError):
+        ask()

@@ -1,0 +1,53 @@
+"""What can be compared, and which runs are looked at first: val chooses, the reported split is shown."""
+
+from micronet_cli.explore.benchmarks import benchmarks
+
+
+def a_run(top1, score, val=None, parent=None, **metrics):
+    figures = {"stage": "prune", "status": "completed", "split": "test", "top1": top1, "micronet_score": score}
+    if val is not None:
+        figures["val_top1"] = val
+    return {"metrics": figures | metrics, "config": {"data._target_": "a.Digits"}, "parent": parent}
+
+
+def test_val_chooses_though_another_run_is_luckier_on_test():
+    runs = [
+        a_run(95.0, 0.004, val=95.5),
+        a_run(96.0, 0.002, val=94.6, parent=0),
+        a_run(94.0, 0.001, val=95.0, parent=0),
+    ]
+    (found,) = benchmarks(runs)
+    assert (found["chosen_by"], found["not_compared"]) == ("val", 0)
+    assert (found["best"], found["small"], found["dense"]) == (0, 2, 0)
+    assert [run["front"] for run in runs] == [False, True, True]  # of what is reported
+
+
+def test_a_collapsed_network_is_not_the_one_to_look_at():
+    runs = [
+        a_run(95.0, 0.004, val=95.0),
+        a_run(94.5, 0.002, val=94.5, parent=0),
+        a_run(10.0, 0.0001, val=10.0, parent=0),
+    ]
+    assert benchmarks(runs)[0]["small"] == 1
+
+
+def test_runs_without_a_figure_of_val_are_counted_and_not_chosen():
+    runs = [a_run(95.0, 0.004, val=95.0), a_run(99.0, 0.001)]
+    (found,) = benchmarks(runs)
+    assert (found["best"], found["not_compared"]) == (0, 1)
+
+
+def test_the_reported_split_chooses_only_where_nothing_else_can():
+    (found,) = benchmarks([a_run(95.0, 0.004), a_run(94.5, 0.002)])
+    assert (found["chosen_by"], found["best"], found["small"]) == ("test", 0, 1)
+
+
+def test_splits_are_benchmarks_of_their_own_and_the_largest_comes_first():
+    runs = [a_run(95.0, 0.004), a_run(95.0, 0.004, split="val"), a_run(94.0, 0.003, split="val")]
+    assert [found["name"] for found in benchmarks(runs)] == ["Digits, val; score", "Digits, test; score"]
+
+
+def test_runs_that_did_not_end_or_have_no_figures_are_on_no_benchmark():
+    runs = [a_run(95.0, 0.004, status="interrupted"), a_run("95.0", 0.004), a_run(float("nan"), 0.004)]
+    assert benchmarks(runs) == []
+    assert not any(run["front"] for run in runs)
