@@ -26,6 +26,11 @@ def test_hints_and_a_cache_exclude_each_other():
     [
         pytest.param({"model": "resnet8", "cache_mb": -1}, "cache_mb=-1: must be at least 0", id="cache_mb"),
         pytest.param({}, "model=None: a teacher is needed", id="no model"),
+        pytest.param(
+            {"model": "resnet8", "weights": "w.pth", "pretrained": True},
+            "pretrained=True: weights are given too",
+            id="two",
+        ),
         pytest.param({"model": "resnet_9"}, "resnet_9.*", id="no such model"),
     ],
 )
@@ -137,3 +142,13 @@ def test_a_grey_student_learns_from_a_teacher_of_colour_images(hints):
 def test_a_teacher_of_fewer_channels_is_refused():
     with pytest.raises(UserError, match=r"distill\.teacher: it takes images of 3 channels and the student 4; take"):
         SoftTargets(Teacher("resnet8")).objective(student_of(4), torch.device("cpu"), 0.0)
+
+
+def test_weights_of_other_classes_are_named_as_the_teacher_s(tmp_path):
+    path = tmp_path / "teacher.pth"
+    torch.save(Model("resnet8").build(7).state_dict(), path)
+    with pytest.raises(UserError) as caught:
+        Teacher("resnet8", weights=str(path)).build(10)
+    assert str(caught.value).startswith(f"distill.teacher.weights={str(path)!r}: the weights do not fit the network: ")
+    with pytest.raises(UserError, match=r"^distill\.teacher\.weights='/nowhere': no such file$"):
+        Teacher("resnet8", weights="/nowhere").build(10)
