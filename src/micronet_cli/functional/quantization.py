@@ -97,13 +97,12 @@ def range_symmetric(low: Tensor, high: Tensor, bits: float, unsigned: bool = Fal
 def steps_per_unit(width: Tensor, steps: Tensor | float) -> Tensor:
     """The scale of a range of ``width`` >= 0 in so many steps; 1 where it is empty, or too narrow for its steps.
 
-    Too narrow is a range whose step is below ``SMALLEST_STEP``: all that lies in it is rounded to 0.
+    Too narrow is a range whose step is not above ``SMALLEST_STEP``: all that lies in it is rounded to 0.
 
     >>> steps_per_unit(torch.tensor([2.0, 1e-38, 0.0]), 15).tolist()
     [7.5, 1.0, 1.0]
     """
-    wide_enough = width >= steps * SMALLEST_STEP
-    is_usable = wide_enough & (width > 0)
+    is_usable = width > steps * SMALLEST_STEP
     divisor = torch.where(is_usable, width, 1.0)
     scale = steps / divisor
     return torch.where(is_usable, scale, 1.0)
