@@ -191,17 +191,21 @@ def _refuse_differences(exact: Comparison) -> None:
 
 
 def _images(job: Job, network: Network) -> tuple[Tensor, str]:
-    """A few inputs, and what they are: test images where the data are there."""
+    """A few inputs and the split that they are of, or ``random``.
+
+    Ranges of integer files come from them, so that test images are taken only where there are no others.
+    """
     count = job.parts.export.images
     size = network.spec.size
     data = job.parts.data
-    if data is not None and not data.problems(("test",)):
-        if isinstance(data, Data):
-            data = replace(data, eval_batch_size=count, cache_mb=0, workers=0)  # nothing but these is decoded
-        cpu = torch.device("cpu")
-        loader = data.loader("test", network.spec, cpu, job.seed, network.classes)
-        images = next(iter(loader.batches()))[0]
+    if isinstance(data, Data):
+        data = replace(data, eval_batch_size=count, cache_mb=0, workers=0)  # nothing but these is decoded
+    for split in ("val", "train", "test"):
+        if data is None or data.problems((split,)):
+            continue
+        loader = data.sample(split, count, network.spec, torch.device("cpu"), job.seed, network.classes)
+        images, _ = next(iter(loader.batches()))
         if tuple(images.shape) == (count, *size):
-            return images, "test"
+            return images, split
     generator = torch.Generator().manual_seed(job.seed)
     return torch.randn(count, *size, generator=generator), "random"
