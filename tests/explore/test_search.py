@@ -179,6 +179,8 @@ def test_search_that_was_stopped_goes_on(tmp_path, how):
     first = (tmp_path / "0" / "metrics.json").stat().st_mtime_ns
     main([*arguments, "resume=true"])
     assert [row["status"] for row in summary_of(tmp_path)] == ["completed"] * 2
-    assert summary_of(tmp_path)[0] == rows[0]
+    finished = summary_of(tmp_path)[0]
+    finished.pop("test_top1", None)  # measured at the end, of the trials that were chosen
+    assert finished == rows[0]
     assert (tmp_path / "0" / "metrics.json").stat().st_mtime_ns == first
     assert "resumed at step" in (tmp_path / "micronet.log").read_text()
