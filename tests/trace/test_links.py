@@ -4,6 +4,7 @@ from collections.abc import Callable
 from typing import NamedTuple
 
 import pytest
+import timm
 import torch
 from torch import nn
 from torch.nn import functional as F
@@ -134,3 +135,13 @@ def test_the_network_is_left_as_it_was():
     model = Between(lambda a, b: a + b)
     links(model)
     assert not any(module._forward_hooks or module._forward_pre_hooks for module in model.modules())
+
+
+def test_layer_that_standardises_its_weight_has_outputs_of_its_own_and_inputs_that_stay():
+    standardized = timm.layers.ScaledStdConv2d(4, 5, 1)
+    model = nn.Sequential(nn.Conv2d(3, 4, 1), standardized, nn.SiLU(), nn.Conv2d(5, 2, 1))
+    found = links(model)
+    assert found["0", True] == STAY
+    assert ("1", False) not in found
+    assert FIXED not in found["1", True]
+    assert found["3", False] == found["1", True]

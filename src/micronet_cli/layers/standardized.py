@@ -53,10 +53,14 @@ class Standardization:
         return standardized.reshape_as(weight)
 
 
+def standardizes(layer: nn.Module) -> bool:
+    """Whether the layer's own forward standardises its weight, each output channel by itself."""
+    return type(layer).forward in _STANDARDIZING_FORWARDS
+
+
 def take_standardization(layer: nn.Module) -> Standardization | None:
     """Make the layer a plain convolution, and give what it made of its weight; None where it makes nothing of it."""
-    standardizes = type(layer).forward in _STANDARDIZING_FORWARDS
-    if not standardizes or not _STANDARDIZE_FIRST.get():
+    if not standardizes(layer) or not _STANDARDIZE_FIRST.get():
         return None
     make_plain(layer)
     return Standardization(layer)
@@ -64,7 +68,7 @@ def take_standardization(layer: nn.Module) -> Standardization | None:
 
 def make_plain(layer: nn.Module) -> None:
     """Let a layer that standardises its weight compute with the weight as it is."""
-    if type(layer).forward in _STANDARDIZING_FORWARDS:
+    if standardizes(layer):
         pads_as_tensorflow = getattr(layer, "same_pad", False)
         layer.__class__ = timm.layers.Conv2dSame if pads_as_tensorflow else nn.Conv2d
 

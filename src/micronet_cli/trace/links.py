@@ -14,6 +14,7 @@ from torch.utils.hooks import RemovableHandle
 
 from micronet_cli.layers.plain_product import runs_linear
 from micronet_cli.layers.rules import shared_parameters
+from micronet_cli.layers.standardized import standardizes
 from micronet_cli.torch_internals import BatchNorm, tree_leaves
 from micronet_cli.trace.channel_labels import along
 from micronet_cli.trace.labeller import Labeller
@@ -103,6 +104,10 @@ class _Layers:
             given = read
         elif getattr(layer, "groups", 1) > 1:
             given = None
+        elif standardizes(layer):
+            # Without an input channel the others would be standardised in another way; output channels stand alone.
+            self.labeller.fix([source])
+            given = self._outputs_of(name, output.size(channel_dim))
         else:
             if read is not None:
                 self._at_side(name, False, read)
@@ -138,7 +143,7 @@ class _Layers:
 
 def _is_layer(module: nn.Module) -> bool:
     """Whether the module is a layer whose channels can be taken out."""
-    if isinstance(module, BatchNorm):
+    if isinstance(module, BatchNorm) or standardizes(module):
         return True
     return isinstance(module, nn.Conv2d | nn.Linear) and runs_linear(module)
 
