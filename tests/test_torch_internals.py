@@ -120,6 +120,13 @@ def test_a_layer_without_its_parametrization_computes_the_same_and_leaves_copies
     assert torch.equal(twin(x), layer(x))
 
 
+def test_a_layer_without_its_parametrizations_has_what_they_made_of_its_bias_too():
+    layer = nn.utils.parametrizations.weight_norm(nn.utils.parametrizations.weight_norm(nn.Linear(3, 2)), "bias")
+    plain, x = internals.unparametrized(layer), torch.randn(4, 3)
+    assert set(plain.state_dict()) == {"weight", "bias"}
+    assert torch.equal(plain(x), layer(x))
+
+
 def test_a_hook_whose_entry_is_deleted_is_gone():
     layer = nn.Identity()
     layer.register_forward_pre_hook(lambda module, inputs: (inputs[0] + 1,))

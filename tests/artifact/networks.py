@@ -5,7 +5,9 @@ from pathlib import Path
 
 import timm
 import torch
+from timm.models import register_model
 from torch import nn
+from torch.nn.utils import parametrizations
 
 from micronet_cli.artifact.pack import pack
 from micronet_cli.artifact.runtime import load
@@ -55,6 +57,30 @@ def packed(path: Path, model: nn.Module, name: str = "resnet8", side: int = 16, 
     """The network, written to ``path`` and loaded again."""
     path.write_bytes(pack(model, header(model, name, side), entropy))
     return load(path, "path")[0]
+
+
+NORMS = {"weight_normed": parametrizations.weight_norm, "spectral_normed": parametrizations.spectral_norm}
+
+
+def register_normed(name: str) -> None:
+    """Let timm know a small network whose layers have a norm in front of their weights."""
+    with_norm = NORMS[name]
+
+    def create(pretrained: bool = False, num_classes: int = 10, **_) -> nn.Module:
+        model = nn.Sequential(
+            with_norm(nn.Conv2d(3, 8, 3, bias=False)), nn.BatchNorm2d(8), nn.ReLU(), with_norm(nn.Conv2d(8, 6, 1)),
+            nn.ReLU(), nn.AdaptiveAvgPool2d(1), nn.Flatten(), with_norm(nn.Linear(6, num_classes)),
+        )  # fmt: skip
+        model.num_classes = num_classes
+        model.pretrained_cfg = {"input_size": (3, 16, 16), "first_conv": "0", "classifier": "7"}
+        return model
+
+    create.__name__ = name
+    register_model(create)
+
+
+for normed in NORMS:
+    register_normed(normed)
 
 
 W4A4 = {"weight_bits": 4, "activation_bits": 4}

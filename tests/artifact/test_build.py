@@ -8,6 +8,7 @@ from micronet_cli.artifact.build import FREE_ELEMENTS, MAX_ELEMENTS_A_BYTE, bare
 from micronet_cli.artifact.format import Damaged
 from micronet_cli.artifact.header import described
 from micronet_cli.compression.pruning.removal import Removal
+from micronet_cli.models.model import Model
 from tests.artifact.networks import CLASSES
 
 
@@ -51,6 +52,20 @@ def test_network_beyond_its_bounds_is_refused(less):
     fewer_tensors, fewer_elements = less
     with pytest.raises(Damaged, match="header: model: a far larger network than the file holds"):
         bare_network(named(), tensors(whole) - fewer_tensors, elements(whole) - fewer_elements)
+
+
+def test_a_tensor_that_is_written_over_counts_once(monkeypatch):
+    def build(self, classes):
+        layer = nn.Linear(4, 4)  # 2 tensors
+        layer.register_buffer("vector", torch.zeros(4))
+        for _ in range(10):  # as a spectral norm does
+            layer.vector = torch.zeros(4)
+        return layer
+
+    monkeypatch.setattr(Model, "build", build)
+    assert tensors(bare_network(named(), 3, 1000)) == 3
+    with pytest.raises(Damaged, match="far larger"):
+        bare_network(named(), 2, 1000)
 
 
 def test_bounds_end_with_the_trial_even_where_it_fails():

@@ -10,13 +10,21 @@ from torch import nn
 
 from micronet_cli.artifact import onnx_file
 from micronet_cli.artifact.onnx import check_onnx, export_onnx, with_codes
+from micronet_cli.artifact.onnx_operators import QuantizedWeight
 from micronet_cli.compression.quantization import activation_quantizers, weight_quantizers
-from micronet_cli.compression.quantization.quantizer import Quantizer
+from micronet_cli.compression.quantization.quantizer import BitsRule, Quantizer
 from micronet_cli.layers.effective_weight import attach_mask
 from micronet_cli.layers.fake_quantize import ActivationFakeQuantize, attach_output_fake_quantize
 from micronet_cli.models.model import InputSpec, Model
 from micronet_cli.network import Network
 from tests.artifact.exportable import ALL, SPEC, nearly_dead, settle, small
+
+
+NORMS = {
+    "weight_norm": nn.utils.parametrizations.weight_norm,
+    "spectral_norm": nn.utils.parametrizations.spectral_norm,
+    "orthogonal": nn.utils.parametrizations.orthogonal,
+}
 
 
 def exported(model, tmp_path, quantizer, spec=SPEC):
@@ -79,6 +87,35 @@ def test_the_network_itself_is_left_as_it_was():
         torch.testing.assert_close(with_codes(network)(images), wanted, atol=1e-4, rtol=0)
         assert torch.equal(model(images), wanted)
     assert all(torch.equal(value, before[key]) for key, value in model.state_dict().items())
+
+
+@pytest.mark.parametrize("norm", NORMS)
+def test_a_norm_in_front_of_mask_and_quantiser_is_part_of_the_codes(norm):
+    model = small()
+    for number, bits in ((0, None), (3, 4)):  # a norm alone, and one with a quantiser behind it
+        NORMS[norm](model[number])
+        if bits is not None:
+            attach_mask(model[number]).mask[3] = False
+            Quantizer({"one": BitsRule(str(number))}, bits, 8).attach(model)
+    images = torch.randn(8, *SPEC.size)
+    network = Network(settle(model, images), {}, [], SPEC)
+    with torch.no_grad():
+        twin = with_codes(network)
+        torch.testing.assert_close(twin(images), model(images), atol=1e-4, rtol=0)
+    assert [name for name, module in twin.named_modules() if isinstance(module, QuantizedWeight)] == [
+        "3.parametrizations.weight.0"
+    ]
+    assert type(twin[0]) is nn.Conv2d
+
+
+@pytest.mark.slow
+def test_a_normed_network_runs_in_onnxruntime(tmp_path):
+    model = small()
+    for number in (0, 3, 8):
+        nn.utils.parametrizations.weight_norm(model[number])
+    network, path, images, told = exported(model, tmp_path, Quantizer(ALL, 4, 4))
+    assert told["quantized_weights"] == 3
+    assert check_onnx(path, network.model, images)["max_abs_deviation"] < 1e-4
 
 
 def test_older_opsets_are_refused(tmp_path):

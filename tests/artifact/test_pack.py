@@ -16,7 +16,7 @@ from micronet_cli.functional.fixed_point import unpack_range
 from micronet_cli.layers.effective_weight import attach_effective_weight
 from micronet_cli.layers.fake_quantize import attach_output_fake_quantize
 from micronet_cli.layers.integer import IntegerActivation
-from tests.artifact.networks import SCHEMES, W4A4, header, network, packed
+from tests.artifact.networks import NORMS, SCHEMES, W4A4, header, network, packed
 
 
 def test_structured_zeros_take_the_form_made_for_them(tmp_path):
@@ -164,3 +164,23 @@ def test_standardised_weights_are_stored_as_a_product_sees_them(tmp_path, scheme
     names = read(content)[0]["standardized"]
     assert "stages.0.0.conv2" in names
     assert "stem.conv1" not in names  # float and dense: as the architecture has it
+
+
+OF_PARAMETRISED_WEIGHTS = {
+    "plain": {"sparsity": None},
+    "inputs only": {"sparsity": None, "weight_bits": None, "activation_bits": 4},
+    "w4a4": W4A4,
+}
+
+
+@pytest.mark.parametrize("scheme", OF_PARAMETRISED_WEIGHTS)
+@pytest.mark.parametrize("name", ["resnet8", *NORMS])
+def test_weights_are_stored_as_parametrisations_make_them(tmp_path, name, scheme):
+    model = network(name, **OF_PARAMETRISED_WEIGHTS[scheme])
+    images = torch.randn(4, 3, 16, 16)
+    with torch.no_grad():
+        loaded = packed(tmp_path / "model.mnet", model, name)
+        logits = loaded.double()(images.double())
+        assert torch.allclose(logits, model.double()(images.double()), atol=1e-5)
+    names = read((tmp_path / "model.mnet").read_bytes())[0].get("standardized", [])
+    assert names == (["0", "3", "7"] if name in NORMS else [])

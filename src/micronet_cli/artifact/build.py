@@ -17,7 +17,7 @@ from micronet_cli.artifact.header import described
 from micronet_cli.compression.pruning.removal import Removal
 from micronet_cli.layers.rules import compressible_layers
 from micronet_cli.models.model import Model
-from micronet_cli.torch_internals import BatchNorm
+from micronet_cli.torch_internals import BatchNorm, buffers_of, parameters_of
 
 MAX_ELEMENTS_A_BYTE = 256  # of the network over the file's size
 FREE_ELEMENTS = 1 << 28  # of any network: one that lost most channels is built before they are taken out
@@ -101,7 +101,9 @@ def _bounded(tensor_limit: int | None, element_limit: int | None) -> Iterator[No
     def count(module: nn.Module, name: str, tensor: Tensor | None) -> None:
         nonlocal tensors, elements
         if tensor is not None:
-            tensors += 1
+            # A spectral norm writes over its vectors again and again.
+            if parameters_of(module).get(name) is None and buffers_of(module).get(name) is None:
+                tensors += 1
             elements += tensor.numel()
         too_many = tensor_limit is not None and tensors > tensor_limit
         too_large = element_limit is not None and elements > element_limit

@@ -9,6 +9,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 import torch
 from torch import Tensor, nn
+from torch.nn.utils.parametrize import is_parametrized
 
 from micronet_cli.artifact.entries import Layer
 from micronet_cli.artifact.packer import FLOAT_BITS, Packer
@@ -51,7 +52,9 @@ def pack_layer(packer: Packer, name: str, layer: nn.Module, norm: nn.Module | No
     # A mask of one bit an element has to pay for itself.
     zeros = int((weight == 0).sum())
     saves_bytes = FLOAT_BITS * zeros > weight.numel()
-    if norm is None and not masked and not saves_bytes:
+    # What parametrisations make is stored as it is: a reader's layer has none of them.
+    has_own_entry = is_parametrized(layer, "weight") or norm is not None or saves_bytes
+    if not has_own_entry:
         return None
     entry = packer.floats(entry, weight.numpy())
     if after.gain is None:  # the layer keeps its own bias, a parameter like any other

@@ -14,6 +14,7 @@ import onnx
 import onnxruntime
 import torch
 from torch import Tensor, nn
+from torch.nn.utils.parametrize import register_parametrization
 
 from micronet_cli.artifact.onnx_biases import fit_biases, float_biases, hold_biases
 from micronet_cli.artifact.onnx_file import write_checked
@@ -30,9 +31,9 @@ from micronet_cli.errors import UserError
 from micronet_cli.functional.quantization import quant_max
 from micronet_cli.layers.batch_norm import gain_and_shift, remove_batch_norm
 from micronet_cli.layers.copies import copied
-from micronet_cli.layers.effective_weight import effective_weight, original_weight
+from micronet_cli.layers.effective_weight import effective_weight, incoming_weight
 from micronet_cli.layers.fake_quantize import ActivationFakeQuantize
-from micronet_cli.layers.rules import compressible_layers
+from micronet_cli.layers.plain_weights import give_plain_weights
 from micronet_cli.network import Network
 from micronet_cli.trace.batch_norm import batch_norm_pairs
 
@@ -46,10 +47,11 @@ def with_codes(network: Network) -> nn.Module:
     model = copied(network.model).cpu().float().eval()
     pairs = batch_norm_pairs(model, network.spec.size)
     coded: dict[str, QuantizedWeight] = {}
-    for name, layer in compressible_layers(model).items():
-        code = _freeze(layer)
+    for name, layer in give_plain_weights(model).items():
+        code = _codes_of(layer)
         if code is not None:
             coded[name] = code
+            register_parametrization(model.get_submodule(name), "weight", code, unsafe=True)
     for norm_name, layer_name in pairs.items():
         _fold(model.get_submodule(norm_name), model.get_submodule(layer_name), coded.get(layer_name))
         remove_batch_norm(model, norm_name)
@@ -67,29 +69,21 @@ def _fold(norm: nn.Module, layer: nn.Module, code: QuantizedWeight | None) -> No
     if code is not None:
         code.multiply(gain)
     else:
-        weight = original_weight(layer)
-        weight.mul_(along_channels(gain, weight.dim()))
+        layer.weight.mul_(along_channels(gain, layer.weight.dim()))
     bias = shift
     if layer.bias is not None:
         bias = layer.bias.double() * gain + shift
     layer.bias = nn.Parameter(bias.float())
 
 
-def _freeze(layer: nn.Module) -> QuantizedWeight | None:
-    """Make the effective weight the layer's own, as codes where it is quantised."""
+def _codes_of(layer: nn.Module) -> QuantizedWeight | None:
+    """The layer's quantised weight; None where it is in float."""
     effective = effective_weight(layer)
-    if effective is None:
+    if effective is None or effective.fake_quantize is None:
         return None
-    chain = layer.parametrizations["weight"]
-    weight = layer.weight.clone()
-    code = None
-    if effective.fake_quantize is not None:
-        scale, zero_point = effective.qparams(chain.original)
-        code = QuantizedWeight(weight, scale, zero_point, quant_max(effective.fake_quantize.bits))
-    chain.original.copy_(weight)
-    # The parametrized class is shared with the network that was copied: what it does is replaced, it itself stays.
-    chain[0] = code or nn.Identity()
-    return code
+    incoming = incoming_weight(layer)
+    scale, zero_point = effective.qparams(incoming)
+    return QuantizedWeight(layer.weight, scale, zero_point, quant_max(effective.fake_quantize.bits))
 
 
 def to_proto(model: nn.Module, input_shape: Sequence[int], opset: int) -> onnx.ModelProto:

@@ -9,14 +9,14 @@ from torch import nn
 
 from micronet_cli.artifact import format
 from micronet_cli.artifact.build import bare_network, most_elements
-from micronet_cli.artifact.entries import BATCH_NORM_TENSORS, Activation, Parameter
+from micronet_cli.artifact.entries import BATCH_NORM_TENSORS, Activation, Layer, Parameter
 from micronet_cli.artifact.live_layer import pack_layer, stored_names
 from micronet_cli.artifact.own_state import own_state
 from micronet_cli.artifact.packer import Packer
 from micronet_cli.functional.fixed_point import ZERO_POINT_BITS, pack_range
 from micronet_cli.layers.batch_norm import gain_and_shift, remove_batch_norm
 from micronet_cli.layers.copies import copied
-from micronet_cli.layers.effective_weight import effective_weight
+from micronet_cli.layers.effective_weight import has_computed_weight
 from micronet_cli.layers.fake_quantize import ActivationFakeQuantize
 from micronet_cli.layers.plain_product import runs_linear
 from micronet_cli.layers.rules import compressible_layers
@@ -70,7 +70,7 @@ def _pack(model: nn.Module, header: Mapping[str, Any], entropy: bool, plain: boo
         "activations": [_activation_row(entry) for entry in activations],
         "parameters": [_parameter_row(entry) for entry in parameters],
     }
-    standardized = _standardized(live)
+    standardized = _computed_weights(packer.layers, live)
     if standardized:
         tables["standardized"] = standardized
     full_header = dict(header) | tables
@@ -105,14 +105,10 @@ def _pack_layers(model: nn.Module, live: nn.Module, shape: Sequence[int], packer
     return stored
 
 
-def _standardized(model: nn.Module) -> list[str]:
-    """Layers of an architecture that standardises weights which are stored as they are then."""
-    names = []
-    for name, layer in compressible_layers(model).items():
-        parts = effective_weight(layer)
-        if parts is not None and parts.standardization is not None:
-            names.append(name)
-    return names
+def _computed_weights(entries: Sequence[Layer], live: nn.Module) -> list[str]:
+    """Layers of an architecture that standardises or norms weights which are stored as they are then."""
+    layers = compressible_layers(live)
+    return [entry.name for entry in entries if has_computed_weight(layers[entry.name])]
 
 
 def _executed(model: nn.Module, shape: Sequence[int]) -> set[str]:

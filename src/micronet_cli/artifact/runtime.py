@@ -18,6 +18,7 @@ from micronet_cli.errors import UserError
 from micronet_cli.layers.batch_norm import remove_batch_norm
 from micronet_cli.layers.effective_weight import original_weight
 from micronet_cli.layers.integer import IntegerActivation, exact_dtype
+from micronet_cli.layers.plain_weights import give_plain_weights
 from micronet_cli.layers.rules import compressible_layers
 from micronet_cli.layers.standardized import make_plain
 from micronet_cli.torch_internals import BatchNorm
@@ -106,7 +107,7 @@ class Tables:
         parameters: tensors that are stored as they are.
         removed: BatchNorms that the network does without.
         batch_norms: those that stay.
-        standardized: layers of an architecture that standardises weights which are stored as they are then.
+        standardized: layers of an architecture that standardises or norms weights which are stored as they are then.
     """
 
     layers: list[Layer]
@@ -173,6 +174,7 @@ def _make_plain(model: nn.Module, names: list[str]) -> None:
     for name in names:
         check(name in layers, f"standardized: {name!r:.80} is no layer of the network")
         make_plain(layers[name])
+    give_plain_weights(model, {layers[name] for name in names})
 
 
 def _remove_batch_norms(model: nn.Module, names: list[str]) -> None:

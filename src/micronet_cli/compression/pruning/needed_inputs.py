@@ -6,10 +6,10 @@ import torch
 from torch import Tensor, nn
 
 from micronet_cli.layers.copies import copied
-from micronet_cli.layers.effective_weight import effective_weight
 from micronet_cli.layers.layer_input import watch_input
+from micronet_cli.layers.plain_weights import give_plain_weights
 from micronet_cli.layers.rules import compressible_layers
-from micronet_cli.torch_internals import BatchNorm, unparametrized
+from micronet_cli.torch_internals import BatchNorm
 
 IMAGES = 2
 
@@ -18,18 +18,12 @@ def plain_copy(model: nn.Module) -> nn.Module:
     """A copy in evaluation mode without quantisers and parametrizations: weights are the effective ones."""
     twin = copied(model)
     twin = twin.cpu().float().eval()
-    plain_layers: dict[nn.Module, nn.Module] = {}
-    # A layer that several modules hold is replaced in each of them.
-    for name, layer in list(twin.named_modules(remove_duplicate=False)):
+    give_plain_weights(twin)
+    for module in twin.modules():
         for key in ("input_fake_quantize", "output_fake_quantize"):
-            quantizer = getattr(layer, key, None)
+            quantizer = getattr(module, key, None)
             if quantizer is not None:
-                setattr(layer, key, nn.Identity())
-        if effective_weight(layer) is None:
-            continue
-        if layer not in plain_layers:
-            plain_layers[layer] = unparametrized(layer)
-        twin.set_submodule(name, plain_layers[layer])
+                setattr(module, key, nn.Identity())
     return twin
 
 
