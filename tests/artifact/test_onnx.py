@@ -19,7 +19,6 @@ from micronet_cli.models.model import InputSpec, Model
 from micronet_cli.network import Network
 from tests.artifact.exportable import ALL, SPEC, nearly_dead, settle, small
 
-
 NORMS = {
     "weight_norm": nn.utils.parametrizations.weight_norm,
     "spectral_norm": nn.utils.parametrizations.spectral_norm,

@@ -1,6 +1,7 @@
 """A trial changes one layer as the compressors would."""
 
 import pytest
+import timm.layers
 import torch
 
 from micronet_cli.compression.pruning.pruner import Pruner, SparsityRule
@@ -41,3 +42,11 @@ def test_inputs_are_quantised_over_their_own_range():
     assert seen[0].max() == pytest.approx(x.max().item(), rel=0.35)
     with torch.no_grad():
         assert torch.equal(trial.model(x), model(x))
+
+
+def test_a_standardised_weight_is_ranked_as_a_product_sees_it():
+    layer = timm.layers.StdConv2d(4, 1, 1)
+    # Around their mean, 3.5, the last is the largest; as they are the first are.
+    layer.weight.data = torch.tensor([4.0, 4.1, 4.2, 1.7]).view(1, 4, 1, 1)
+    trial = Trial(torch.nn.Sequential(layer))
+    assert trial.mask("0", 0.5).flatten().tolist() == [False, False, True, True]

@@ -12,7 +12,12 @@ from micronet_cli.distributed import range_over_ranks
 from micronet_cli.functional.masks import shrink_mask
 from micronet_cli.functional.pruning import magnitude
 from micronet_cli.layers.copies import copied
-from micronet_cli.layers.effective_weight import EffectiveWeight, attach_effective_weight, original_weight
+from micronet_cli.layers.effective_weight import (
+    EffectiveWeight,
+    attach_effective_weight,
+    incoming_weight,
+    original_weight,
+)
 from micronet_cli.layers.fake_quantize import (
     ActivationFakeQuantize,
     WeightFakeQuantize,
@@ -140,11 +145,12 @@ class Trial:
         return self._masks[key]
 
     def _ranked(self, layer: str, sparsity: float) -> Tensor:
-        weight = original_weight(self.layers[layer]).detach()
+        incoming = incoming_weight(self.layers[layer]).detach()
+        weight = self._effective[layer].masked(incoming)
         kept = self._own_masks[layer]
         if kept is None:
             kept = torch.ones_like(weight, dtype=torch.bool)
-        importance = self._importance(weight * kept)
+        importance = self._importance(weight)
         return shrink_mask(importance, kept, sparsity)
 
 

@@ -118,10 +118,17 @@ def has_computed_weight(layer: nn.Module) -> bool:
     """Whether the layer's weight is made of other tensors, by a norm say, so that none can be written in its place."""
     if not is_parametrized(layer, "weight"):
         return "weight" not in parameters_of(layer)
-    for part in layer.parametrizations["weight"]:
-        if not isinstance(part, EffectiveWeight) or part.standardization is not None:
-            return True
-    return False
+    weight = effective_weight(layer)
+    if weight is not None and weight.standardization is not None:
+        return True
+    return is_normed(layer)
+
+
+def is_normed(layer: nn.Module) -> bool:
+    """Whether another parametrisation than an ``EffectiveWeight``, a norm say, has part in the layer's weight."""
+    if not is_parametrized(layer, "weight"):
+        return False
+    return any(not isinstance(part, EffectiveWeight) for part in layer.parametrizations["weight"])
 
 
 def check_zero(quantizer: WeightFakeQuantize | None) -> None:

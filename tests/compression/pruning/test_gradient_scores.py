@@ -3,6 +3,7 @@
 import copy
 
 import pytest
+import timm.layers
 import torch
 from torch import nn
 
@@ -54,6 +55,29 @@ def test_golden_scores_of_one_gradient(criterion, wanted):
     accumulate(made, criterion)
     backward(made)
     assert buffer_of(made, SCORES).tolist() == wanted
+
+
+@pytest.mark.parametrize("norm", [None, nn.utils.parametrizations.weight_norm, nn.utils.parametrizations.spectral_norm])
+def test_a_computed_weight_is_ranked_by_its_own_gradient(norm):
+    """d sum(y) / d w of y = w x is x, whatever the weight is made of."""
+    torch.manual_seed(0)
+    made = timm.layers.StdConv2d(2, 3, 1) if norm is None else norm(nn.Conv2d(2, 3, 1))
+    attach_mask(made).mask[0, 1] = False
+    attach_buffer(made, SCORES)
+    handle = accumulate(made, Taylor(decay=1.0))
+    inputs = torch.tensor([1.0, -2.0]).view(1, 2, 1, 1)
+    made.eval()(inputs).sum().backward()
+    assert not buffer_of(made, SCORES).any()
+    copied = copy.deepcopy(made.train())
+    weight = made.weight.detach()
+    made(inputs).sum().backward()
+    wanted = (weight * inputs).abs()
+    torch.testing.assert_close(buffer_of(made, SCORES), wanted, rtol=1e-3, atol=1e-6)
+    assert buffer_of(made, SCORES)[0, 1] == 0
+    assert not buffer_of(copied, SCORES).any()
+    handle.remove()
+    made(inputs).sum().backward()
+    torch.testing.assert_close(buffer_of(made, SCORES), wanted, rtol=1e-3, atol=1e-6)
 
 
 def test_scores_stay_once_the_handle_is_removed():

@@ -3,16 +3,17 @@
 import copy
 
 import pytest
+import timm.layers
 import torch
 from torch import nn
 
 from micronet_cli.compression.pruning.pruner import Pruner, SparsityRule
-from micronet_cli.compression.pruning.regrow import Regrow
+from micronet_cli.compression.pruning.regrow import Regrow, begin_at_zero
 from micronet_cli.errors import UserError
 from micronet_cli.functional.granularity import NM, Block, Element, Filter
 from micronet_cli.functional.pruning import Taylor
 from micronet_cli.functional.schedules import Constant
-from micronet_cli.layers.effective_weight import effective_weight, original_weight
+from micronet_cli.layers.effective_weight import attach_mask, effective_weight, original_weight
 
 TOTAL = 12
 EVERY_THIRD = Regrow(fraction=0.5, interval=0.25, end=0.9)  # steps 3, 6, 9
@@ -147,3 +148,25 @@ def test_what_does_not_go_together_is_refused(options):
 def test_impossible_values_are_refused(options):
     with pytest.raises(ValueError, match="must be in"):
         Regrow(**options)
+
+
+@pytest.mark.parametrize("make_layer", [nn.Conv2d, timm.layers.StdConv2d, timm.layers.ScaledStdConv2d])
+def test_what_grows_is_zero_as_a_product_sees_it(make_layer):
+    torch.manual_seed(0)
+    layer = make_layer(4, 3, 1)
+    attach_mask(layer)
+    grown = torch.zeros(3, 4, 1, 1, dtype=torch.bool)
+    grown[0, :2] = True
+    grown[2] = True
+    others = layer.weight[1].clone()
+    begin_at_zero(layer, grown)
+    assert layer.weight[grown].abs().max() < 1e-6
+    assert layer.weight[0, 2:].abs().min() > 1e-3
+    assert torch.equal(layer.weight[1], others)
+
+
+def test_a_normed_layer_does_not_grow_back():
+    model = network()
+    nn.utils.parametrizations.weight_norm(model[2])
+    with pytest.raises(ValueError, match=r"prune.rules.all: 2: a norm makes its weight.*prune.regrow=null"):
+        make().attach(model)

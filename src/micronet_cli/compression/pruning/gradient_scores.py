@@ -11,7 +11,7 @@ from torch.utils.hooks import RemovableHandle
 
 from micronet_cli.distributed import sum_over_ranks, world_size
 from micronet_cli.functional.pruning import Accumulated
-from micronet_cli.layers.effective_weight import EffectiveWeight, effective_weight, original_weight
+from micronet_cli.layers.effective_weight import EffectiveWeight, effective_weight, has_computed_weight, original_weight
 from micronet_cli.layers.finite import NotFiniteValues, is_finite
 
 SCORES = "pruning_scores"
@@ -50,23 +50,38 @@ def averaged(layer: nn.Module, name: str) -> Tensor:
 def accumulate(layer: nn.Module, criterion: Accumulated) -> RemovableHandle | None:
     """Feed every gradient of the layer's weight to ``criterion`` until the handle is removed; None where it is frozen.
 
-    The hook is on the trainable tensor: copies of the network have none, and a compiled network calls it too.
+    The hook is on the trainable tensor: copies of the network have none, and a compiled network calls it too. A weight
+    that is computed from others, by standardisation or a norm, is what is ranked and not these: the hook is behind it.
     """
-    original = original_weight(layer)
     parts = _parametrization(layer)
+    if has_computed_weight(layer):
+        watch = partial(_watch_computed, criterion)
+        return parts.register_forward_hook(watch)
+    original = original_weight(layer)
     if not original.requires_grad:
         return None
 
-    @torch.no_grad()
     def add(gradient: Tensor) -> None:
-        scores = parts.get_buffer(SCORES)
         weight = parts.masked(original)
-        # Where the loss scale overflowed, gradients are not finite and say nothing about the weights.
-        finite = gradient.nan_to_num(0.0, 0.0, 0.0)
-        updated = criterion.add(scores, weight, finite)
-        scores.copy_(updated)
+        _add_scores(parts, criterion, weight, gradient)
 
     return original.register_hook(add)
+
+
+def _watch_computed(criterion: Accumulated, module: EffectiveWeight, inputs: tuple, output: Tensor) -> None:
+    """Forward hook (a function, so that copies stay apart)."""
+    if module.training and output.requires_grad:
+        weight = module.masked(inputs[0]).detach()
+        output.register_hook(partial(_add_scores, module, criterion, weight))
+
+
+@torch.no_grad()
+def _add_scores(module: EffectiveWeight, criterion: Accumulated, weight: Tensor, gradient: Tensor) -> None:
+    scores = module.get_buffer(SCORES)
+    # Where the loss scale overflowed, gradients are not finite and say nothing about the weights.
+    finite = gradient.nan_to_num(0.0, 0.0, 0.0)
+    updated = criterion.add(scores, weight, finite)
+    scores.copy_(updated)
 
 
 def watch_dense_gradient(layer: nn.Module) -> RemovableHandle:

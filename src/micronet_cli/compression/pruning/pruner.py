@@ -22,7 +22,7 @@ from micronet_cli.functional.granularity import NM, Element, Filter, Granularity
 from micronet_cli.functional.masks import shrink_mask, shrink_masks
 from micronet_cli.functional.pruning import Accumulated, magnitude
 from micronet_cli.functional.schedules import AGP
-from micronet_cli.layers.effective_weight import attach_mask, effective_weight, incoming_weight, original_weight
+from micronet_cli.layers.effective_weight import attach_mask, effective_weight, incoming_weight, is_normed, original_weight
 from micronet_cli.layers.rules import match_layers, stated_shape
 from micronet_cli.trace.batch_norm import batch_norm_pairs
 
@@ -117,13 +117,13 @@ class Pruner:
             except ValueError as error:
                 raise ValueError(f"prune.rules.{rule_name}: {name}: {error}") from None
             if isinstance(self.importance, Accumulated):
-                if not original_weight(layer).is_leaf:
-                    raise ValueError(
-                        f"prune.rules.{rule_name}: {name}: several tensors make its weight (weight_norm), and "
-                        "no gradient ranks it; an importance of the weights does, as prune=agp has"
-                    )
                 attach_buffer(layer, SCORES)
             if self.regrow is not None:
+                if is_normed(layer):
+                    raise ValueError(
+                        f"prune.rules.{rule_name}: {name}: a norm makes its weight, and what grows back would not "
+                        "begin at zero; prune.regrow=null keeps to masks that shrink"
+                    )
                 attach_buffer(layer, DENSE)
             self._targets.append((layer, rule.sparsity))
         self._norms = []

@@ -125,6 +125,23 @@ class Exchange:
         mask = regrow_mask(importance, gradient, weight.mask, amount, self.granularity)
         # What comes back begins at zero, not at the value that it had when it went.
         grown = mask & ~weight.mask
-        with torch.no_grad():
-            original_weight(layer).masked_fill_(grown, 0.0)
+        begin_at_zero(layer, grown)
         weight.mask.copy_(mask)
+
+
+@torch.no_grad()
+def begin_at_zero(layer: nn.Module, grown: Tensor) -> None:
+    """Let the weights that are ``grown``, bool of the weight's shape, be zero, behind a standardisation too."""
+    weight = effective_weight(layer)
+    assert weight is not None
+    original = original_weight(layer)
+    if weight.standardization is None:
+        original.masked_fill_(grown, 0.0)
+        return
+    # A standardised weight is zero where the original is the mean of its row, which is that of the others then.
+    rows = original.flatten(1)
+    is_other = ~grown.flatten(1)
+    others = is_other.sum(1, keepdim=True).clamp_min(1)
+    means = (rows * is_other).sum(1, keepdim=True) / others
+    begun = torch.where(is_other, rows, means)
+    original.copy_(begun.view(original.shape))
