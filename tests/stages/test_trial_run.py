@@ -9,7 +9,7 @@ from torch import nn
 
 from micronet_cli.compression.pruning.pruner import Pruner
 from micronet_cli.compression.pruning.sparsity_rules import SparsityRule
-from micronet_cli.compression.quantization.bits_rules import BitsRule
+from micronet_cli.compression.quantization.bits_rules import BitsRule, OutputRule
 from micronet_cli.compression.quantization.quantizer import Quantizer
 from micronet_cli.stages.trial_run import check_effects
 
@@ -90,3 +90,22 @@ def test_nothing_attached_needs_no_run():
 def test_a_compressor_of_ones_own_shows_what_it_likes():
     own = SimpleNamespace(table=lambda model: {"0": {"note": "x"}})
     assert check_effects({"prune": own}, network_of(nn.Sequential(nn.Linear(4, 4)))) == []
+
+
+def test_an_output_that_is_never_called_is_named():
+    quantize = Quantizer({}, outputs={"own": OutputRule("second")})
+    (problem,) = attached(Functional(), quantize=quantize)
+    assert problem.startswith("quantize.outputs.own: no effect on second (the output's quantiser is never called)")
+    assert attached(Functional(), quantize=Quantizer({}, outputs={"own": OutputRule("first")})) == []
+    assert (
+        attached(Functional(), quantize=Quantizer({}, activation_bits=None, outputs={"a": OutputRule("second")})) == []
+    )
+
+
+def test_weights_that_no_rule_can_choose_are_told_of(caplog):
+    model = nn.Sequential(nn.Conv2d(1, 3, 1, bias=False), nn.ConvTranspose2d(3, 3, 1, bias=False))
+    with caplog.at_level(logging.WARNING):
+        assert attached(model, quantize=bits(".*", weight_bits=4)) == []
+    # 9 of 12 weights
+    assert "75 % of the weights stay as they are, in 1 modules" in caplog.text
+    assert "as 1 (ConvTranspose2d)" in caplog.text

@@ -7,17 +7,20 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from micronet_cli.compression.compressor import Compressor
+from micronet_cli.compression.quantization.quantizer import Quantizer
 from micronet_cli.network import Network
 from micronet_cli.trace.effects import Effects, effects
 
 log = logging.getLogger(__name__)
 
 SHOWN_LAYERS = 3
+LARGE_SHARE = 0.01  # of the weights of all products
 # Column of a compressor's table -> what is wrong where the target has no effect.
 FAULTS = {
     "target_sparsity": "the zeros of the mask do not reach a product",
     "weight_bits": "the quantised weight does not reach a product",
     "activation_bits": "the input's quantiser is never called",
+    "output_bits": "the output's quantiser is never called",
 }
 
 
@@ -47,13 +50,16 @@ def check_effects(compressors: Mapping[str, Compressor], network: Network) -> li
         seen = effects(network.model, network.spec.size)
     except (ValueError, AssertionError):
         return []  # scoring runs into the same, and says what to do
+    _warn_of_others(network, seen)
     problems = []
     for group, compressor in compressors.items():
         tallies = _tallies(group, compressor.table(network.model), seen)
-        for rule, tally in tallies.items():
+        if isinstance(compressor, Quantizer):
+            tallies |= _output_tallies(compressor, network, seen)
+        for where, tally in tallies.items():
             if not tally.faults:
                 continue
-            found = f"{group}.rules.{rule}: {_described(tally)}"
+            found = f"{where}: {_described(tally)}"
             if tally.working:
                 log.warning("%s", found)
             else:
@@ -61,8 +67,23 @@ def check_effects(compressors: Mapping[str, Compressor], network: Network) -> li
     return problems
 
 
+def _warn_of_others(network: Network, seen: Effects) -> None:
+    """Tell of products' weights in modules that no rule can choose, where they are many."""
+    share = sum(seen.others.values())
+    if share < LARGE_SHARE:
+        return
+    first = next(iter(seen.others))
+    kind = type(network.model.get_submodule(first)).__name__
+    number = len(seen.others)
+    log.warning(
+        "%.0f %% of the weights stay as they are, in %d modules that are no convolution or linear layer, as %s (%s): "
+        "no rule of prune or quantize chooses them",
+        100 * share, number, first, kind,
+    )  # fmt: skip
+
+
 def _tallies(group: str, table: Mapping[str, Mapping[str, Any]], seen: Effects) -> dict[str, _Tally]:
-    """Rule -> which of its targets have an effect."""
+    """Config path of a rule -> which of its targets have an effect."""
     tallies: dict[str, _Tally] = defaultdict(_Tally)
     for layer, columns in table.items():
         rule = columns.get(f"{group}_rule")
@@ -71,11 +92,25 @@ def _tallies(group: str, table: Mapping[str, Mapping[str, Any]], seen: Effects) 
         for column in FAULTS:
             if not columns.get(column):
                 continue
-            tally = tallies[str(rule)]
+            tally = tallies[f"{group}.rules.{rule}"]
             if _works(column, layer, seen):
                 tally.working += 1
             else:
                 tally.faults[column].append(layer)
+    return tallies
+
+
+def _output_tallies(quantizer: Quantizer, network: Network, seen: Effects) -> dict[str, _Tally]:
+    """The same for the rules of outputs."""
+    tallies: dict[str, _Tally] = defaultdict(_Tally)
+    for module, (name, rule) in quantizer.output_rules(network.model).items():
+        if quantizer.output_quantizer(rule) is None:
+            continue
+        tally = tallies[f"quantize.outputs.{name}"]
+        if f"{module}.output_fake_quantize" in seen.quantizers:
+            tally.working += 1
+        else:
+            tally.faults["output_bits"].append(module)
     return tallies
 
 

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from micronet_cli.layers.effective_weight import EffectiveWeight, effective_weight
 from micronet_cli.layers.rules import compressible_layers
-from micronet_cli.trace.records import Stored
+from micronet_cli.trace.records import Stored, TracedNetwork
 from micronet_cli.trace.trace import Trace
 
 
@@ -21,11 +21,13 @@ class Effects:
         masks: layers; the zeros of the mask are zeros of a product's weight.
         weights: layers; the quantiser's output is a product's weight.
         quantizers: every quantiser that was executed.
+        others: modules that are no compressible layer and have a product's weight -> its share of all such weights.
     """
 
     masks: frozenset[str]
     weights: frozenset[str]
     quantizers: frozenset[str]
+    others: dict[str, float]
 
 
 def effects(model: nn.Module, input_shape: Sequence[int]) -> Effects:
@@ -56,7 +58,19 @@ def effects(model: nn.Module, input_shape: Sequence[int]) -> Effects:
         masks=frozenset(masks),
         weights=frozenset(weights),
         quantizers=frozenset(network.quantizers),
+        others=_others(model, network),
     )
+
+
+def _others(model: nn.Module, network: TracedNetwork) -> dict[str, float]:
+    layers = compressible_layers(model)
+    rows = [network.stored[index] for index in network.weights]
+    total = sum(row.elements for row in rows)
+    shares: dict[str, float] = {}
+    for row in rows:
+        if row.layer not in layers:
+            shares[row.layer] = shares.get(row.layer, 0.0) + row.elements / total
+    return shares
 
 
 def _compressed_weights(model: nn.Module) -> dict[str, EffectiveWeight]:

@@ -22,7 +22,13 @@ from micronet_cli.functional.granularity import NM, Element, Filter, Granularity
 from micronet_cli.functional.masks import shrink_mask, shrink_masks
 from micronet_cli.functional.pruning import Accumulated, magnitude
 from micronet_cli.functional.schedules import AGP
-from micronet_cli.layers.effective_weight import attach_mask, effective_weight, incoming_weight, is_normed, original_weight
+from micronet_cli.layers.effective_weight import (
+    attach_mask,
+    effective_weight,
+    incoming_weight,
+    is_normed,
+    original_weight,
+)
 from micronet_cli.layers.rules import match_layers, stated_shape
 from micronet_cli.trace.batch_norm import batch_norm_pairs
 

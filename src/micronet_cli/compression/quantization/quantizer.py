@@ -25,7 +25,7 @@ from micronet_cli.layers.fake_quantize import (
     attach_input_fake_quantize,
     attach_output_fake_quantize,
 )
-from micronet_cli.layers.rules import match_layers, match_modules, own_shape
+from micronet_cli.layers.rules import Matches, match_layers, match_modules, own_shape
 
 
 @dataclass
@@ -134,6 +134,14 @@ class Quantizer:
             resolved[layer] = (target.rule, target.weight_bits, target.activation_bits)
         return resolved
 
+    def output_rules(self, model: nn.Module) -> Matches[OutputRule]:
+        """Module whose output is quantised -> its rule's name, and the rule.
+
+        Raises:
+            ValueError: a rule is left with no module.
+        """
+        return match_modules(model, self.outputs, "quantize.outputs")
+
     @property
     def reads_gradients(self) -> bool:
         """False: it leaves gradients to the optimiser."""
@@ -157,7 +165,7 @@ class Quantizer:
         for name, target in self.targets(model).items():
             self._attach_layer(name, model.get_submodule(name), target)
         device = next(model.parameters()).device
-        for name, (_, rule) in match_modules(model, self.outputs, "quantize.outputs").items():
+        for name, (_, rule) in self.output_rules(model).items():
             activation = self.output_quantizer(rule)
             attach_output_fake_quantize(model.get_submodule(name), activation)
             self._remember(activation, device)
