@@ -16,7 +16,19 @@ from micronet_cli.runs.outcomes import Outcome, raise_for_failed
 from tests.conftest import TINY, metrics_of
 
 SWEEP = ("-m", "stage=train", *TINY, "trainer.max_steps=2")
-COLUMNS = ["number", "overrides", "status", "reason", "top1", "micronet_score", "sparsity", "seconds", "directory"]
+COLUMNS = [
+    "number",
+    "overrides",
+    "status",
+    "reason",
+    "top1",
+    "split",
+    "val_top1",
+    "micronet_score",
+    "sparsity",
+    "seconds",
+    "directory",
+]
 
 
 def summary_of(sweep):
@@ -49,7 +61,8 @@ def fail_and_run_again(capfd, sweep, *launcher):
     assert [row["directory"] for row in rows] == ["0", "1", "2", "3"]
     assert rows[2]["reason"] == "seed='x': must be a whole number"
     assert rows[2]["top1"] is None
-    assert rows[3]["top1"] == metrics_of(sweep / "3")["top1"]
+    for column in ("top1", "split", "val_top1"):
+        assert rows[3][column] == metrics_of(sweep / "3").get(column)
     before = written(sweep)
 
     main([*SWEEP, "seed=0,1,2,3", *where, "resume=true"])

@@ -79,13 +79,15 @@ def test_attempt_passes_an_interruption_on(tmp_path, error, reason):
 
 
 def test_row_has_the_figures_under_their_names():
-    row = ended(3, metrics=DONE, seconds=12.34567).row()
+    row = ended(3, metrics=DONE | {"split": "test", "val_top1": 90.0}, seconds=12.34567).row()
     assert row == {
         "number": 3,
         "overrides": ["a=1"],
         "status": "completed",
         "reason": "",
         "top1": 91.234,
+        "split": "test",
+        "val_top1": 90.0,
         "micronet_score": 0.0123456,
         "sparsity": 0.5,
         "seconds": 12.346,
@@ -149,7 +151,7 @@ def test_varied_leaves_out_what_all_share(overrides, expected):
 def test_table_shows_figures_and_dashes():
     outcomes = [ended(0, overrides=["a=1"], metrics=DONE, seconds=12.6), ended(1, "failed", ["a=2"])]
     first, *rows = table(outcomes).splitlines()
-    assert first.split() == ["job", "status", "top1", "micronet_score", "sparsity", "seconds"]
+    assert first.split() == ["job", "status", "top1", "split", "val_top1", "micronet_score", "sparsity", "seconds"]
     assert [row.split() for row in rows] == [
         ["0", "a=1", "completed", "91.23", "0.01235", "0.500", "13"],
         ["1", "a=2", "failed", "-", "-", "-", "0"],
@@ -200,3 +202,9 @@ def test_one_crash_among_mistakes_decides_the_exit_code():
     with pytest.raises(JobsFailed) as caught:
         raise_for_failed([mistaken, crashed], "job")
     assert caught.value.exit_code == 1
+
+
+def test_a_job_that_was_measured_on_val_is_compared_by_that():
+    row = ended(metrics={"top1": 80.0, "split": "val", "val_top1": 79.0}).row()
+    assert (row["top1"], row["val_top1"]) == (80.0, 80.0)
+    assert ended(metrics={"top1": 80.0, "split": "test"}).row()["val_top1"] is None

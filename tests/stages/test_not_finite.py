@@ -27,6 +27,12 @@ CASES = {
     "eval": Case(
         ("stage=eval",), f"eval: the output is not finite, first in layer {SPOILT}, whose weight is not finite"
     ),
+    "score": Case(
+        ("stage=score",), f"score: zeros and bits say nothing about layer {SPOILT}, whose weight is not finite"
+    ),
+    "export": Case(
+        ("stage=export",), f"score: zeros and bits say nothing about layer {SPOILT}, whose weight is not finite"
+    ),
     "shrink": Case(("stage=shrink",), f"eval: the output is not finite, first in layer {SPOILT}"),
     "sensitivity": Case(("stage=sensitivity",), f"eval: the output is not finite, first in layer {SPOILT}"),
     "ptq": Case(

@@ -119,6 +119,20 @@ def non_finite_state(module: nn.Module) -> str | None:
     return None
 
 
+@torch.no_grad()
+def non_finite_layer(model: nn.Module) -> str | None:
+    """The first layer that is not finite, as "layer conv1, whose weight is not finite"; None where all are.
+
+    Buffers other than a BatchNorm's may hold infinities, as masks of attention do.
+    """
+    statistics = {name: tensor for name, tensor in model.named_buffers() if ".running_" in f".{name}"}
+    for name, tensor in (dict(model.named_parameters()) | statistics).items():
+        if not is_finite(tensor):
+            layer, _, state = plain_name(name).rpartition(".")
+            return f"layer {layer}, whose {state} is not finite"
+    return None
+
+
 def plain_name(name: str) -> str:
     """A parameter's name as it is without masks and quantisers.
 

@@ -13,8 +13,10 @@ from micronet_cli.runs.directory import Run
 from micronet_cli.strict_json import json_text
 from micronet_cli.tables import decimal, text_table
 
-SHOWN: dict[str, Callable[[float], str]] = {
+SHOWN: dict[str, Callable[[Any], str]] = {
     "top1": "{:.2f}".format,
+    "split": str,
+    "val_top1": "{:.2f}".format,
     "micronet_score": partial(decimal, decimals=5),
     "sparsity": "{:.3f}".format,
     "seconds": "{:.0f}".format,
@@ -80,13 +82,23 @@ class Outcome:
         self.exit_code = exit_code
 
     def row(self) -> dict[str, Any]:
-        """The job's row in a summary; what there is no figure for is None."""
+        """The job's row in a summary; what there is no figure for is None.
+
+        ``top1`` is that of ``split``. Jobs are to be compared by ``val_top1``, so that what is reported chooses none.
+        """
+        top1 = self.metrics.get("top1")
+        split = self.metrics.get("split")
+        val_top1 = self.metrics.get("val_top1")
+        if split == "val":
+            val_top1 = top1
         return {
             "number": self.number,
             "overrides": self.overrides,
             "status": self.status,
             "reason": self.reason,
-            "top1": self.metrics.get("top1"),
+            "top1": top1,
+            "split": split,
+            "val_top1": val_top1,
             "micronet_score": self.metrics.get("micronet_score"),
             "sparsity": self.metrics.get("weight_sparsity"),
             "seconds": round(self.seconds, 3),

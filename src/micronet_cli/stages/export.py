@@ -18,7 +18,7 @@ from micronet_cli.errors import UserError
 from micronet_cli.network import Network, describe
 from micronet_cli.stages.compress import UNPACKED
 from micronet_cli.stages.job import Job
-from micronet_cli.stages.score import score_network
+from micronet_cli.stages.score import check_finite, score_network
 
 log = logging.getLogger(__name__)
 # Stored scales have 32 bits, so a code may fall on the other side of a tie; more than this is a fault.
@@ -34,6 +34,7 @@ def run(job: Job) -> dict[str, Any]:
     network = job.network(with_data=False)
     if network.packed is not None:
         raise UserError(f"init_from={job.init_from!r}: is packed already; {UNPACKED}")
+    check_finite(network)
     score = score_network(job, network).metrics()
     content = _packed(job, network, score)
     if job.run.writes:

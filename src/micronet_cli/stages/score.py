@@ -6,6 +6,7 @@ from dataclasses import asdict
 from typing import Any
 
 from micronet_cli.errors import UserError
+from micronet_cli.layers.finite import non_finite_layer
 from micronet_cli.network import Network
 from micronet_cli.scoring import score_with
 from micronet_cli.scoring.score_report import ScoreReport
@@ -34,9 +35,17 @@ def score_network(job: Job, network: Network, rules: Mapping[str, Mapping[str, A
     return report
 
 
+def check_finite(network: Network) -> None:
+    """Raises UserError where a network has weights or statistics of which zeros and bits say nothing."""
+    spoilt = non_finite_layer(network.model)
+    if spoilt is not None:
+        raise UserError(f"score: zeros and bits say nothing about {spoilt}")
+
+
 def run(job: Job) -> dict[str, Any]:
     """Score ``init_from``; on top of it, or of a fresh network, the config's compressors at their final targets."""
     network = job.network(with_data=False)
+    check_finite(network)
     compressors = attach_compressors(job, network)
     for compressor in compressors:
         compressor.update(1, 1)

@@ -178,7 +178,6 @@ def summarise(job: Job, study: Study, reported: Reported | None = None) -> tuple
     rows = []
     for outcome in outcomes:
         row = outcome.row()
-        row["split"] = outcome.metrics.get("split")
         for objective in study.search.directions:
             row.setdefault(objective, outcome.metrics.get(objective))
         row["pareto"] = outcome.number in front
