@@ -12,6 +12,7 @@ from micronet_cli.layers.finite import (
     first_non_finite,
     is_finite,
     name_of,
+    non_finite_layer,
     non_finite_source,
     non_finite_state,
     plain_name,
@@ -144,3 +145,13 @@ def test_names_are_those_without_compression():
     assert plain_name("0.parametrizations.weight.original") == "0.weight"
     assert plain_name("0.weight") == "0.weight"
     assert str(NotFiniteValues(model[0], "hessian")) == "hessian of a layer are not finite"
+
+
+def test_parameters_and_statistics_must_be_finite_and_masks_of_attention_need_not():
+    model = nn.Sequential(nn.Linear(2, 2), nn.BatchNorm1d(2))
+    model.register_buffer("mask", torch.tensor([0.0, float("-inf")]))
+    assert non_finite_layer(model) is None
+    model[1].running_var[0] = float("nan")
+    assert non_finite_layer(model) == "layer 1, whose running_var is not finite"
+    model[0].weight.data[0, 0] = float("inf")
+    assert non_finite_layer(model) == "layer 0, whose weight is not finite"

@@ -149,12 +149,15 @@ def test_varied_leaves_out_what_all_share(overrides, expected):
 
 
 def test_table_shows_figures_and_dashes():
-    outcomes = [ended(0, overrides=["a=1"], metrics=DONE, seconds=12.6), ended(1, "failed", ["a=2"])]
+    outcomes = [
+        ended(0, overrides=["a=1"], metrics=DONE | {"split": "test"}, seconds=12.6),
+        ended(1, "failed", ["a=2"]),
+    ]
     first, *rows = table(outcomes).splitlines()
     assert first.split() == ["job", "status", "top1", "split", "val_top1", "micronet_score", "sparsity", "seconds"]
     assert [row.split() for row in rows] == [
-        ["0", "a=1", "completed", "91.23", "0.01235", "0.500", "13"],
-        ["1", "a=2", "failed", "-", "-", "-", "0"],
+        ["0", "a=1", "completed", "91.23", "test", "-", "0.01235", "0.500", "13"],
+        ["1", "a=2", "failed", "-", "-", "-", "-", "-", "0"],
     ]
 
 
