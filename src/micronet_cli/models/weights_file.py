@@ -2,8 +2,9 @@
 
 import argparse
 import pathlib
-import pickle
+import pickletools
 import re
+import warnings
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
@@ -35,7 +36,9 @@ PLAIN_VALUES = [
     (make_number, "numpy.core.multiarray.scalar"),
     (make_number, "numpy._core.multiarray.scalar"),
 ]
-PICKLES = (b"PK\x03\x04", b"\x80\x02\x8a\n")  # zips of now, streams of old
+ZIP = b"PK\x03\x04"
+PICKLES = (ZIP, b"\x80\x02\x8a\n")  # of torch.save now, and of old
+NOT_SAFE = "Weights only load failed"  # torch's unpickler met something that it does not do
 EXECUTABLE = re.compile(r"GLOBAL ([\w.]+)")  # in the answer of torch's unpickler: what the file would call
 
 
@@ -121,20 +124,56 @@ def _refuse_other_kinds(path: Path, named: str) -> None:
 def _read_pickle(path: Path, named: str) -> Any:
     """What ``torch.save`` wrote, of tensors and plain values alone."""
     try:
-        with torch.serialization.safe_globals(PLAIN_VALUES):
-            return torch.load(path, map_location="cpu", weights_only=True)
+        # A file object, as torch goes by names; its warnings advise on other ways to read.
+        with path.open("rb") as file, torch.serialization.safe_globals(PLAIN_VALUES), warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            return torch.load(file, map_location="cpu", weights_only=True)
     except OSError as error:
         raise _unreadable(named, error.strerror or "") from None
     except Exception as error:  # a broken pickle ends in any of them, and torch's texts have many lines
-        executable = EXECUTABLE.search(str(error))
-        if isinstance(error, pickle.UnpicklingError) and executable:
-            raise UserError(
-                f"{named}: it would execute code ({executable[1]}), so it is not read; "
-                "whoever trusts it can save its state dict alone: torch.save(model.state_dict(), FILE)"
-            ) from None
-        if "TorchScript" in str(error):
-            raise UserError(f"{named}: a TorchScript program, not a weights file; save its state_dict()") from None
-        raise _unreadable(named, "") from None
+        reason = str(error)
+    if "TorchScript" in reason:
+        raise UserError(f"{named}: a TorchScript program, not a weights file; save its state_dict()")
+    called = _called(path, reason)
+    if called:
+        raise UserError(
+            f"{named}: would execute code ({called}), so it is not read; "
+            "whoever trusts it can save its state dict alone: torch.save(model.state_dict(), FILE)"
+        )
+    raise _unreadable(named, "")
+
+
+def _called(path: Path, reason: str) -> str:
+    """What reading a pickle that torch refuses would call; empty where the pickle is broken."""
+    content = path.read_bytes()
+    zipped = content.startswith(ZIP)
+    known = EXECUTABLE.search(reason)
+    if known:
+        name = known[1]
+        last_part = name.rpartition(".")[2]
+        # A stream that was cut off may end within a name.
+        is_whole = last_part and f"{last_part}\n".encode() in content
+        return name if zipped or is_whole else ""
+    if zipped and NOT_SAFE in reason:
+        return "a pickle of another protocol than torch.save's"
+    return _looked_up(content)
+
+
+def _looked_up(content: bytes) -> str:
+    """The first function or class that a whole pickle of any protocol names; empty without one."""
+    texts: list[str] = []
+    found = ""
+    try:
+        for operation, argument, _ in pickletools.genops(content):
+            if operation.name in ("GLOBAL", "INST"):
+                found = found or str(argument).replace(" ", ".")
+            elif operation.name == "STACK_GLOBAL":
+                found = found or ".".join(texts[-2:])
+            elif isinstance(argument, str):
+                texts.append(argument)
+    except ValueError:  # broken, or no pickle
+        return ""
+    return found
 
 
 def _unreadable(named: str, reason: str) -> UserError:
