@@ -179,8 +179,11 @@ class Executing:
 CALLS = {
     "a shell": (lambda touched: Executing(os.system, f"touch {touched}"), r"\w+\.system"),
     "a file": (lambda touched: Executing(open, str(touched), "w"), r"[\w.]*open"),
-    "an expression": (lambda touched: Executing(eval, f"open({str(touched)!r}, 'w')"), "eval"),
-    "a whole network": (lambda touched: torch.nn.Linear(2, 1), r"torch\.nn\.modules\.linear\.Linear"),
+    "an expression": (lambda touched: Executing(eval, f"open({str(touched)!r}, 'w')"), r"[\w.]*eval"),
+    "a whole network": (
+        lambda touched: torch.nn.Linear(2, 1),
+        r"torch\.nn\.modules\.linear\.Linear|copy_reg\._reconstructor",
+    ),
 }
 
 
