@@ -64,7 +64,7 @@ def load_fitted(model: nn.Module, state: State, source: str, asker: Asker, new_c
     own = model.state_dict()
     given = classes_in(state, heads)
     needed = classes_in(own, heads)
-    if given != needed and not _misfits(own, state, heads):
+    if needed not in (0, given) and not _misfits(own, state, heads):
         replace_or_refuse(source, given, needed, asker, new_classifier)
         state = with_classifier_of(model, state)
     load_strict(model, state, source)

@@ -66,8 +66,8 @@ def steps(config: DictConfig, directory: Path) -> dict[str, DictConfig]:
 
     A step keeps the compression groups it names and drops the others; its own settings fill what the pipeline leaves
     null. A network that brings its weights is evaluated where another one is trained, unless its classifier is of other
-    data (that is found out where the step begins). A step that is null is left out,
-    and so is one whose compressors are off.
+    data (that is found out where the step begins). A step that is null is left out, and so is one whose compressors are
+    off.
     """
     found: dict[str, DictConfig] = {}
     previous = config.init_from
