@@ -145,3 +145,9 @@ def test_weights_that_fit_are_loaded():
     model = torch.nn.Linear(2, 1)
     load_strict(model, {"weight": torch.ones(1, 2), "bias": torch.full((1,), 5.0)}, "x")
     assert model(torch.ones(1, 2)).item() == 7
+
+
+def test_a_network_without_a_classifier_that_is_known_loads_strictly():
+    source, model = torch.nn.Linear(2, 3), torch.nn.Linear(2, 3)
+    load_fitted(model, below("model.", source.state_dict()), SOURCE, "data", new_classifier=False)
+    assert model.weight.equal(source.weight)
