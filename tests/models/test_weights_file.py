@@ -246,6 +246,16 @@ def test_broken_files_are_one_line(tmp_path, suffix, zipped):
             read_weights(path, WHERE)
 
 
+def test_a_damaged_name_in_a_zip_is_no_code(tmp_path):
+    path = tmp_path / "w.pth"
+    torch.save({"a.weight": torch.eye(9)}, path)
+    whole = path.read_bytes()
+    assert whole.count(b"_rebuild_tensor_v2") == 1
+    path.write_bytes(whole.replace(b"_rebuild_tensor_v2", b"_rebuilD_tensor_v2"))
+    with pytest.raises(UserError, match=UNREADABLE):
+        read_weights(path, WHERE)
+
+
 def test_a_safetensors_file_that_is_cut_off_is_one_line(tmp_path):
     path = tmp_path / "w.safetensors"
     save_file({"a": torch.eye(9)}, path)

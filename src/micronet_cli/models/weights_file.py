@@ -5,6 +5,7 @@ import pathlib
 import pickletools
 import re
 import warnings
+import zipfile
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
@@ -147,6 +148,8 @@ def _called(path: Path, reason: str) -> str:
     """What reading a pickle that torch refuses would call; empty where the pickle is broken."""
     content = path.read_bytes()
     zipped = content.startswith(ZIP)
+    if zipped and _is_damaged(path):
+        return ""
     known = EXECUTABLE.search(reason)
     if known:
         name = known[1]
@@ -157,6 +160,15 @@ def _called(path: Path, reason: str) -> str:
     if zipped and NOT_SAFE in reason:
         return "a pickle of another protocol than torch.save's"
     return _looked_up(content)
+
+
+def _is_damaged(path: Path) -> bool:
+    """Whether a zip's contents are not those that its checksums were made of."""
+    try:
+        with zipfile.ZipFile(path) as archive:
+            return archive.testzip() is not None
+    except Exception:  # of a damaged zip, as of a damaged pickle
+        return True
 
 
 def _looked_up(content: bytes) -> str:
