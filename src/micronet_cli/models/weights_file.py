@@ -1,6 +1,6 @@
 """Weights files: safetensors, .pth, .pth.tar."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -65,8 +65,27 @@ def load_strict(model: nn.Module, state: dict[str, Tensor], where: str) -> None:
     ]
     found = [problem for problem in problems if problem]
     if found:
-        raise UserError(f"{where}: the weights do not fit the network: " + "; ".join(found))
+        way_out = other_head(own, state)
+        raise UserError(f"{where}: the weights do not fit the network: {'; '.join(found)}{way_out}")
     model.load_state_dict(state)
+
+
+def other_head(own: Mapping[str, Tensor], state: Mapping[str, Tensor]) -> str:
+    """The way out where the weights are those of ``own`` but for the number of classes; else nothing."""
+    if own.keys() != state.keys():
+        return ""
+    heads = set()
+    for name, tensor in own.items():
+        given = tuple(state[name].shape)
+        needed = tuple(tensor.shape)
+        if given == needed:
+            continue
+        if not given or not needed or given[1:] != needed[1:]:
+            return ""
+        heads.add(given[0])
+    if len(heads) != 1:
+        return ""
+    return f"; data.classes=imagenet, or a file with a name a line, keeps a head of {heads.pop()} classes"
 
 
 def _unreadable(path: Path, where: str, error: Exception) -> UserError:
