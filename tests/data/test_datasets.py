@@ -41,7 +41,7 @@ def test_digits_are_scaled_to_the_whole_range_of_bytes():
     assert (image.size, image.mode) == ((8, 8), "L")
     values = {value for index in range(50) for value in np.asarray(source.read(index)).flat}
     assert values == {round(step * 255 / 16) for step in range(17)}
-    assert Digits().classes == list("0123456789")
+    assert Digits().class_names == list("0123456789")
 
 
 def test_the_split_seed_draws_other_images():
@@ -99,7 +99,7 @@ def test_normalisation_is_the_networks():
 
 
 def test_test_alone_names_the_classes(image_folder):
-    assert ImageFolder(test=str(image_folder)).classes == ["blue", "red"]
+    assert ImageFolder(test=str(image_folder)).class_names == ["blue", "red"]
 
 
 def test_labels_follow_the_networks_class_order(image_folder):
@@ -138,7 +138,7 @@ def test_cifar_reads_torchvisions_layout(tmp_path, monkeypatch):
     data = Cifar(root=str(tmp_path))
     assert [len(data.source(split).labels) for split in ("train", "val", "test")] == [90, 10, 20]
     assert isinstance(data.source("train").read(0), Image.Image)
-    assert data.classes[3] == "class3"
+    assert data.class_names[3] == "class3"
 
 
 def test_a_sample_is_drawn_by_the_seed_and_not_augmented():

@@ -78,7 +78,7 @@ def test_a_value_out_of_range_is_named(message, options):
 
 
 def test_classes_are_the_labels_as_text(shards):
-    assert stream(shards).classes == [str(label) for label in range(10)]
+    assert stream(shards).class_names == [str(label) for label in range(10)]
 
 
 def test_a_package_that_is_not_installed_is_named(monkeypatch):

@@ -16,7 +16,7 @@ class Head:
 
     Attributes:
         classes: their names, in order; empty where nobody tells them.
-        source: whose they are, in words.
+        source: who says so.
     """
 
     classes: list[str]
@@ -35,42 +35,44 @@ def fresh_head(model: Model, data: DataSet, config: dict[str, Any], needs_data: 
     Raises:
         UserError: the data does not tell its classes, or the model is to have another number of them.
     """
+    given = config.get("classes")
+    own_source = "timm" if model.num_classes is None else "model.num_classes"
     try:
         names = data.class_names
     except UserError as error:
-        if needs_data:
+        if needs_data or given:
             raise
-        reason = str(error).splitlines()[0]
-        return Head([], f"{_own_source(model)}; {reason}")
+        reason, _, _ = str(error).partition(";")
+        return Head([], f"{own_source}; {reason}")
     if not names:
-        return Head([], _own_source(model))
-    given = config.get("classes")
+        return Head([], own_source)
     if model.num_classes not in (None, len(names)):
         raise UserError(f"model.num_classes={model.num_classes}: {_way_out(model.num_classes, len(names), given)}")
-    return Head(names, f"data.classes={given}" if given else "the data's")
+    return Head(names, _source(given))
 
 
-def _own_source(model: Model) -> str:
-    return "timm's" if model.num_classes is None else "model.num_classes"
+def _source(given: str | None) -> str:
+    return f"data.classes={given}" if given else "data"
 
 
 def _way_out(wanted: int | None, known: int, given: str | None) -> str:
     if given:
-        return f"data.classes={given!r} lists {known} classes; leave it null"
+        return f"data.classes={given} lists {known} classes; leave it null"
     return (
         f"the data has {known} classes; leave it null, or name all {wanted} outputs of a trained head with "
         "data.classes=imagenet or data.classes=<file, a name a line>"
     )
 
 
-def inherited_head(network: Network, model: Model, data: DataSet, given: str | None) -> Head:
+def inherited_head(network: Network, model: Model, data: DataSet, config: dict[str, Any], needs_data: bool) -> Head:
     """The head of a network that was read from a file, which may lack names.
 
     Args:
         network: as it was read.
         model: the ``model`` group.
         data: the ``data`` group.
-        given: ``data.classes``.
+        config: of the ``data`` group.
+        needs_data: whether the outputs need names.
 
     Raises:
         UserError: the config says otherwise.
@@ -81,21 +83,23 @@ def inherited_head(network: Network, model: Model, data: DataSet, given: str | N
             f"model.num_classes={model.num_classes}: the network of init_from has {len(known)} classes; leave it null"
         )
     # What its run was given is in the file; the list itself may have moved.
-    if given and given != network.data.get("classes"):
-        names = data.class_names
-        _check_same_names(names, network, given)
-        return Head(names, f"data.classes={given}")
-    return Head(known, "init_from's")
+    given = config.get("classes")
+    given_anew = given is not None and given != network.data.get("classes")
+    is_nameless = needs_data and not known
+    if not given_anew and not is_nameless:
+        return Head(known, "init_from")
+    names = data.class_names
+    source = _source(given)
+    _check_same_names(names, network, source)
+    return Head(names, source)
 
 
-def _check_same_names(names: list[str], network: Network, given: str) -> None:
+def _check_same_names(names: list[str], network: Network, source: str) -> None:
     outputs = len(network.classes) or getattr(network.model, "num_classes", len(names))
     if len(names) != outputs:
-        raise UserError(f"data.classes={given!r}: lists {len(names)} classes; the network of init_from has {outputs}")
+        raise UserError(f"{source}: there are {len(names)}; the network of init_from has {outputs}")
     if are_numbers(network.classes):
         return  # it has no names yet
     for place, (name, known) in enumerate(zip(names, network.classes, strict=False), 1):
         if name != known:
-            raise UserError(
-                f"data.classes={given!r}: class {place} is {name!r}; the network of init_from has {known!r} there"
-            )
+            raise UserError(f"{source}: class {place} is {name!r}; the network of init_from has {known!r} there")

@@ -5,11 +5,12 @@ from typing import Any
 from omegaconf import DictConfig, OmegaConf
 
 from micronet_cli import checkpoint
+from micronet_cli.config import to_plain
 from micronet_cli.errors import UserError
 from micronet_cli.paths import CONF
 from micronet_cli.stages.node import stage_module
 
-DEFAULT_MODEL = {"_target_": "micronet_cli.models.model.Model", "name": "resnet20"}
+DEFAULT_MODEL = to_plain(OmegaConf.load(CONF / "model" / "timm.yaml")) | {"name": "resnet20"}
 
 
 def inherited(config: DictConfig) -> DictConfig:

@@ -132,7 +132,7 @@ class Job(Generic[NodeT]):
         model, data = self.parts.model, self.parts.data
         if self.init_from:
             network = checkpoint.load(self.init_from, config=config)
-            head = inherited_head(network, model, data, data_config.get("classes"))
+            head = inherited_head(network, model, data, data_config, with_data)
         else:
             head = fresh_head(model, data, data_config, with_data)
             built = model.build(len(head.classes))
@@ -145,11 +145,10 @@ class Job(Generic[NodeT]):
 
     def _described(self, network: Network, head: Head) -> str:
         """What a stage begins with, in a line."""
-        classes = len(network.classes) or getattr(network.model, "num_classes", "unnamed")
+        classes = len(head.classes) or getattr(network.model, "num_classes", 0)
         size = "x".join(str(side) for side in network.spec.size)
-        text = (
-            f"{network.config['name']}: {classes} classes ({head.source}), input {size}, {network.params:,} parameters"
-        )
+        text = f"{network.config['name']}: {classes} classes ({head.source}), input {size}"
+        text += f", {network.params:,} parameters"
         top1 = network.metrics.get("top1")
         if top1 is None:
             return text
