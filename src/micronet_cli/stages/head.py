@@ -1,5 +1,6 @@
 """The classes of a network: how many outputs it has, what they are called, and who says so."""
 
+import re
 from dataclasses import dataclass
 from typing import Any
 
@@ -42,7 +43,7 @@ def fresh_head(model: Model, data: DataSet, config: dict[str, Any], needs_data: 
     except UserError as error:
         if needs_data or given:
             raise
-        reason, _, _ = str(error).partition(";")
+        reason = re.split(r"; | \(|\n", str(error))[0]
         return Head([], f"{own_source}; {reason}")
     if not names:
         return Head([], own_source)

@@ -103,7 +103,8 @@ def _identity(config: Any, key: str) -> Any:
     for part in (node, node.get("teacher")):
         if isinstance(part, dict):
             part.pop("weights", None)
-            part.pop("pretrained", None)
+    if key == "model":
+        node.pop("pretrained", None)
     return node
 
 
