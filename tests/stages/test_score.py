@@ -1,6 +1,8 @@
 """Guards ``stage=score``: its files and figures, rules joined to layers, and errors in a user's words."""
 
 import csv
+import re
+from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
@@ -9,6 +11,8 @@ from micronet_cli.errors import UserError
 from micronet_cli.runs.directory import Run
 from micronet_cli.stages import score
 from tests.conftest import TINY, metrics_of
+
+ROOT = Path(__file__).parents[2]
 
 
 def layers_of(run):
@@ -25,6 +29,34 @@ def test_recipe_is_scored_at_its_final_targets(micronet):
     assert layers_of(pruned)["layer1.0.conv1"]["prune_rule"] == "conv"
     assert "prune_rule" not in layers_of(dense)["layer1.0.conv1"]
     assert (dense / "score.png").read_bytes().startswith(b"\x89PNG")
+
+
+def scored_commands():
+    """Page, overrides and score of every ``stage=score`` command of a page that ends with a figure."""
+    for page in (ROOT / "README.md", ROOT / "docs" / "scoring.md"):
+        for line in page.read_text().splitlines():
+            found = re.fullmatch(r"\s*micronet (stage=score .*?) +(?:#.*: )?(\d\.\d+)", line)
+            if found:
+                yield pytest.param(found[1].partition(" #")[0].split(), found[2], id=f"{page.name}-{found[1]}")
+
+
+@pytest.mark.parametrize(("overrides", "figure"), scored_commands())
+def test_commands_of_the_documentation_score_what_stands_beside_them(micronet, overrides, figure):
+    decimals = len(figure.partition(".")[2])
+    assert f"{metrics_of(micronet(*overrides))['micronet_score']:.{decimals}f}" == figure
+
+
+def test_documentation_has_commands_with_scores():
+    assert len(list(scored_commands())) == 7
+
+
+def test_a_fresh_network_is_scored_as_training_would_make_it(micronet):
+    arguments = ("model=mobilenetv3_small_050", "data=digits", "data.input_size=32")
+    trained = micronet("stage=train", *arguments, "trainer.max_steps=1", "data.batch_size=2")
+    score = metrics_of(micronet("stage=score", *arguments))["micronet_score"]
+    assert score == metrics_of(trained)["micronet_score"] == pytest.approx(0.0159, abs=5e-5)
+    timm_s = metrics_of(micronet("stage=score", "model=mobilenetv3_small_050"))
+    assert timm_s["micronet_score"] == pytest.approx(0.2747, abs=5e-5)
 
 
 @pytest.fixture
