@@ -57,7 +57,7 @@ def test_every_key_of_model_and_data_is_shown(composed, group, option):
 def test_every_key_of_a_timm_name_is_shown(composed, model):
     node = composed("stage=train", f"model={model}").model
     assert node == {
-        "_target_": "micronet_cli.models.model.Model", "name": model, "weights": None, "pretrained": False,
+        "_target_": "micronet_cli.models.model.Model", "name": model, "weights": None, "pretrained": False, "ema": False,
         "num_classes": None, "args": None,
     }  # fmt: skip
     set_below = composed("stage=train", f"model={model}", "model.args.drop_rate=0.5").model
@@ -115,5 +115,5 @@ def test_targets_outside_the_allowed_packages_are_refused(path):
 @pytest.mark.parametrize("option", ["soft_targets", "decoupled", "hints"])
 def test_every_distillation_has_the_same_teacher(composed, option):
     teacher = composed("stage=qat", f"distill={option}", *NEEDED[option]).distill.teacher
-    assert set(teacher) == {"_target_", "model", "weights", "pretrained", "amp", "cache_mb"}
+    assert set(teacher) == {"_target_", "model", "weights", "pretrained", "ema", "amp", "cache_mb"}
     assert teacher.cache_mb == 0

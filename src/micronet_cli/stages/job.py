@@ -16,6 +16,7 @@ from micronet_cli import checkpoint
 from micronet_cli.config import to_plain
 from micronet_cli.data.protocol import DataSet, missing_members
 from micronet_cli.errors import UserError
+from micronet_cli.models.classifier import Asker
 from micronet_cli.models.model import InputSpec
 from micronet_cli.network import Network
 from micronet_cli.runs.directory import Run
@@ -120,11 +121,18 @@ class Job(Generic[NodeT]):
             kind = self.group_config("data")["_target_"]
             raise UserError(f"data._target_={kind}: a data set must have {', '.join(lacking)}; see docs/extending.md")
 
-    def network(self, with_data: bool = True) -> Network:
+    def network(self, with_data: bool = True, new_classifier: bool = False) -> Network:
         """The network of ``init_from``; without it the model group's. What it is goes to the log.
 
         A fresh one has the data's classes. Where the stage needs no data and that does not tell its classes, there are
         as many as timm says.
+
+        Args:
+            with_data: the stage reads images.
+            new_classifier: it trains, so that a classifier of other classes can be replaced.
+
+        Raises:
+            OtherClasses: one would have to be.
         """
         self._check_protocol()
         config = self.group_config("model")
@@ -135,7 +143,8 @@ class Job(Generic[NodeT]):
             head = inherited_head(network, model, data, data_config, with_data)
         else:
             head = fresh_head(model, data, data_config, with_data)
-            built = model.build(len(head.classes))
+            asker: Asker = "data" if head.classes else "network"
+            built = model.build(len(head.classes), asker=asker, new_classifier=new_classifier)
             network = Network(built, config, head.classes, InputSpec.of(built))
         network.classes = head.classes
         network.data = data_config

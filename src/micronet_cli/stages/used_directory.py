@@ -20,7 +20,7 @@ IDENTITY = ("stage.name", "model", "prune", "quantize", "distill", "optim.name")
 # What a training's saved state holds already: another value would be recorded, and the old one used.
 IN_THE_STATE = ("seed", "optim.args")
 # What makes the state hold more or less, or another beginning, by being 0 or null; any other value is obeyed.
-SWITCHES = ("model.pretrained", "optim.momentum", "optim.weight_decay", "trainer.ema_decay")
+SWITCHES = ("model.pretrained", "model.ema", "optim.momentum", "optim.weight_decay", "trainer.ema_decay")
 # Where a training began: the state has taken the place of these files, which may have moved since.
 BEGINNINGS = ("init_from", "model.weights")
 WAY_OUT = "use its own config, or leave resume out to start afresh"
@@ -104,7 +104,8 @@ def _identity(config: Any, key: str) -> Any:
         if isinstance(part, dict):
             part.pop("weights", None)
     if key == "model":
-        node.pop("pretrained", None)
+        for beginning in ("pretrained", "ema"):
+            node.pop(beginning, None)
     return node
 
 
