@@ -57,8 +57,8 @@ def test_every_key_of_model_and_data_is_shown(composed, group, option):
 def test_every_key_of_a_timm_name_is_shown(composed, model):
     node = composed("stage=train", f"model={model}").model
     assert node == {
-        "_target_": "micronet_cli.models.model.Model", "name": model, "weights": None, "pretrained": False, "ema": False,
-        "num_classes": None, "args": None,
+        "_target_": "micronet_cli.models.model.Model", "name": model, "weights": None, "pretrained": False,
+        "ema": False, "num_classes": None, "args": None,
     }  # fmt: skip
     set_below = composed("stage=train", f"model={model}", "model.args.drop_rate=0.5").model
     assert set_below.args == {"drop_rate": 0.5}

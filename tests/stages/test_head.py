@@ -38,6 +38,7 @@ def test_data_that_does_not_tell_its_classes_leaves_them_to_timm_where_it_is_not
     assert fresh_head(MODEL, data_of(), {}, needs_data=False) == Head([], "timm")
     own = Model("resnet8", num_classes=7)
     assert fresh_head(own, data_of(), {}, needs_data=False) == Head([], "model.num_classes")
+    assert fresh_head(own, data_of("cat", "dog"), {}, needs_data=False) == Head([], "model.num_classes")
 
 
 @pytest.mark.parametrize(("config", "needs_data"), [({}, True), ({"classes": "names.txt"}, False)], ids=repr)

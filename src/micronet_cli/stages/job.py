@@ -143,7 +143,7 @@ class Job(Generic[NodeT]):
             head = inherited_head(network, model, data, data_config, with_data)
         else:
             head = fresh_head(model, data, data_config, with_data)
-            asker: Asker = "data" if head.classes else "network"
+            asker: Asker = "data" if with_data else "network"
             built = model.build(len(head.classes), asker=asker, new_classifier=new_classifier)
             network = Network(built, config, head.classes, InputSpec.of(built))
         network.classes = head.classes
