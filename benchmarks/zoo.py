@@ -33,7 +33,8 @@ STEPS = Path(__file__).with_name("zoo_steps.py")
 PARTS = ("build", "files", "shrink")
 COLUMNS = (
     "family", "network", "side", "zeros", "weight bits", "input bits", "loaded again", "packed file", "differing codes",
-    "onnxruntime", "differing codes there", "end to end", "channels removed", "shrunk", "seconds", "refused or failed",
+    "onnxruntime", "differing codes there", "end to end", "channels removed", "layers left", "shrunk",
+    "seconds", "refused or failed",
 )  # fmt: skip
 
 ERRORS = """Errors are the largest difference over the largest logit:
@@ -42,6 +43,7 @@ ERRORS = """Errors are the largest difference over the largest logit:
 - packed file: in double precision, with the same integers behind every quantiser;
 - onnxruntime: in single precision, with PyTorch's integers behind every quantiser; the codes that differ lie on a tie;
 - end to end: the same without them, where one code on a tie carries all codes behind it along;
+- layers left: with dead outputs that cannot be followed and stay whole, which stage=shrink names;
 - shrunk: without dead channels against with them, in double precision."""
 
 
@@ -77,6 +79,7 @@ class Row:
             _number(found, "onnx_differing_codes", "d"),
             _number(found, "onnx_error", ".1e"),
             _number(found, "removed", "d"),
+            _number(found, "left_layers", "d"),
             _number(found, "shrink_error", ".1e"),
             f"{self.seconds:.0f}",
             "; ".join(self.problems),
