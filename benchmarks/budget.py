@@ -91,7 +91,7 @@ def main() -> None:
     given = parser.parse_args()
     torch.set_num_threads(1)
     data = ImageFolder(train=given.train, test=given.test)
-    model = Model(given.model, weights=given.weights).build(len(data.classes))
+    model = Model(given.model, weights=given.weights).build(len(data.class_names))
     spec, rules = InputSpec.of(model), rule_set("official")
     val, test = (data.loader(split, spec, torch.device("cpu")) for split in ("val", "test"))
     calibration = [images for images, _ in val.some(CALIBRATION_BATCHES * data.eval_batch_size).batches()]

@@ -67,7 +67,7 @@ def main() -> None:
     given = parser.parse_args()
     torch.set_num_threads(1)
     data = ImageFolder(train=given.train, eval_batch_size=BATCH)
-    model = Model(given.model, weights=given.weights).build(len(data.classes))
+    model = Model(given.model, weights=given.weights).build(len(data.class_names))
     val = data.loader("val", InputSpec.of(model), torch.device("cpu"))
     loader = val.some(given.images)
 

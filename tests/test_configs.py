@@ -1,5 +1,7 @@
 """Guards every YAML of every group: it is composed, bound to signatures and built; mistakes are reported together."""
 
+import inspect
+
 import pytest
 
 from micronet_cli.config import build, check_config, locate
@@ -18,6 +20,7 @@ NEEDED = {
     **dict.fromkeys(
         ("soft_targets", "decoupled", "hints"), ("distill.teacher.model=resnet56", "distill.teacher.weights=any")
     ),
+    "timm": ("model.name=resnet20",),
     "webdataset": ("data.root=any",),
     "hf": ("data.dataset=hfds/any",),
 }
@@ -36,6 +39,29 @@ def test_option_composes_and_binds(composed, tmp_path, group, option):
     assert built["trainer"] is not None
     if group in built:
         assert (built[group] is None) == (option == "none")
+
+
+SHOWN = [
+    (group, option) for group, option in OPTIONS if group in ("model", "data") and option not in ("auto", "no_images")
+]
+
+
+@pytest.mark.parametrize(("group", "option"), SHOWN)
+def test_every_key_of_model_and_data_is_shown(composed, group, option):
+    node = composed("stage=train", f"{group}={option}")[group]
+    keys = set(inspect.signature(locate(node._target_, group)).parameters)
+    assert set(node) - {"_target_"} == keys
+
+
+@pytest.mark.parametrize("model", ["resnet8", "mobilenetv3_small_050", "vit_tiny_patch16_224"])
+def test_every_key_of_a_timm_name_is_shown(composed, model):
+    node = composed("stage=train", f"model={model}").model
+    assert node == {
+        "_target_": "micronet_cli.models.model.Model", "name": model, "weights": None, "pretrained": False,
+        "ema": False, "num_classes": None, "args": None,
+    }  # fmt: skip
+    set_below = composed("stage=train", f"model={model}", "model.args.drop_rate=0.5").model
+    assert set_below.args == {"drop_rate": 0.5}
 
 
 def test_optional_groups_have_none():

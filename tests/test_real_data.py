@@ -35,6 +35,30 @@ def test_trained_resnet20_has_its_accuracy(micronet):
     assert metrics_of(run)["top1"] == pytest.approx(87.7, abs=0.1)
 
 
+LITE = SHARED / "models" / "tf_efficientnet_lite0.safetensors"
+EVEN = SHARED / "data" / "imagenet_samples" / "even_500.tar"
+OF_1000_CLASSES = {
+    "125 images": (SAMPLES, 125, 88.8),
+    "500 images": (EVEN, 500, 87.4),
+}
+
+
+@pytest.mark.skipif(not (LITE.is_file() and EVEN.is_file()), reason=f"no ImageNet samples or network in {SHARED}")
+@pytest.mark.slow
+@pytest.mark.parametrize(("path", "images", "top1"), OF_1000_CLASSES.values(), ids=OF_1000_CLASSES.keys())
+def test_trained_head_is_kept_on_some_of_its_classes(micronet, path, images, top1):
+    run = micronet(
+        "stage=eval", "model=tf_efficientnet_lite0", f"model.weights={LITE}", "data=imagefolder",
+        f"data.test={path}", "data.classes=imagenet", "eval.pictures=0",
+    )  # fmt: skip
+    metrics = metrics_of(run)
+    assert (metrics["images"], metrics["classes_with_images"]) == (images, images)
+    assert metrics["top1"] == pytest.approx(top1, abs=0.3)
+    assert len(checkpoint.load(str(run)).classes) == 1000
+    assert (run / "confused_pairs.csv").stat().st_size < 20_000
+    assert not (run / "confusion.csv").exists()
+
+
 # Levels a channel of weights, and levels of an input, that an option of the quantize group promises.
 CLAIMS = {
     "a2q": (15, 16), "binary": (2, 16), "dorefa": (15, 16), "lsq": (16, 16), "lsq_plus": (16, 16), "pact": (15, 16),

@@ -39,6 +39,11 @@ class Network:
     def __post_init__(self) -> None:
         self.run_with(self.spec)
 
+    @property
+    def params(self) -> int:
+        """Elements of all parameters, zeros and what compressors have added included."""
+        return sum(parameter.numel() for parameter in self.model.parameters())
+
     def run_with(self, spec: InputSpec) -> None:
         """From now on this is its input."""
         self.spec = spec

@@ -52,7 +52,8 @@ def test_any_name_below_model_is_a_config(source, asked):
 @pytest.mark.parametrize("path", ["model/resnet50", "model/resnet50.yaml"])
 def test_timm_name_is_the_model_group_for_it(source, path):
     found = source.load_config(path)
-    assert OmegaConf.to_container(found.config) == {"_target_": "micronet_cli.models.model.Model", "name": "resnet50"}
+    packaged = OmegaConf.to_container(OmegaConf.load(CONF / "model" / "timm.yaml"))
+    assert OmegaConf.to_container(found.config) == packaged | {"name": "resnet50"}
     assert (found.provider, found.path) == ("timm", "timm://")
 
 

@@ -15,13 +15,13 @@ from tests.data.test_loader import CPU, SPEC, batches
 class Shades(Data):
     """A data set of one's own: ten grey images, each of its label's shade."""
 
-    def source(self, split, classes=None):
+    def source(self, split):
         labels = np.arange(10)
         shades = np.broadcast_to(labels[:, None, None] * 20, (10, 8, 8)).astype(np.uint8)
         return ArraySource(shades, labels)
 
     @property
-    def classes(self):
+    def own_class_names(self):
         return list("abcdefghij")
 
 
@@ -53,9 +53,9 @@ def test_a_sample_has_at_most_what_is_there():
     assert Shades().sample("train", 400, SPEC, CPU).images == 10
 
 
-@pytest.mark.parametrize("member", ["source", "classes"])
+@pytest.mark.parametrize("member", ["source", "own_class_names"])
 def test_the_two_members_are_left_to_the_subclass(member):
     data = Data()
-    ask = {"source": lambda: data.source("train"), "classes": lambda: data.classes}[member]
+    ask = {"source": lambda: data.source("train"), "own_class_names": lambda: data.own_class_names}[member]
     with pytest.raises(NotImplementedError):
         ask()

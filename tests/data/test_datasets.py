@@ -5,7 +5,7 @@ import pytest
 import torch
 from PIL import Image
 
-from micronet_cli.data.datasets import Cifar, Digits, ImageFolder
+from micronet_cli.data.datasets import Cifar, Digits, ImageFolder, NoImages
 from micronet_cli.errors import UserError
 from tests.data.test_loader import CPU, SPEC, batches, same
 
@@ -41,7 +41,7 @@ def test_digits_are_scaled_to_the_whole_range_of_bytes():
     assert (image.size, image.mode) == ((8, 8), "L")
     values = {value for index in range(50) for value in np.asarray(source.read(index)).flat}
     assert values == {round(step * 255 / 16) for step in range(17)}
-    assert Digits().classes == list("0123456789")
+    assert Digits().class_names == list("0123456789")
 
 
 def test_the_split_seed_draws_other_images():
@@ -99,14 +99,49 @@ def test_normalisation_is_the_networks():
 
 
 def test_test_alone_names_the_classes(image_folder):
-    assert ImageFolder(test=str(image_folder)).classes == ["blue", "red"]
+    assert ImageFolder(test=str(image_folder)).class_names == ["blue", "red"]
 
 
 def test_labels_follow_the_networks_class_order(image_folder):
-    source = ImageFolder(test=str(image_folder)).source("test", ["red", "green", "blue"])
+    source = ImageFolder(test=str(image_folder)).labelled("test", ["red", "green", "blue"])
     assert sorted(set(source.labels)) == [0, 2]
-    with pytest.raises(UserError, match="1 classes that the network does not know: red"):
-        ImageFolder(test=str(image_folder)).source("test", ["blue"])
+    with pytest.raises(UserError, match=r"data\.test='.*': 1 classes that the network does not know: red"):
+        ImageFolder(test=str(image_folder)).labelled("test", ["blue"])
+
+
+def test_splits_may_hold_different_classes_of_a_list(image_folder, tmp_path):
+    for split, colour in (("train", "red"), ("test", "blue")):
+        (tmp_path / split).mkdir()
+        (image_folder / colour).rename(tmp_path / split / colour)
+    (tmp_path / "names.txt").write_text("green\nred\nblue\n")
+    paths = {"train": str(tmp_path / "train"), "test": str(tmp_path / "test")}
+    data = ImageFolder(**paths, classes=str(tmp_path / "names.txt"), val_fraction=0.25)
+    assert data.class_names == ["green", "red", "blue"]
+    assert {split: set(data.labelled(split).labels) for split in ("train", "val", "test")} == {
+        "train": {1}, "val": {1}, "test": {2},
+    }  # fmt: skip
+    assert data.loader("train", SPEC, CPU).classes == 3
+    with pytest.raises(UserError, match=r"data\.test='.*': 1 classes that the network does not know: blue"):
+        ImageFolder(**paths).labelled("test")
+
+
+def test_a_held_out_class_that_is_unknown_is_told_by_its_path(image_folder):
+    with pytest.raises(UserError, match=r"^data\.train='.*images': 2 classes"):
+        ImageFolder(train=str(image_folder)).labelled("val", ["green"])
+
+
+def test_digits_follow_a_list_of_names(tmp_path):
+    (tmp_path / "names.txt").write_text("\n".join(reversed("0123456789")))
+    data = Digits(classes=str(tmp_path / "names.txt"))
+    assert data.labelled("test").labels.tolist() == (9 - data.source("test").labels).tolist()
+
+
+def test_no_images_have_no_split_and_the_names_of_a_list(tmp_path):
+    (tmp_path / "names.txt").write_text("cat\ndog")
+    assert NoImages().class_names == []
+    assert NoImages(classes=str(tmp_path / "names.txt")).class_names == ["cat", "dog"]
+    (problem,) = NoImages().problems(["test"])
+    assert problem == "data.test: missing; choose a data set, as data=imagefolder data.test=PATH"
 
 
 def test_val_has_an_image_of_any_train(image_folder):
@@ -138,7 +173,7 @@ def test_cifar_reads_torchvisions_layout(tmp_path, monkeypatch):
     data = Cifar(root=str(tmp_path))
     assert [len(data.source(split).labels) for split in ("train", "val", "test")] == [90, 10, 20]
     assert isinstance(data.source("train").read(0), Image.Image)
-    assert data.classes[3] == "class3"
+    assert data.class_names[3] == "class3"
 
 
 def test_a_sample_is_drawn_by_the_seed_and_not_augmented():

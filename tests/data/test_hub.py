@@ -27,7 +27,7 @@ class Image:
 
 
 class ClassLabel:
-    pass
+    names = None
 
 
 class Rows:
@@ -121,6 +121,26 @@ def test_a_row_without_a_label_is_named(hub, dataset):
     row = "row 4 of test" if dataset.startswith("hfds") else "row 2 of shard 0 of test"
     with pytest.raises(UserError, match=rf"^data\.test: {row} has the label -1; .* from 0 to 2$"):
         batches(data(dataset).loader("test", SPEC, CPU))
+
+
+@pytest.mark.parametrize("dataset", ["hfds/org/set", "hfids/org/set"])
+def test_names_of_the_features_are_found_in_the_list(hub, monkeypatch, tmp_path, dataset):
+    (tmp_path / "names.txt").write_text("ant\nowl\neel\ncat")
+    given = data(dataset, classes=str(tmp_path / "names.txt"), num_classes=None)
+
+    def labels():
+        return sorted(label for _, found in batches(given.loader("test", SPEC, CPU)) for label in found.tolist())
+
+    assert labels() == [0, 0, 0, 1, 1, 1, 2, 2]  # without names labels are outputs
+    monkeypatch.setattr(ClassLabel, "names", ["cat", "eel", "ant"])
+    given = data(dataset, classes=str(tmp_path / "names.txt"), num_classes=None)
+    assert labels() == [0, 0, 2, 2, 2, 3, 3, 3]
+    by_number = data(dataset).loader("test", SPEC, CPU)
+    assert sorted(label for _, found in batches(by_number) for label in found.tolist()) == [0, 0, 0, 1, 1, 1, 2, 2]
+    monkeypatch.setattr(ClassLabel, "names", ["cat", "eel", "aunt"])
+    given = data(dataset, classes=str(tmp_path / "names.txt"), num_classes=None)
+    with pytest.raises(UserError, match=r"data\.test.*does not know.*did you mean ant"):
+        labels()
 
 
 def test_val_is_held_out_of_train_where_rows_are_read_in_any_order(hub):

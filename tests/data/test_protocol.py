@@ -52,7 +52,7 @@ class Own:
     input_size: int | None = None
 
     @property
-    def classes(self):
+    def class_names(self):
         return ["dark", "bright"]
 
     def problems(self, splits):

@@ -104,14 +104,34 @@ UNLABELLED = {"no label": {"png": b"p"}, "a word": {"png": b"p", "cls": b"cat"}}
 @pytest.mark.parametrize("files", UNLABELLED.values(), ids=UNLABELLED.keys())
 def test_a_sample_without_a_number_as_label_is_a_mistake(tmp_path, files):
     (sample,) = shard_of(tmp_path / "s.tar", files).read(0)
-    assert sample.mistake.endswith("s.tar has no label; it must have a file .cls with a number")
+    assert sample.mistake.endswith(
+        "s.tar has no label; it must have a file .cls with a number, or with a name that data.classes lists"
+    )
 
 
 def test_a_label_may_be_a_field_of_the_json(tmp_path):
     shard_of(tmp_path / "s.tar", {"png": b"p", "json": b'{"y": 5}'}, {"png": b"p", "json": b"{}"})
     found = list(WebDatasetShards([str(tmp_path / "s.tar")], label_key="y").read(0))
     assert found[0].label == 5
-    assert found[1].mistake.endswith("it must have the field 'y' of its json")
+    assert found[1].mistake.endswith(
+        "it must have the field 'y' of its json with a number, or with a name that data.classes lists"
+    )
+
+
+def test_a_label_may_be_a_name_where_names_are_known(tmp_path):
+    shard_of(
+        tmp_path / "s.tar",
+        {"png": b"p", "cls": b"dog\n", "json": b'{"y": "cat"}'},
+        {"png": b"p", "cls": b"1", "json": b'{"y": 0}'},
+        {"png": b"p", "cls": b"dgo", "json": b'{"y": [1]}'},
+    )
+    urls = [str(tmp_path / "s.tar")]
+    by_cls = list(WebDatasetShards(urls, classes=["cat", "dog"]).read(0))
+    assert [sample.label for sample in by_cls[:2]] == [1, 1]
+    assert by_cls[2].mistake.endswith("is of the class 'dgo', which the network does not know; did you mean dog?")
+    by_json = list(WebDatasetShards(urls, label_key="y", classes=["cat", "dog"]).read(0))
+    assert [sample.label for sample in by_json[:2]] == [0, 0]
+    assert "has no label" in by_json[2].mistake
 
 
 def test_a_damaged_shard_is_told_and_gives_no_shorter_set(tmp_path):

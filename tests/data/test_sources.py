@@ -8,7 +8,7 @@ import pytest
 from PIL import Image
 
 from micronet_cli.data.datasets import ImageFolder
-from micronet_cli.data.sources import ArraySource, FileSource, Subset, split_off
+from micronet_cli.data.sources import ArraySource, FileSource, Subset, relabelled, split_off
 from micronet_cli.errors import UserError
 from tests.data.test_loader import CPU, SPEC, batches, same
 
@@ -78,10 +78,11 @@ def test_an_array_gives_images_and_numbers_them():
 
 def test_relabelling_keeps_the_files_and_leaves_the_source_alone(image_folder):
     source = FileSource(str(image_folder), "data.test")
-    other = source.relabelled(["red", "green", "blue"])
-    assert [source.classes[label] for label in source.labels] == [other.classes[label] for label in other.labels]
-    assert source.classes == ["blue", "red"]
-    assert source.relabelled(["blue", "red"]) is source
+    names = ["red", "green", "blue"]
+    other = relabelled(source, source.classes, names, "data.test")
+    assert [source.classes[label] for label in source.labels] == [names[label] for label in other.labels]
+    assert set(source.labels) == {0, 1}
+    assert relabelled(source, ["blue", "red"], ["blue", "red"], "data.test") is source
     assert other.name(0) == source.name(0) == "blue/0.jpg"
 
 
@@ -146,7 +147,22 @@ def test_an_empty_class_stays_and_is_warned_of(tmp_path, caplog):
 
 def test_an_empty_class_that_the_network_does_not_know_is_no_mistake(tmp_path):
     source = FileSource(str(folder_of(tmp_path / "set", cat=2, dog=0)), "data.test")
-    assert source.relabelled(["fox", "cat"]).labels.tolist() == [1, 1]
+    assert relabelled(source, source.classes, ["fox", "cat"], "data.test").labels.tolist() == [1, 1]
+
+
+def test_a_label_out_of_range_stays_out_of_range():
+    source = ArraySource(np.zeros((4, 1, 1), np.uint8), [0, 1, 2, -1])
+    found = relabelled(source, ["cat", "dog"], ["ant", "bee", "cat", "dog"], "data.test")
+    assert found.labels.tolist() == [2, 3, -1, -1]
+
+
+def test_classes_that_the_network_does_not_know_are_named_with_near_misses():
+    source = ArraySource(np.zeros((2, 1, 1), np.uint8), [1, 0])
+    with pytest.raises(UserError) as caught:
+        relabelled(source, ["cat", "woolf"], ["wolf", "fox"], "data.test='set'")
+    assert str(caught.value) == (
+        "data.test='set': 2 classes that the network does not know: cat, woolf (did you mean wolf?)"
+    )
 
 
 def test_half_a_set_in_another_format_is_read(tmp_path):

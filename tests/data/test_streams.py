@@ -78,7 +78,18 @@ def test_a_value_out_of_range_is_named(message, options):
 
 
 def test_classes_are_the_labels_as_text(shards):
-    assert stream(shards).classes == [str(label) for label in range(10)]
+    assert stream(shards).class_names == [str(label) for label in range(10)]
+
+
+def test_names_of_the_outputs_take_the_place_of_a_number(shards, tmp_path):
+    (tmp_path / "names.txt").write_text("\n".join("abcdefghijkl"))
+    given = str(tmp_path / "names.txt")
+    data = TimmStream(dataset="wds/", root=str(shards), test="part-0.tar", classes=given, workers=0)
+    assert data.class_names == list("abcdefghijkl")
+    assert data.loader("test", SPEC, CPU).classes == 12
+    with pytest.raises(UserError, match=r"data\.num_classes=10: data\.classes='.*' lists 12; leave it null"):
+        _ = stream(shards, classes=given).class_names
+    assert len(TimmStream(dataset="wds/", root=str(shards)).class_names) == 1000
 
 
 def test_a_package_that_is_not_installed_is_named(monkeypatch):

@@ -53,7 +53,7 @@ def test_classes_say_what_each_is_mistaken_for(explanation):
     assert (figures["worst_class"], figures["worst_class_top1"]) == ("ant", 50.0)
 
 
-def test_confusion_has_a_row_and_a_column_a_class(explanation):
+def test_confusion_has_a_row_and_a_column_a_class_that_is_seen(explanation):
     explanation.explain(predicted(0, 2, 1, 1))
     ant, bee, cow = rows_of(explanation, "confusion.csv")
     assert ant == {"true/predicted": "ant", "ant": "1", "bee": "0", "cow": "1"}

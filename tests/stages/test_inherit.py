@@ -33,6 +33,12 @@ def test_auto_without_a_start_is_the_default():
     assert found.data._target_.endswith("Digits")
 
 
+@pytest.mark.parametrize(("stage", "data"), [("score", "NoImages"), ("export", "NoImages"), ("train", "Digits")])
+def test_a_stage_that_needs_no_data_has_none_unless_some_is_chosen(composed, stage, data):
+    assert inherited(composed(f"stage={stage}", "data.input_size=16")).data._target_.endswith(f".{data}")
+    assert inherited(composed(f"stage={stage}", "data=digits")).data._target_.endswith(".Digits")
+
+
 def test_auto_with_a_start_is_the_start_s(start):
     found = inherited(config_of(start))
     assert (found.model, found.data) == (HEADER["model"], HEADER["data"])

@@ -1,5 +1,6 @@
 """Guards what a stage gets: settings that exclude each other, the network, its classes, what is saved."""
 
+import logging
 import os
 from typing import NamedTuple
 
@@ -71,8 +72,9 @@ def test_network_has_the_data_s_classes_and_size(job):
 
 
 def test_network_without_data_has_as_many_classes_as_the_model_says(job):
-    network = job(*TINY, "model.num_classes=7").network(with_data=False)
+    network = job("model=resnet8", "data.input_size=16", "model.num_classes=7").network(with_data=False)
     assert network.classes == []
+    assert network.spec.size == (3, 16, 16)
     assert network.model(torch.zeros(1, 3, 16, 16)).shape == (1, 7)
 
 
@@ -82,6 +84,40 @@ def test_network_of_a_run_takes_its_weights_and_the_given_size(job, trained):
     assert network.spec.size == (3, 24, 24)
     assert network.data["input_size"] == 24
     assert all(torch.equal(tensor, saved[name]) for name, tensor in network.model.state_dict().items())
+
+
+DESCRIBED = {
+    "the data's classes": (
+        (*TINY,), "resnet8: 10 classes (data), input 3x16x16, 75,290 parameters",
+    ),
+    "no data chosen": (
+        ("model=mobilenetv3_small_050",),
+        "mobilenetv3_small_050: 1000 classes (timm), input 3x224x224, 1,593,224 parameters",
+    ),
+    "data without its files": (
+        ("model=resnet8", "data=imagefolder"),
+        "resnet8: 10 classes (timm; data.test: missing), input 3x32x32, 75,290 parameters",
+    ),
+    "a list": (
+        ("model=resnet8", "data.classes=imagenet"),
+        "resnet8: 1000 classes (data.classes=imagenet), input 3x32x32, 139,640 parameters",
+    ),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize(("given", "said"), DESCRIBED.values(), ids=DESCRIBED.keys())
+def test_a_stage_begins_with_a_line_on_its_network(job, caplog, given, said):
+    with caplog.at_level(logging.INFO):
+        job(*given).network(with_data=False)
+    assert said in caplog.messages
+
+
+def test_a_line_on_a_run_s_network_has_what_it_reports(job, caplog, trained):
+    top1 = checkpoint.load(str(trained)).metrics["top1"]
+    with caplog.at_level(logging.INFO):
+        job(f"init_from={trained}").network()
+    network = "resnet8: 10 classes (init_from), input 3x16x16, 75,290 parameters"
+    assert f"{network}; top-1 {top1:.2f} % on test, as {trained} says" in caplog.messages
 
 
 def test_splits_that_are_missing_are_named_line_by_line(job, image_folder):
@@ -145,10 +181,11 @@ EXCLUDED = {
         ("init_from=RUN", "model.weights=x.pth"), "model.weights=x.pth: init_from brings its weights; take one"
     ),
     "classes of the run": Excluded(
-        ("init_from=RUN", "model.num_classes=7"), "model.num_classes=7: there are 10 classes; leave it null"
+        ("init_from=RUN", "model.num_classes=7"),
+        "model.num_classes=7: the network of init_from has 10 classes; leave it null",
     ),
     "classes of the data": Excluded(
-        (*TINY, "model.num_classes=7"), "model.num_classes=7: there are 10 classes; leave it null"
+        (*TINY, "model.num_classes=7"), "model.num_classes=7: the data has 10 classes; leave it null, or name all 7"
     ),
     "a number": Excluded(("init_from=1",), "init_from=1: must be a path, as ./1"),
     "a list": Excluded(("init_from=[a,b]",), "init_from=['a', 'b']: must be a path"),

@@ -13,7 +13,7 @@ from hydra.plugins.search_path_plugin import SearchPathPlugin
 from omegaconf import OmegaConf
 
 from micronet_cli.errors import UserError
-from micronet_cli.paths import use_config_directory
+from micronet_cli.paths import CONF, use_config_directory
 
 PREFIX = "model/"
 
@@ -29,7 +29,8 @@ class TimmConfigSource(ConfigSource):
     def load_config(self, config_path: str) -> ConfigResult:
         """The model group for the name."""
         name = config_path.removeprefix(PREFIX).removesuffix(".yaml")
-        node = OmegaConf.create({"_target_": "micronet_cli.models.model.Model", "name": name})
+        node = OmegaConf.load(CONF / "model" / "timm.yaml")
+        node.name = name
         header: dict[str, str | None] = {"package": None}
         return ConfigResult(provider=self.provider, path="timm://", config=node, header=header)
 

@@ -2,27 +2,31 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 import torch
 
 from micronet_cli.data.augment import Augment, Augmentation
 from micronet_cli.data.base_loader import LoaderSettings
+from micronet_cli.data.class_names import read_class_names
 from micronet_cli.data.loader import Loader
 from micronet_cli.data.protocol import Batches
-from micronet_cli.data.sources import Source, Subset, split_off
+from micronet_cli.data.sources import Source, Subset, relabelled, split_off
 from micronet_cli.models.model import InputSpec
 
 
 @dataclass(kw_only=True)
 class Data:
-    """What the packaged data sets share, a ``protocol.DataSet``; one of your own adds ``source`` and ``classes``.
+    """What the packaged data sets share, a ``protocol.DataSet``; one's own adds ``source`` and ``own_class_names``.
 
     Attributes:
         batch_size: images a training step, over all processes; evaluation takes ``eval_batch_size``.
         workers: decoding processes; null: one a core. Splits held in memory need none.
         augment, auto_augment, color_jitter, random_erasing, mixup, cutmix: see ``data.augment.Augmentation``.
         input_size: height and width in pixels; null: the network's.
+        classes: the names of the network's outputs, of which the data may hold some: ``imagenet``, or a file with a
+            name a line; null: the data's own.
         cache_mb: a split that fits into so much memory once decoded is decoded once, in MiB.
         max_corrupt: a split may hold so many files that do not decode; they are skipped and named in the log.
         val_fraction: part of train that becomes val where there is no val of its own, in (0, 1).
@@ -39,6 +43,7 @@ class Data:
     mixup: float = 0.0
     cutmix: float = 0.0
     input_size: int | None = None
+    classes: str | None = None
     cache_mb: int = 1024
     max_corrupt: int = 10
     val_fraction: float = 0.1
@@ -60,14 +65,50 @@ class Data:
         """What is missing of these splits, without opening them: a line a problem."""
         return []
 
-    def source(self, split: str, classes: Sequence[str] | None = None) -> Source:
-        """The images of ``train``, ``val`` or ``test``; ``classes``: names in the order a network knows them."""
+    def source(self, split: str) -> Source:
+        """The images of ``train``, ``val`` or ``test``; their labels are indices of ``label_names(split)``."""
         raise NotImplementedError
 
     @property
-    def classes(self) -> list[str]:
-        """Class names in the order of their indices."""
+    def own_class_names(self) -> list[str]:
+        """Class names of the data itself, in the order of their indices."""
         raise NotImplementedError
+
+    def label_names(self, split: str) -> list[str]:
+        """The class names that a split's labels are indices of."""
+        return self.own_class_names
+
+    @property
+    def class_names(self) -> list[str]:
+        """Class names in the order of a network's outputs.
+
+        Raises:
+            UserError: ``classes`` is no list of names, or the data cannot be opened to tell its own.
+        """
+        return self.own_class_names if self.classes is None else self._given_class_names
+
+    @cached_property
+    def _given_class_names(self) -> list[str]:
+        assert self.classes is not None
+        return read_class_names(self.classes)
+
+    def labelled(self, split: str, classes: Sequence[str] | None = None) -> Source:
+        """The images of a split, labelled by the outputs of a network.
+
+        Args:
+            split: ``train``, ``val`` or ``test``.
+            classes: names in the order that the network knows them; None: ``class_names``.
+
+        Raises:
+            UserError: an image is of a class that the network does not know.
+        """
+        names = classes or self.class_names
+        return relabelled(self.source(split), self.label_names(split), names, self._where(split))
+
+    def _where(self, split: str) -> str:
+        """The split's place in the config, with what is given there."""
+        given = getattr(self, split, None)
+        return f"data.{split}" if given is None else f"data.{split}={given!r}"
 
     @property
     def augmentation(self) -> Augmentation:
@@ -86,12 +127,12 @@ class Data:
     ) -> Batches:
         """Batches of a split, shuffled and augmented for ``train``."""
         return Loader(
-            source=self.source(split, classes),
+            source=self.labelled(split, classes),
             spec=spec,
             settings=self.loader_settings(split == "train", seed),
             training=split == "train",
             device=device,
-            classes=len(classes or self.classes),
+            classes=len(classes or self.class_names),
             where=f"data.{split}",
         )
 
@@ -105,7 +146,7 @@ class Data:
         classes: Sequence[str] | None = None,
     ) -> Batches:
         """Batches of at most so many images of a split, drawn by ``seed``, as evaluation sees them."""
-        source = self.source(split, classes)
+        source = self.labelled(split, classes)
         order = np.random.default_rng(seed).permutation(len(source.labels))
         chosen = np.sort(order[:images])
         return Loader(
@@ -114,7 +155,7 @@ class Data:
             settings=self.loader_settings(False, seed),
             training=False,
             device=device,
-            classes=len(classes or self.classes),
+            classes=len(classes or self.class_names),
             where=f"data.{split}",
         )
 

@@ -17,18 +17,32 @@ log = logging.getLogger(__name__)
 
 
 @dataclass(kw_only=True)
+class NoImages(Data):
+    """For stages that need no images: ``input_size`` and ``classes`` alone count."""
+
+    def problems(self, splits: Sequence[str]) -> list[str]:
+        """Every split is missing."""
+        return [f"data.{split}: missing; choose a data set, as data=imagefolder data.{split}=PATH" for split in splits]
+
+    @property
+    def own_class_names(self) -> list[str]:
+        """None."""
+        return []
+
+
+@dataclass(kw_only=True)
 class Digits(Data):
     """scikit-learn's 1,797 real handwritten digits, 8x8 grey (Alpaydin and Kaynak, UCI, CC BY 4.0).
 
     A fifth is test; val is ``val_fraction`` of the rest.
     """
 
-    def source(self, split: str, classes: Sequence[str] | None = None) -> Source:
+    def source(self, split: str) -> Source:
         """The images of a split."""
         return self._splits[split]
 
     @property
-    def classes(self) -> list[str]:
+    def own_class_names(self) -> list[str]:
         """0 to 9."""
         return [str(digit) for digit in range(10)]
 
@@ -63,11 +77,8 @@ class ImageFolder(Data):
 
     def problems(self, splits: Sequence[str]) -> list[str]:
         """Paths that are not given, or not there."""
-        sources = []
-        for split in splits:
-            held_out = split == "val" and self.val is None
-            sources.append("train" if held_out else split)
-        problems = [self._problem(split) for split in dict.fromkeys(sources)]
+        needed = dict.fromkeys(self._given(split) for split in splits)
+        problems = [self._problem(split) for split in needed]
         return [problem for problem in problems if problem is not None]
 
     def _problem(self, split: str) -> str | None:
@@ -76,17 +87,27 @@ class ImageFolder(Data):
             return f"data.{split}: missing; give data.{split}=<directory or tar with a folder a class>"
         return None if Path(path).expanduser().exists() else f"data.{split}={path!r}: no such file or directory"
 
-    def source(self, split: str, classes: Sequence[str] | None = None) -> Source:
+    def source(self, split: str) -> Source:
         """The images of a split."""
-        held_out = split == "val" and self.val is None
-        opened = self._open("train" if held_out else split)
-        files = opened.relabelled(classes or self.classes)
+        files = self._open(self._given(split))
         if split == "test" or self.val:
             return files
         return self._part(files, split)
 
+    def label_names(self, split: str) -> list[str]:
+        """Folder names of what the split is read from."""
+        return self._open(self._given(split)).classes
+
+    def _given(self, split: str) -> str:
+        """The split whose path images come from: train's where val is held out of it."""
+        held_out = split == "val" and self.val is None
+        return "train" if held_out else split
+
+    def _where(self, split: str) -> str:
+        return super()._where(self._given(split))
+
     @property
-    def classes(self) -> list[str]:
+    def own_class_names(self) -> list[str]:
         """Folder names of train, of test where there is no train."""
         return self._open("train" if self.train else "test").classes
 
@@ -118,7 +139,7 @@ class Cifar(Data):
     root: str = "data"
     download: bool = False
 
-    def source(self, split: str, classes: Sequence[str] | None = None) -> Source:
+    def source(self, split: str) -> Source:
         """The images of a split."""
         if split == "test":
             return ArraySource(self._test.data, self._test.targets)
@@ -126,7 +147,7 @@ class Cifar(Data):
         return self._part(whole, split)
 
     @property
-    def classes(self) -> list[str]:
+    def own_class_names(self) -> list[str]:
         """The archive's names."""
         return list(self._test.classes)
 

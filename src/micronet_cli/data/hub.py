@@ -2,7 +2,7 @@
 
 import importlib
 import io
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
+from micronet_cli.data.class_names import UNKNOWN, outputs_of, unknown_class
 from micronet_cli.data.images import read_image
 from micronet_cli.data.shards import RawSample
 
@@ -25,11 +26,13 @@ class Table:
         rows: its data set; images are not decoded.
         image: name of the column of images.
         label: name of the column of class indices.
+        names: of the classes; None where the column does not tell them.
     """
 
     rows: Any
     image: str
     label: str
+    names: list[str] | None
 
     def content(self, row: Mapping[str, Any]) -> bytes:
         """The image file of a row."""
@@ -59,7 +62,8 @@ def open_table(dataset: str, split: str, cache: str, streaming: bool) -> Table:
     image = _column(features, library.Image, usual="image")
     label = _column(features, library.ClassLabel, usual="label")
     undecoded = rows.cast_column(image, library.Image(decode=False))
-    return Table(undecoded, image, label)
+    names = getattr(features.get(label), "names", None)
+    return Table(undecoded, image, label, names)
 
 
 def _column(features: Mapping[str, Any], kind: type, usual: str) -> str:
@@ -95,12 +99,22 @@ class HubSource:
 
 
 class HubShards:
-    """A split that is read in order, shard after shard."""
+    """A split that is read in order, shard after shard.
 
-    def __init__(self, dataset: str, split: str, cache: str) -> None:
+    Args:
+        dataset, split, cache: as of ``open_table``.
+        classes: class names in the order of a network's outputs; None: labels are outputs, whatever they are called.
+    """
+
+    def __init__(self, dataset: str, split: str, cache: str, classes: Sequence[str] | None = None) -> None:
         self.split = split
         self.table = open_table(dataset, split, cache, streaming=True)
         self.count = self.table.rows.num_shards
+        self.classes = classes or []
+        self._own_names: list[str] = []  # where labels are to be translated
+        if classes and self.table.names:
+            self._own_names = self.table.names
+        self._outputs = outputs_of(self._own_names, self.classes).tolist()
 
     def read(self, shard: int) -> Iterator[RawSample]:
         """The rows of a shard; one that cannot be read ends with a sample that says so."""
@@ -108,13 +122,20 @@ class HubShards:
         name = f"shard {shard} of {self.split}"
         try:
             for number, row in enumerate(rows):
-                label = row[self.table.label]
-                yield RawSample(
-                    name=f"row {number} of {name}",
-                    label=NO_LABEL if label is None else label,
-                    content=self.table.content(row),
-                )
+                yield self._raw(row, f"row {number} of {name}")
         except Exception as error:  # every backend has errors of its own
             reason, _, _ = str(error).partition("\n")
             mistake = f"{name} cannot be read to its end ({reason})"
             yield RawSample(name, NO_LABEL, None, mistake)
+
+    def _raw(self, row: Mapping[str, Any], name: str) -> RawSample:
+        label = row[self.table.label]
+        if label is None:
+            label = NO_LABEL
+        mistake = ""
+        if 0 <= label < len(self._own_names):
+            own_name = self._own_names[label]
+            label = self._outputs[label]
+            if label == UNKNOWN:
+                mistake = unknown_class(name, own_name, self.classes)
+        return RawSample(name, label, self.table.content(row), mistake)

@@ -67,8 +67,12 @@ class DataSet(Protocol):
     input_size: int | None
 
     @property
-    def classes(self) -> list[str]:
-        """Class names in the order of their indices."""
+    def class_names(self) -> list[str]:
+        """Class names in the order of a network's outputs, which may be more than there are images of.
+
+        Raises:
+            UserError: what tells them is missing.
+        """
         ...
 
     def problems(self, splits: Sequence[str]) -> list[str]:
@@ -90,10 +94,10 @@ class DataSet(Protocol):
             spec: the network's input.
             device: where batches go.
             seed: decides every random choice.
-            classes: names in the order a network knows them.
+            classes: names in the order of the network's outputs, which labels are indices of; None: ``class_names``.
 
         Raises:
-            UserError: it cannot be opened, or it holds what the network does not know.
+            UserError: it cannot be opened, or it holds a class that is not among them.
         """
         ...
 

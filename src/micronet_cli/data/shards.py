@@ -4,11 +4,13 @@ import json
 import tarfile
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from itertools import islice
 from typing import Any, Protocol
 
 import numpy as np
 
+from micronet_cli.data.class_names import unknown_class
 from micronet_cli.data.images import known_suffixes
 from micronet_cli.data.randomness import Position, rng_at
 
@@ -24,13 +26,13 @@ class RawSample:
 
     Attributes:
         name: what to call it in a log.
-        label: class index; text where it is no number.
+        label: class index.
         content: the image file; None where there is none.
         mistake: why the run cannot go on; empty for a sample like any other.
     """
 
     name: str
-    label: int | str
+    label: int
     content: bytes | None
     mistake: str = ""
 
@@ -55,10 +57,12 @@ class WebDatasetShards:
     Attributes:
         urls: paths, or what webdataset opens besides.
         label_key: field of ``0007.json`` that is the label; empty: ``0007.cls`` is.
+        classes: class names in the order of a network's outputs, for labels that are names; a number is an output.
     """
 
     urls: Sequence[str]
     label_key: str = ""
+    classes: Sequence[str] | None = None
 
     @property
     def count(self) -> int:
@@ -85,14 +89,30 @@ class WebDatasetShards:
         try:
             label = self._label(sample)
         except (KeyError, ValueError, TypeError):
-            where = f"the field {self.label_key!r} of its json" if self.label_key else "a file .cls with a number"
-            return RawSample(name, 0, None, mistake=f"{name} has no label; it must have {where}")
-        return RawSample(name, label, content)
+            where = f"the field {self.label_key!r} of its json" if self.label_key else "a file .cls"
+            must_have = f"{where} with a number, or with a name that data.classes lists"
+            return RawSample(name, 0, None, mistake=f"{name} has no label; it must have {must_have}")
+        if isinstance(label, int):
+            return RawSample(name, label, content)
+        assert self.classes is not None
+        output = self._output_of.get(label)
+        if output is None:
+            return RawSample(name, 0, None, mistake=unknown_class(name, label, self.classes))
+        return RawSample(name, output, content)
 
-    def _label(self, sample: dict[str, Any]) -> int:
-        if self.label_key:
-            return int(json.loads(sample["json"])[self.label_key])
-        return int(sample["cls"])
+    def _label(self, sample: dict[str, Any]) -> int | str:
+        """A number, or a name where names are known."""
+        found = json.loads(sample["json"])[self.label_key] if self.label_key else sample["cls"].decode()
+        try:
+            return int(found)
+        except ValueError:
+            if self.classes is None:
+                raise
+            return found.strip()
+
+    @cached_property
+    def _output_of(self) -> dict[str, int]:
+        return {name: output for output, name in enumerate(self.classes or ())}
 
 
 def _reason(error: Exception) -> str:

@@ -11,6 +11,7 @@ from typing import Protocol
 import numpy as np
 from PIL import Image
 
+from micronet_cli.data.class_names import UNKNOWN, described_unknown, outputs_of
 from micronet_cli.data.images import read_image
 from micronet_cli.data.listing import listing
 from micronet_cli.errors import UserError
@@ -105,28 +106,6 @@ class FileSource:
             text += f"; left out, no images: {_some_of(self.left_out)}"
         return text
 
-    def relabelled(self, classes: Sequence[str]) -> "FileSource":
-        """The same files under another order of classes, which may be more.
-
-        Raises:
-            UserError: a folder's class is not among them.
-        """
-        if list(classes) == self.classes:
-            return self
-        present = {name for name, images in self.counts.items() if images > 0}
-        unknown = sorted(present - set(classes))
-        if unknown:
-            examples = ", ".join(unknown[:3])
-            raise UserError(
-                f"{self.where}={self.path!r}: {len(unknown)} classes that the network does not know: {examples}"
-            )
-        other = copy.copy(self)
-        other.classes = list(classes)
-        index_of_class = {name: index for index, name in enumerate(other.classes)}
-        new_index = np.array([index_of_class.get(name, -1) for name in self.classes])
-        other.labels = new_index[self.labels]
-        return other
-
     def read(self, index: int) -> Image.Image:
         """The image, upright."""
         entry = self._images[index]
@@ -159,6 +138,33 @@ class Subset:
     def name(self, index: int) -> str:
         """Its name in the other source."""
         return self.source.name(int(self.indices[index]))
+
+
+def relabelled(source: Source, own: Sequence[str], names: Sequence[str], where: str) -> Source:
+    """The same images labelled by a network's outputs.
+
+    Args:
+        source: its labels are indices of ``own``; others become ``UNKNOWN``.
+        own: the data set's class names.
+        names: the network's, in the order of its outputs; they may be more.
+        where: the place in the config that mistakes are named by.
+
+    Raises:
+        UserError: an image is of a class that is not among ``names``.
+    """
+    if list(own) == list(names):
+        return source
+    is_known = (source.labels >= 0) & (source.labels < len(own))
+    output_of = outputs_of(own, names)
+    outputs = np.full(len(source.labels), UNKNOWN)
+    outputs[is_known] = output_of[source.labels[is_known]]
+    left_out = np.unique(source.labels[is_known & (outputs == UNKNOWN)])
+    if len(left_out) > 0:
+        unknown = [own[label] for label in left_out]
+        raise UserError(f"{where}: {described_unknown(unknown, names)}")
+    other = copy.copy(source)
+    other.labels = outputs
+    return other
 
 
 def split_off(source: Source, fraction: float, seed: int) -> tuple[Subset, Subset]:

@@ -120,7 +120,7 @@ class DecodedShards(IterableDataset):
     def _decoded(self, sample: RawSample, position: Position) -> Decoded:
         if sample.mistake:
             return Decoded(None, 0, sample.name, sample.mistake)
-        label = int(sample.label)
+        label = sample.label
         if not 0 <= label < self.classes:
             mistake = label_mistake(sample.name, label, self.classes)
             return Decoded(None, label, sample.name, mistake)

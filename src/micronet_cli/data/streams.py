@@ -12,14 +12,16 @@ from timm.data.readers import create_reader
 
 from micronet_cli.data.augment import Augment
 from micronet_cli.data.base import Data
+from micronet_cli.data.class_names import are_numbers, numbered
 from micronet_cli.data.hub import HubShards, HubSource
 from micronet_cli.data.protocol import Batches
 from micronet_cli.data.shards import Shards, WebDatasetShards
-from micronet_cli.data.sources import Source
+from micronet_cli.data.sources import Source, relabelled
 from micronet_cli.data.stream_loader import StreamLoader
 from micronet_cli.errors import UserError
 from micronet_cli.models.model import InputSpec
 
+IMAGENET_CLASSES = 1000
 # It warns of every directory of shards without an _info.json, which none needs.
 logging.getLogger("timm.data.readers.reader_wds").setLevel(logging.ERROR)
 
@@ -34,7 +36,8 @@ class TimmStream(Data):
         train, val, test: split names; for WebDataset shard patterns, as ``train-{0000..0099}.tar``. Of ``hfds/`` a
             seeded part of train is held out without ``val``.
         samples: images in a split, by its name above; training on a stream needs it.
-        num_classes: classes of the labels ``0 .. num_classes - 1``.
+        num_classes: classes of the labels ``0 .. num_classes - 1``; null: as many as ``classes`` lists, without it the
+            1,000 of ImageNet.
     """
 
     dataset: str
@@ -43,14 +46,14 @@ class TimmStream(Data):
     val: str | None = None
     test: str | None = None
     samples: dict[str, int] = field(default_factory=dict)
-    num_classes: int
+    num_classes: int | None = None
     augment: Augment = "imagenet"
 
     def __post_init__(self) -> None:
         super().__post_init__()
         if self._kind not in ("wds", "hfds", "hfids"):
             raise ValueError(f"dataset={self.dataset!r}: must be wds/, hfds/<name> or hfids/<name>")
-        if self.num_classes < 1:
+        if self.num_classes is not None and self.num_classes < 1:
             raise ValueError(f"num_classes={self.num_classes}: must be at least 1")
 
     @property
@@ -80,11 +83,37 @@ class TimmStream(Data):
         return "train" if held_out else split
 
     @property
-    def classes(self) -> list[str]:
+    def own_class_names(self) -> list[str]:
         """The labels as text: streams do not tell names."""
-        return [str(label) for label in range(self.num_classes)]
+        return numbered(self.num_classes or IMAGENET_CLASSES)
 
-    def source(self, split: str, classes: Sequence[str] | None = None) -> Source:
+    @property
+    def class_names(self) -> list[str]:
+        """Those that ``classes`` lists, else the labels as text.
+
+        Raises:
+            UserError: they are not as many as ``num_classes``.
+        """
+        names = super().class_names
+        if self.num_classes not in (None, len(names)):
+            raise UserError(
+                f"data.num_classes={self.num_classes}: data.classes={self.classes!r} lists {len(names)}; leave it null"
+            )
+        return names
+
+    def labelled(self, split: str, classes: Sequence[str] | None = None) -> Source:
+        """The images of a split of ``hfds/``, labelled by the outputs of a network.
+
+        Labels are outputs, unless the split tells their names and the network has names too.
+        """
+        names = classes or self.class_names
+        source = self.source(split)
+        own = self._sources[self._given(split)].table.names
+        if own is None or are_numbers(names):
+            return source
+        return relabelled(source, own, names, self._where(split))
+
+    def source(self, split: str) -> Source:
         """The images of a split of ``hfds/``."""
         self._require(split)
         given = self._given(split)
@@ -96,7 +125,7 @@ class TimmStream(Data):
         return whole if is_whole else self._part(whole, split)
 
     @cached_property
-    def _sources(self) -> dict[str, Source]:
+    def _sources(self) -> dict[str, HubSource]:
         return {}
 
     def _require(self, split: str) -> None:
@@ -135,7 +164,7 @@ class TimmStream(Data):
         """
         if not self._streams:
             return super().loader(split, spec, device, seed, classes)
-        return self._stream_loader(split, spec, device, seed, len(classes or self.classes))
+        return self._stream_loader(split, spec, device, seed, classes or self.class_names)
 
     def sample(
         self,
@@ -152,7 +181,7 @@ class TimmStream(Data):
         """
         if not self._streams:
             return super().sample(split, images, spec, device, seed, classes)
-        return self._stream_loader(split, spec, device, seed, len(classes or self.classes), at_most=images)
+        return self._stream_loader(split, spec, device, seed, classes or self.class_names, at_most=images)
 
     def _stream_loader(
         self,
@@ -160,16 +189,17 @@ class TimmStream(Data):
         spec: InputSpec,
         device: torch.device,
         seed: int,
-        classes: int,
+        classes: Sequence[str],
         at_most: int | None = None,
     ) -> StreamLoader:
         self._require(split)
         training = split == "train" and at_most is None
+        names = None if are_numbers(classes) else classes
         with self._opening(split) as name:
             if self._kind == "wds":
-                shards, total = self._web_dataset(name)
+                shards, total = self._web_dataset(name, names)
             else:
-                shards, total = HubShards(self._name, name, self.root), None
+                shards, total = HubShards(self._name, name, self.root, names), None
         total = self.samples.get(split, total)
         if training and not total:
             raise UserError(f"data.samples.{split}: missing; training on a stream needs the number of its images")
@@ -181,11 +211,11 @@ class TimmStream(Data):
             settings=self.loader_settings(training, seed),
             training=training,
             device=device,
-            classes=classes,
+            classes=len(classes),
             where=f"data.{split}",
         )
 
-    def _web_dataset(self, name: str) -> tuple[Shards, int | None]:
+    def _web_dataset(self, name: str, classes: Sequence[str] | None) -> tuple[Shards, int | None]:
         """The shards of a pattern, or of a split that ``_info.json`` describes, and the number of their images."""
         known = create_reader("wds/", root=self.root, split=name).split_info
         urls = [os.path.join(self.root, file) for file in known.filenames]
@@ -193,4 +223,4 @@ class TimmStream(Data):
             is_file = not url.startswith("pipe:") and "://" not in url
             if is_file and not os.path.isfile(url):
                 raise FileNotFoundError(f"no such shard: {url}")
-        return WebDatasetShards(urls, known.alt_label), known.num_samples or None
+        return WebDatasetShards(urls, known.alt_label, classes), known.num_samples or None

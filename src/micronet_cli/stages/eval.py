@@ -33,7 +33,9 @@ def run(job: Job) -> dict[str, Any]:
     metrics["corrupt"] = len(loader.corrupt)
     metrics |= explanation.explain(predictions)
     log.info(
-        "worst class: %s, %.2f %%; calibration error %.2f %%",
+        "%d of %d classes have images; worst class: %s, %.2f %%; calibration error %.2f %%",
+        metrics["classes_with_images"],
+        len(network.classes),
         metrics["worst_class"],
         metrics["worst_class_top1"],
         metrics["calibration_error"],

@@ -4,16 +4,12 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass, fields
 from typing import Any
 
-from torch import Tensor
-
 from micronet_cli.data.named_images import NamedImages
-from micronet_cli.functional.classification import Bin, calibration_bins, confusion_matrix, expected_calibration_error
+from micronet_cli.functional.classification import Bin, calibration_bins, expected_calibration_error
 from micronet_cli.runs.directory import Run
+from micronet_cli.stages.confusions import MOST_IN_A_MATRIX, PAIR_COLUMNS, ClassFigures, Confusions, percent
 from micronet_cli.stages.picture_grid import Captioned, draw
 from micronet_cli.training.predictions import Predictions
-
-CORNER = "true/predicted"  # no class is called so: it would be a folder in a folder
-DIGITS = 4  # after the point of a percentage
 
 
 @dataclass(frozen=True)
@@ -40,34 +36,6 @@ class ChangedImage:
 
 
 @dataclass(frozen=True)
-class ClassFigures:
-    """A row of ``classes.csv``.
-
-    Attributes:
-        name: of the class; the column is called ``class``.
-        images: that are of it.
-        correct: those of them that are taken for it.
-        top1: percent; None without images.
-        predicted: images of any class that are taken for it.
-        confused_with: the class that it is most often mistaken for; None where it never is.
-        confused_images: how often that is.
-    """
-
-    name: str
-    images: int
-    correct: int
-    top1: float | None
-    predicted: int
-    confused_with: str | None
-    confused_images: int
-
-    def row(self) -> dict[str, Any]:
-        """With the name that the column has."""
-        columns = asdict(self)
-        return {"class": columns.pop("name"), **columns}
-
-
-@dataclass(frozen=True)
 class Explanation:
     """Writes into a run's directory what a network said of a split.
 
@@ -87,12 +55,12 @@ class Explanation:
         """Write predictions, mistakes, confusions, classes and calibration; the figures for metrics.json."""
         self._write("predictions.csv", self._rows(predictions, range(len(predictions.labels))))
         self._write_mistakes(predictions)
-        confusion = confusion_matrix(predictions.labels, predictions.predicted, len(self.classes))
-        self._write_confusion(confusion)
-        worst = self._write_classes(confusion)
+        confusions = Confusions.of(predictions, self.classes)
+        worst = self._write_confusions(confusions)
         bins = calibration_bins(predictions.confidence, predictions.correct)
         self.run.write_csv("calibration.csv", [_bin_row(found) for found in bins])
         return {
+            "classes_with_images": confusions.with_images,
             "worst_class": worst.name,
             "worst_class_top1": worst.top1,
             "calibration_error": 100 * expected_calibration_error(bins),
@@ -118,7 +86,7 @@ class Explanation:
                 image=self.images.name(image),
                 label=self.classes[label],
                 prediction=self.classes[predicted],
-                confidence=_percent(predictions.confidence[position].item()),
+                confidence=percent(predictions.confidence[position].item()),
             )
             found.append(row)
         return found
@@ -148,37 +116,16 @@ class Explanation:
         self._write("mistakes.csv", self._rows(predictions, shown))
         self._draw("mistakes.png", predictions, shown)
 
-    def _write_confusion(self, confusion: Tensor) -> None:
-        rows = []
-        for name, counts in zip(self.classes, confusion.tolist(), strict=True):
-            cells = dict(zip(self.classes, counts, strict=True))
-            rows.append({CORNER: name, **cells})
-        self.run.write_csv("confusion.csv", rows)
-
-    def _write_classes(self, confusion: Tensor) -> ClassFigures:
-        """The worst of those that have images."""
-        figures = [self._class_figures(number, confusion) for number in range(len(self.classes))]
+    def _write_confusions(self, confusions: Confusions) -> ClassFigures:
+        """The worst of the classes that have images."""
+        if len(confusions.names) <= MOST_IN_A_MATRIX:
+            self.run.write_csv("confusion.csv", confusions.matrix())
+        else:
+            self.run.write_csv("confused_pairs.csv", confusions.pairs(), PAIR_COLUMNS)
+        figures = confusions.figures()
         self.run.write_csv("classes.csv", [found.row() for found in figures])
         measured = [found for found in figures if found.top1 is not None]
         return min(measured, key=lambda found: found.top1 or 0.0)
-
-    def _class_figures(self, number: int, confusion: Tensor) -> ClassFigures:
-        taken_for = confusion[number]
-        images = int(taken_for.sum())
-        correct = int(taken_for[number])
-        mistaken_for = taken_for.clone()
-        mistaken_for[number] = 0
-        most = int(mistaken_for.max())
-        favourite = self.classes[int(mistaken_for.argmax())]
-        return ClassFigures(
-            name=self.classes[number],
-            images=images,
-            correct=correct,
-            top1=_percent(correct / images) if images else None,
-            predicted=int(confusion[:, number].sum()),
-            confused_with=favourite if most else None,
-            confused_images=most,
-        )
 
     def _write(self, name: str, rows: Sequence[Any], kind: type = PredictedImage) -> None:
         """Write dataclasses of one ``kind``, which gives the columns where there is no row."""
@@ -199,17 +146,13 @@ class Explanation:
 
 def _bin_row(found: Bin) -> dict[str, Any]:
     row: dict[str, Any] = {
-        "low": _percent(found.low),
-        "high": _percent(found.high),
+        "low": percent(found.low),
+        "high": percent(found.high),
         "images": found.images,
         "confidence": None,
         "top1": None,
     }
     if found.confidence is not None and found.accuracy is not None:
-        row["confidence"] = _percent(found.confidence)
-        row["top1"] = _percent(found.accuracy)
+        row["confidence"] = percent(found.confidence)
+        row["top1"] = percent(found.accuracy)
     return row
-
-
-def _percent(fraction: float) -> float:
-    return round(100 * fraction, DIGITS)

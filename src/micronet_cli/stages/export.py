@@ -21,6 +21,7 @@ from micronet_cli.stages.job import Job
 from micronet_cli.stages.score import check_finite, score_network
 
 log = logging.getLogger(__name__)
+NEEDS_DATA = False
 # Stored scales have 32 bits, so a code may fall on the other side of a tie; more than this is a fault.
 MOST_DIFFERING_CODES = 1e-4
 

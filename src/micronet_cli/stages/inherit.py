@@ -5,23 +5,26 @@ from typing import Any
 from omegaconf import DictConfig, OmegaConf
 
 from micronet_cli import checkpoint
+from micronet_cli.config import to_plain
 from micronet_cli.errors import UserError
 from micronet_cli.paths import CONF
+from micronet_cli.stages.node import stage_module
 
-DEFAULT_MODEL = {"_target_": "micronet_cli.models.model.Model", "name": "resnet20"}
+DEFAULT_MODEL = to_plain(OmegaConf.load(CONF / "model" / "timm.yaml")) | {"name": "resnet20"}
 
 
 def inherited(config: DictConfig) -> DictConfig:
     """A copy in which ``model=auto`` and ``data=auto`` are what ``init_from`` was trained with, or the defaults.
 
-    Keys given beside ``auto`` refine what is inherited.
+    Keys given beside ``auto`` refine what is inherited. The default data set is digits; a stage that needs no data has
+    none then, for digits would decide how many classes its network has.
 
     Raises:
         UserError: ``init_from`` is no checkpoint, or the model has weights of its own as well.
     """
     config = DictConfig(OmegaConf.to_container(config, resolve=True))
     OmegaConf.set_struct(config, False)
-    start = _start(config.init_from)
+    start = _start(config)
     for group, trained_with in start.items():
         given = config[group]
         if "_target_" not in given:
@@ -33,14 +36,22 @@ def inherited(config: DictConfig) -> DictConfig:
     return config
 
 
-def _start(init_from: Any) -> dict[str, Any]:
+def _start(config: DictConfig) -> dict[str, Any]:
     """The groups ``model`` and ``data`` of ``init_from``, or the defaults."""
+    init_from = config.init_from
     if not init_from:
-        digits = CONF / "data" / "digits.yaml"
-        return {"model": DEFAULT_MODEL, "data": OmegaConf.load(digits)}
+        data = "digits" if _needs_data(config) else "no_images"
+        return {"model": DEFAULT_MODEL, "data": OmegaConf.load(CONF / "data" / f"{data}.yaml")}
     if not isinstance(init_from, str):
         way_out = "" if OmegaConf.is_config(init_from) else f", as ./{init_from}"
         raise UserError(f"init_from={init_from}: must be a path{way_out}")
     path = checkpoint.resolve(init_from)
     header = checkpoint.read_header(path)
     return {"model": header["model"], "data": header["data"]}
+
+
+def _needs_data(config: DictConfig) -> bool:
+    """Whether the stage is about images; one that is not has ``NEEDS_DATA = False``."""
+    if "stage" not in config:
+        return True
+    return getattr(stage_module(config), "NEEDS_DATA", True)

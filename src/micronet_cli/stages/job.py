@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Mapping
 from dataclasses import dataclass, fields
 from functools import cached_property
@@ -19,6 +20,7 @@ from micronet_cli.models.classifier import Asker
 from micronet_cli.models.model import InputSpec
 from micronet_cli.network import Network
 from micronet_cli.runs.directory import Run
+from micronet_cli.stages.head import Head, fresh_head, inherited_head
 from micronet_cli.stages.node import Stage
 
 # The config imports what a stage builds; a stage without a search does not pay for its module.
@@ -38,6 +40,7 @@ if TYPE_CHECKING:
     from micronet_cli.training.optim import Optim
     from micronet_cli.training.settings import TrainerSettings
 
+log = logging.getLogger(__name__)
 NodeT = TypeVar("NodeT", bound=Stage)
 
 
@@ -108,17 +111,21 @@ class Job(Generic[NodeT]):
         Raises:
             UserError: what is missing of the data.
         """
+        self._check_protocol()
+        if problems := self.parts.data.problems(splits):
+            raise UserError("\n".join(problems))
+
+    def _check_protocol(self) -> None:
         lacking = missing_members(self.parts.data, DataSet)
         if lacking:
             kind = self.group_config("data")["_target_"]
             raise UserError(f"data._target_={kind}: a data set must have {', '.join(lacking)}; see docs/extending.md")
-        if problems := self.parts.data.problems(splits):
-            raise UserError("\n".join(problems))
 
     def network(self, with_data: bool = True, new_classifier: bool = False) -> Network:
-        """The network of ``init_from``; without it the model group's.
+        """The network of ``init_from``; without it the model group's. What it is goes to the log.
 
-        That one has the data's classes, and without data as many as timm says.
+        A fresh one has the data's classes. Where the stage needs no data and that does not tell its classes, there are
+        as many as timm says.
 
         Args:
             with_data: the stage reads images.
@@ -127,23 +134,35 @@ class Job(Generic[NodeT]):
         Raises:
             OtherClasses: one would have to be.
         """
-        data = self.group_config("data")
+        self._check_protocol()
+        config = self.group_config("model")
+        data_config = self.group_config("data")
+        model, data = self.parts.model, self.parts.data
         if self.init_from:
-            network = checkpoint.load(self.init_from, config=self.group_config("model"))
-            self._check_classes(network.classes)
-            network.data = data
-            self._run_at_its_size(network)
-            return network
-        classes: list[str] = []
-        asker: Asker = "network"
-        if with_data:
-            classes = self.parts.data.classes
-            asker = "data"
-            self._check_classes(classes)
-        model = self.parts.model.build(len(classes), asker=asker, new_classifier=new_classifier)
-        network = Network(model, self.group_config("model"), classes, InputSpec.of(model), data=data)
+            network = checkpoint.load(self.init_from, config=config)
+            head = inherited_head(network, model, data, data_config, with_data)
+        else:
+            head = fresh_head(model, data, data_config, with_data)
+            asker: Asker = "data" if with_data else "network"
+            built = model.build(len(head.classes), asker=asker, new_classifier=new_classifier)
+            network = Network(built, config, head.classes, InputSpec.of(built))
+        network.classes = head.classes
+        network.data = data_config
         self._run_at_its_size(network)
+        log.info("%s", self._described(network, head))
         return network
+
+    def _described(self, network: Network, head: Head) -> str:
+        """What a stage begins with, in a line."""
+        classes = len(head.classes) or getattr(network.model, "num_classes", 0)
+        size = "x".join(str(side) for side in network.spec.size)
+        text = f"{network.config['name']}: {classes} classes ({head.source}), input {size}"
+        text += f", {network.params:,} parameters"
+        top1 = network.metrics.get("top1")
+        if top1 is None:
+            return text
+        split = network.metrics.get("split", "its split")
+        return f"{text}; top-1 {top1:.2f} % on {split}, as {self.init_from} says"
 
     def _run_at_its_size(self, network: Network) -> None:
         """Run the network at the size that the data's config asks for.
@@ -164,11 +183,6 @@ class Job(Generic[NodeT]):
                 f"data.input_size={side}: {network.config['name']} does not take it ({reason}); "
                 f"vision transformers do with model.args.img_size={side}"
             ) from None
-
-    def _check_classes(self, classes: list[str]) -> None:
-        given = self.parts.model.num_classes
-        if given not in (None, len(classes)):
-            raise UserError(f"model.num_classes={given}: there are {len(classes)} classes; leave it null")
 
     def save(self, network: Network, metrics: dict[str, Any]) -> None:
         """Write the network that is reported."""

@@ -16,6 +16,7 @@ from micronet_cli.compression.quantization.post_training import HISTORY, PostTra
 from micronet_cli.errors import UserError
 from micronet_cli.layers.finite import NotFinite
 from micronet_cli.network import Network
+from micronet_cli.stages.beginning import log_starting_accuracy
 from micronet_cli.stages.compress import attach_compressors, logged_rule_table
 from micronet_cli.stages.eval import evaluate_network
 from micronet_cli.stages.job import Job
@@ -69,6 +70,7 @@ def run(job: Job) -> dict[str, Any]:
     settings = checked_settings(job)
     device = job.parts.trainer.torch_device()
     network = job.network()
+    log_starting_accuracy(job, network, job.parts.eval.split, device)
     try:
         calibrated = calibrate(job, network, settings, device)
     except ValueError as error:

@@ -14,6 +14,7 @@ from micronet_cli.stages.compress import attach_compressors, rule_table
 from micronet_cli.stages.job import Job
 
 log = logging.getLogger(__name__)
+NEEDS_DATA = False
 
 
 def score_network(job: Job, network: Network, rules: Mapping[str, Mapping[str, Any]] | None = None) -> ScoreReport:

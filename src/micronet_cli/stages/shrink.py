@@ -6,7 +6,6 @@ from typing import Any
 
 from micronet_cli.compression.pruning.dead_channels import find_dead_channels
 from micronet_cli.errors import UserError
-from micronet_cli.network import Network
 from micronet_cli.stages.compress import UNPACKED
 from micronet_cli.stages.job import Job
 from micronet_cli.stages.node import Stage
@@ -40,7 +39,7 @@ def run(job: Job[Node]) -> dict[str, Any]:
     network = job.network()
     if network.packed is not None:
         raise UserError(f"init_from={job.init_from!r}: a packed network is not shrunk; {UNPACKED}")
-    before = _params(network)
+    before = network.params
     found = find_dead_channels(network.model, network.spec.size, job.node.multiple)
     removal = found.removal
     if found.left:
@@ -57,7 +56,7 @@ def run(job: Job[Node]) -> dict[str, Any]:
             "Nothing to remove: every channel is needed, or a rounding of its readers depends on it. Whole filters go "
             "with prune=filter, before they are quantised."
         )
-    after = _params(network)
+    after = network.params
     removed = before - after
     log.info("%d of %d parameters went; channels of %d layers", removed, before, len(removal.outputs))
     metrics: dict[str, Any] = {"removed_params": removed, "params": after}
@@ -71,7 +70,3 @@ def run(job: Job[Node]) -> dict[str, Any]:
     job.save(network, metrics)
     score = score_network(job, network, removal.table(network.model))
     return metrics | score.metrics()
-
-
-def _params(network: Network) -> int:
-    return sum(parameter.numel() for parameter in network.model.parameters())

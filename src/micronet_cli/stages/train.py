@@ -8,6 +8,7 @@ import torch
 from micronet_cli import distributed
 from micronet_cli.errors import UserError
 from micronet_cli.network import Network
+from micronet_cli.stages.beginning import log_starting_accuracy
 from micronet_cli.stages.compress import UNPACKED, attach_compressors, logged_rule_table
 from micronet_cli.stages.eval import evaluate_network
 from micronet_cli.stages.job import Job
@@ -59,6 +60,7 @@ def run(job: Job) -> dict[str, Any]:
     network = job.network(new_classifier=True)
     if network.packed is not None:
         raise UserError(f"init_from={job.init_from!r}: a packed network is not trained; {UNPACKED}")
+    log_starting_accuracy(job, network, "val", device)
     compressors = attach_compressors(job, network)
     rules = logged_rule_table(compressors, network)
     score_network(job, network, rules)  # an operation without a price ends the run here, not after it

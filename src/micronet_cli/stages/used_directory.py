@@ -19,8 +19,8 @@ FILES = ("init_from", "model.weights", "distill.teacher.weights", "eval.against"
 IDENTITY = ("stage.name", "model", "prune", "quantize", "distill", "optim.name")
 # What a training's saved state holds already: another value would be recorded, and the old one used.
 IN_THE_STATE = ("seed", "optim.args")
-# What makes the state hold more or less by being 0 or null; any other value is obeyed.
-SWITCHES = ("optim.momentum", "optim.weight_decay", "trainer.ema_decay")
+# What makes the state hold more or less, or another beginning, by being 0 or null; any other value is obeyed.
+SWITCHES = ("model.pretrained", "model.ema", "optim.momentum", "optim.weight_decay", "trainer.ema_decay")
 # Where a training began: the state has taken the place of these files, which may have moved since.
 BEGINNINGS = ("init_from", "model.weights")
 WAY_OUT = "use its own config, or leave resume out to start afresh"
@@ -96,13 +96,16 @@ def _value(config: Any, key: str) -> Any:
 
 
 def _identity(config: Any, key: str) -> Any:
-    """A part of a config without the files that are named in it."""
+    """A part of a config without the weights that it began with."""
     node = _value(config, key)
     if not isinstance(node, dict):
         return node
     for part in (node, node.get("teacher")):
         if isinstance(part, dict):
             part.pop("weights", None)
+    if key == "model":
+        for beginning in ("pretrained", "ema"):
+            node.pop(beginning, None)
     return node
 
 
