@@ -3,22 +3,24 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from functools import cached_property
 from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
 import torch
 from omegaconf import DictConfig
-from torch import nn
 
 from micronet_cli import checkpoint
 from micronet_cli.config import to_plain
 from micronet_cli.data.protocol import DataSet, missing_members
 from micronet_cli.errors import UserError
+from micronet_cli.layers.rules import stated_shape
 from micronet_cli.models.model import InputSpec
-from micronet_cli.network import Network
+from micronet_cli.models.own import OwnModel
+from micronet_cli.network import Network, model_name
 from micronet_cli.runs.directory import Run
 from micronet_cli.stages.node import Stage
+from micronet_cli.stages.own_input import input_of, run_once
 
 # The config imports what a stage builds; a stage without a search does not pay for its module.
 if TYPE_CHECKING:
@@ -44,7 +46,7 @@ NodeT = TypeVar("NodeT", bound=Stage)
 class Parts:
     """The packaged config groups, built; None where a group is ``none``."""
 
-    model: Model
+    model: Model | OwnModel
     data: DataSet
     optim: Optim
     trainer: TrainerSettings
@@ -97,6 +99,11 @@ class Job(Generic[NodeT]):
         """Glob of the run directories that a report is about."""
         return self.config.runs
 
+    @property
+    def trust(self) -> tuple[str, ...]:
+        """Packages beside micronet that the files of this run may name."""
+        return tuple(self.config.get("trust") or ())
+
     def group_config(self, group: str) -> dict[str, Any]:
         """The config of a group as plain values; empty where the group is ``none``."""
         return to_plain(self.config[group]) or {}
@@ -121,16 +128,22 @@ class Job(Generic[NodeT]):
         """
         data = self.group_config("data")
         if self.init_from:
-            network = checkpoint.load(self.init_from, config=self.group_config("model"))
+            network = checkpoint.load(self.init_from, config=self.group_config("model"), trust=self.trust)
             self._check_classes(network.classes)
+            network.trust = self.trust
             network.data = data
             self._run_at_its_size(network)
             return network
-        classes = self.parts.data.classes if with_data else []
-        if with_data:
+        config = self.group_config("model")
+        is_own = isinstance(self.parts.model, OwnModel)
+        classes = self.parts.data.classes if with_data or is_own else []
+        if classes:
             self._check_classes(classes)
         model = self.parts.model.build(len(classes))
-        network = Network(model, self.group_config("model"), classes, InputSpec.of(model), data=data)
+        if stated_shape(model) is None:
+            spec = input_of(model, model_name(config), self.parts.data)
+            return Network(model, config, classes, spec, data=data, trust=self.trust)
+        network = Network(model, config, classes, InputSpec.of(model), data=data, trust=self.trust)
         self._run_at_its_size(network)
         return network
 
@@ -142,7 +155,9 @@ class Job(Generic[NodeT]):
         """
         side = network.data.get("input_size")
         own_size = network.spec.size
-        network.run_with(InputSpec.of(network.model, side))
+        channels, height, width = own_size
+        size = (channels, side or height, side or width)
+        network.run_with(replace(network.spec, size=size))
         if network.spec.size == own_size or network.packed is not None:
             return
         try:
@@ -150,7 +165,7 @@ class Job(Generic[NodeT]):
         except (AssertionError, RuntimeError, ValueError) as error:
             reason = str(error).splitlines()[0]
             raise UserError(
-                f"data.input_size={side}: {network.config['name']} does not take it ({reason}); "
+                f"data.input_size={side}: {model_name(network.config)} does not take it ({reason}); "
                 f"vision transformers do with model.args.img_size={side}"
             ) from None
 
@@ -168,10 +183,3 @@ class Job(Generic[NodeT]):
     def loader(self, network: Network, split: str, device: torch.device) -> Batches:
         """Batches of a split as the network needs them."""
         return self.parts.data.loader(split, network.spec, device, self.seed, network.classes)
-
-
-def run_once(model: nn.Module, spec: InputSpec) -> None:
-    """Run a network on an empty image, in evaluation mode."""
-    image = torch.zeros(1, *spec.size)
-    with torch.no_grad():
-        model.eval()(image)
