@@ -200,7 +200,9 @@ def test_command_line_composes_and_binds(composed, run, monkeypatch, command):
         getattr(stage_module(config), "check", check_config)(config)
 
 
-@pytest.mark.parametrize("page", [page for page in PAGES if "```python" in page.read_text() and page != OWN_PACKAGE], ids=lambda p: p.name)
+@pytest.mark.parametrize(
+    "page", [page for page in PAGES if "```python" in page.read_text() and page != OWN_PACKAGE], ids=lambda p: p.name
+)
 def test_python_blocks_run(page, run, monkeypatch):
     """In the order of the page, in one namespace in which ``model`` is a network and RUN, EXPORT a run's directory."""
     import micronet_cli

@@ -1,12 +1,15 @@
-"""Guards the page on a package of one's own: its files, commands and Python run as they stand, outside the repository."""
+"""Guards the page on a package of one's own: its files, commands and Python run elsewhere as they stand."""
 
 import re
+import shlex
 import sys
 from pathlib import Path
 
 import pytest
 
+import micronet_cli
 from micronet_cli.command.cli import main
+from micronet_cli.errors import UserError
 from tests.conftest import metrics_of
 from tests.test_docs import ROOT, code_blocks
 
@@ -34,8 +37,6 @@ def workplace(tmp_path_factory):
 
 def commands():
     """The page's command lines, as a shell would hand them over."""
-    import shlex
-
     for language, code in code_blocks(PAGE):
         if language == "sh":
             yield from (shlex.split(line)[1:] for line in code.splitlines())
@@ -77,15 +78,11 @@ def test_a_file_alone_is_not_trusted(workplace, capsys, path, named, file):
     assert path in said
     assert "trust=[mypkg]" in said
 
-    import micronet_cli
-
-    with pytest.raises(micronet_cli.errors.UserError, match=rf"{file}.*trust=\[mypkg\]"):
+    with pytest.raises(UserError, match=rf"{file}.*trust=\[mypkg\]"):
         micronet_cli.load(path)
 
 
 def test_images_decide_the_input_and_it_is_said(workplace):
-    import micronet_cli
-
     network = micronet_cli.load("runs/dense", trust=["mypkg"])
     assert network.pretrained_cfg["input_size"] == (1, 8, 8)
     said = (Path("runs/dense") / "micronet.log").read_text()

@@ -55,8 +55,8 @@ ALLOWED = {
     # floor 8
     "stages": {
         "artifact", "checkpoint", "compression", "config", "console", "data", "distributed", "dotted_path", "errors",
-        "explore", "functional", "layers", "models", "network", "overrides", "paths", "renamed", "runs", "scoring", "tables",
-        "trace", "training",
+        "explore", "functional", "layers", "models", "network", "overrides", "paths", "renamed", "runs", "scoring",
+        "tables", "trace", "training",
     },
     # floor 9
     "command": {"allocator", "console", "dotted_path", "errors", "overrides", "paths", "runs", "stages", "strict_json"},

@@ -99,8 +99,8 @@ def load(
 ) -> Network:
     """The network of a run directory, checkpoint or packed file, in evaluation mode.
 
-    ``config`` takes the place of its model config, and is the user's own; what the file itself names must be micronet's or
-    of a package in ``trust``.
+    ``config`` takes the place of its model config, and is the user's own; what the file itself names must be micronet's
+    or of a package in ``trust``.
 
     Raises:
         UserError: no such file, a damaged or newer one, compressors that do not fit the model, or tensors that do not.

@@ -44,7 +44,7 @@ def to_plain(cfg: Any) -> Any:
 def build(node: Any, where: str, kind: Any = Any, trust: Sequence[str] | None = None) -> Any:
     """The object that one config node describes, by its ``_target_`` or ``kind``; None for null or an empty node.
 
-    ``trust``: the packages that a file's node may name beside micronet; None: the user's own config, which may name all.
+    ``trust``: packages that a file's node may name beside micronet; None: the user's own config, which may name all.
 
     Raises:
         UserError: every mistake in the node, a line each.
@@ -207,14 +207,13 @@ class Binder:
             target = model_constructor(target)
         parameters, takes_any = parameters_of(target)
         hints = hints_of(target)
-        if not takes_any:
-            for key in given.keys() - parameters.keys():
-                self.problems.append(f"{where}.{key}: unknown key{near_misses(key, parameters)}")
+        known = given.keys() if takes_any else given.keys() & parameters.keys()
+        for key in given.keys() - known:
+            self.problems.append(f"{where}.{key}: unknown key{near_misses(key, parameters)}")
         found_before = len(self.problems)
         arguments = {}
-        for key, argument in given.items():
-            if takes_any or key in parameters:
-                arguments[key] = self.build(argument, hints.get(key, Any), f"{where}.{key}")
+        for key in filter(known.__contains__, given):
+            arguments[key] = self.build(given[key], hints.get(key, Any), f"{where}.{key}")
         for key, parameter in parameters.items():
             if parameter.default is parameter.empty and key not in given:
                 described = describe(hints.get(key, Any))

@@ -80,10 +80,9 @@ def _broken(path: str, where: str, error: Exception) -> UserError:
 def _attribute(owner: Any, name: str, path: str, where: str) -> Any:
     if hasattr(owner, name):
         return getattr(owner, name)
-    known = dir(owner)
-    for found in pkgutil.iter_modules(getattr(owner, "__path__", [])):
-        known.append(found.name)
-    near = near_misses(name, known)
+    submodules = [found.name for found in pkgutil.iter_modules(getattr(owner, "__path__", []))]
+    known = {*dir(owner), *submodules}
+    near = near_misses(name, sorted(known))
     raise UserError(f"{where}: {path!r} cannot be imported; {owner.__name__} has no {name}{near}")
 
 

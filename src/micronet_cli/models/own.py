@@ -1,4 +1,4 @@
-"""A network of the user's own: whatever returns a ``torch.nn.Module`` is a model, its arguments are the group's keys."""
+"""A network of the user's own: whatever returns a ``torch.nn.Module`` is a model, its arguments the group's keys."""
 
 import copy
 import inspect
