@@ -4,7 +4,6 @@ from dataclasses import dataclass
 
 import numpy as np
 import pytest
-import torch
 from torch import nn
 
 from micronet_cli.data.base import Data
@@ -76,11 +75,3 @@ MISTAKES = {
 def test_what_does_not_fit_is_said(model, data, said):
     with pytest.raises(UserError, match=said):
         input_of(model, "net", data)
-
-
-def test_torch_state_is_left_alone():
-    torch.manual_seed(0)
-    expected = torch.rand(1)
-    torch.manual_seed(0)
-    input_of(Net(), "net", Images())
-    assert torch.rand(1) == expected
