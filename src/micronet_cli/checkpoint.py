@@ -20,16 +20,20 @@ from micronet_cli.artifact import runtime
 from micronet_cli.config import build
 from micronet_cli.errors import UserError
 from micronet_cli.layers.standardized import as_written
-from micronet_cli.models.model import InputSpec, Model, state_input
-from micronet_cli.models.weights_file import load_strict, read_weights
+from micronet_cli.models.fitting import load_strict
+from micronet_cli.models.model import InputSpec, Model, state_input, untrained
+from micronet_cli.models.weights_file import HEADER_KEY, is_pickle, read_tensors
 from micronet_cli.network import Network, describe, model_name
 from micronet_cli.renamed import with_new_names
 from micronet_cli.runs.directory import Run, write_bytes
 from micronet_cli.strict_json import json_text
 
 FORMAT_VERSION = 1
-# The weights are in the checkpoint: none are read when its model is built.
-UNTRAINED = {"weights": None, "pretrained": False}
+# What takes plain weights where a network was expected.
+WEIGHTS_KEYS = {
+    "init_from": "give model.weights=<file>, and model=<name>",
+    "distill.teacher.weights": "give distill.teacher.model=<name> too",
+}
 
 
 def save(path: Path, network: Network, metrics: dict[str, Any]) -> None:
@@ -48,7 +52,7 @@ def save(path: Path, network: Network, metrics: dict[str, Any]) -> None:
     tensors = {}
     for name, tensor in network.model.state_dict().items():
         tensors[name] = tensor.detach().cpu().contiguous().clone()
-    write_bytes(path, serialize(tensors, metadata={"micronet": json_text(header)}))
+    write_bytes(path, serialize(tensors, metadata={HEADER_KEY: json_text(header)}))
 
 
 def resolve(path: str, where: str = "init_from") -> Path:
@@ -79,12 +83,15 @@ def read_header(file: Path, where: str = "init_from", trust: Sequence[str] = ())
     """
     if file.suffix == runtime.SUFFIX:
         return runtime.read_header(file, where, trust)
+    plain = f"{where}={str(file)!r}: plain weights, not a checkpoint; {WEIGHTS_KEYS.get(where, 'give a run')}"
+    if is_pickle(file):
+        raise UserError(plain)
     try:
         with safe_open(file, "pt") as opened:
             metadata = opened.metadata() or {}
-        header = json.loads(metadata["micronet"])
+        header = json.loads(metadata[HEADER_KEY])
     except KeyError:
-        raise UserError(f"{where}={str(file)!r}: plain weights, not a checkpoint; give model.weights=<file>") from None
+        raise UserError(plain) from None
     except (SafetensorError, OSError, json.JSONDecodeError) as error:
         reason = str(error).splitlines()[0]
         raise UserError(f"{where}={str(file)!r}: truncated, or not a micronet checkpoint ({reason})") from None
@@ -110,17 +117,18 @@ def load(
         return _load_packed(file, where, config, trust)
     header = read_header(file, where)
     place = f"{where}={str(file)!r}"
+    # The weights are in the checkpoint: none are read when its model is built.
     if config is None:
-        config = header["model"] | UNTRAINED
+        config = untrained(header["model"])
         architecture = build(config, f"{place}: model", Model, trust)
     else:
-        config = config | UNTRAINED
+        config = untrained(config)
         architecture = build(config, "model", Model)
     model = replace(architecture, num_classes=len(header["classes"])).build()
     spec = InputSpec.from_dict(header["input"])
     # Compressors run the network on an example.
     state_input(model, spec.size)
-    weights = read_weights(file, where)
+    weights = read_tensors(file, where)
     for number, compressor_config in enumerate(header["compressors"]):
         try:
             compressor = build(compressor_config, f"{place}: compressor {number}", trust=trust)
@@ -144,12 +152,12 @@ def load(
 
 
 def _load_packed(file: Path, where: str, config: dict[str, Any] | None, trust: Sequence[str]) -> Network:
-    own_config = None if config is None else config | UNTRAINED
+    own_config = None if config is None else untrained(config)
     model, header = runtime.load(file, where, own_config, trust)
     metrics = header.get("metrics")  # whoever packed it need not have measured anything
     return Network(
         model=model,
-        config=own_config or header["model"] | UNTRAINED,
+        config=own_config or untrained(header["model"]),
         classes=header["classes"],
         spec=InputSpec.from_dict(header["input"]),
         data=header["data"],

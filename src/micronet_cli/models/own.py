@@ -12,9 +12,11 @@ from torch import nn
 from micronet_cli.annotations import hints_of, parameters_of
 from micronet_cli.dotted_path import failure
 from micronet_cli.errors import UserError
-from micronet_cli.models.weights_file import load_strict, read_weights
+from micronet_cli.models.classifier import Asker
+from micronet_cli.models.fitting import load_fitted
+from micronet_cli.models.weights_file import read_weights
 
-RESERVED: dict[str, Any] = {"weights": str | None, "pretrained": bool, "num_classes": int | None}
+RESERVED: dict[str, Any] = {"weights": str | None, "pretrained": bool, "num_classes": int | None, "ema": bool}
 
 
 @dataclass(frozen=True)
@@ -27,6 +29,7 @@ class OwnModel:
         weights: a weights file; null: as ``network`` makes it.
         pretrained: must be false: no hub has it.
         num_classes: null: as many as the data has.
+        ema: take the averaged weights of a trainer's checkpoint.
     """
 
     network: Callable[..., nn.Module]
@@ -34,6 +37,7 @@ class OwnModel:
     weights: str | None = None
     pretrained: bool = False
     num_classes: int | None = None
+    ema: bool = False
 
     def __post_init__(self) -> None:
         if self.pretrained:
@@ -50,8 +54,14 @@ class OwnModel:
         parameters, takes_any = parameters_of(self.network)
         return takes_any or "num_classes" in parameters
 
-    def build(self, num_classes: int | None = None, where: str = "model") -> nn.Module:
-        """The network with its weights, in evaluation mode.
+    def build(
+        self,
+        num_classes: int | None = None,
+        where: str = "model",
+        asker: Asker = "network",
+        new_classifier: bool = False,
+    ) -> nn.Module:
+        """The network with its weights, in evaluation mode; arguments as of ``Model.build``.
 
         Raises:
             UserError: it cannot be made, or weights that do not fit.
@@ -67,8 +77,8 @@ class OwnModel:
         if not isinstance(model, nn.Module):
             raise UserError(f"{where}: {self.name} returns {type(model).__name__}; it must return a torch.nn.Module")
         if self.weights:
-            state = read_weights(Path(self.weights).expanduser(), f"{where}.weights")
-            load_strict(model, state, f"{where}.weights={self.weights!r}")
+            state = read_weights(Path(self.weights).expanduser(), f"{where}.weights", self.ema)
+            load_fitted(model, state, f"{where}.weights={self.weights!r}", asker, new_classifier)
         return model.eval()
 
 
