@@ -1,5 +1,6 @@
 """Guards the way from a config node to an object: what is built, and what every mistake is answered with."""
 
+import os
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal, NamedTuple
@@ -109,7 +110,8 @@ MISTAKES = {
         "did you mean magnitude?",
     ),
     "a union's function that is none": Mistake(
-        {"own": "os.system"}, "tree.own: 'os.system' is not allowed; it has to begin with micronet_cli."
+        {"own": "nowhere.f"},
+        f"tree.own: 'nowhere.f' cannot be imported; there is no nowhere in {os.getcwd()} or installed",
     ),
     "a number for a function": Mistake({"measure": 3}, "tree.measure=3: must be the dotted path of a function"),
 }
@@ -148,11 +150,11 @@ def test_function_is_called_where_it_is_a_target():
 
 
 def test_target_that_is_none_hides_no_other_mistake():
-    node = {"leaf": {"_target_": "os.system", "command": "x"}, "flag": 1}
+    node = {"leaf": {"_target_": "micronet_cli.nope", "command": "x"}, "flag": 1}
     with pytest.raises(UserError) as caught:
         build(node, "tree", Tree)
     first, second = str(caught.value).splitlines()
-    assert first == "tree.leaf: 'os.system' is not allowed; it has to begin with micronet_cli."
+    assert first == "tree.leaf: 'micronet_cli.nope' cannot be imported; micronet_cli has no nope"
     assert second == "tree.flag=1: must be true or false"
 
 
@@ -177,10 +179,13 @@ class NotFound(NamedTuple):
 
 
 NOT_FOUND = {
-    "another package": NotFound("os.system", "x: 'os.system' is not allowed; it has to begin with micronet_cli."),
-    "a package that begins alike": NotFound("micronet_cli2.run", "x: 'micronet_cli2.run' is not allowed"),
-    "nothing": NotFound("", "x: '' is not allowed"),
-    "no such module": NotFound("micronet_cli.nope.f", "x: 'micronet_cli.nope.f' cannot be imported (No module named"),
+    "no such package": NotFound(
+        "micronet_cli2.run", "x: 'micronet_cli2.run' cannot be imported; there is no micronet_cli2"
+    ),
+    "nothing": NotFound("", "x: '' is not a dotted path"),
+    "no such module": NotFound(
+        "micronet_cli.nope.f", "x: 'micronet_cli.nope.f' cannot be imported; micronet_cli has no nope"
+    ),
     "no such name": NotFound(f"{LOGGERS}.MLFlow", f"{LOGGERS} has no MLFlow; did you mean MLflow?"),
 }
 

@@ -4,7 +4,8 @@ import inspect
 
 import pytest
 
-from micronet_cli.config import build, check_config, locate
+from micronet_cli.config import build, check_config
+from micronet_cli.dotted_path import locate
 from micronet_cli.errors import UserError
 from micronet_cli.paths import CONF
 from micronet_cli.stages import pipeline
@@ -105,11 +106,10 @@ def test_rule_without_match_is_named(composed):
 
 
 @pytest.mark.parametrize("path", ["os.system", "builtins.eval", "torch.load", "micronet_cli_evil.run"])
-def test_targets_outside_the_allowed_packages_are_refused(path):
-    with pytest.raises(UserError, match="not allowed"):
-        locate(path, "prune")
-    with pytest.raises(UserError, match="not allowed"):
-        build({"_target_": path}, "prune")
+def test_targets_outside_the_allowed_packages_are_refused_in_files(path):
+    for trust in ((), ("mypkg", "micronet")):
+        with pytest.raises(UserError, match="not allowed in a file"):
+            build({"_target_": path}, "prune", trust=trust)
 
 
 @pytest.mark.parametrize("option", ["soft_targets", "decoupled", "hints"])

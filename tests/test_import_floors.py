@@ -25,10 +25,11 @@ ALLOWED = {
     "strict_json": set(),
     "torch_internals": set(),
     # floor 1
+    "dotted_path": {"errors", "renamed"},
     "overrides": {"errors", "paths"},
-    "config": {"annotations", "errors", "overrides", "renamed"},
     "distributed": {"errors"},
-    "models": {"errors"},
+    "models": {"annotations", "dotted_path", "errors"},
+    "config": {"annotations", "dotted_path", "errors", "models", "overrides"},
     "network": {"models"},
     "runs": {"errors", "strict_json", "tables"},
     # floor 2
@@ -40,7 +41,9 @@ ALLOWED = {
     "compression": {"distributed", "errors", "functional", "layers", "trace"},
     "scoring": {"functional", "layers", "tables", "trace"},
     # floor 5
-    "artifact": {"compression", "errors", "functional", "layers", "models", "network", "runs", "trace"},
+    "artifact": {
+        "compression", "config", "dotted_path", "errors", "functional", "layers", "models", "network", "runs", "trace",
+    },
     "explore": {"distributed", "errors", "functional", "layers", "renamed", "scoring", "strict_json", "trace"},
     # floor 6
     "checkpoint": {"artifact", "config", "errors", "layers", "models", "network", "renamed", "runs", "strict_json"},
@@ -51,13 +54,13 @@ ALLOWED = {
     },
     # floor 8
     "stages": {
-        "artifact", "checkpoint", "compression", "config", "console", "data", "distributed", "errors", "explore",
-        "functional", "layers", "models", "network", "overrides", "paths", "renamed", "runs", "scoring", "tables",
-        "trace", "training",
+        "artifact", "checkpoint", "compression", "config", "console", "data", "distributed", "dotted_path", "errors",
+        "explore", "functional", "layers", "models", "network", "overrides", "paths", "renamed", "runs", "scoring",
+        "tables", "trace", "training",
     },
     # floor 9
-    "command": {"allocator", "console", "errors", "overrides", "paths", "runs", "stages", "strict_json"},
-    "__init__": {"checkpoint"},
+    "command": {"allocator", "console", "dotted_path", "errors", "overrides", "paths", "runs", "stages", "strict_json"},
+    "__init__": {"checkpoint", "dotted_path"},
 }  # fmt: skip
 EVERYWHERE = {"torch_internals"}
 SEES_CFG = {"command", "config", "overrides", "stages"}

@@ -80,3 +80,24 @@ def describe(kind: Any) -> str:
     plain_kind = origin or kind
     name = getattr(kind, "__name__", str(kind))
     return WORDS.get(plain_kind, name)
+
+
+def parameters_of(target: Callable[..., Any]) -> tuple[dict[str, inspect.Parameter], bool]:
+    """The parameters that can be given by name, and whether any other name is taken too."""
+    try:
+        found = inspect.signature(target).parameters
+    except ValueError:  # some of C's functions do not tell
+        return {}, True
+    unnamed = (inspect.Parameter.VAR_POSITIONAL, inspect.Parameter.VAR_KEYWORD, inspect.Parameter.POSITIONAL_ONLY)
+    named = {key: parameter for key, parameter in found.items() if parameter.kind not in unnamed}
+    takes_any = any(parameter.kind is inspect.Parameter.VAR_KEYWORD for parameter in found.values())
+    return named, takes_any
+
+
+def hints_of(target: Callable[..., Any]) -> dict[str, Any]:
+    """The annotations of a target's parameters; none where they name what is not there at run time."""
+    annotated = target.__init__ if inspect.isclass(target) else target
+    try:
+        return typing.get_type_hints(annotated)
+    except (NameError, TypeError):
+        return {}

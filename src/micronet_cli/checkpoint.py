@@ -7,6 +7,7 @@ network, replays ``attach`` in order and loads strictly.
 import io
 import json
 import pickle
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -22,7 +23,7 @@ from micronet_cli.layers.standardized import as_written
 from micronet_cli.models.fitting import load_strict
 from micronet_cli.models.model import InputSpec, Model, state_input, untrained
 from micronet_cli.models.weights_file import HEADER_KEY, is_pickle, read_tensors
-from micronet_cli.network import Network, describe
+from micronet_cli.network import Network, describe, model_name
 from micronet_cli.renamed import with_new_names
 from micronet_cli.runs.directory import Run, write_bytes
 from micronet_cli.strict_json import json_text
@@ -74,14 +75,14 @@ def resolve(path: str, where: str = "init_from") -> Path:
     return file
 
 
-def read_header(file: Path, where: str = "init_from") -> dict[str, Any]:
+def read_header(file: Path, where: str = "init_from", trust: Sequence[str] = ()) -> dict[str, Any]:
     """The header of a checkpoint or packed file, old dotted paths replaced by new ones.
 
     Raises:
         UserError: truncated, not one of ours, or of a newer format.
     """
     if file.suffix == runtime.SUFFIX:
-        return runtime.read_header(file, where)
+        return runtime.read_header(file, where, trust)
     plain = f"{where}={str(file)!r}: plain weights, not a checkpoint; {WEIGHTS_KEYS.get(where, 'give a run')}"
     if is_pickle(file):
         raise UserError(plain)
@@ -100,21 +101,29 @@ def read_header(file: Path, where: str = "init_from") -> dict[str, Any]:
     return with_new_names(header)
 
 
-def load(path: str, where: str = "init_from", config: dict[str, Any] | None = None) -> Network:
+def load(
+    path: str, where: str = "init_from", config: dict[str, Any] | None = None, trust: Sequence[str] = ()
+) -> Network:
     """The network of a run directory, checkpoint or packed file, in evaluation mode.
 
-    ``config`` takes the place of its model config.
+    ``config`` takes the place of its model config, and is the user's own; what the file itself names must be micronet's
+    or of a package in ``trust``.
 
     Raises:
         UserError: no such file, a damaged or newer one, compressors that do not fit the model, or tensors that do not.
     """
     file = resolve(path, where)
     if file.suffix == runtime.SUFFIX:
-        return _load_packed(file, where, config)
+        return _load_packed(file, where, config, trust)
     header = read_header(file, where)
+    place = f"{where}={str(file)!r}"
     # The weights are in the checkpoint: none are read when its model is built.
-    config = untrained(config or header["model"])
-    architecture: Model = build(config, "model")
+    if config is None:
+        config = untrained(header["model"])
+        architecture = build(config, f"{place}: model", Model, trust)
+    else:
+        config = untrained(config)
+        architecture = build(config, "model", Model)
     model = replace(architecture, num_classes=len(header["classes"])).build()
     spec = InputSpec.from_dict(header["input"])
     # Compressors run the network on an example.
@@ -122,13 +131,15 @@ def load(path: str, where: str = "init_from", config: dict[str, Any] | None = No
     weights = read_tensors(file, where)
     for number, compressor_config in enumerate(header["compressors"]):
         try:
-            compressor = build(compressor_config, f"{where}: compressor {number}")
+            compressor = build(compressor_config, f"{place}: compressor {number}", trust=trust)
             with as_written(weights):
                 compressor.attach(model)
         except ValueError as error:
             first = str(error).splitlines()[0]
-            raise UserError(f"{where}={path!r}: its compressors do not fit model={config['name']} ({first})") from None
-    load_strict(model, weights, f"{where}={str(file)!r}")
+            raise UserError(
+                f"{where}={path!r}: its compressors do not fit model={model_name(config)} ({first})"
+            ) from None
+    load_strict(model, weights, place)
     return Network(
         model=model.eval(),
         config=config,
@@ -140,9 +151,9 @@ def load(path: str, where: str = "init_from", config: dict[str, Any] | None = No
     )
 
 
-def _load_packed(file: Path, where: str, config: dict[str, Any] | None) -> Network:
+def _load_packed(file: Path, where: str, config: dict[str, Any] | None, trust: Sequence[str]) -> Network:
     own_config = None if config is None else untrained(config)
-    model, header = runtime.load(file, where, own_config)
+    model, header = runtime.load(file, where, own_config, trust)
     metrics = header.get("metrics")  # whoever packed it need not have measured anything
     return Network(
         model=model,

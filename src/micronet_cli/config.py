@@ -5,22 +5,22 @@ heavy (a network, a data set) is built later, by a method. A config node without
 the signature above it names, so the annotations are the schema.
 """
 
-import importlib
-import inspect
 import types
 import typing
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from omegaconf import DictConfig, OmegaConf
 
-from micronet_cli.annotations import describe, fits, is_callable, is_dataclass, is_union
+from micronet_cli.annotations import describe, fits, hints_of, is_callable, is_dataclass, is_union, parameters_of
+from micronet_cli.dotted_path import OWN, failure, is_within, locate, refusal
 from micronet_cli.errors import UserError, near_misses
+from micronet_cli.models.model import Model
+from micronet_cli.models.own import model_constructor
 from micronet_cli.overrides import group_names
-from micronet_cli.renamed import RENAMED
 
 MISSING = "???"
-ALLOWED_TARGETS = ("micronet_cli.",)
 NOT_BUILT = ("experiment", "hydra", "stage")  # directories of options that are no part of a stage
 SETTINGS: dict[str, Any] = {
     "name": str,
@@ -29,7 +29,9 @@ SETTINGS: dict[str, Any] = {
     "debug": bool,
     "init_from": str | None,
     "runs": str | None,
+    "trust": list[str] | None,
 }
+KINDS: dict[str, Any] = {"model": Model}  # what a group's object is, where a network may stand for it
 
 
 def to_plain(cfg: Any) -> Any:
@@ -39,39 +41,42 @@ def to_plain(cfg: Any) -> Any:
     return OmegaConf.to_container(cfg, resolve=True)
 
 
-def locate(path: str, where: str) -> Any:
-    """The function or class behind a dotted path of an allowed package; one of an earlier version is followed.
-
-    Raises:
-        UserError: the path is outside ``ALLOWED_TARGETS`` or names nothing.
-    """
-    if not path.startswith(ALLOWED_TARGETS):
-        raise UserError(f"{where}: {path!r} is not allowed; it has to begin with {' or '.join(ALLOWED_TARGETS)}")
-    path = RENAMED.get(path, path)
-    module, _, name = path.rpartition(".")
-    try:
-        found = importlib.import_module(module)
-    except ImportError as error:
-        raise UserError(f"{where}: {path!r} cannot be imported ({error})") from None
-    if not hasattr(found, name):
-        near = near_misses(name, dir(found))
-        raise UserError(f"{where}: {path!r} cannot be imported; {module} has no {name}{near}")
-    return getattr(found, name)
-
-
-def build(node: Any, where: str, kind: Any = Any) -> Any:
+def build(node: Any, where: str, kind: Any = Any, trust: Sequence[str] | None = None) -> Any:
     """The object that one config node describes, by its ``_target_`` or ``kind``; None for null or an empty node.
+
+    ``trust``: packages that a file's node may name beside micronet; None: the user's own config, which may name all.
 
     Raises:
         UserError: every mistake in the node, a line each.
     """
     if not node and kind is Any:
         return None
-    problems: list[str] = []
-    built = _build(to_plain(node), kind, where, problems)
-    if problems:
-        raise UserError("\n".join(problems))
+    binder = Binder(trust)
+    built = binder.build(to_plain(node), kind, where)
+    if binder.problems:
+        raise UserError("\n".join(binder.problems))
     return built
+
+
+def named_packages(cfg: Any) -> list[str]:
+    """Packages beside micronet's whose names stand in the groups of the user's own config."""
+    binder = Binder()
+    plain = to_plain(cfg)
+    for group in (name for name in group_names() if name not in NOT_BUILT):
+        node = plain.get(group)
+        if isinstance(node, Mapping) and "_target_" in node:
+            binder.build(node, KINDS.get(group, Any), group)
+    module = (plain.get("stage") or {}).get("module")
+    named = [*binder.named, *([module] if isinstance(module, str) else [])]
+    foreign = [path for path in named if not is_within(path, [OWN])]
+    return sorted({path.partition(".")[0] for path in foreign})
+
+
+def refused_names(node: Any, group: str, trust: Sequence[str]) -> list[str]:
+    """Why a file may not name what its config of a group names, a line each; nothing refused is imported."""
+    binder = Binder(trust)
+    binder.build(to_plain(node), KINDS.get(group, Any), group)
+    return binder.refused
 
 
 def check_config(cfg: DictConfig) -> dict[str, Any]:
@@ -82,16 +87,18 @@ def check_config(cfg: DictConfig) -> dict[str, Any]:
     """
     plain = to_plain(cfg)
     groups = [name for name in group_names() if name not in NOT_BUILT]
-    problems = _unknown_keys(plain, known={*groups, *SETTINGS, "stage"})
+    binder = Binder()
+    problems = binder.problems
+    problems += _unknown_keys(plain, known={*groups, *SETTINGS, "stage"})
     for key, kind in SETTINGS.items():
         if key in plain:
-            _build(plain[key], kind, key, problems)
+            binder.build(plain[key], kind, key)
     seed = plain.get("seed")
     if isinstance(seed, int) and seed < 0:
         problems.append(f"seed={seed}: must be at least 0")
     built = {}
     for group in groups:
-        built[group] = _build_group(plain.get(group), group, problems)
+        built[group] = _build_group(plain.get(group), group, binder)
     if problems:
         raise UserError("\n".join(problems))
     return built
@@ -105,107 +112,145 @@ def _unknown_keys(plain: Mapping[str, Any], known: set[str]) -> list[str]:
     return problems
 
 
-def _build_group(node: Any, group: str, problems: list[str]) -> Any:
+def _build_group(node: Any, group: str, binder: "Binder") -> Any:
     if not node:
         return None
     if "_target_" not in node:
         first_key = next(iter(node))
-        problems.append(f"{group}.{first_key}: {group}=none takes no keys; choose an option, {group}=<name>")
+        binder.problems.append(f"{group}.{first_key}: {group}=none takes no keys; choose an option, {group}=<name>")
         return None
-    return _build(node, Any, group, problems)
+    return binder.build(node, KINDS.get(group, Any), group)
 
 
-def _build(value: Any, kind: Any, where: str, problems: list[str]) -> Any:
-    """``value`` as an instance of the annotation ``kind``; what is wrong goes to ``problems``."""
-    origin = typing.get_origin(kind)
-    if is_union(kind):
-        return _build_union(value, typing.get_args(kind), where, problems)
-    if isinstance(value, Mapping):
-        if "_target_" in value or is_dataclass(kind):
-            return _build_call(value, kind, where, problems)
-        if kind is Any or origin in (dict, Mapping):
-            return _build_items(value, kind, where, problems)
-    if isinstance(value, str) and is_callable(kind):
-        return _attempt(lambda: locate(value, where), where, problems)
-    if isinstance(value, list) and (kind is list or origin in (list, tuple)):
-        return _build_list(value, kind, where, problems)
-    if not fits(value, kind):
-        problems.append(f"{where}={value!r}: must be {describe(kind)}")
-    return value
+@dataclass
+class Binder:
+    """Config nodes to objects.
 
+    Attributes:
+        trust: the packages that a file's nodes may name beside micronet; None: nodes are the user's own.
+        problems: what is wrong, a line each.
+        named: every dotted path that was followed.
+        refused: those of ``problems`` that are about trust.
+    """
 
-def _build_items(value: Mapping, kind: Any, where: str, problems: list[str]) -> dict[str, Any]:
-    arguments = typing.get_args(kind)
-    item_kind = arguments[1] if arguments else Any
-    built = {}
-    for key, item in value.items():
-        built[key] = _build(item, item_kind, f"{where}.{key}", problems)
-    return built
+    trust: Sequence[str] | None = None
+    problems: list[str] = field(default_factory=list)
+    named: list[str] = field(default_factory=list)
+    refused: list[str] = field(default_factory=list)
 
-
-def _build_list(value: list, kind: Any, where: str, problems: list[str]) -> list[Any]:
-    arguments = typing.get_args(kind)
-    item_kind = arguments[0] if arguments else Any
-    built = []
-    for index, item in enumerate(value):
-        built.append(_build(item, item_kind, f"{where}[{index}]", problems))
-    return built
-
-
-def _build_union(value: Any, kinds: tuple, where: str, problems: list[str]) -> Any:
-    if value is None and types.NoneType in kinds:
-        return None
-    telling: list[str] = []
-    for kind in kinds:
-        attempt: list[str] = []
-        built = _build(value, kind, where, attempt)
-        if not attempt:
-            return built
-        # A mapping's or a dotted path's own mistakes say more than "must be a number or null".
-        own_mistakes = isinstance(value, Mapping) and kind is not types.NoneType
+    def build(self, value: Any, kind: Any, where: str) -> Any:
+        """``value`` as an instance of the annotation ``kind``; what is wrong goes to ``self.problems``."""
+        origin = typing.get_origin(kind)
+        if is_union(kind):
+            return self._build_union(value, typing.get_args(kind), where)
+        if isinstance(value, Mapping):
+            if "_target_" in value or is_dataclass(kind):
+                return self._build_call(value, kind, where)
+            if kind is Any or origin in (dict, Mapping):
+                return self._build_items(value, kind, where)
         if isinstance(value, str) and is_callable(kind):
-            own_mistakes = True
-        if own_mistakes and not telling:
-            telling = attempt
-    if not telling:
-        described = " or ".join(describe(kind) for kind in kinds)
-        telling = [f"{where}={value!r}: must be {described}"]
-    problems.extend(telling)
-    return value
+            return self._locate(value, where)
+        if isinstance(value, list) and (kind is list or origin in (list, tuple)):
+            return self._build_list(value, kind, where)
+        if not fits(value, kind):
+            self.problems.append(f"{where}={value!r}: must be {describe(kind)}")
+        return value
 
+    def _build_items(self, value: Mapping, kind: Any, where: str) -> dict[str, Any]:
+        arguments = typing.get_args(kind)
+        item_kind = arguments[1] if arguments else Any
+        built = {}
+        for key, item in value.items():
+            built[key] = self.build(item, item_kind, f"{where}.{key}")
+        return built
 
-def _build_call(value: Mapping, kind: Any, where: str, problems: list[str]) -> Any:
-    """The call of ``value``'s ``_target_``, or of ``kind``, with ``value``'s other keys; None after a mistake."""
-    given = {key: argument for key, argument in value.items() if argument != MISSING}
-    path = given.pop("_target_", None)
-    target = kind if path is None else _attempt(lambda: locate(path, where), where, problems)
-    if target is None:
+    def _build_list(self, value: list, kind: Any, where: str) -> list[Any]:
+        arguments = typing.get_args(kind)
+        item_kind = arguments[0] if arguments else Any
+        built = []
+        for index, item in enumerate(value):
+            built.append(self.build(item, item_kind, f"{where}[{index}]"))
+        return built
+
+    def _build_union(self, value: Any, kinds: tuple, where: str) -> Any:
+        if value is None and types.NoneType in kinds:
+            return None
+        telling: list[str] = []
+        for kind in kinds:
+            attempt = replace(self, problems=[])
+            built = attempt.build(value, kind, where)
+            if not attempt.problems:
+                return built
+            # A mapping's or a dotted path's own mistakes say more than "must be a number or null".
+            own_mistakes = isinstance(value, Mapping) and kind is not types.NoneType
+            if isinstance(value, str) and is_callable(kind):
+                own_mistakes = True
+            if own_mistakes and not telling:
+                telling = attempt.problems
+        if not telling:
+            described = " or ".join(describe(kind) for kind in kinds)
+            telling = [f"{where}={value!r}: must be {described}"]
+        self.problems.extend(telling)
+        return value
+
+    def _build_call(self, value: Mapping, kind: Any, where: str) -> Any:
+        """The call of ``value``'s ``_target_``, or of ``kind``, with its other keys; None after a mistake."""
+        given = {key: argument for key, argument in value.items() if argument != MISSING}
+        path = given.pop("_target_", None)
+        target = kind if path is None else self._locate(path, where)
+        if target is None:
+            return None
+        if not callable(target):
+            self.problems.append(f"{where}._target_={path}: must be a class or a function")
+            return None
+        if kind is Model:
+            target = model_constructor(target)
+        parameters, takes_any = parameters_of(target)
+        hints = hints_of(target)
+        known = given.keys() if takes_any else given.keys() & parameters.keys()
+        for key in given.keys() - known:
+            self.problems.append(f"{where}.{key}: unknown key{near_misses(key, parameters)}")
+        found_before = len(self.problems)
+        arguments = {}
+        for key in filter(known.__contains__, given):
+            arguments[key] = self.build(given[key], hints.get(key, Any), f"{where}.{key}")
+        for key, parameter in parameters.items():
+            if parameter.default is parameter.empty and key not in given:
+                described = describe(hints.get(key, Any))
+                self.problems.append(f"{where}.{key}: missing; give {where}.{key}=<{described}>")
+        if len(self.problems) > found_before:
+            return None
+        return self._called(target, arguments, path, where)
+
+    def _locate(self, path: Any, where: str) -> Any:
+        """What a dotted path names; None after a mistake."""
+        if not isinstance(path, str):
+            self.problems.append(f"{where}._target_={path!r}: must be a dotted path")
+            return None
+        reason = None if self.trust is None else refusal(path, self.trust)
+        if reason is not None:
+            self.problems.append(f"{where}: {reason}")
+            self.refused.append(f"{where}: {reason}")
+            return None
+        self.named.append(path)
+        try:
+            return locate(path, where)
+        except UserError as error:
+            self.problems.append(str(error))
         return None
-    parameters = inspect.signature(target).parameters
-    annotated = target.__init__ if inspect.isclass(target) else target
-    hints = typing.get_type_hints(annotated)
-    for key in given.keys() - parameters.keys():
-        problems.append(f"{where}.{key}: unknown key{near_misses(key, parameters)}")
-    found_before = len(problems)
-    arguments = {}
-    for key, argument in given.items():
-        if key in parameters:
-            arguments[key] = _build(argument, hints.get(key, Any), f"{where}.{key}", problems)
-    for key, parameter in parameters.items():
-        if parameter.default is parameter.empty and key not in given:
-            described = describe(hints.get(key, Any))
-            problems.append(f"{where}.{key}: missing; give {where}.{key}=<{described}>")
-    if len(problems) > found_before:
+
+    def _called(self, target: Callable[..., Any], arguments: dict[str, Any], path: str | None, where: str) -> Any:
+        own = path is None or is_within(path, [OWN])
+        try:
+            return target(**arguments)
+        except UserError as error:
+            self.problems.append(str(error))
+        except ValueError as error:
+            # Constructors say "name=value: what it must be".
+            names_a_key = own or str(error).partition("=")[0] in arguments
+            self.problems.append(f"{where}.{error}" if names_a_key else f"{where}: {path} ({failure(error)})")
+        except Exception as error:
+            if own:
+                raise
+            self.problems.append(f"{where}: {path} ({failure(error)})")
         return None
-    return _attempt(lambda: target(**arguments), where, problems)
-
-
-def _attempt(make: Callable[[], Any], where: str, problems: list[str]) -> Any:
-    try:
-        return make()
-    except UserError as error:
-        problems.append(str(error))
-    except ValueError as error:
-        # Constructors say "name=value: what it must be".
-        problems.append(f"{where}.{error}")
-    return None

@@ -1,5 +1,6 @@
 """A network: a model, and everything that is needed to build it again."""
 
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from importlib.metadata import version
 from pathlib import Path
@@ -24,6 +25,7 @@ class Network:
         compressors: configs of the compressors attached so far, in order.
         data: the ``data`` config group it was trained on.
         metrics: what its checkpoint reports of it; empty for a network that was not read from one.
+        trust: packages that files named on its way may name beside micronet.
         packed: the packed file it was read from, None for others; such a network runs on integers and is not trained.
     """
 
@@ -35,6 +37,7 @@ class Network:
     data: dict[str, Any] = field(default_factory=dict)
     metrics: dict[str, Any] = field(default_factory=dict)
     packed: Path | None = None
+    trust: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         self.run_with(self.spec)
@@ -48,6 +51,11 @@ class Network:
         """From now on this is its input."""
         self.spec = spec
         state_input(self.model, spec.size)
+
+
+def model_name(config: Mapping[str, Any]) -> str:
+    """What messages call the network of a ``model`` config: timm's name, or the dotted path of one's own."""
+    return config.get("name") or config["_target_"]
 
 
 def versions() -> dict[str, str]:

@@ -19,7 +19,7 @@ HEADER = {
 def start(monkeypatch):
     """A start whose header is ``HEADER``; its path."""
     monkeypatch.setattr(checkpoint, "resolve", lambda path: path)
-    monkeypatch.setattr(checkpoint, "read_header", lambda _: HEADER)
+    monkeypatch.setattr(checkpoint, "read_header", lambda *_, **__: HEADER)
     return "runs/a"
 
 

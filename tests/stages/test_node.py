@@ -55,11 +55,14 @@ class Mistake(NamedTuple):
 SCORE = "micronet_cli.stages.score"
 SHRINK = "micronet_cli.stages.shrink"
 MISTAKES = {
-    "another package": Mistake(
-        "os.path", {}, "stage.module='os.path' is not allowed; it has to begin with micronet_cli."
+    "no stage": Mistake("os.path", {}, "stage.module='os.path': has no run(job); see docs/extending.md"),
+    "no module": Mistake(
+        f"{SCORE}s",
+        {},
+        f"stage.module: '{SCORE}s' cannot be imported; micronet_cli.stages has no scores; "
+        "did you mean score or compress or chosen?",
     ),
-    "no module": Mistake(f"{SCORE}s", {}, f"stage.module='{SCORE}s': no such stage"),
-    "null": Mistake(None, {}, "stage.module=None is not allowed; it has to begin with micronet_cli."),
+    "null": Mistake(None, {}, "stage.module=None: must be the dotted path of a module with run(job)"),
     "another module's key": Mistake(SCORE, {"multiple": 1}, "stage.multiple: unknown key; did you mean module?"),
     "a wrong value": Mistake(SHRINK, {"multiple": "x"}, "stage.multiple='x': must be a whole number"),
     "a step's stage": Mistake(
@@ -92,5 +95,5 @@ def test_error_within_a_stage_s_own_imports_is_not_hidden(monkeypatch, tmp_path)
     package.__path__ = [str(tmp_path)]
     monkeypatch.setitem(sys.modules, package.__name__, package)
     (tmp_path / "broken.py").write_text("import a_library_that_is_not_there\n")
-    with pytest.raises(ImportError, match="a_library_that_is_not_there"):
+    with pytest.raises(UserError, match=r"a_library_that_is_not_there'.*broken\.py:1"):
         stage_module(config_of("micronet_cli.own.broken"))

@@ -1,6 +1,6 @@
 """The header's network, built within bounds and only by timm's constructors."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any
 
@@ -17,6 +17,7 @@ from micronet_cli.artifact.header import described
 from micronet_cli.compression.pruning.removal import Removal
 from micronet_cli.layers.rules import compressible_layers
 from micronet_cli.models.model import Model
+from micronet_cli.models.own import OwnModel
 from micronet_cli.torch_internals import BatchNorm, buffers_of, parameters_of
 
 MAX_ELEMENTS_A_BYTE = 256  # of the network over the file's size
@@ -32,23 +33,29 @@ def most_elements(file_bytes: int) -> int:
     return max(FREE_ELEMENTS, int(MAX_ELEMENTS_A_BYTE * file_bytes))
 
 
-def bare_network(header: Mapping[str, Any], tensors: int | None = None, elements: int | None = None) -> nn.Module:
+def bare_network(
+    header: Mapping[str, Any],
+    tensors: int | None = None,
+    elements: int | None = None,
+    trust: Sequence[str] | None = None,
+) -> nn.Module:
     """The network of ``header["model"]`` without values: on the meta device, not yet loaded or changed.
 
     Args:
         header: as in a file.
         tensors: the most parameters and buffers it may have, None: any number.
         elements: the most elements in them.
+        trust: packages that the header may name beside micronet; None: any, for it is not from a file.
 
     Raises:
         Damaged: the header names none, another kind of thing, or a larger one.
     """
-    model = described(header)
+    model = described(header, trust)
     with torch.device("meta"), _bounded(tensors, elements):
         return built(model, header)
 
 
-def built(model: Model, header: Mapping[str, Any]) -> nn.Module:
+def built(model: Model | OwnModel, header: Mapping[str, Any]) -> nn.Module:
     """The network with random values, where the default device is.
 
     Raises:

@@ -1,16 +1,20 @@
 """What a file's header says of model, input and data: checked before anything is built from it."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from micronet_cli.artifact.entries import check, is_count, is_names
 from micronet_cli.artifact.format import Damaged
+from micronet_cli.config import build
+from micronet_cli.dotted_path import OWN, is_within, refusal
 from micronet_cli.errors import UserError
 from micronet_cli.models.model import InputSpec, Model
+from micronet_cli.models.own import OwnModel
 
 MODEL = "micronet_cli.models.model.Model"
 MODEL_KEYS = {"_target_", "name", "args", "num_classes", "weights", "pretrained"}
 DATA = "micronet_cli.data."
+NOT_DATA = f"only what is in {DATA} is allowed in a file"
 MAX_NUMBER = 1 << 16
 MAX_PLAIN_LENGTH = 64  # of strings and lists
 MAX_SIDE = 1 << 14
@@ -19,31 +23,34 @@ MAX_DEPTH = 16
 FORBIDDEN = ("pretrained", "pretrained_cfg", "pretrained_cfg_overlay", "checkpoint_path", "cache_dir")
 
 
-def check_header(header: Mapping[str, Any]) -> None:
+def check_header(header: Mapping[str, Any], trust: Sequence[str] = ()) -> None:
     """Check that model, input and data are what later code may rely on.
 
     Raises:
         Damaged: what is wrong with them.
     """
-    described(header)
+    described(header, trust)
     _check_input(header)
     data = header.get("data")
     check(isinstance(data, dict), "data: must be a config")
     for target in _targets(data):
         named = isinstance(target, str)
         ours = named and target.startswith(DATA)
-        check(ours, f"data: {target!r:.80} is not allowed in a file")
+        check(ours or is_within(str(target), trust), f"data: {refusal(target, trust) or NOT_DATA}")
 
 
-def described(header: Mapping[str, Any]) -> Model:
-    """The header's model, checked; nothing is built.
+def described(header: Mapping[str, Any], trust: Sequence[str] | None = ()) -> Model | OwnModel:
+    """The header's model, checked; nothing is built. ``trust``: as for ``bare_network``.
 
     Raises:
         Damaged: what is wrong with it.
     """
     config: Any = header.get("model")
     check(isinstance(config, dict), "model: must be a config")
-    is_a_model = config.get("_target_") == MODEL
+    target = config.get("_target_")
+    if isinstance(target, str) and not is_within(target, [OWN]):
+        return _described_own(config, header, trust)
+    is_a_model = target == MODEL
     only_a_model = is_a_model and set(config) <= MODEL_KEYS
     check(only_a_model, f"model: only {MODEL} and its own keys are allowed")
     name = config.get("name")
@@ -68,6 +75,22 @@ def described(header: Mapping[str, Any]) -> Model:
         raise Damaged(f"header: {reason}") from None
 
 
+def _described_own(config: Mapping[str, Any], header: Mapping[str, Any], trust: Sequence[str] | None) -> OwnModel:
+    """A network of one's own, of a trusted package.
+
+    Raises:
+        Damaged: it is not trusted, or is not described as a network is.
+    """
+    check(not (config.get("weights") or config.get("pretrained")), "model: weights are in the file itself")
+    check(is_names(header.get("classes")), "classes: must be a list of names")
+    for key, value in config.items():
+        check(_is_harmless(value, nested=True), f"model.{key:.80}: not allowed in a file")
+    try:
+        return build(dict(config), "model", Model, trust)
+    except UserError as error:
+        raise Damaged(f"header: {error}") from None
+
+
 def _check_args(args: Any) -> None:
     """Check that a constructor's arguments do nothing but size the network."""
     if args is None:
@@ -78,14 +101,16 @@ def _check_args(args: Any) -> None:
         check(allowed, f"model.args.{key:.80}: not allowed in a file")
 
 
-def _is_harmless(value: Any) -> bool:
-    """Whether a constructor's argument is a small plain value."""
+def _is_harmless(value: Any, nested: bool = False) -> bool:
+    """Whether a constructor's argument is a small plain value, or where ``nested`` a config of such."""
     if value is None:
         return True
+    if nested and isinstance(value, dict):
+        return all(_is_harmless(item, nested) for item in value.values())
     if isinstance(value, list | str) and len(value) > MAX_PLAIN_LENGTH:
         return False
     if isinstance(value, list):
-        return all(_is_harmless(item) for item in value)
+        return all(_is_harmless(item, nested) for item in value)
     if isinstance(value, str):
         of_a_path = set(value) & set("/\\:")
         return not of_a_path

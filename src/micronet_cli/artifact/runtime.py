@@ -1,6 +1,6 @@
 """A ``.mnet`` file to a network that runs on its integers."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -28,33 +28,35 @@ Config = Mapping[str, Any]  # of a model, or of all that a header holds
 Loaded = tuple[nn.Module, dict[str, Any]]  # a network and its header
 
 
-def load(path: Path, where: str, config: Config | None = None) -> Loaded:
+def load(path: Path, where: str, config: Config | None = None, trust: Sequence[str] = ()) -> Loaded:
     """The integer network of a packed file, in evaluation mode, and its header; ``config`` replaces its model config.
+
+    ``trust``: packages that the file may name beside micronet.
 
     Raises:
         UserError: the file is missing or damaged; ``where`` is its place in the config.
     """
     try:
-        return load_bytes(path.read_bytes(), config)
+        return load_bytes(path.read_bytes(), config, trust)
     except (ValueError, OSError) as error:
         raise UserError(f"{where}={str(path)!r}: {error}") from None
 
 
-def load_bytes(content: bytes, config: Config | None = None) -> Loaded:
+def load_bytes(content: bytes, config: Config | None = None, trust: Sequence[str] = ()) -> Loaded:
     """As ``load``, of a file's content.
 
     Raises:
         ValueError: it is damaged.
     """
     header, streams = read(content)
-    check_header(header)
+    check_header(header, trust)
     used = dict(header)
     if config:
         used["model"] = dict(config)
-    return unpack(used, streams, len(content)), header
+    return unpack(used, streams, len(content), trust), header
 
 
-def read_header(path: Path, where: str) -> dict[str, Any]:
+def read_header(path: Path, where: str, trust: Sequence[str] = ()) -> dict[str, Any]:
     """What a packed file says of itself.
 
     Raises:
@@ -62,27 +64,28 @@ def read_header(path: Path, where: str) -> dict[str, Any]:
     """
     try:
         header, _ = read(path.read_bytes())
-        check_header(header)
+        check_header(header, trust)
     except (ValueError, OSError) as error:
         raise UserError(f"{where}={str(path)!r}: {error}") from None
     return header
 
 
-def unpack(header: Config, raw: Mapping[str, bytes], file_bytes: int) -> nn.Module:
+def unpack(header: Config, raw: Mapping[str, bytes], file_bytes: int, trust: Sequence[str] = ()) -> nn.Module:
     """The network.
 
     Args:
         header: of a file, its model and input checked.
         raw: stream -> its bytes, not entropy-coded any more.
         file_bytes: size of the file, which bounds the network's.
+        trust: packages that the header may name beside micronet.
 
     Raises:
         Damaged: header and streams do not fit each other, or a network that the header names.
     """
     tables = Tables.of(header)
     # A bounded trial, before any memory is taken: no network has many more tensors than its file speaks of.
-    bare_network(header, tables.most_tensors(), most_elements(file_bytes))
-    description = described(header)
+    bare_network(header, tables.most_tensors(), most_elements(file_bytes), trust)
+    description = described(header, trust)
     model = built(description, header).eval()
     _remove_batch_norms(model, tables.removed)
     _make_plain(model, tables.standardized)

@@ -13,6 +13,7 @@ from typing import Any, NoReturn
 from micronet_cli.allocator import use_huge_pages
 from micronet_cli.command.arguments import check, complete_flag, switches_first, take_config_dir
 from micronet_cli.console import go_on_unread
+from micronet_cli.dotted_path import make_working_directory_importable
 from micronet_cli.errors import Interrupted, JobsFailed, UserError
 from micronet_cli.overrides import explain, free_key, group_names, options_of
 from micronet_cli.paths import CONF, use_config_directory
@@ -49,6 +50,7 @@ def main(argv: list[str] | None = None) -> None:
         return
     go_on_unread()
     use_huge_pages()
+    make_working_directory_importable()
     debug = "debug=true" in [argument.lstrip("+").lower() for argument in arguments]
     try:
         if not HELP.isdisjoint(arguments):
@@ -128,6 +130,7 @@ def task(config: Any) -> float | None:
     hydra_config = HydraConfig.get()
     directory = Path(hydra_config.runtime.output_dir)
     # A launcher may run the job in a process that knows nothing of the command line.
+    make_working_directory_importable()
     use_config_directory(_user_directory(hydra_config.runtime.config_sources))
     overrides = [override.lstrip("+") for override in hydra_config.overrides.task]
     sweep = Sweep.current

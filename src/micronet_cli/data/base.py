@@ -27,6 +27,7 @@ class Data:
         input_size: height and width in pixels; null: the network's.
         classes: the names of the network's outputs, of which the data may hold some: ``imagenet``, or a file with a
             name a line; null: the data's own.
+        mean, std: a number a channel, of values in [0, 1], for a network that states no input; null: ImageNet's.
         cache_mb: a split that fits into so much memory once decoded is decoded once, in MiB.
         max_corrupt: a split may hold so many files that do not decode; they are skipped and named in the log.
         val_fraction: part of train that becomes val where there is no val of its own, in (0, 1).
@@ -44,6 +45,8 @@ class Data:
     cutmix: float = 0.0
     input_size: int | None = None
     classes: str | None = None
+    mean: Sequence[float] | None = None
+    std: Sequence[float] | None = None
     cache_mb: int = 1024
     max_corrupt: int = 10
     val_fraction: float = 0.1
@@ -57,6 +60,10 @@ class Data:
             raise ValueError(f"batch_size={self.batch_size}: must be even for mixup and cutmix")
         if not 0 <= self.random_erasing <= 1:
             raise ValueError(f"random_erasing={self.random_erasing}: must be a probability in [0, 1]")
+        if (self.mean is None) != (self.std is None):
+            raise ValueError(f"mean={self.mean}: must be given together with std={self.std}")
+        if self.std is not None and min(self.std, default=0) <= 0:
+            raise ValueError(f"std={self.std}: must be above 0")
         _ = self.augmentation  # checks its part
         if not 0 < self.val_fraction < 1:
             raise ValueError(f"val_fraction={self.val_fraction}: must be a fraction in (0, 1)")

@@ -173,20 +173,20 @@ class InputSpec:
         channels, height, width = known["input_size"]
         return cls(
             size=(channels, side or height, side or width),
-            mean=_of_channels(known["mean"], channels),
-            std=_of_channels(known["std"], channels),
+            mean=of_channels(known["mean"], channels),
+            std=of_channels(known["std"], channels),
             interpolation=known["interpolation"],
             crop_pct=known["crop_pct"],
             crop_mode=known["crop_mode"],
         )
 
 
-def _of_channels(of_colours: Sequence[float], channels: int) -> tuple[float, ...]:
+def of_channels(of_colours: Sequence[float], channels: int) -> tuple[float, ...]:
     """A mean or deviation of each channel, where the network's own are of red, green and blue.
 
     Grey has their average; an alpha channel, and whatever else there is, the middle of its range.
 
-    >>> _of_channels((0.25, 0.5, 0.75), 2)
+    >>> of_channels((0.25, 0.5, 0.75), 2)
     (0.5, 0.5)
     """
     if len(of_colours) == channels:

@@ -71,7 +71,7 @@ def network_against(job: Job, network: Network) -> Network | None:
     path = job.parts.eval.against
     if path is None:
         return None
-    other = checkpoint.load(path, "eval.against")
+    other = checkpoint.load(path, "eval.against", trust=job.trust)
     if other.classes != network.classes:
         raise UserError(
             f"eval.against={path!r}: its {len(other.classes)} classes are not the {len(network.classes)} of the "

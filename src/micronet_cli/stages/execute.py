@@ -18,6 +18,7 @@ from omegaconf import DictConfig, OmegaConf
 from micronet_cli import distributed
 from micronet_cli.config import check_config, to_plain
 from micronet_cli.console import go_on_unread
+from micronet_cli.dotted_path import make_working_directory_importable
 from micronet_cli.errors import Interrupted, UserError
 from micronet_cli.network import versions
 from micronet_cli.paths import CONFIG_DIRECTORIES
@@ -157,6 +158,7 @@ def _work(
 ) -> dict[str, Any]:
     """One process of several on this machine: like the command line, without Hydra."""
     CONFIG_DIRECTORIES[:] = config_directories
+    make_working_directory_importable()
     go_on_unread()
     if distributed.local_rank() == 0:
         handlers: list[logging.Handler] = [

@@ -140,7 +140,7 @@ def _checked(network: Network, path: Path, images: Tensor, what: str) -> dict[st
     """
     written = path.read_bytes()  # from the disk: what is compared is what a user gets
     try:
-        loaded, _ = runtime.load_bytes(written)
+        loaded, _ = runtime.load_bytes(written, trust=network.trust)
     except ValueError as error:
         raise UserError(f"export={str(path)!r}: {error}") from None
     found: dict[str, Comparison] = {}

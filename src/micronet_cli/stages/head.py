@@ -8,6 +8,7 @@ from micronet_cli.data.class_names import are_numbers
 from micronet_cli.data.protocol import DataSet
 from micronet_cli.errors import UserError
 from micronet_cli.models.model import Model
+from micronet_cli.models.own import OwnModel
 from micronet_cli.network import Network
 
 
@@ -24,7 +25,7 @@ class Head:
     source: str
 
 
-def fresh_head(model: Model, data: DataSet, config: dict[str, Any], needs_data: bool) -> Head:
+def fresh_head(model: Model | OwnModel, data: DataSet, config: dict[str, Any], needs_data: bool) -> Head:
     """The head of a network that is built for a data set.
 
     Args:
@@ -67,7 +68,9 @@ def _way_out(wanted: int | None, known: int, given: str | None) -> str:
     )
 
 
-def inherited_head(network: Network, model: Model, data: DataSet, config: dict[str, Any], needs_data: bool) -> Head:
+def inherited_head(
+    network: Network, model: Model | OwnModel, data: DataSet, config: dict[str, Any], needs_data: bool
+) -> Head:
     """The head of a network that was read from a file, which may lack names.
 
     Args:

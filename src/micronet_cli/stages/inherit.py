@@ -1,11 +1,13 @@
 """``model=auto`` and ``data=auto``: what ``init_from`` was trained with, or the defaults."""
 
+from collections.abc import Sequence
 from typing import Any
 
 from omegaconf import DictConfig, OmegaConf
 
 from micronet_cli import checkpoint
-from micronet_cli.config import to_plain
+from micronet_cli.config import named_packages, refused_names, to_plain
+from micronet_cli.dotted_path import checked_trust
 from micronet_cli.errors import UserError
 from micronet_cli.paths import CONF
 from micronet_cli.stages.node import stage_module
@@ -24,10 +26,13 @@ def inherited(config: DictConfig) -> DictConfig:
     """
     config = DictConfig(OmegaConf.to_container(config, resolve=True))
     OmegaConf.set_struct(config, False)
-    start = _start(config)
+    trust = trusted(config)
+    config.trust = list(trust)
+    start = _start(config, trust)
     for group, trained_with in start.items():
         given = config[group]
         if "_target_" not in given:
+            _check_named(trained_with, group, config.init_from, trust)
             config[group] = OmegaConf.merge(trained_with, given)
     for key in ("weights", "pretrained"):
         source = config.model.get(key)
@@ -36,7 +41,23 @@ def inherited(config: DictConfig) -> DictConfig:
     return config
 
 
-def _start(config: DictConfig) -> dict[str, Any]:
+def trusted(config: DictConfig) -> tuple[str, ...]:
+    """The packages that this run's files may name beside micronet: ``trust``, and those that the user's config names.
+
+    Raises:
+        UserError: ``trust`` is no list, or one of its packages cannot be imported.
+    """
+    given = checked_trust(to_plain(config.get("trust")))
+    return tuple(dict.fromkeys([*given, *named_packages(config)]))
+
+
+def _check_named(node: Any, group: str, init_from: Any, trust: Sequence[str]) -> None:
+    """Raises UserError where a file's config names what is not trusted."""
+    if refused := refused_names(node, group, trust):
+        raise UserError("\n".join(f"init_from={init_from!r}: {reason}" for reason in refused))
+
+
+def _start(config: DictConfig, trust: Sequence[str]) -> dict[str, Any]:
     """The groups ``model`` and ``data`` of ``init_from``, or the defaults."""
     init_from = config.init_from
     if not init_from:
@@ -46,7 +67,7 @@ def _start(config: DictConfig) -> dict[str, Any]:
         way_out = "" if OmegaConf.is_config(init_from) else f", as ./{init_from}"
         raise UserError(f"init_from={init_from}: must be a path{way_out}")
     path = checkpoint.resolve(init_from)
-    header = checkpoint.read_header(path)
+    header = checkpoint.read_header(path, trust=trust)
     return {"model": header["model"], "data": header["data"]}
 
 

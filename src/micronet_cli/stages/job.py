@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Mapping
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from functools import cached_property
 from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
@@ -16,12 +16,15 @@ from micronet_cli import checkpoint
 from micronet_cli.config import to_plain
 from micronet_cli.data.protocol import DataSet, missing_members
 from micronet_cli.errors import UserError
+from micronet_cli.layers.rules import stated_shape
 from micronet_cli.models.classifier import Asker
 from micronet_cli.models.model import InputSpec
-from micronet_cli.network import Network
+from micronet_cli.models.own import OwnModel
+from micronet_cli.network import Network, model_name
 from micronet_cli.runs.directory import Run
 from micronet_cli.stages.head import Head, fresh_head, inherited_head
 from micronet_cli.stages.node import Stage
+from micronet_cli.stages.own_input import input_of, run_once
 
 # The config imports what a stage builds; a stage without a search does not pay for its module.
 if TYPE_CHECKING:
@@ -48,7 +51,7 @@ NodeT = TypeVar("NodeT", bound=Stage)
 class Parts:
     """The packaged config groups, built; None where a group is ``none``."""
 
-    model: Model
+    model: Model | OwnModel
     data: DataSet
     optim: Optim
     trainer: TrainerSettings
@@ -101,6 +104,11 @@ class Job(Generic[NodeT]):
         """Glob of the run directories that a report is about."""
         return self.config.runs
 
+    @property
+    def trust(self) -> tuple[str, ...]:
+        """Packages beside micronet that the files of this run may name."""
+        return tuple(self.config.get("trust") or ())
+
     def group_config(self, group: str) -> dict[str, Any]:
         """The config of a group as plain values; empty where the group is ``none``."""
         return to_plain(self.config[group]) or {}
@@ -139,15 +147,17 @@ class Job(Generic[NodeT]):
         data_config = self.group_config("data")
         model, data = self.parts.model, self.parts.data
         if self.init_from:
-            network = checkpoint.load(self.init_from, config=config)
+            network = checkpoint.load(self.init_from, config=config, trust=self.trust)
             head = inherited_head(network, model, data, data_config, with_data)
         else:
-            head = fresh_head(model, data, data_config, with_data)
-            asker: Asker = "data" if with_data else "network"
+            asks_data = with_data or isinstance(model, OwnModel)  # timm tells nothing of a network of one's own
+            head = fresh_head(model, data, data_config, asks_data)
+            asker: Asker = "data" if asks_data else "network"
             built = model.build(len(head.classes), asker=asker, new_classifier=new_classifier)
-            network = Network(built, config, head.classes, InputSpec.of(built))
+            network = Network(built, config, head.classes, self._input_of(built, config))
         network.classes = head.classes
         network.data = data_config
+        network.trust = self.trust
         self._run_at_its_size(network)
         log.info("%s", self._described(network, head))
         return network
@@ -156,13 +166,19 @@ class Job(Generic[NodeT]):
         """What a stage begins with, in a line."""
         classes = len(head.classes) or getattr(network.model, "num_classes", 0)
         size = "x".join(str(side) for side in network.spec.size)
-        text = f"{network.config['name']}: {classes} classes ({head.source}), input {size}"
+        text = f"{model_name(network.config)}: {classes} classes ({head.source}), input {size}"
         text += f", {network.params:,} parameters"
         top1 = network.metrics.get("top1")
         if top1 is None:
             return text
         split = network.metrics.get("split", "its split")
         return f"{text}; top-1 {top1:.2f} % on {split}, as {self.init_from} says"
+
+    def _input_of(self, model: nn.Module, config: Mapping[str, Any]) -> InputSpec:
+        """What a network states, else what the images tell."""
+        if stated_shape(model) is None:
+            return input_of(model, model_name(config), self.parts.data)
+        return InputSpec.of(model)
 
     def _run_at_its_size(self, network: Network) -> None:
         """Run the network at the size that the data's config asks for.
@@ -172,7 +188,9 @@ class Job(Generic[NodeT]):
         """
         side = network.data.get("input_size")
         own_size = network.spec.size
-        network.run_with(InputSpec.of(network.model, side))
+        channels, height, width = own_size
+        size = (channels, side or height, side or width)
+        network.run_with(replace(network.spec, size=size))
         if network.spec.size == own_size or network.packed is not None:
             return
         try:
@@ -180,7 +198,7 @@ class Job(Generic[NodeT]):
         except (AssertionError, RuntimeError, ValueError) as error:
             reason = str(error).splitlines()[0]
             raise UserError(
-                f"data.input_size={side}: {network.config['name']} does not take it ({reason}); "
+                f"data.input_size={side}: {model_name(network.config)} does not take it ({reason}); "
                 f"vision transformers do with model.args.img_size={side}"
             ) from None
 
@@ -193,10 +211,3 @@ class Job(Generic[NodeT]):
     def loader(self, network: Network, split: str, device: torch.device) -> Batches:
         """Batches of a split as the network needs them."""
         return self.parts.data.loader(split, network.spec, device, self.seed, network.classes)
-
-
-def run_once(model: nn.Module, spec: InputSpec) -> None:
-    """Run a network on an empty image, in evaluation mode."""
-    image = torch.zeros(1, *spec.size)
-    with torch.no_grad():
-        model.eval()(image)

@@ -1,6 +1,5 @@
 """The config node ``stage``: what it may hold, and the module that it names."""
 
-import importlib
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from types import ModuleType
@@ -8,7 +7,8 @@ from typing import Any, Literal
 
 from omegaconf import DictConfig
 
-from micronet_cli.config import ALLOWED_TARGETS, build
+from micronet_cli.config import build
+from micronet_cli.dotted_path import import_named
 from micronet_cli.errors import UserError
 
 
@@ -46,17 +46,14 @@ def stage_module(config: DictConfig) -> ModuleType:
     """The module of ``config``'s stage.
 
     Raises:
-        UserError: there is none, it is outside the allowed packages, or a key below ``stage`` is wrong.
+        UserError: there is none, it has no ``run``, or a key below ``stage`` is wrong.
     """
     path = config.stage.module
-    if not str(path).startswith(ALLOWED_TARGETS):
-        raise UserError(f"stage.module={path!r} is not allowed; it has to begin with {' or '.join(ALLOWED_TARGETS)}")
-    try:
-        module = importlib.import_module(path)
-    except ImportError as error:
-        if error.name != path:
-            raise
-        raise UserError(f"stage.module={path!r}: no such stage") from None
+    if not isinstance(path, str) or not path:
+        raise UserError(f"stage.module={path!r}: must be the dotted path of a module with run(job)")
+    module = import_named(path, "stage.module")
+    if not hasattr(module, "run"):
+        raise UserError(f"stage.module={path!r}: has no run(job); see docs/extending.md")
     stage_node(config, module)
     return module
 

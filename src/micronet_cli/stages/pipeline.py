@@ -17,6 +17,7 @@ from micronet_cli.paths import CONF
 from micronet_cli.runs.directory import Run
 from micronet_cli.stages.compress import COMPRESSORS
 from micronet_cli.stages.execute import execute
+from micronet_cli.stages.inherit import trusted
 from micronet_cli.stages.job import Job
 from micronet_cli.tables import decimal, text_table
 
@@ -72,6 +73,7 @@ def steps(config: DictConfig, directory: Path) -> dict[str, DictConfig]:
     found: dict[str, DictConfig] = {}
     previous = config.init_from
     dense = ""
+    trust: tuple[str, ...] = ()
     for number, (name, step) in enumerate(_kept_steps(config).items(), 1):
         own = OmegaConf.create(to_plain(config))
         own.stage = _stage_of(name, step, config)
@@ -84,6 +86,9 @@ def steps(config: DictConfig, directory: Path) -> dict[str, DictConfig]:
             if group not in step["groups"]:
                 own[group] = None
         _fill_null(own, step.get("settings") or {})
+        # What one step's config names stands in the file that the next begins with.
+        trust = tuple(dict.fromkeys([*trust, *trusted(own)]))
+        own.trust = list(trust)
         if _needs_teacher(own):
             own.distill.teacher.weights = dense or previous
         found[name] = own

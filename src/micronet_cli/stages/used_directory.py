@@ -125,6 +125,6 @@ def _check_reads_nothing_of(config: DictConfig, directory: Path) -> None:
 def settings(config: Any) -> dict[str, Any]:
     """What a run's results depend on."""
     plain = with_new_names(to_plain(config))
-    for key in ("resume", "debug"):
+    for key in ("resume", "debug", "trust"):
         plain.pop(key, None)
     return plain

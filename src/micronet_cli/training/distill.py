@@ -1,6 +1,6 @@
 """The ``distill`` config group: which teacher, and how much of it."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -12,7 +12,7 @@ from micronet_cli.errors import UserError
 from micronet_cli.functional.distillation import decoupled_loss, soft_target_loss
 from micronet_cli.models.model import InputSpec, Model
 from micronet_cli.models.weights_file import holds_network
-from micronet_cli.network import Network
+from micronet_cli.network import Network, model_name
 from micronet_cli.training.evaluate import Amp
 from micronet_cli.training.hints import Hint, HintLoss
 from micronet_cli.training.objectives import Distillation
@@ -57,25 +57,26 @@ class Teacher:
         """Whether it has weights to teach from."""
         return self.pretrained or self.weights is not None
 
-    def build(self, num_classes: int) -> tuple[torch.nn.Module, InputSpec]:
+    def build(self, num_classes: int, trust: Sequence[str] = ()) -> tuple[torch.nn.Module, InputSpec]:
         """The teacher and the input it needs.
 
         Args:
             num_classes: of the student; the teacher must have as many.
+            trust: packages that its file may name beside micronet.
 
         Raises:
             UserError: its file is missing, damaged, of another model or of another number of classes.
         """
         describes_itself = self.weights is not None and holds_network(Path(self.weights).expanduser())
         if self.model is None or describes_itself:
-            return self._of_run(str(self.weights), num_classes)
+            return self._of_run(str(self.weights), num_classes, trust)
         model = self._architecture(self.model).build(num_classes, "distill.teacher", asker="student")
         return model, InputSpec.of(model)
 
-    def _of_run(self, path: str, num_classes: int) -> tuple[torch.nn.Module, InputSpec]:
+    def _of_run(self, path: str, num_classes: int, trust: Sequence[str]) -> tuple[torch.nn.Module, InputSpec]:
         """The teacher of a run directory, checkpoint or packed file."""
-        teacher = checkpoint.load(path, "distill.teacher.weights")
-        name = teacher.config["name"]
+        teacher = checkpoint.load(path, "distill.teacher.weights", trust=trust)
+        name = model_name(teacher.config)
         if self.model not in (None, name):
             raise UserError(f"distill.teacher.model={self.model}: {path!r} holds {name}; give one of them")
         if self.ema:
@@ -122,7 +123,7 @@ class SoftTargets:
         Raises:
             UserError: the student's images do not have the teacher's channels.
         """
-        teacher, spec = self.teacher.build(len(network.classes))
+        teacher, spec = self.teacher.build(len(network.classes), network.trust)
         channels, *sides = network.spec.size
         teacher_channels = spec.size[0]
         # Grey images become as many equal channels where they are normalised for the teacher.

@@ -7,6 +7,7 @@ from typing import Any
 from torch import nn
 
 from micronet_cli import checkpoint, distributed
+from micronet_cli.models.weights_file import read_tensors
 from micronet_cli.network import Network
 from micronet_cli.runs.directory import Run
 
@@ -50,9 +51,7 @@ class KeptNetworks:
     def load_best(self, model: nn.Module) -> None:
         """Give ``model`` the best network's parameters and buffers, in every process."""
         if distributed.rank() == 0:
-            path = str(self.run.best)
-            best = checkpoint.load(path)
-            tensors = best.model.state_dict()
+            tensors = read_tensors(self.run.best, "best")
             model.load_state_dict(tensors)
         distributed.broadcast_model(model)
 
