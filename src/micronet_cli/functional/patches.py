@@ -3,42 +3,41 @@
 from collections.abc import Sequence
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
 
 def sampled_patches(
-    images: Tensor,
+    padded: Tensor,
     kernel: Sequence[int],
     stride: Sequence[int],
     dilation: Sequence[int],
-    padding: Sequence[int],
+    images: Tensor,
     rows: Tensor,
     columns: Tensor,
 ) -> Tensor:
-    """The inputs of sums of products: ``[N, C, H, W] -> [N * P, C, kH, kW]``.
+    """The inputs of sums of products: ``[N, C, H, W] -> [n, C, kH, kW]``.
 
     Args:
-        images: what the convolution reads.
+        padded: what the convolution reads, with its padding.
         kernel: (height, width), as are ``stride`` and ``dilation``.
         stride: of the convolution.
         dilation: of the convolution.
-        padding: zeros at (left, right, top, bottom).
-        rows: of the output positions, int64 ``[N, P]``.
-        columns: of the output positions, int64 ``[N, P]``.
+        images: numbers of the images, int64 ``[n]``.
+        rows: of the output positions, int64 ``[n]``.
+        columns: of the output positions, int64 ``[n]``.
     """
-    padded = F.pad(images, tuple(padding))
-    device = images.device
+    _, channels, image_height, image_width = padded.shape
     height, width = kernel
+    device = padded.device
     down = torch.arange(height, device=device) * dilation[0]
     across = torch.arange(width, device=device) * dilation[1]
-    top = rows * stride[0]
-    left = columns * stride[1]
-    # All indices broadcast to [N, P, kH, kW].
-    number = torch.arange(len(images), device=device)
-    image = number[:, None, None, None]
-    y = top[:, :, None, None] + down[:, None]
-    x = left[:, :, None, None] + across
-    channels_last = padded[image, :, y, x]
-    patches = channels_last.flatten(0, 1)
+    # All indices broadcast to [n, kH, kW].
+    image = images[:, None, None]
+    y = rows[:, None, None] * stride[0] + down[:, None]
+    x = columns[:, None, None] * stride[1] + across
+    pixel = (image * image_height + y) * image_width + x
+    # All channels of a pixel lie together, and are read as one.
+    channels_last = padded.permute(0, 2, 3, 1)
+    pixels = channels_last.reshape(-1, channels)
+    patches = pixels[pixel]
     return patches.permute(0, 3, 1, 2)

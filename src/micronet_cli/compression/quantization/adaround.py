@@ -1,12 +1,12 @@
 """AdaRound: the weights of one layer are rounded so that its output stays (Nagel et al., arXiv 2004.10568)."""
 
-from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
 
 from micronet_cli.compression.quantization.fixed_grid import FixedGrid
+from micronet_cli.compression.quantization.reconstruction import Reconstruction
 from micronet_cli.functional.adaptive_rounding import (
     annealed_beta,
     inverse_rectified_sigmoid,
@@ -14,28 +14,6 @@ from micronet_cli.functional.adaptive_rounding import (
     rounding_regularizer,
 )
 from micronet_cli.layers.effective_weight import effective_weight, original_weight
-from micronet_cli.trace.layer_inputs import product
-
-
-@dataclass(frozen=True)
-class Reconstruction:
-    """What one layer's weight is judged by: ||f(W x) - f(W' x')||^2 (equation 25).
-
-    Attributes:
-        inputs: x', rows that the layer reads in the quantised network, ``[groups, n, d]``.
-        target: f(W x), what follows from the float network's own rows, ``[n, C_out]``.
-        finish: f, products ``[n, C_out]`` -> what the next layer sees: bias, BatchNorm, activation function.
-    """
-
-    inputs: Tensor
-    target: Tensor
-    finish: Callable[[Tensor], Tensor]
-
-    def error(self, weight: Tensor, rows: Tensor | slice = slice(None)) -> Tensor:
-        """Mean squared distance of an output vector, over the chosen rows; 0-dim."""
-        products = product(self.inputs[:, rows], weight)
-        difference = self.finish(products) - self.target[rows]
-        return difference.square().sum(1).mean()
 
 
 @dataclass(frozen=True)
@@ -87,12 +65,10 @@ class AdaRound:
 
         variables = inverse_rectified_sigmoid(exact_codes - floor).requires_grad_()
         optimizer = torch.optim.Adam([variables], self.lr)
-        rows = len(reconstruction.target)
-        batch_size = min(self.batch_size, rows)
+        error = reconstruction.loss(weight(exact_codes - floor), self.batch_size)
         for step in range(self.iterations):
-            chosen = torch.randint(rows, (batch_size,), device=original.device)
             fraction = rectified_sigmoid(variables)
-            loss = reconstruction.error(weight(fraction), chosen)
+            loss = error(weight(fraction), step)
             beta = annealed_beta(step / self.iterations, self.warmup)
             if beta is not None:
                 loss = loss + self.regularization * rounding_regularizer(fraction, beta)

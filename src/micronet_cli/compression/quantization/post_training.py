@@ -9,10 +9,11 @@ import torch
 from torch import Tensor, nn
 from torch.utils.hooks import RemovableHandle
 
-from micronet_cli.compression.quantization.adaround import AdaRound, Reconstruction
+from micronet_cli.compression.quantization.adaround import AdaRound
 from micronet_cli.compression.quantization.equalization import equalize
 from micronet_cli.compression.quantization.fixed_grid import FixedGrids
 from micronet_cli.compression.quantization.layer_output import normalised, shift_output
+from micronet_cli.compression.quantization.reconstruction import Reconstruction
 from micronet_cli.functional.calibration import RangeEstimate, mse
 from micronet_cli.functional.equalization import expected_output
 from micronet_cli.layers.copies import copied
@@ -20,9 +21,11 @@ from micronet_cli.layers.effective_weight import effective_weight
 from micronet_cli.layers.fake_quantize import ActivationFakeQuantize, FakeQuantize
 from micronet_cli.layers.finite import FiniteOutputs, NotFinite
 from micronet_cli.layers.layer_input import watch_input
+from micronet_cli.trace.carried import carried
 from micronet_cli.trace.chains import Chain, chains
 from micronet_cli.trace.layer_inputs import has_rows, input_rows, product
 
+SIDE_BY_SIDE = 32
 HISTORY = {"_target_": "micronet_cli.compression.quantization.fixed_grid.FixedGrids"}
 
 
@@ -41,6 +44,7 @@ class PostTraining:
 
     images: int = 512
     rows: int = 32768
+    memory_mb: int = 2048
     equalize: bool = True
     correct_bias: bool = True
     activation_range: RangeEstimate | None = mse
@@ -178,9 +182,12 @@ class PostTrainingQuantization:
         per_image = self.settings.rows // images
         per_image = max(1, per_image)
         networks = (self.reference, model)
+        pieces = [piece for batch in batches for piece in batch.split(SIDE_BY_SIDE)]
         able, _ = self.layers(model)
-        for name in able:
-            rows, quantized_rows = input_rows(networks, name, batches, per_image, generator)
+        with carried(networks, pieces, self.settings.memory_mb * 2**20) as forward:
+          for name in able:
+            layer = self.reference.get_submodule(name)
+            rows, quantized_rows = input_rows(layer, forward.inputs(name), images, per_image, generator)
             errors = self._layer(model, self.chains[name], rows, quantized_rows)
             error = errors["error"]
             if not math.isfinite(error):
@@ -193,20 +200,13 @@ class PostTrainingQuantization:
     def _layer(self, model: nn.Module, chain: Chain, rows: Tensor, quantized_rows: Tensor) -> dict[str, float]:
         """Round and correct one layer, given the rows that it reads in both networks; its error before and after."""
         layer = model.get_submodule(chain.layer)
-        activation = chain.activation or _identity
         target = self._target(chain, rows)
         squared_lengths = target.square().sum(1)
         size = float(squared_lengths.mean()) or 1.0
 
         def reconstruction() -> Reconstruction:
             # Made anew each time: a corrected bias makes another f.
-            with_bias = normalised(model, chain)
-
-            def finish(products: Tensor) -> Tensor:
-                output = with_bias(products)
-                return activation(output)
-
-            return Reconstruction(quantized_rows, target, finish)
+            return Reconstruction(quantized_rows, target, normalised(model, chain), chain.activation)
 
         @torch.no_grad()
         def relative_error() -> float:
