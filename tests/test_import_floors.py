@@ -51,9 +51,9 @@ ALLOWED = {
     },
     # floor 8
     "stages": {
-        "artifact", "checkpoint", "compression", "config", "console", "data", "distributed", "errors", "explore",
-        "functional", "layers", "models", "network", "overrides", "paths", "renamed", "runs", "scoring", "tables",
-        "trace", "training",
+        "allocator", "artifact", "checkpoint", "compression", "config", "console", "data", "distributed", "errors",
+        "explore", "functional", "layers", "models", "network", "overrides", "paths", "renamed", "runs", "scoring",
+        "tables", "trace", "training",
     },
     # floor 9
     "command": {"allocator", "console", "errors", "overrides", "paths", "runs", "stages", "strict_json"},

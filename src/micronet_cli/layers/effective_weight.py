@@ -114,6 +114,22 @@ def incoming_weight(layer: nn.Module) -> Tensor:
     return cast(Tensor, made[0])
 
 
+@torch.no_grad()
+def keep_standardized(layer: nn.Module) -> None:
+    """Standardise the weight of a compressed layer now, and not before every call."""
+    parts = effective_weight(layer)
+    if parts is None or parts.standardization is None:
+        return
+    chain = layer.parametrizations["weight"]
+    # What another parametrisation makes cannot be written.
+    if not chain.is_tensor or len(chain) > 1:
+        return
+    standardized = parts.standardization(chain.original)
+    chain.original.copy_(standardized)
+    # Its mark stays: in a checkpoint it says how the layer was built.
+    parts.standardization = None
+
+
 def has_computed_weight(layer: nn.Module) -> bool:
     """Whether the layer's weight is made of other tensors, by a norm say, so that none can be written in its place."""
     if not is_parametrized(layer, "weight"):

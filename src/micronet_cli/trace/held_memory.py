@@ -11,6 +11,8 @@ from torch.utils.weak import TensorWeakRef
 
 from micronet_cli.torch_internals import TorchDispatchMode, memory_of, tree_leaves
 
+WRITTEN_AT_ONCE = 1 << 24  # bytes
+
 
 class HeldMemory(TorchDispatchMode):
     """Notes every tensor that an operation makes inside the block, and keeps none of them alive.
@@ -50,8 +52,9 @@ class HeldMemory(TorchDispatchMode):
             storage = content.untyped_storage()
             if memory in kept_by_modules or not storage.resizable():
                 continue
-            on_cpu = content.cpu()
-            on_cpu.numpy().tofile(self._file)
+            for part in content.split(WRITTEN_AT_ONCE):
+                # A clone: memory that numpy has seen cannot be given back.
+                part.cpu().clone().numpy().tofile(self._file)
             self._spilled.append((content, len(content)))
             # All tensors that look at this memory go on to do so: it is only empty.
             storage.resize_(0)
@@ -63,8 +66,9 @@ class HeldMemory(TorchDispatchMode):
         self._file.seek(0)
         for content, size in self._spilled:
             content.untyped_storage().resize_(size)
-            saved = np.fromfile(self._file, dtype=np.uint8, count=size)
-            content.copy_(torch.from_numpy(saved))
+            for part in content.split(WRITTEN_AT_ONCE):
+                saved = np.fromfile(self._file, dtype=np.uint8, count=len(part))
+                part.copy_(torch.from_numpy(saved))
         self._spilled = []
         self._file.close()
         self._file = None

@@ -1,12 +1,10 @@
 """A run of a network that pauses where a layer is called, and goes on from there: nothing is computed twice.
 
-What it has computed and still needs waits on the stack of its own thread, as the network's code holds it. So any network
-can pause, whatever lies between its modules, and what waits is what is alive there and nothing more.
+What it has computed and still needs waits on the stack of a thread of its own, as the network's code holds it. So any
+network can pause, whatever lies between its modules, and what waits is what is alive there and nothing more.
 """
 
 import threading
-from collections.abc import Callable
-from types import TracebackType
 
 import torch
 from torch import Tensor, nn

@@ -1,6 +1,7 @@
 """AdaRound: the weights of one layer are rounded so that its output stays (Nagel et al., arXiv 2004.10568)."""
 
 from dataclasses import dataclass
+from typing import Literal
 
 import torch
 from torch import Tensor, nn
@@ -15,12 +16,18 @@ from micronet_cli.functional.adaptive_rounding import (
 )
 from micronet_cli.layers.effective_weight import effective_weight, original_weight
 
+FEW_BITS = 7
+# What 6 bits change where the largest of a channel's weights is 3 standard deviations, (2 * 3 / 63)^2 / 12: a layer of
+# more bits that loses as much has a few weights that leave the others few steps.
+LARGE_ERROR = 7.5e-4
+
 
 @dataclass(frozen=True)
 class AdaRound:
     """Adaptive rounding of a layer's weight on its stored grid.
 
     Attributes:
+        when: ``always``; ``auto``: where rounding matters, see ``learns`` and ``learns_from``.
         iterations: steps of Adam a layer.
         batch_size: rows a step.
         lr: Adam's learning rate.
@@ -28,6 +35,7 @@ class AdaRound:
         warmup: part of the steps without it, in [0, 1).
     """
 
+    when: Literal["auto", "always"] = "auto"
     iterations: int = 1000
     batch_size: int = 1024
     lr: float = 0.01
@@ -35,6 +43,8 @@ class AdaRound:
     warmup: float = 0.2
 
     def __post_init__(self) -> None:
+        if self.when not in ("auto", "always"):
+            raise ValueError(f"when={self.when}: must be auto or always")
         for name in ("iterations", "batch_size"):
             value = getattr(self, name)
             if value < 1:
@@ -45,6 +55,18 @@ class AdaRound:
                 raise ValueError(f"{name}={value}: must be above 0")
         if not 0 <= self.warmup < 1:
             raise ValueError(f"warmup={self.warmup}: must be a fraction of the steps in [0, 1)")
+
+    def learns(self, bits: float) -> bool:
+        """Whether rounding is learned for a weight of so many bits, whatever its error."""
+        return self.when == "always" or bits < FEW_BITS
+
+    def learns_from(self, error: float) -> bool:
+        """Whether rounding is learned for an error of so much.
+
+        Args:
+            error: ||f(W x') - f(W' x')||^2 over ||f(W x)||^2: what rounding to the nearest alone changes.
+        """
+        return error > LARGE_ERROR
 
     def round(self, layer: nn.Module, reconstruction: Reconstruction) -> None:
         """Set the layer's original weight to grid values: the learned rounding, or the nearest where that is better."""
