@@ -8,6 +8,7 @@ from torch import Tensor
 
 def sampled_patches(
     padded: Tensor,
+    groups: int,
     kernel: Sequence[int],
     stride: Sequence[int],
     dilation: Sequence[int],
@@ -15,10 +16,11 @@ def sampled_patches(
     rows: Tensor,
     columns: Tensor,
 ) -> Tensor:
-    """The inputs of sums of products: ``[N, C, H, W] -> [n, C, kH, kW]``.
+    """The inputs of sums of products: ``[N, C, H, W] -> [groups, n, C / groups kH kW]``.
 
     Args:
         padded: what the convolution reads, with its padding.
+        groups: of the convolution.
         kernel: (height, width), as are ``stride`` and ``dilation``.
         stride: of the convolution.
         dilation: of the convolution.
@@ -36,8 +38,14 @@ def sampled_patches(
     y = rows[:, None, None] * stride[0] + down[:, None]
     x = columns[:, None, None] * stride[1] + across
     pixel = (image * image_height + y) * image_width + x
-    # All channels of a pixel lie together, and are read as one.
-    channels_last = padded.permute(0, 2, 3, 1)
-    pixels = channels_last.reshape(-1, channels)
-    patches = pixels[pixel]
-    return patches.permute(0, 3, 1, 2)
+    pixel = pixel.flatten(1)
+    # What is read one after the other lies together: all channels of a pixel, or a whole plane.
+    if groups == 1:
+        channels_last = padded.permute(0, 2, 3, 1)
+        pixels = channels_last.reshape(-1, channels)
+        patches = pixels[pixel]  # [n, kH kW, C]
+        return patches.transpose(1, 2).flatten(1)[None]
+    planes = padded.transpose(0, 1).flatten(1)
+    patches = planes[:, pixel]  # [C, n, kH kW]
+    by_group = patches.unflatten(0, (groups, -1))
+    return by_group.transpose(1, 2).flatten(2)

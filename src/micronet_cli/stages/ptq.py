@@ -27,6 +27,7 @@ from micronet_cli.stages.score import score_network
 from micronet_cli.training.interrupt import StopRequest
 
 log = logging.getLogger(__name__)
+PIXELS_TOGETHER = 1 << 20  # of the images that go through the networks at one time
 SAVED_EVERY = 20  # times what saving takes
 
 
@@ -121,7 +122,10 @@ def calibration_batches(job: Job, network: Network, images: int, device: torch.d
         seed=job.seed,
         classes=network.classes,
     )
-    batches = [batch for batch, _ in loader.batches()]
+    batches = []
+    for batch, _ in loader.batches():
+        together = max(1, PIXELS_TOGETHER // batch[0, 0].numel())
+        batches += batch.split(together)
     if not batches:
         raise UserError("data: not one image could be read")
     return batches

@@ -11,6 +11,8 @@ from micronet_cli.layers.effective_weight import has_computed_weight
 from micronet_cli.layers.padding import padded
 from micronet_cli.layers.plain_product import runs_linear
 
+# A layer of groups reads many values for few weights an output: so many are looked at, over all positions.
+GROUPED_VALUES = 1 << 25
 Inputs = Iterable[tuple[int, Sequence[Tensor]]]
 
 
@@ -36,49 +38,56 @@ def input_rows(
         layer: with ``has_rows``.
         inputs: batch by batch, the number of images and what the layer reads of them in each network.
         images: in all batches.
-        per_image: positions an image, drawn by ``generator`` where there are more.
+        per_image: positions an image, drawn by ``generator`` where there are more; fewer of a layer of many groups.
         generator: on the CPU.
     """
+    groups = getattr(layer, "groups", 1)
+    if groups > 1:
+        read_at_each = groups * layer.weight[0].numel()
+        most = GROUPED_VALUES // (read_at_each * images)
+        per_image = min(per_image, max(1, most))
     found: list[_Shuffled] = []
     share = 0
     for count, read in inputs:
-        rows_of = [_rows_of(layer, x) for x in read]
-        # An image may be cut into windows: what counts is its share of all positions.
-        share = share or max(1, rows_of[0].total // count)
-        drawn = _draw(share, count, per_image, generator)
-        # Where there are fewer positions than images, they repeat.
-        positions = drawn.to(read[0].device) % rows_of[0].total
-        if not found:
-            total = len(positions) * images // count
-            order = torch.randperm(total, generator=generator)
-            found = [_Shuffled(order) for _ in read]
-        for rows, shuffled in zip(rows_of, found, strict=True):
-            at_positions = rows.at(positions)
-            shuffled.add(at_positions)
+        places: Tensor | None = None
+        for number, x in enumerate(read):
+            rows = _rows_of(layer, x)
+            # An image may be cut into windows: what counts is its share of all positions.
+            share = share or max(1, rows.total // count)
+            if places is None:
+                places = _draw(share, count, per_image, generator).to(x.device)
+            if number == len(found):
+                total = len(places) * images // count
+                found.append(_Shuffled(total, generator.initial_seed()))
+            # Where there are fewer positions than images, they repeat.
+            at_places = rows.at(places % rows.total)
+            found[number].add(at_places)
+            del rows
     return [shuffled.rows for shuffled in found]
 
 
 def product(rows: Tensor, weight: Tensor) -> Tensor:
-    """``[groups, n, d], [C_out, ...] -> [n, C_out]``: the layer's output at these rows, without bias."""
+    """``[groups, n, d], [C_out, ...] -> [C_out, n]``: the layer's output at these rows, without bias."""
     groups = len(rows)
     flat = weight.flatten(1)
     by_group = flat.unflatten(0, (groups, -1))  # [groups, C_out / groups, d]
-    sums = torch.bmm(rows, by_group.transpose(1, 2))  # [groups, n, C_out / groups]
-    channels_last = sums.transpose(0, 1)
-    return channels_last.flatten(1)
+    sums = torch.bmm(by_group, rows.transpose(1, 2))  # [groups, C_out / groups, n]
+    return sums.flatten(0, 1)
 
 
 class _Shuffled:
     """Rows of one network, batch by batch, in their places of a random order.
 
     Args:
-        order: row, as they come -> its place, int64 ``[n]``.
+        total: of all batches.
+        seed: of the order.
     """
 
     rows: Tensor
 
-    def __init__(self, order: Tensor) -> None:
-        self._order = order
+    def __init__(self, total: int, seed: int) -> None:
+        generator = torch.Generator().manual_seed(seed)
+        self._order = torch.randperm(total, generator=generator)
         self._filled = 0
 
     def add(self, rows: Tensor) -> None:
@@ -135,8 +144,9 @@ class _PatchRows:
         """``[n] -> [groups, n, C_in / groups kH kW]``."""
         layer = self._layer
         lines = positions // self._width
-        patches = sampled_patches(
+        return sampled_patches(
             self._padded,
+            layer.groups,
             layer.kernel_size,
             layer.stride,
             layer.dilation,
@@ -144,9 +154,6 @@ class _PatchRows:
             rows=lines % self._height,
             columns=positions % self._width,
         )
-        by_group = patches.unflatten(1, (layer.groups, -1))
-        groups_first = by_group.transpose(0, 1)
-        return groups_first.flatten(2)
 
 
 def _rows_of(layer: nn.Module, x: Tensor) -> _Rows:

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from micronet_cli.compression.quantization.adaround import AdaRound
 from micronet_cli.compression.quantization.layer_output import normalised, shift_output
-from micronet_cli.compression.quantization.reconstruction import Reconstruction
+from micronet_cli.compression.quantization.reconstruction import Reconstruction, mean_square
 from micronet_cli.functional.equalization import expected_output
 from micronet_cli.layers.effective_weight import effective_weight
 from micronet_cli.layers.finite import NotFinite
@@ -19,8 +19,6 @@ from micronet_cli.trace.carried import carried
 from micronet_cli.trace.chains import Chain
 from micronet_cli.trace.layer_inputs import has_rows, input_rows
 
-# Images that go forward together: what is in work at one time is a small part of what waits.
-TOGETHER = 32
 # What costs as many multiplications as it: a step of learning whatever the layer, a weight in it, an output.
 PER_STEP = 1e7
 PER_WEIGHT = 200
@@ -124,13 +122,12 @@ class LayerByLayer:
         Raises:
             NotFinite: an error is not.
         """
-        pieces = []
-        for batch in batches:
-            pieces += batch.split(TOGETHER)
-        images = sum(len(piece) for piece in pieces)
+        images = sum(len(batch) for batch in batches)
         per_image = max(1, self.rows // images)
         networks = (self.reference, self.model)
-        with carried(networks, pieces, self.memory_mb * 2**20, self.directory) as forward:
+        # The other half is for the run that is at work, and the rows.
+        waiting_bytes = self.memory_mb * 2**20 / 2
+        with carried(networks, batches, waiting_bytes, self.directory) as forward:
             for name in self.names[self.done :]:
                 layer = self.reference.get_submodule(name)
                 inputs = forward.inputs(name)
@@ -147,7 +144,7 @@ class LayerByLayer:
         undisturbed = self._reconstruction(self.reference, chain, rows)
         with torch.no_grad():
             target = undisturbed.outputs(in_float.weight)
-            size = float(target.square().sum(1).mean()) or 1.0
+            size = float(mean_square(target)) or 1.0
             judged = self._reconstruction(self.model, chain, quantized_rows, target)
             before = float(judged.error(layer.weight)) / size
         learned = self._is_learned(layer, judged, in_float.weight, size)
@@ -184,7 +181,7 @@ class LayerByLayer:
             return True
         unrounded = judged.outputs(in_float)
         rounded = judged.outputs(layer.weight)
-        change = (rounded - unrounded).square().sum(1).mean()
+        change = mean_square(rounded - unrounded)
         return self.adaround.learns_from(float(change) / size)
 
     @torch.no_grad()
@@ -202,8 +199,8 @@ def _mean_output(network: nn.Module, chain: Chain, rows: Tensor) -> Tensor:
     mean_row = rows.mean(1)
     products = expected_output(layer.weight, mean_row)
     with_bias = normalised(network, chain)
-    (mean,) = with_bias(products[None])
-    return mean
+    mean = with_bias(products[:, None])
+    return mean[:, 0]
 
 
 def _is_quantized(layer: nn.Module) -> bool:

@@ -12,10 +12,10 @@ from micronet_cli.trace.chains import Chain
 
 @dataclass(frozen=True)
 class Affine:
-    """What bias and BatchNorm make of a layer's products ``[n, C_out]``.
+    """What bias and BatchNorm make of a layer's products ``[C_out, n]``.
 
     Attributes:
-        gain, shift: ``[C_out]`` or 0-dim.
+        gain, shift: ``[C_out, 1]``, or ``[1, 1]`` where they are 1 and 0.
     """
 
     gain: Tensor
@@ -45,7 +45,7 @@ def normalised(model: nn.Module, chain: Chain) -> Affine:
     # The BatchNorm's shift is float64, and so is the sum until it is rounded once.
     shift = shift + bias * gain
     shift = shift.to(dtype)
-    return Affine(gain, shift)
+    return Affine(gain.view(-1, 1), shift.view(-1, 1))
 
 
 def shift_output(model: nn.Module, chain: Chain, change: Tensor) -> None:

@@ -11,13 +11,18 @@ from micronet_cli.compression.quantization.layer_output import Affine
 from micronet_cli.trace.layer_inputs import product
 
 
+def mean_square(outputs: Tensor) -> Tensor:
+    """Mean squared length of the output vectors of ``[C_out, n]``, 0-dim."""
+    return outputs.square().sum() / outputs.shape[1]
+
+
 @dataclass(frozen=True)
 class Reconstruction:
     """||f(W x) - f(W' x')||^2 (Nagel et al., arXiv 2004.10568, equation 25).
 
     Attributes:
         inputs: x', rows that the layer reads in the quantised network, in random order, ``[groups, n, d]``.
-        target: f(W x), what follows from the float network's own rows, ``[n, C_out]``.
+        target: f(W x), what follows from the float network's own rows, ``[C_out, n]``.
         normalised: bias and BatchNorm, the first part of f.
         activation: the rest of f; None: there is none.
     """
@@ -28,7 +33,7 @@ class Reconstruction:
     activation: Callable[[Tensor], Tensor] | None = None
 
     def outputs(self, weight: Tensor, rows: slice = slice(None)) -> Tensor:
-        """f(W' x') of the chosen rows, ``[n, C_out]``."""
+        """f(W' x') of the chosen rows, ``[C_out, n]``."""
         products = product(self.inputs[:, rows], weight)
         output = self.normalised(products)
         if self.activation is None:
@@ -37,8 +42,8 @@ class Reconstruction:
 
     def error(self, weight: Tensor, rows: slice = slice(None)) -> Tensor:
         """Mean squared distance of an output vector, over the chosen rows; 0-dim."""
-        difference = self.outputs(weight, rows) - self.target[rows]
-        return difference.square().sum(1).mean()
+        difference = self.outputs(weight, rows) - self.target[:, rows]
+        return mean_square(difference)
 
     def loss(self, weight: Tensor, batch_size: int) -> "Loss":
         """What a step of learning is judged by.
@@ -68,7 +73,7 @@ class _Sampled:
 
     def __init__(self, reconstruction: Reconstruction, batch_size: int) -> None:
         self._reconstruction = reconstruction
-        rows = len(reconstruction.target)
+        rows = reconstruction.target.shape[1]
         self._batch_size = min(batch_size, rows)
         self._batches = rows // self._batch_size
 
@@ -93,13 +98,13 @@ class _Quadratic:
         columns = inputs.transpose(1, 2)
         self._squares = torch.bmm(columns, inputs) / count
         residuals = reconstruction.outputs(weight) - reconstruction.target
-        channels = residuals.shape[1]
-        gain = reconstruction.normalised.gain.expand(channels)
-        self._gain = self._by_group(gain)[..., None]
-        by_channel = self._by_group(residuals.t())
-        self._slope = 2 * self._gain * torch.bmm(by_channel, inputs) / count
+        channels = len(residuals)
+        gain = reconstruction.normalised.gain.expand(channels, 1)
+        self._gain = self._by_group(gain)
+        slope = torch.bmm(self._by_group(residuals), inputs) / count
+        self._slope = 2 * self._gain * slope
         self._start = self._by_group(weight.detach().flatten(1))
-        self._least = residuals.square().sum(1).mean()
+        self._least = mean_square(residuals)
 
     def _by_group(self, channels: Tensor) -> Tensor:
         """``[C_out, ...] -> [groups, C_out / groups, ...]``."""
