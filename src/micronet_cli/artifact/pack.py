@@ -110,7 +110,7 @@ def _standardized(model: nn.Module) -> list[str]:
     names = []
     for name, layer in compressible_layers(model).items():
         parts = effective_weight(layer)
-        if parts is not None and parts.standardization is not None:
+        if parts is not None and parts.took_standardization:
             names.append(name)
     return names
 

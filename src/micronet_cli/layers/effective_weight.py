@@ -39,6 +39,11 @@ class EffectiveWeight(nn.Module):
             device = standardization.layer.weight.device
             self.register_buffer(MARK, torch.ones((), dtype=torch.bool, device=device))
 
+    @property
+    def took_standardization(self) -> bool:
+        """Whether the layer standardised its weight itself before."""
+        return hasattr(self, MARK)
+
     def forward(self, weight: Tensor) -> Tensor:
         """``weight -> standardised -> masked -> fake-quantised``, shape unchanged."""
         weight = self.masked(weight)

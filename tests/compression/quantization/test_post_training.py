@@ -4,6 +4,7 @@ import copy
 from typing import NamedTuple
 
 import pytest
+import timm.layers
 import torch
 from torch import nn
 
@@ -19,6 +20,7 @@ from tests.trace.test_batch_norm import random_statistics
 
 SHAPE = (3, 8, 8)
 QUICK = AdaRound(iterations=150, batch_size=256)
+LONG = AdaRound(iterations=500, batch_size=256)
 
 
 def network(masked=False):
@@ -158,6 +160,38 @@ def test_a_quantised_network_is_refused():
     Quantizer({"all": BitsRule("2")}).attach(model)
     with pytest.raises(ValueError, match="quantised already"):
         PostTraining().prepare(model, SHAPE)
+
+
+def padding_in_many_ways():
+    torch.manual_seed(0)
+    return nn.Sequential(
+        timm.layers.Conv2dSame(3, 8, 3, stride=2), nn.ReLU(), timm.layers.StdConv2dSame(8, 8, 3, groups=8), nn.ReLU(),
+        nn.Conv2d(8, 8, 3, padding=1, padding_mode="reflect"), nn.ReLU(), timm.layers.ScaledStdConv2d(8, 4, 3),
+    ).eval()  # fmt: skip
+
+
+def test_whatever_is_a_product_with_its_weight_is_rounded():
+    model = padding_in_many_ways()
+    before = model(images()[0])
+    sweep = PostTraining(rows=2048, adaround=QUICK).prepare(model, SHAPE)
+    Quantizer({"all": BitsRule(".*")}, 4, 8).attach(model)
+    sweep.calibrate(model.eval(), images())
+    work = sweep.layer_by_layer(model)
+    assert (work.names, work.left_out) == (["0", "2", "4", "6"], [])
+    with torch.no_grad():
+        torch.testing.assert_close(sweep.reference(images()[0]), before)
+        nearest = distance(model, sweep)
+        lines = list(work.run(images()))
+        assert all(line["error"] < line["error_before"] for line in lines)
+        assert distance(model, sweep) < nearest
+
+
+def test_what_is_no_product_of_rows_is_named():
+    model = nn.Sequential(nn.Conv1d(3, 4, 3), nn.ReLU(), nn.Conv1d(4, 4, 3), nn.Flatten(), nn.Linear(16, 2))
+    sweep = PostTraining(equalize=False).prepare(model.eval(), (3, 8))
+    Quantizer({"all": BitsRule(".*")}).attach(model)
+    work = sweep.layer_by_layer(model)
+    assert (work.names, work.left_out) == (["4"], ["0", "2"])
 
 
 @pytest.mark.parametrize("name", ["images", "rows", "memory_mb"])
