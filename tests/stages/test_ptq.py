@@ -148,7 +148,7 @@ def stopped_after(layers, micronet, monkeypatch, directory, *arguments):
     assert stopped.value.code == 130
 
 
-def test_an_interrupted_run_goes_on_where_it_stopped(micronet, monkeypatch, tmp_path, caplog, mistake):
+def test_an_interrupted_run_goes_on_where_it_stopped(micronet, monkeypatch, tmp_path, capsys, mistake):
     arguments = ("stage=ptq", *TINY, *QUICK)
     whole = micronet(*arguments)
     directory = tmp_path / "stopped"
@@ -157,7 +157,7 @@ def test_an_interrupted_run_goes_on_where_it_stopped(micronet, monkeypatch, tmp_
     said = mistake(*arguments, "resume=true", "ptq.rows=99", directory=directory)
     assert "has another ptq.rows" in said
     micronet(*arguments, "resume=true", "ptq.memory_mb=1", directory=directory)
-    assert "3 of 7 layers are done" in caplog.text
+    assert "3 of 7 layers are done" in capsys.readouterr().out
     assert history_of(directory) == history_of(whole)
     ends = [load(str(run)).model.state_dict() for run in (whole, directory)]
     assert all(torch.equal(value, ends[1][name]) for name, value in ends[0].items())

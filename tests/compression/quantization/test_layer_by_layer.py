@@ -30,7 +30,7 @@ def test_a_resumed_run_ends_alike(done):
     lines = list(sweep.layer_by_layer(whole).run(images()))
     sweep, model = calibrated()
     work = sweep.layer_by_layer(model)
-    before = [line for line, _ in zip(work.run(images()), range(done), strict=False)]
+    before = [line for _, line in zip(range(done), work.run(images()), strict=False)]
     state = copy.deepcopy(work.state())
     sweep, model = calibrated()
     again = sweep.layer_by_layer(model)
