@@ -44,11 +44,6 @@ class Carried:
             self._from_images = True
             log.warning("run from the images for every layer: %s keeps what it has seen", ", ".join(keeping))
 
-    @property
-    def images(self) -> int:
-        """Images in all batches."""
-        return sum(len(batch) for batch in self._batches)
-
     def inputs(self, name: str) -> Iterator[tuple[int, list[Tensor]]]:
         """Batch by batch, how many images, and what layer ``name`` reads in each network; valid until the next batch.
 

@@ -79,7 +79,7 @@ class PausedRun:
 
     def _pause(self, x: Tensor) -> None:
         self._input = x
-        del x  # the network's code alone decides how long it lives
+        del x  # only the network's code decides how long it lives
         self._stopped.release()
         self._go_on.acquire()
         if self._closed:
