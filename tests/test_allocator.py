@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from micronet_cli.allocator import keep_freed_memory, use_huge_pages
+from micronet_cli.allocator import keep_freed_memory, share_freed_memory, use_huge_pages
 
 NAME = "THP_MEM_ALLOC_ENABLE"
 MODE = Path("/sys/kernel/mm/transparent_hugepage/enabled")
@@ -46,3 +46,25 @@ def test_another_c_library_is_no_error(monkeypatch):
     monkeypatch.setattr(sys, "platform", "linux")
     monkeypatch.setattr("ctypes.CDLL", lambda _: object())
     assert keep_freed_memory() is False
+
+
+def test_threads_share_one_heap():
+    code = (
+        "import threading, torch; from micronet_cli.allocator import share_freed_memory; assert share_freed_memory()\n"
+        "gate = threading.Barrier(9)\n"
+        "def work():\n"
+        "    kept = [torch.ones(1 << 12) for _ in range(99)]; gate.wait()\n"
+        "    print(len(kept)); gate.wait()\n"
+        "for _ in range(8): threading.Thread(target=work).start()\n"
+        "gate.wait(); text = open('/proc/self/maps').read(); gate.wait()\n"
+        "import ctypes; ctypes.CDLL(None).malloc_stats()"
+    )
+    said = subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True).stderr
+    arenas = [line for line in said.splitlines() if line.startswith("Arena")]
+    assert arenas == ["Arena 0:"]
+
+
+@pytest.mark.parametrize("platform", ["darwin", "win32"])
+def test_only_linux_is_asked_to_share_memory(monkeypatch, platform):
+    monkeypatch.setattr(sys, "platform", platform)
+    assert not share_freed_memory()

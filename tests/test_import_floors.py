@@ -54,7 +54,8 @@ ALLOWED = {
     },
     # floor 8
     "stages": {
-        "artifact", "checkpoint", "compression", "config", "console", "data", "distributed", "dotted_path", "errors",
+        "allocator", "artifact", "checkpoint", "compression", "config", "console", "data", "distributed", "dotted_path",
+        "errors",
         "explore", "functional", "layers", "models", "network", "overrides", "paths", "renamed", "runs", "scoring",
         "tables", "trace", "training",
     },

@@ -7,6 +7,7 @@ import sys
 # glibc's malloc.h
 M_TRIM_THRESHOLD = -1
 M_MMAP_THRESHOLD = -3
+M_ARENA_MAX = -8
 THRESHOLD = (1 << 31) - 1  # the largest int
 
 
@@ -25,10 +26,22 @@ def keep_freed_memory() -> bool:
     By default blocks of megabytes go back to the system when freed and are zeroed page by page when they
     come back: a training step on the CPU pays for that at every activation. Peak memory does not change.
     """
+    return _set(M_MMAP_THRESHOLD, THRESHOLD) and _set(M_TRIM_THRESHOLD, THRESHOLD)
+
+
+def share_freed_memory() -> bool:
+    """Let threads to come use what others have freed; True where glibc agreed.
+
+    By default many of them have a heap of their own, which keeps what it has grown to.
+    """
+    return _set(M_ARENA_MAX, 1)
+
+
+def _set(option: int, value: int) -> bool:
     if not sys.platform.startswith("linux"):
         return False
     try:
         mallopt = ctypes.CDLL(None).mallopt
     except (OSError, AttributeError):  # another C library
         return False
-    return bool(mallopt(M_MMAP_THRESHOLD, THRESHOLD)) and bool(mallopt(M_TRIM_THRESHOLD, THRESHOLD))
+    return bool(mallopt(option, value))

@@ -8,12 +8,19 @@ from micronet_cli.functional.patches import sampled_patches
 
 
 def test_one_patch_by_hand():
-    images = torch.arange(9.0).view(1, 1, 3, 3)
-    position = torch.tensor([[0]]), torch.tensor([[1]])
-    found = sampled_patches(images, (2, 2), (1, 1), (1, 1), (0, 0, 0, 0), *position)
-    assert found.tolist() == [[[[1, 2], [4, 5]]]]
-    found = sampled_patches(images, (2, 2), (1, 1), (1, 1), (0, 0, 1, 0), *position)
-    assert found.tolist() == [[[[0, 0], [1, 2]]]]
+    images = torch.arange(18.0).view(2, 1, 3, 3)
+    position = torch.tensor([1]), torch.tensor([0]), torch.tensor([1])
+    found = sampled_patches(images, 1, (2, 2), (1, 1), (1, 1), *position)
+    assert found.tolist() == [[[10, 11, 13, 14]]]
+    found = sampled_patches(images, 1, (1, 2), (1, 1), (1, 2), torch.tensor([0]), torch.tensor([2]), torch.tensor([0]))
+    assert found.tolist() == [[[6, 8]]]
+
+
+def test_groups_come_apart_by_hand():
+    images = torch.arange(16.0).view(1, 4, 2, 2)
+    positions = torch.tensor([0, 0]), torch.tensor([0, 1]), torch.tensor([1, 0])
+    found = sampled_patches(images, 2, (1, 1), (1, 1), (1, 1), *positions)
+    assert found.tolist() == [[[1, 5], [2, 6]], [[9, 13], [10, 14]]]
 
 
 CONVOLUTIONS = {
@@ -29,18 +36,17 @@ def test_products_with_patches_are_the_convolution(kernel, stride, dilation, pad
     torch.manual_seed(0)
     images, weight = torch.randn(2, 4, 7, 9), torch.randn(5, 4, kernel, kernel)
     whole = F.conv2d(images, weight, None, stride, pad, dilation)
-    rows, columns = (torch.randint(size, (2, 6)) for size in whole.shape[2:])
-    patches = sampled_patches(images, (kernel,) * 2, (stride,) * 2, (dilation,) * 2, (pad,) * 4, rows, columns)
-    wanted = whole[torch.arange(2)[:, None], :, rows, columns].flatten(0, 1)
-    assert torch.allclose(patches.flatten(1) @ weight.flatten(1).T, wanted, atol=1e-4)
+    image, row, column = (torch.randint(size, (12,)) for size in (2, *whole.shape[2:]))
+    padded = F.pad(images, (pad,) * 4)
+    (patches,) = sampled_patches(padded, 1, (kernel,) * 2, (stride,) * 2, (dilation,) * 2, image, row, column)
+    assert torch.allclose(patches @ weight.flatten(1).T, whole[image, :, row, column], atol=1e-4)
 
 
 def test_height_and_width_have_settings_of_their_own():
     torch.manual_seed(0)
-    images, weight = torch.randn(1, 2, 8, 9), torch.randn(3, 2, 2, 3)
-    padded = F.pad(images, (1, 0, 0, 2))  # left, right, top, bottom
+    padded, weight = torch.randn(1, 2, 10, 10), torch.randn(3, 2, 2, 3)
     whole = F.conv2d(padded, weight, None, (2, 1), 0, (1, 2))
-    rows, columns = torch.tensor([[0, 4, 2]]), torch.tensor([[5, 0, 3]])
-    patches = sampled_patches(images, (2, 3), (2, 1), (1, 2), (1, 0, 0, 2), rows, columns)
-    assert patches.shape == (3, 2, 2, 3)
-    assert torch.allclose(patches.flatten(1) @ weight.flatten(1).T, whole[0, :, rows[0], columns[0]].T, atol=1e-5)
+    image, row, column = torch.tensor([0, 0, 0]), torch.tensor([0, 4, 2]), torch.tensor([5, 0, 3])
+    (patches,) = sampled_patches(padded, 1, (2, 3), (2, 1), (1, 2), image, row, column)
+    assert patches.shape == (3, 12)
+    assert torch.allclose(patches @ weight.flatten(1).T, whole[image, :, row, column], atol=1e-5)

@@ -7,9 +7,14 @@ import timm.layers
 import torch
 from torch import nn
 
-from micronet_cli.layers.effective_weight import attach_effective_weight, attach_mask, effective_weight
+from micronet_cli.layers.effective_weight import (
+    attach_effective_weight,
+    attach_mask,
+    effective_weight,
+    keep_standardized,
+)
 from micronet_cli.layers.fake_quantize import WeightFakeQuantize
-from micronet_cli.layers.standardized import MARK, as_written
+from micronet_cli.layers.standardized import MARK, as_written, standardize_once
 from micronet_cli.trace.trace import Trace
 
 LAYERS = {
@@ -81,3 +86,19 @@ def test_other_layers_keep_their_class():
     layer = nn.Conv2d(3, 4, 3)
     assert attach_effective_weight(layer).standardization is None
     assert list(layer.parametrizations.weight.state_dict()) == ["original"]
+
+
+@pytest.mark.parametrize("make", LAYERS.values(), ids=LAYERS)
+@torch.no_grad()
+def test_a_weight_standardised_once_gives_what_it_gave(make):
+    layer = make().double()
+    twin = copy.deepcopy(layer)
+    expected = layer(example(layer))
+    standardize_once(nn.Sequential(layer))
+    assert torch.allclose(layer(example(layer)), expected, rtol=1e-9, atol=1e-12)
+    parts = attach_effective_weight(twin)
+    keep_standardized(twin)
+    keep_standardized(twin)
+    assert parts.standardization is None
+    assert parts.took_standardization
+    assert torch.allclose(twin(example(twin)), expected, rtol=1e-9, atol=1e-12)

@@ -8,8 +8,10 @@ import torch
 import micronet_cli
 from micronet_cli.checkpoint import load, read_header, resolve
 from micronet_cli.compression.quantization.fixed_grid import FixedGrid
+from micronet_cli.compression.quantization.layer_by_layer import LayerByLayer
 from micronet_cli.layers.effective_weight import effective_weight
 from micronet_cli.layers.rules import compressible_layers
+from micronet_cli.stages.ptq import Pace
 from tests.conftest import TINY, history_of, metrics_of
 
 QUICK = ("ptq.images=128", "ptq.rows=4096", "ptq.adaround.iterations=60", "ptq.adaround.batch_size=256")
@@ -127,3 +129,43 @@ def test_mistakes_are_answered(mistake, case):
 def test_a_quantised_network_is_refused(chain, mistake):
     said = mistake("stage=ptq", f"init_from={chain / 'ptq'}")
     assert "quantised already; must be a network in float" in said
+
+
+def stopped_after(layers, micronet, monkeypatch, directory, *arguments):
+    """A run that is cut off while the layer after that is worked on."""
+    whole = LayerByLayer.run
+
+    def cut_off(work, batches):
+        for line in whole(work, batches):
+            yield line
+            if work.done == layers:
+                raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(LayerByLayer, "run", cut_off)
+        with pytest.raises(SystemExit) as stopped:
+            micronet(*arguments, directory=directory)
+    assert stopped.value.code == 130
+
+
+def test_an_interrupted_run_goes_on_where_it_stopped(micronet, monkeypatch, tmp_path, capsys, mistake):
+    arguments = ("stage=ptq", *TINY, *QUICK)
+    whole = micronet(*arguments)
+    directory = tmp_path / "stopped"
+    stopped_after(3, micronet, monkeypatch, directory, *arguments)
+    assert len(history_of(directory)) == 3
+    said = mistake(*arguments, "resume=true", "ptq.rows=99", directory=directory)
+    assert "has another ptq.rows" in said
+    micronet(*arguments, "resume=true", "ptq.memory_mb=1", directory=directory)
+    assert "3 of 7 layers are done" in capsys.readouterr().out
+    assert history_of(directory) == history_of(whole)
+    ends = [load(str(run)).model.state_dict() for run in (whole, directory)]
+    assert all(torch.equal(value, ends[1][name]) for name, value in ends[0].items())
+
+
+def test_the_time_left_follows_from_what_the_layers_cost(monkeypatch):
+    clock = iter([100.0, 110.0, 140.0])
+    monkeypatch.setattr("micronet_cli.stages.ptq.time.perf_counter", lambda: next(clock))
+    pace = Pace([7, 1, 3, 6], done=1)
+    assert pace.seconds_left(2) == 90
+    assert pace.seconds_left(3) == 60

@@ -2,16 +2,24 @@
 
 import pytest
 import torch
-from timm.layers import StdConv2d
+from timm.layers import Conv2dSame, StdConv2d
 from torch import nn
 
-from micronet_cli.trace.layer_inputs import has_rows, input_rows, product
+from micronet_cli.trace.layer_inputs import GROUPED_VALUES, has_rows, input_rows, product
 
 ALL = 10**6
 
 
-def generator():
-    return torch.Generator().manual_seed(0)
+def rows_of(layer, *batches, per_image=ALL, images=None):
+    """Rows of one network, ``batches`` being what its layer reads."""
+    count = images or [len(batch) for batch in batches]
+    inputs = [(number, [batch]) for number, batch in zip(count, batches, strict=True)]
+    (rows,) = input_rows(layer, inputs, sum(count), per_image, torch.Generator().manual_seed(0))
+    return rows
+
+
+def in_some_order(columns):
+    return sorted(columns.t().tolist())
 
 
 @pytest.mark.parametrize(
@@ -19,9 +27,11 @@ def generator():
     [
         pytest.param(nn.Conv2d(3, 3, 1), True, id="convolution"),
         pytest.param(nn.Linear(3, 3), True, id="linear"),
-        pytest.param(nn.Conv2d(3, 3, 3, padding=1, padding_mode="reflect"), False, id="reflected padding"),
+        pytest.param(nn.Conv2d(3, 3, 3, padding=1, padding_mode="reflect"), True, id="reflected padding"),
+        pytest.param(Conv2dSame(3, 3, 3, stride=2), True, id="as TensorFlow pads"),
         pytest.param(StdConv2d(3, 3, 1), False, id="standardised"),
         pytest.param(nn.ConvTranspose2d(3, 3, 1), False, id="transposed"),
+        pytest.param(nn.Conv1d(3, 3, 1), False, id="of one dimension"),
         pytest.param(nn.ReLU(), False, id="no weight"),
     ],
 )
@@ -29,41 +39,68 @@ def test_has_rows_of_a_plain_product_only(layer, expected):
     assert has_rows(layer) is expected
 
 
-@pytest.mark.parametrize(
-    "layer",
-    [
-        pytest.param(nn.Conv2d(4, 6, 3, bias=False), id="plain"),
-        pytest.param(nn.Conv2d(4, 6, 3, stride=2, padding=1, dilation=2, bias=False), id="strided and dilated"),
-        pytest.param(nn.Conv2d(4, 6, 3, groups=2, padding="same", bias=False), id="grouped"),
-        pytest.param(nn.Conv2d(4, 4, (1, 3), groups=4, padding=(0, 1), bias=False), id="depthwise"),
-    ],
-)
+CONVOLUTIONS = {
+    "plain": nn.Conv2d(4, 6, 3, bias=False),
+    "strided and dilated": nn.Conv2d(4, 6, 3, stride=2, padding=1, dilation=2, bias=False),
+    "grouped": nn.Conv2d(4, 6, 3, groups=2, padding="same", bias=False),
+    "depthwise": nn.Conv2d(4, 4, (1, 3), groups=4, padding=(0, 1), bias=False),
+    "two outputs a channel": nn.Conv2d(4, 8, 3, groups=4, bias=False),
+    "reflect": nn.Conv2d(4, 6, 3, padding=(2, 1), padding_mode="reflect", bias=False),
+    "circular": nn.Conv2d(4, 6, 3, padding=(2, 1), padding_mode="circular", groups=2, bias=False),
+    "replicate": nn.Conv2d(4, 6, 3, padding=(2, 1), padding_mode="replicate", dilation=(1, 2), bias=False),
+    "as TensorFlow": Conv2dSame(4, 6, 3, stride=2, bias=False),
+    "as TensorFlow, depthwise": Conv2dSame(4, 4, 5, stride=2, groups=4, bias=False),
+    "as TensorFlow, dilated": Conv2dSame(4, 6, (3, 2), stride=(1, 2), dilation=2, bias=False),
+}
+
+
+@pytest.mark.parametrize("layer", CONVOLUTIONS.values(), ids=CONVOLUTIONS)
 @torch.no_grad()
 def test_rows_times_weight_are_the_outputs_of_a_convolution(layer):
-    images = torch.randn(2, 4, 7, 6)
-    (rows,) = input_rows([nn.Sequential(layer)], "0", [images], ALL, generator())
-    expected = layer(images).movedim(1, -1).flatten(0, 2)
-    torch.testing.assert_close(product(rows, layer.weight), expected)
+    assert has_rows(layer)
+    images = torch.randn(5, 4, 7, 6)
+    made = product(rows_of(layer, images[:3], images[3:]), layer.weight)
+    expected = layer(images).movedim(1, 0).flatten(1)
+    torch.testing.assert_close(torch.tensor(in_some_order(made)), torch.tensor(in_some_order(expected)))
 
 
 @torch.no_grad()
 def test_rows_times_weight_are_the_outputs_of_a_linear_layer():
     layer, images = nn.Linear(6, 5, bias=False), torch.randn(2, 4, 7, 6)
-    (rows,) = input_rows([nn.Sequential(layer)], "0", [images], ALL, generator())
+    rows = rows_of(layer, images)
     assert rows.shape == (1, 56, 6)
-    torch.testing.assert_close(product(rows, layer.weight), layer(images).flatten(0, 2))
+    made, expected = product(rows, layer.weight), layer(images).flatten(0, 2).t()
+    torch.testing.assert_close(torch.tensor(in_some_order(made)), torch.tensor(in_some_order(expected)))
 
 
-def test_drawn_positions_are_the_same_in_every_model():
-    layer, images = nn.Conv2d(3, 2, 3), torch.randn(2, 3, 8, 8)
-    one, other = nn.Sequential(nn.Identity(), layer), nn.Sequential(nn.Hardtanh(-9, 9), layer)
-    rows, again = input_rows([one, other], "1", [images, images], 5, generator())
-    assert rows.shape == (1, 2 * 2 * 5, 27)
-    assert torch.equal(rows, again)
+def test_drawn_positions_are_the_same_in_every_network():
+    layer, batches = nn.Conv2d(3, 2, 3), torch.randn(2, 2, 3, 8, 8)
+    inputs = [(2, [batch, batch + 1]) for batch in batches]
+    one, other = input_rows(layer, inputs, 4, 5, torch.Generator().manual_seed(0))
+    assert one.shape == (1, 2 * 2 * 5, 27)
+    torch.testing.assert_close(one + 1, other)
 
 
-def test_the_rest_of_the_network_need_not_run_and_no_hook_stays():
-    model = nn.Sequential(nn.Linear(3, 3), nn.Linear(99, 1))
-    (rows,) = input_rows([model], "0", [torch.ones(2, 3)], 4, generator())
-    assert rows.tolist() == [[[1, 1, 1], [1, 1, 1]]]
-    assert not model[0]._forward_pre_hooks
+def test_windows_of_an_image_share_its_positions():
+    layer, windows = nn.Linear(3, 3), torch.randn(2 * 4, 9, 3)
+    assert rows_of(layer, windows, images=[2]).shape == (1, 2 * 4 * 9, 3)
+    assert rows_of(layer, windows, images=[2], per_image=5).shape == (1, 2 * 5, 3)
+
+
+def test_what_no_image_decides_is_read_once_an_image():
+    rows = rows_of(nn.Linear(1, 1), torch.tensor([[1.0], [2.0]]), torch.tensor([[1.0], [2.0]]), images=[3, 3])
+    assert sorted(rows.flatten().tolist()) == [1, 1, 1, 1, 2, 2]
+
+
+def test_a_layer_of_many_groups_is_looked_at_in_fewer_places(monkeypatch):
+    assert GROUPED_VALUES == 2**25
+    monkeypatch.setattr("micronet_cli.trace.layer_inputs.GROUPED_VALUES", 2 * 4 * 9 * 5)
+    images = torch.randn(2, 4, 7, 6)
+    assert rows_of(nn.Conv2d(4, 4, 3, groups=4), images).shape == (4, 2 * 5, 9)
+    assert rows_of(nn.Conv2d(4, 4, 3), images).shape == (1, 2 * 5 * 4, 36)
+
+
+def test_neighbours_come_from_all_batches():
+    batches = [torch.full((8, 4, 1), float(number)) for number in range(4)]
+    rows = rows_of(nn.Linear(1, 1), *batches)
+    assert set(rows[0, :32, 0].tolist()) == {0, 1, 2, 3}

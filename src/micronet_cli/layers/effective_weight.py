@@ -39,6 +39,11 @@ class EffectiveWeight(nn.Module):
             device = standardization.layer.weight.device
             self.register_buffer(MARK, torch.ones((), dtype=torch.bool, device=device))
 
+    @property
+    def took_standardization(self) -> bool:
+        """Whether the layer standardised its weight itself before."""
+        return hasattr(self, MARK)
+
     def forward(self, weight: Tensor) -> Tensor:
         """``weight -> standardised -> masked -> fake-quantised``, shape unchanged."""
         weight = self.masked(weight)
@@ -112,6 +117,22 @@ def incoming_weight(layer: nn.Module) -> Tensor:
             break
         made = [part(*made)]
     return cast(Tensor, made[0])
+
+
+@torch.no_grad()
+def keep_standardized(layer: nn.Module) -> None:
+    """Standardise the weight of a compressed layer now, and not before every call."""
+    parts = effective_weight(layer)
+    if parts is None or parts.standardization is None:
+        return
+    chain = layer.parametrizations["weight"]
+    # What another parametrisation makes cannot be written.
+    if not chain.is_tensor or len(chain) > 1:
+        return
+    standardized = parts.standardization(chain.original)
+    chain.original.copy_(standardized)
+    # Its mark stays: in a checkpoint it says how the layer was built.
+    parts.standardization = None
 
 
 def has_computed_weight(layer: nn.Module) -> bool:

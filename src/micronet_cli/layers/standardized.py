@@ -9,6 +9,7 @@ from contextlib import contextmanager
 from contextvars import ContextVar
 
 import timm.layers
+import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
@@ -71,6 +72,16 @@ def make_plain(layer: nn.Module) -> None:
     if standardizes(layer):
         pads_as_tensorflow = getattr(layer, "same_pad", False)
         layer.__class__ = timm.layers.Conv2dSame if pads_as_tensorflow else nn.Conv2d
+
+
+@torch.no_grad()
+def standardize_once(model: nn.Module) -> None:
+    """Standardise the weights of a network in float now, and not in its layers' own forward."""
+    for layer in model.modules():
+        if standardizes(layer):
+            standardized = Standardization(layer)(layer.weight)
+            layer.weight.copy_(standardized)
+            make_plain(layer)
 
 
 @contextmanager

@@ -2,6 +2,7 @@
 
 import logging
 import time
+from collections.abc import Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass
 from typing import Any
@@ -11,18 +12,24 @@ from torch import Tensor
 from tqdm import tqdm
 from tqdm.contrib.logging import logging_redirect_tqdm
 
-from micronet_cli import distributed
+from micronet_cli import checkpoint, distributed
+from micronet_cli.allocator import share_freed_memory
+from micronet_cli.compression.quantization.layer_by_layer import LayerByLayer
 from micronet_cli.compression.quantization.post_training import HISTORY, PostTraining, PostTrainingQuantization
-from micronet_cli.errors import UserError
+from micronet_cli.errors import Interrupted, UserError
 from micronet_cli.layers.finite import NotFinite
 from micronet_cli.network import Network
+from micronet_cli.runs.directory import Run
 from micronet_cli.stages.beginning import log_starting_accuracy
 from micronet_cli.stages.compress import attach_compressors, logged_rule_table
 from micronet_cli.stages.eval import evaluate_network
 from micronet_cli.stages.job import Job
 from micronet_cli.stages.score import score_network
+from micronet_cli.training.interrupt import StopRequest
 
 log = logging.getLogger(__name__)
+PIXELS_TOGETHER = 1 << 20  # of the images that go through the networks at one time
+SAVED_EVERY = 20  # times what saving takes
 
 
 def checked_settings(job: Job) -> PostTraining:
@@ -117,27 +124,104 @@ def calibration_batches(job: Job, network: Network, images: int, device: torch.d
         seed=job.seed,
         classes=network.classes,
     )
-    batches = [batch for batch, _ in loader.batches()]
+    batches = []
+    for batch, _ in loader.batches():
+        together = max(1, PIXELS_TOGETHER // batch[0, 0].numel())
+        batches += batch.split(together)
     if not batches:
         raise UserError("data: not one image could be read")
     return batches
 
 
 def refine(job: Job, network: Network, calibrated: Calibrated) -> None:
-    """Round and correct layer after layer, with the time that is left."""
-    sweep = calibrated.sweep
-    names, left_out = sweep.layers(network.model)
-    if left_out:
-        log.warning("rounded to the nearest, not corrected: %s", ", ".join(left_out))
-    started = time.perf_counter()
-    bar = tqdm(total=len(names), desc="ptq", unit="layer", dynamic_ncols=True, disable=None)
+    """Round and correct layer after layer, with the time that is left; from the saved state where the run resumes.
+
+    Raises:
+        NotFinite: what a layer gives is not.
+        Interrupted: SIGINT or SIGTERM came; the state is saved.
+    """
+    work = calibrated.sweep.layer_by_layer(network.model, job.run.directory, job.seed)
+    if work.left_out:
+        log.warning("rounded to the nearest, not corrected: %s", ", ".join(work.left_out))
+    saved = SavedLayers(job.run, work)
+    saved.restore()
+    share_freed_memory()
+    pace = Pace(work.costs(), work.done)
+    stop = StopRequest("layer")
+    total = len(work.names)
+    bar = tqdm(total=total, initial=work.done, desc="ptq", unit="layer", dynamic_ncols=True, disable=None)
     log_above_bar = nullcontext() if bar.disable else logging_redirect_tqdm()
-    with log_above_bar, bar:
-        refined = sweep.run(network.model, calibrated.batches, job.seed)
-        for number, line in enumerate(refined, start=1):
+    with stop, log_above_bar, bar:
+        for line in work.run(calibrated.batches):
+            number = work.done
             job.run.record({"kind": "layer", "step": number, **line})
-            seconds_a_layer = (time.perf_counter() - started) / number
             errors = f"error {line['error_before']:.4f} -> {line['error']:.4f}"
-            left = f"{seconds_a_layer * (len(names) - number):.0f} s left"
-            log.info("layer %d/%d %s: %s, %s", number, len(names), line["layer"], errors, left)
+            log.info("layer %d/%d %s: %s, %.0f s left", number, total, line["layer"], errors, pace.seconds_left(number))
             bar.update()
+            saved.save(always=stop.asked)
+            if stop.asked and number < total:
+                raise Interrupted(f"stopped after layer {number} of {total}")
+
+
+class Pace:
+    """How long the layers that are left will take.
+
+    Args:
+        costs: of each layer, in any unit.
+        done: layers that were finished before.
+    """
+
+    def __init__(self, costs: Sequence[float], done: int) -> None:
+        self._costs = costs
+        self._first = done
+        self._started = time.perf_counter()
+
+    def seconds_left(self, done: int) -> float:
+        """By what the layers cost that were done since."""
+        seconds = time.perf_counter() - self._started
+        spent = sum(self._costs[self._first : done])
+        return seconds * sum(self._costs[done:]) / spent
+
+
+class SavedLayers:
+    """The layers that are finished, in the run's directory: what a resumed run goes on from.
+
+    Saving takes at most a small part of the time.
+    """
+
+    def __init__(self, run: Run, work: LayerByLayer) -> None:
+        self._run = run
+        self._work = work
+        self._due = 0.0
+
+    def save(self, always: bool = False) -> None:
+        """Write them, unless it was done a moment ago."""
+        started = time.perf_counter()
+        is_last = self._work.done == len(self._work.names)
+        if started < self._due and not always and not is_last:
+            return
+        checkpoint.save_state(self._run.claim(self._run.state), self._work.state())
+        ended = time.perf_counter()
+        self._due = ended + (ended - started) * SAVED_EVERY
+
+    def restore(self) -> None:
+        """Go back to them, where the run resumes and there are any.
+
+        Raises:
+            UserError: the file is damaged, or of another network.
+        """
+        if not self._run.resume or not self._run.state.is_file():
+            return
+        path = self._run.state
+        state = checkpoint.load_state(path)
+        try:
+            self._work.restore(state)
+        except (RuntimeError, KeyError, TypeError, ValueError) as error:
+            reason = str(error).splitlines()[0]
+            raise UserError(
+                f"resume=true: the state in {str(path)!r} is of another network ({reason}); "
+                "use the run's own config, or leave resume out to start afresh"
+            ) from None
+        done = self._work.done
+        self._run.rewind_history(lambda line: line["step"] <= done)
+        log.info("%d of %d layers are done", done, len(self._work.names))

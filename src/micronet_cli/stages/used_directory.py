@@ -17,8 +17,8 @@ from micronet_cli.runs.directory import Run, own_paths
 FILES = ("init_from", "model.weights", "distill.teacher.weights", "eval.against")
 # What kept results belong to, in every stage; files among it may have moved.
 IDENTITY = ("stage.name", "model", "prune", "quantize", "distill", "optim.name")
-# What a training's saved state holds already: another value would be recorded, and the old one used.
-IN_THE_STATE = ("seed", "optim.args")
+# What a saved state holds already: another value would be recorded, and the old one used.
+IN_THE_STATE = ("seed", "optim.args", "ptq")
 # What makes the state hold more or less, or another beginning, by being 0 or null; any other value is obeyed.
 SWITCHES = ("model.pretrained", "model.ema", "optim.momentum", "optim.weight_decay", "trainer.ema_decay")
 # Where a training began: the state has taken the place of these files, which may have moved since.
@@ -92,7 +92,10 @@ def _began_elsewhere(then: str | None, now: str | None) -> bool:
 
 
 def _value(config: Any, key: str) -> Any:
-    return to_plain(OmegaConf.select(config, key))
+    value = to_plain(OmegaConf.select(config, key))
+    if key == "ptq" and isinstance(value, dict):
+        value.pop("memory_mb", None)  # changes nothing but where things wait
+    return value
 
 
 def _identity(config: Any, key: str) -> Any:

@@ -1,168 +1,173 @@
 """What a layer reads at some positions of some images: rows of its sums of products."""
 
-import math
-from collections import defaultdict
 from collections.abc import Iterable, Sequence
-from contextlib import suppress
+from typing import Protocol
 
 import torch
 from torch import Tensor, nn
 
 from micronet_cli.functional.patches import sampled_patches
 from micronet_cli.layers.effective_weight import has_computed_weight
-from micronet_cli.layers.layer_input import watch_input
-from micronet_cli.torch_internals import reversed_padding
+from micronet_cli.layers.padding import padded
+from micronet_cli.layers.plain_product import runs_linear
 
-
-class _ReachedError(Exception):
-    """The layer's input is known; the rest of the network need not run."""
+# A layer of groups reads many values for few weights an output: so many are looked at, over all positions.
+GROUPED_VALUES = 1 << 25
+Inputs = Iterable[tuple[int, Sequence[Tensor]]]
 
 
 def has_rows(layer: nn.Module) -> bool:
-    """Whether a layer is a plain product of rows with its weight: linear, or a 2-d convolution padded with zeros.
+    """Whether a layer is a plain product of rows with its weight: linear, or a 2-d convolution, however it pads.
 
     One whose weight is computed from other tensors is not: no row of it could be written anew.
     """
     if has_computed_weight(layer):
         return False
-    forward = type(layer).forward
-    if isinstance(layer, nn.Linear):
-        return forward is nn.Linear.forward
-    if not isinstance(layer, nn.Conv2d) or layer.padding_mode != "zeros":
-        return False
-    return forward is nn.Conv2d.forward
+    return isinstance(layer, nn.Linear | nn.Conv2d) and runs_linear(layer)
 
 
 @torch.no_grad()
 def input_rows(
-    models: Sequence[nn.Module],
-    name: str,
-    batches: Iterable[Tensor],
-    per_image: int,
-    generator: torch.Generator,
+    layer: nn.Module, inputs: Inputs, images: int, per_image: int, generator: torch.Generator
 ) -> list[Tensor]:
-    """The rows that layer ``name`` reads, from the same positions in each of the models: ``[groups, n, d]`` each.
+    """The rows that a layer reads, from the same positions in each of some networks: ``[groups, n, d]`` each.
+
+    Their order is random: any that follow one another are a fair sample, and lie together.
 
     Args:
-        models: networks whose layer of that name has the same shape; its input is taken behind its quantiser.
-        name: a layer with ``has_rows``.
-        batches: images ``[N, C, H, W]``.
-        per_image: positions an image, drawn by ``generator`` where there are more.
+        layer: with ``has_rows``.
+        inputs: batch by batch, the number of images and what the layer reads of them in each network.
+        images: in all batches.
+        per_image: positions an image, drawn by ``generator`` where there are more; fewer of a layer of many groups.
         generator: on the CPU.
     """
-    layer = models[0].get_submodule(name)
-    rows: dict[int, list[Tensor]] = defaultdict(list)  # by the model's number
-    for images in batches:
-        inputs = [_input_of(model, name, images) for model in models]
-        total = _rows_of(layer, inputs[0]).positions
-        positions = _draw(total, per_image, inputs[0], generator)
-        for number, x in enumerate(inputs):
-            read = _rows_of(layer, x).at(positions)
-            rows[number].append(read)
-    return [torch.cat(parts, 1) for parts in rows.values()]
+    groups = getattr(layer, "groups", 1)
+    if groups > 1:
+        read_at_each = groups * layer.weight[0].numel()
+        most = GROUPED_VALUES // (read_at_each * images)
+        per_image = min(per_image, max(1, most))
+    found: list[_Shuffled] = []
+    share = 0
+    for count, read in inputs:
+        places: Tensor | None = None
+        for number, x in enumerate(read):
+            rows = _rows_of(layer, x)
+            # An image may be cut into windows: what counts is its share of all positions.
+            share = share or max(1, rows.total // count)
+            if places is None:
+                places = _draw(share, count, per_image, generator).to(x.device)
+            if number == len(found):
+                total = len(places) * images // count
+                found.append(_Shuffled(total, generator.initial_seed()))
+            # Where there are fewer positions than images, they repeat.
+            at_places = rows.at(places % rows.total)
+            found[number].add(at_places)
+            del rows
+    return [shuffled.rows for shuffled in found]
 
 
 def product(rows: Tensor, weight: Tensor) -> Tensor:
-    """``[groups, n, d], [C_out, ...] -> [n, C_out]``: the layer's output at these rows, without bias."""
+    """``[groups, n, d], [C_out, ...] -> [C_out, n]``: the layer's output at these rows, without bias."""
     groups = len(rows)
     flat = weight.flatten(1)
     by_group = flat.unflatten(0, (groups, -1))  # [groups, C_out / groups, d]
-    sums = rows @ by_group.transpose(1, 2)  # [groups, n, C_out / groups]
-    channels_last = sums.transpose(0, 1)
-    return channels_last.flatten(1)
+    sums = torch.bmm(by_group, rows.transpose(1, 2))  # [groups, C_out / groups, n]
+    return sums.flatten(0, 1)
 
 
-def _input_of(model: nn.Module, name: str, images: Tensor) -> Tensor:
-    found: list[Tensor] = []
+class _Shuffled:
+    """Rows of one network, batch by batch, in their places of a random order.
 
-    def take(x: Tensor) -> None:
-        found.append(x)
-        raise _ReachedError
+    Args:
+        total: of all batches.
+        seed: of the order.
+    """
 
-    layer = model.get_submodule(name)
-    handle = watch_input(layer, take)
-    try:
-        with suppress(_ReachedError):
-            model(images)
-    finally:
-        handle.remove()
-    return found[0]
+    rows: Tensor
+
+    def __init__(self, total: int, seed: int) -> None:
+        generator = torch.Generator().manual_seed(seed)
+        self._order = torch.randperm(total, generator=generator)
+        self._filled = 0
+
+    def add(self, rows: Tensor) -> None:
+        """Take in ``[groups, m, d]``."""
+        groups, count, length = rows.shape
+        if not self._filled:
+            self.rows = rows.new_empty(groups, len(self._order), length)
+        places = self._order[self._filled : self._filled + count]
+        self.rows[:, places.to(rows.device)] = rows
+        self._filled += count
+
+
+class _Rows(Protocol):
+    """The rows that a layer reads of an input; ``total`` of them."""
+
+    total: int
+
+    def at(self, positions: Tensor) -> Tensor:
+        """``[n] -> [groups, n, d]``."""
+        ...
 
 
 class _LinearRows:
-    """The rows that a linear layer reads of ``x [N, ..., C_in]``: one a position.
-
-    Attributes:
-        positions: number of an image's positions.
-    """
+    """The rows that a linear layer reads of ``x [..., C_in]``."""
 
     def __init__(self, x: Tensor) -> None:
-        self.x = x
-        self.positions = math.prod(x.shape[1:-1])
+        self._flat = x.reshape(-1, x.shape[-1])
+        self.total = len(self._flat)
 
     def at(self, positions: Tensor) -> Tensor:
-        """``[N, P] -> [1, N P, C_in]``."""
-        images = len(self.x)
-        features = self.x.shape[-1]
-        flat = self.x.reshape(images, -1, features)
-        image = torch.arange(images, device=flat.device)
-        rows = flat[image[:, None], positions]
-        return rows.reshape(1, -1, features)
+        """``[n] -> [1, n, C_in]``."""
+        return self._flat[positions][None]
 
 
 class _PatchRows:
-    """The rows that a 2-d convolution reads of ``x [N, C_in, H, W]``: one an output position and group.
-
-    Attributes:
-        positions: number of an image's positions.
-    """
+    """The rows that a 2-d convolution reads of ``x [N, C_in, H, W]``: one an output position and group."""
 
     def __init__(self, layer: nn.Conv2d, x: Tensor) -> None:
-        self.layer = layer
-        self.x = x
-        self.padding = reversed_padding(layer)
-        left, right, top, bottom = self.padding
-        height = self._steps(0, x.shape[2] + top + bottom)
-        self.width = self._steps(1, x.shape[3] + left + right)
-        self.positions = height * self.width
+        self._layer = layer
+        self._padded = padded(layer, x)
+        self._height = self._steps(0)
+        self._width = self._steps(1)
+        self.total = len(x) * self._height * self._width
 
-    def _steps(self, dim: int, padded: int) -> int:
+    def _steps(self, dim: int) -> int:
         """Output positions along one dimension of the padded image."""
-        layer = self.layer
+        layer = self._layer
         gaps = layer.kernel_size[dim] - 1
         reach = layer.dilation[dim] * gaps
-        free = padded - reach - 1
+        free = self._padded.shape[2 + dim] - reach - 1
         return free // layer.stride[dim] + 1
 
     def at(self, positions: Tensor) -> Tensor:
-        """``[N, P] -> [groups, N P, C_in / groups kH kW]``."""
-        layer = self.layer
-        patches = sampled_patches(
-            self.x,
+        """``[n] -> [groups, n, C_in / groups kH kW]``."""
+        layer = self._layer
+        lines = positions // self._width
+        return sampled_patches(
+            self._padded,
+            layer.groups,
             layer.kernel_size,
             layer.stride,
             layer.dilation,
-            self.padding,
-            positions // self.width,
-            positions % self.width,
+            images=lines // self._height,
+            rows=lines % self._height,
+            columns=positions % self._width,
         )
-        by_group = patches.unflatten(1, (layer.groups, -1))
-        groups_first = by_group.transpose(0, 1)
-        return groups_first.flatten(2)
 
 
-def _rows_of(layer: nn.Module, x: Tensor) -> _LinearRows | _PatchRows:
+def _rows_of(layer: nn.Module, x: Tensor) -> _Rows:
     if isinstance(layer, nn.Conv2d):
         return _PatchRows(layer, x)
     return _LinearRows(x)
 
 
-def _draw(total: int, per_image: int, images: Tensor, generator: torch.Generator) -> Tensor:
-    """Numbers of output positions out of ``total``, int64 ``[N, P]``."""
-    count = len(images)
-    device = images.device
-    if total <= per_image:
-        every_position = torch.arange(total, device=device)
-        return every_position.expand(count, -1)
-    drawn = torch.randint(total, (count, per_image), generator=generator)
-    return drawn.to(device)
+def _draw(share: int, images: int, per_image: int, generator: torch.Generator) -> Tensor:
+    """Positions of so many images in turn, each of which has ``share`` of its own, int64 ``[n]``."""
+    if share <= per_image:
+        drawn = torch.arange(share).expand(images, -1)
+    else:
+        drawn = torch.randint(share, (images, per_image), generator=generator)
+    starts = torch.arange(images) * share
+    positions = starts[:, None] + drawn
+    return positions.flatten()

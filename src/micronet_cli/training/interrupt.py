@@ -10,9 +10,14 @@ log = logging.getLogger(__name__)
 
 
 class StopRequest:
-    """Inside the block the first SIGINT or SIGTERM sets ``asked``; a second one does what it usually does."""
+    """Inside the block the first SIGINT or SIGTERM sets ``asked``; a second one does what it usually does.
 
-    def __init__(self) -> None:
+    Args:
+        unit: what is finished before the work stops, as the user is told.
+    """
+
+    def __init__(self, unit: str = "step") -> None:
+        self._unit = unit
         self.asked = False
         self.before: dict[signal.Signals, Any] = {}
 
@@ -27,7 +32,7 @@ class StopRequest:
     def _ask(self, number: int, _: FrameType | None) -> None:
         self.asked = True
         received = signal.Signals(number)
-        log.warning("%s: saving and stopping after this step", received.name)
+        log.warning("%s: saving and stopping after this %s", received.name, self._unit)
         signal.signal(received, self.before[received])
 
     def __exit__(self, *_: object) -> None:

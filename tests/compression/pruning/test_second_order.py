@@ -170,11 +170,25 @@ def test_no_input_although_gathered_is_an_error():
 def test_too_large_and_unknown_layers_are_named():
     with pytest.raises(ValueError, match=r"prune\.rules\.all: 4: has 72 inputs, at most prune\.max_inputs=40"):
         make(max_inputs=40).attach(network())
-    model = nn.Sequential(nn.Linear(2, 2), nn.Conv2d(2, 2, 3, padding=1, padding_mode="reflect"))
     with pytest.raises(ValueError, match="1: must be a linear layer or a 2-d convolution"):
-        make().attach(model)
-    with pytest.raises(ValueError, match="1: must be a linear layer or a 2-d convolution"):  # pads by itself
-        make().attach(nn.Sequential(nn.Linear(2, 2), Conv2dSame(2, 2, 3, stride=2)))
+        make().attach(nn.Sequential(nn.Linear(2, 2), nn.Conv1d(2, 2, 3)))
+
+
+PADDED = {
+    "reflect": nn.Conv2d(2, 3, 3, padding=1, padding_mode="reflect"),
+    "as TensorFlow": Conv2dSame(2, 3, 3, stride=2),
+    "grouped": nn.Conv2d(2, 4, 3, padding=(1, 0), groups=2),
+}
+
+
+@pytest.mark.parametrize("layer", PADDED.values(), ids=PADDED)
+@torch.no_grad()
+def test_columns_are_read_with_the_padding_of_the_layer(layer):
+    images = torch.randn(2, 2, 7, 6)
+    rows = columns(layer, images)
+    weights = layer.weight.flatten(1).unflatten(0, (layer.groups, -1))
+    made = (weights @ rows.transpose(1, 2)).flatten(0, 1) + layer.bias[:, None]
+    torch.testing.assert_close(made, layer(images).transpose(0, 1).flatten(1))
 
 
 @pytest.mark.parametrize("options", [{"at": 0.0}, {"calibration": 0.6}, {"dampening": 0.0}, {"max_inputs": 0}])

@@ -1,12 +1,16 @@
 """Adaptive rounding of one layer: golden cases, masks, ties, and the settings that it refuses."""
 
+from typing import NamedTuple
+
 import pytest
 import torch
 from torch import nn
 
-from micronet_cli.compression.quantization.adaround import AdaRound, Reconstruction
+from micronet_cli.compression.quantization.adaround import AdaRound
 from micronet_cli.compression.quantization.fixed_grid import FixedGrids
+from micronet_cli.compression.quantization.layer_output import Affine
 from micronet_cli.compression.quantization.quantizer import BitsRule, Quantizer
+from micronet_cli.compression.quantization.reconstruction import Reconstruction
 from micronet_cli.layers.effective_weight import attach_mask, original_weight
 from micronet_cli.trace.layer_inputs import product
 
@@ -24,8 +28,7 @@ def on_grid(layer):
     return layer
 
 
-def identity(products):
-    return products
+PLAIN = Affine(torch.ones(1, 1), torch.zeros(1, 1))
 
 
 def test_one_weight_is_rounded_up_where_the_output_needs_it():
@@ -37,18 +40,33 @@ def test_one_weight_is_rounded_up_where_the_output_needs_it():
     assert layer.weight.tolist() == [[0, 0, 15]]
     rows = torch.randn(1, 64, 1).expand(-1, -1, 3).contiguous()
     target = product(rows, torch.tensor([[0.3, 0.45, 15.0]]))
-    AdaRound(iterations=500, batch_size=64).round(layer, Reconstruction(rows, target, lambda made: made))
+    AdaRound(iterations=500, batch_size=64).round(layer, Reconstruction(rows, target, PLAIN))
     assert layer.weight.tolist() == [[0, 1, 15]]
 
 
-def test_error_is_the_mean_squared_distance_of_the_chosen_rows():
-    inputs = torch.tensor([[[1.0, 0.0], [0.0, 1.0]]])
-    judged = Reconstruction(inputs, torch.zeros(2, 2), lambda products: products + 1)
-    weight = torch.tensor([[0.0, 1.0], [1.0, 2.0]])
-    # Rows (1, 2) and (2, 3): 5 and 13.
-    assert judged.error(weight).item() == 9
-    assert judged.error(weight, torch.tensor([1])).item() == 13
-    assert judged.error(weight, slice(0, 1)).item() == 5
+class Layer(NamedTuple):
+    """What decides whether a layer's rounding is learned."""
+
+    when: str
+    bits: float
+    error: float
+    learned: bool
+
+
+LAYERS = {
+    "few bits": Layer("auto", 6, 0.0, learned=True),
+    "seven bits": Layer("auto", 7, 0.0, learned=False),
+    "eight bits that lose as much as six": Layer("auto", 8, 8e-4, learned=True),
+    "eight bits": Layer("auto", 8, 7e-4, learned=False),
+    "always": Layer("always", 8, 0.0, learned=True),
+}
+
+
+@pytest.mark.parametrize("case", LAYERS.values(), ids=LAYERS)
+def test_rounding_is_learned_where_it_matters(case):
+    settings = AdaRound(when=case.when)
+    learned = settings.learns(case.bits) or settings.learns_from(case.error)
+    assert learned is case.learned
 
 
 def test_a_masked_weight_stays_zero():
@@ -57,7 +75,7 @@ def test_a_masked_weight_stays_zero():
     on_grid(layer)
     rows = torch.ones(1, 8, 3)
     target = product(rows, torch.tensor([[0.9, 0.9, 15.0]]))
-    AdaRound(iterations=60, batch_size=8, lr=0.1).round(layer, Reconstruction(rows, target, identity))
+    AdaRound(iterations=60, batch_size=8, lr=0.1).round(layer, Reconstruction(rows, target, PLAIN))
     assert layer.weight.tolist() == [[0, 1, 15]]
     assert original_weight(layer)[0, 0] == 0
 
@@ -65,13 +83,14 @@ def test_a_masked_weight_stays_zero():
 def test_the_nearest_stays_where_nothing_is_better():
     layer = on_grid(linear([0.2, 15.0]))
     rows = torch.zeros(1, 4, 2)
-    AdaRound(iterations=2).round(layer, Reconstruction(rows, torch.zeros(4, 1), identity))
+    AdaRound(iterations=2).round(layer, Reconstruction(rows, torch.zeros(1, 4), PLAIN))
     assert original_weight(layer).tolist() == [[0, 15]]
 
 
 @pytest.mark.parametrize(
     ("setting", "said"),
     [
+        pytest.param({"when": "often"}, "when=often: must be auto or always", id="when"),
         pytest.param({"iterations": 0}, "iterations=0: must be at least 1", id="iterations"),
         pytest.param({"batch_size": 0}, "batch_size=0: must be at least 1", id="batch_size"),
         pytest.param({"lr": 0}, "lr=0: must be above 0", id="lr"),

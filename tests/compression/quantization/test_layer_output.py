@@ -37,8 +37,8 @@ with_and_without = pytest.mark.parametrize(
 def test_products_become_what_the_network_gives(bias, norm):
     model = network(bias, norm)
     images = torch.randn(6, *SHAPE)
-    products = images.flatten(1) @ model[0].weight.flatten(1).t()
-    made = normalised(model, chains(model, SHAPE)["0"])(products)
+    products = model[0].weight.flatten(1) @ images.flatten(1).t()
+    made = normalised(model, chains(model, SHAPE)["0"])(products).t()
     torch.testing.assert_close(made, output(model, images), rtol=1e-4, atol=1e-5)
 
 

@@ -17,8 +17,8 @@ from micronet_cli.functional.pruning import magnitude
 from micronet_cli.functional.second_order import damped, obs_importance, obs_update
 from micronet_cli.layers.effective_weight import attach_mask, effective_weight, original_weight
 from micronet_cli.layers.layer_input import first_input
+from micronet_cli.layers.padding import padded
 from micronet_cli.layers.rules import match_layers
-from micronet_cli.torch_internals import reversed_padding
 from micronet_cli.trace.layer_inputs import has_rows
 
 HESSIAN = "hessian"
@@ -99,7 +99,7 @@ class SecondOrderPruner:
     def _problem(self, layer: nn.Module) -> str | None:
         """Why the layer cannot be pruned by its inputs, None where it can."""
         if not has_rows(layer):
-            return "must be a linear layer or a 2-d convolution padded with zeros"
+            return "must be a linear layer or a 2-d convolution"
         inputs = _inputs_of(layer)
         if inputs > self.max_inputs:
             return f"has {inputs} inputs, at most prune.max_inputs={self.max_inputs} are allowed"
@@ -223,19 +223,13 @@ def columns(layer: nn.Module, images: Tensor) -> Tensor:
     """The inputs of a layer's sums of products: ``[groups, n, d]``.
 
     Args:
-        layer: a linear layer or a 2-d convolution padded with zeros.
+        layer: a linear layer or a 2-d convolution.
         images: its input, ``[..., d]`` or ``[N, C, H, W]``; n is the number of its output positions in all images.
     """
     if isinstance(layer, nn.Linear):
         features = images.shape[-1]
         return images.reshape(1, -1, features)
     assert isinstance(layer, nn.Conv2d)
-    padding = (0, 0)
-    if isinstance(layer.padding, tuple):
-        padding = layer.padding
-    elif layer.padding == "same":
-        # It may be uneven, which unfold does not know.
-        images = F.pad(images, reversed_padding(layer))
-    patches = F.unfold(images, layer.kernel_size, layer.dilation, padding, layer.stride)
+    patches = F.unfold(padded(layer, images), layer.kernel_size, layer.dilation, 0, layer.stride)
     split = patches.unflatten(1, (layer.groups, -1))
     return split.permute(1, 0, 3, 2).flatten(1, 2)

@@ -1,12 +1,13 @@
 """AdaRound: the weights of one layer are rounded so that its output stays (Nagel et al., arXiv 2004.10568)."""
 
-from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Literal
 
 import torch
 from torch import Tensor, nn
 
 from micronet_cli.compression.quantization.fixed_grid import FixedGrid
+from micronet_cli.compression.quantization.reconstruction import Reconstruction
 from micronet_cli.functional.adaptive_rounding import (
     annealed_beta,
     inverse_rectified_sigmoid,
@@ -14,28 +15,11 @@ from micronet_cli.functional.adaptive_rounding import (
     rounding_regularizer,
 )
 from micronet_cli.layers.effective_weight import effective_weight, original_weight
-from micronet_cli.trace.layer_inputs import product
 
-
-@dataclass(frozen=True)
-class Reconstruction:
-    """What one layer's weight is judged by: ||f(W x) - f(W' x')||^2 (equation 25).
-
-    Attributes:
-        inputs: x', rows that the layer reads in the quantised network, ``[groups, n, d]``.
-        target: f(W x), what follows from the float network's own rows, ``[n, C_out]``.
-        finish: f, products ``[n, C_out]`` -> what the next layer sees: bias, BatchNorm, activation function.
-    """
-
-    inputs: Tensor
-    target: Tensor
-    finish: Callable[[Tensor], Tensor]
-
-    def error(self, weight: Tensor, rows: Tensor | slice = slice(None)) -> Tensor:
-        """Mean squared distance of an output vector, over the chosen rows; 0-dim."""
-        products = product(self.inputs[:, rows], weight)
-        difference = self.finish(products) - self.target[rows]
-        return difference.square().sum(1).mean()
+FEW_BITS = 7
+# What 6 bits change where the largest of a channel's weights is 3 standard deviations, (2 * 3 / 63)^2 / 12: a layer of
+# more bits that loses as much has a few weights that leave the others few steps.
+LARGE_ERROR = 7.5e-4
 
 
 @dataclass(frozen=True)
@@ -43,6 +27,7 @@ class AdaRound:
     """Adaptive rounding of a layer's weight on its stored grid.
 
     Attributes:
+        when: ``always``; ``auto``: where rounding matters, see ``learns`` and ``learns_from``.
         iterations: steps of Adam a layer.
         batch_size: rows a step.
         lr: Adam's learning rate.
@@ -50,6 +35,7 @@ class AdaRound:
         warmup: part of the steps without it, in [0, 1).
     """
 
+    when: Literal["auto", "always"] = "auto"
     iterations: int = 1000
     batch_size: int = 1024
     lr: float = 0.01
@@ -57,6 +43,8 @@ class AdaRound:
     warmup: float = 0.2
 
     def __post_init__(self) -> None:
+        if self.when not in ("auto", "always"):
+            raise ValueError(f"when={self.when}: must be auto or always")
         for name in ("iterations", "batch_size"):
             value = getattr(self, name)
             if value < 1:
@@ -67,6 +55,18 @@ class AdaRound:
                 raise ValueError(f"{name}={value}: must be above 0")
         if not 0 <= self.warmup < 1:
             raise ValueError(f"warmup={self.warmup}: must be a fraction of the steps in [0, 1)")
+
+    def learns(self, bits: float) -> bool:
+        """Whether rounding is learned for a weight of so many bits, whatever its error."""
+        return self.when == "always" or bits < FEW_BITS
+
+    def learns_from(self, error: float) -> bool:
+        """Whether rounding is learned for an error of so much.
+
+        Args:
+            error: ||f(W x') - f(W' x')||^2 over ||f(W x)||^2: what rounding to the nearest alone changes.
+        """
+        return error > LARGE_ERROR
 
     def round(self, layer: nn.Module, reconstruction: Reconstruction) -> None:
         """Set the layer's original weight to grid values: the learned rounding, or the nearest where that is better."""
@@ -87,12 +87,10 @@ class AdaRound:
 
         variables = inverse_rectified_sigmoid(exact_codes - floor).requires_grad_()
         optimizer = torch.optim.Adam([variables], self.lr)
-        rows = len(reconstruction.target)
-        batch_size = min(self.batch_size, rows)
+        error = reconstruction.loss(weight(exact_codes - floor), self.batch_size)
         for step in range(self.iterations):
-            chosen = torch.randint(rows, (batch_size,), device=original.device)
             fraction = rectified_sigmoid(variables)
-            loss = reconstruction.error(weight(fraction), chosen)
+            loss = error(weight(fraction), step)
             beta = annealed_beta(step / self.iterations, self.warmup)
             if beta is not None:
                 loss = loss + self.regularization * rounding_regularizer(fraction, beta)

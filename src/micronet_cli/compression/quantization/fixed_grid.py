@@ -3,7 +3,7 @@
 import torch
 from torch import Tensor, nn
 
-from micronet_cli.layers.effective_weight import effective_weight, incoming_weight
+from micronet_cli.layers.effective_weight import effective_weight, incoming_weight, keep_standardized
 from micronet_cli.layers.fake_quantize import WeightFakeQuantize
 from micronet_cli.layers.rules import compressible_layers
 
@@ -32,7 +32,15 @@ class FixedGrid(WeightFakeQuantize):
 
 
 class FixedGrids:
-    """Every range-linear weight of a network on a stored grid: part of a network's history, after its quantiser."""
+    """Every range-linear weight of a network on a stored grid: part of a network's history, after its quantiser.
+
+    Args:
+        standardize_once: a weight that its layer standardises before every call is standardised now and never again, so
+            that it can be written on its grid. Networks of earlier versions go on as they were.
+    """
+
+    def __init__(self, standardize_once: bool = False) -> None:
+        self._standardize_once = standardize_once
 
     @property
     def reads_gradients(self) -> bool:
@@ -60,6 +68,8 @@ class FixedGrids:
                     f"quantize.weight: {name} has {scheme}; must be range-linear, as with "
                     "quantize=w4a4, w8a8, symmetric or micronet2019"
                 )
+            if self._standardize_once:
+                keep_standardized(layer)
             masked = parts.masked(incoming_weight(layer))
             parts.fake_quantize = FixedGrid(quantizer, masked)
 

@@ -1,6 +1,6 @@
 """A layer's output behind its bias and BatchNorm, as functions of its sums of products."""
 
-from collections.abc import Callable
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
@@ -10,8 +10,24 @@ from micronet_cli.layers.batch_norm import gain_and_shift
 from micronet_cli.trace.chains import Chain
 
 
-def normalised(model: nn.Module, chain: Chain) -> Callable[[Tensor], Tensor]:
-    """A layer's products ``[n, C_out]`` -> with bias and BatchNorm, as they are now."""
+@dataclass(frozen=True)
+class Affine:
+    """What bias and BatchNorm make of a layer's products ``[C_out, n]``.
+
+    Attributes:
+        gain, shift: ``[C_out, 1]``, or ``[1, 1]`` where they are 1 and 0.
+    """
+
+    gain: Tensor
+    shift: Tensor
+
+    def __call__(self, products: Tensor) -> Tensor:
+        """Shape unchanged."""
+        return products * self.gain + self.shift
+
+
+def normalised(model: nn.Module, chain: Chain) -> Affine:
+    """A layer's bias and BatchNorm, as they are now."""
     layer = model.get_submodule(chain.layer)
     norm = batch_norm_of(model, chain)
     gain = torch.ones(())
@@ -29,7 +45,7 @@ def normalised(model: nn.Module, chain: Chain) -> Callable[[Tensor], Tensor]:
     # The BatchNorm's shift is float64, and so is the sum until it is rounded once.
     shift = shift + bias * gain
     shift = shift.to(dtype)
-    return lambda products: products * gain + shift
+    return Affine(gain.view(-1, 1), shift.view(-1, 1))
 
 
 def shift_output(model: nn.Module, chain: Chain, change: Tensor) -> None:

@@ -1,0 +1,16 @@
+"""What a convolution's kernel runs over: its input, padded as the layer pads it."""
+
+import timm.layers
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from micronet_cli.torch_internals import reversed_padding
+
+
+def padded(layer: nn.Conv2d, x: Tensor) -> Tensor:
+    """``[N, C, H, W] -> [N, C, H', W']``, of which the layer is the convolution without padding."""
+    if isinstance(layer, timm.layers.Conv2dSame):
+        # TensorFlow's: as much as the stride asks for at this size, more of it at the end.
+        return timm.layers.pad_same(x, layer.kernel_size, layer.stride, layer.dilation)
+    mode = "constant" if layer.padding_mode == "zeros" else layer.padding_mode
+    return F.pad(x, reversed_padding(layer), mode)
