@@ -91,14 +91,18 @@ def submodules_of(module: nn.Module) -> dict[str, Any]:
 
 
 def unparametrized(layer: nn.Module) -> nn.Module:
-    """A copy of a layer with a parametrised weight: of the class it had, with the effective weight as a parameter.
+    """A copy of a parametrised layer: of the class it had, with the effective tensors as its parameters.
 
     ``parametrize.remove_parametrizations`` changes the class, which deep copies of the layer share.
     """
     plain: nn.Module = object.__new__(type(layer).__mro__[1])
     plain.__dict__ = dict(layer.__dict__)
     plain._modules = {name: module for name, module in layer._modules.items() if name != "parametrizations"}
-    plain._parameters = {"weight": nn.Parameter(layer.weight.detach().clone()), **layer._parameters}
+    effective = {}
+    for name in cast(nn.ModuleDict, layer.parametrizations):
+        value = getattr(layer, name)
+        effective[name] = nn.Parameter(value.detach().clone())
+    plain._parameters = {**effective, **layer._parameters}
     return plain
 
 
