@@ -71,7 +71,7 @@ def _pack(model: nn.Module, header: Mapping[str, Any], entropy: bool, plain: boo
         "activations": [_activation_row(entry) for entry in activations],
         "parameters": [_parameter_row(entry) for entry in parameters],
     }
-    standardized = _standardized(live)
+    standardized = standardized_layers(live)
     if standardized:
         tables["standardized"] = standardized
     full_header = dict(header) | tables
@@ -106,7 +106,7 @@ def _pack_layers(model: nn.Module, live: nn.Module, shape: Sequence[int], packer
     return stored
 
 
-def _standardized(model: nn.Module) -> list[str]:
+def standardized_layers(model: nn.Module) -> list[str]:
     """Layers of an architecture that standardises weights which are stored as they are then."""
     names = []
     for name, layer in compressible_layers(model).items():
