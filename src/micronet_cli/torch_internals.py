@@ -98,11 +98,11 @@ def unparametrized(layer: nn.Module) -> nn.Module:
     plain: nn.Module = object.__new__(type(layer).__mro__[1])
     plain.__dict__ = dict(layer.__dict__)
     plain._modules = {name: module for name, module in layer._modules.items() if name != "parametrizations"}
-    made = {}
-    for name in layer.parametrizations:
-        value = getattr(layer, name).detach().clone()
-        made[name] = nn.Parameter(value)
-    plain._parameters = {**made, **layer._parameters}
+    effective = {}
+    for name in cast(nn.ModuleDict, layer.parametrizations):
+        value = getattr(layer, name)
+        effective[name] = nn.Parameter(value.detach().clone())
+    plain._parameters = {**effective, **layer._parameters}
     return plain
 
 

@@ -16,7 +16,7 @@ from micronet_cli.artifact.packer import Packer
 from micronet_cli.functional.fixed_point import ZERO_POINT_BITS, pack_range
 from micronet_cli.layers.batch_norm import gain_and_shift, remove_batch_norm
 from micronet_cli.layers.copies import copied
-from micronet_cli.layers.effective_weight import effective_weight, has_computed_weight
+from micronet_cli.layers.effective_weight import has_computed_weight, took_standardization
 from micronet_cli.layers.fake_quantize import ActivationFakeQuantize
 from micronet_cli.layers.finite import is_sound
 from micronet_cli.layers.plain_product import runs_linear
@@ -112,9 +112,7 @@ def _computed_weights(entries: Sequence[Layer], live: nn.Module) -> list[str]:
     names = []
     for entry in entries:
         layer = layers[entry.name]
-        parts = effective_weight(layer)
-        took_standardization = parts is not None and parts.took_standardization
-        if took_standardization or has_computed_weight(layer):
+        if took_standardization(layer) or has_computed_weight(layer):
             names.append(entry.name)
     return names
 

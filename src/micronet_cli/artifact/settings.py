@@ -12,6 +12,7 @@ class Export:
         licence: of the weights; goes into the file.
         onnx: write model.onnx beside it.
         int8: write model.int8.onnx too, with ranges from the compared images.
+        weights: write model.safetensors too, the plain weights under timm's names.
         images: how many are compared with the checkpoint, at least 1.
 
     Raises:
@@ -21,6 +22,7 @@ class Export:
     entropy: bool = True
     onnx: bool = True
     int8: bool = False
+    weights: bool = True
     licence: str | None = None
     images: int = 8
 

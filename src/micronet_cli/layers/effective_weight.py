@@ -135,6 +135,12 @@ def keep_standardized(layer: nn.Module) -> None:
     parts.standardization = None
 
 
+def took_standardization(layer: nn.Module) -> bool:
+    """Whether the layer standardised its weight itself before it was masked or quantised."""
+    weight = effective_weight(layer)
+    return weight is not None and weight.took_standardization
+
+
 def has_computed_weight(layer: nn.Module) -> bool:
     """Whether the layer's weight is made of other tensors, by a norm say, so that none can be written in its place."""
     if not is_parametrized(layer, "weight"):

@@ -215,7 +215,7 @@ def attach_input_fake_quantize(layer: nn.Module, quantizer: FakeQuantize | None)
         if not hooked:
             layer.register_forward_pre_hook(quantize_input, with_kwargs=True)
     elif hooked:
-        layer.input_fake_quantize = None
+        del layer.input_fake_quantize
         _take_away(forward_pre_hooks_of(layer), quantize_input)
 
 
@@ -227,7 +227,7 @@ def attach_output_fake_quantize(module: nn.Module, quantizer: FakeQuantize | Non
         if not hooked:
             module.register_forward_hook(quantize_output)
     elif hooked:
-        module.output_fake_quantize = None
+        del module.output_fake_quantize
         _take_away(forward_hooks_of(module), quantize_output)
 
 

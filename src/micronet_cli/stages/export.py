@@ -1,4 +1,4 @@
-"""``stage=export``: the packed network and its ONNX files, read again and compared before they count."""
+"""``stage=export``: the packed network, its ONNX files and plain weights, read again and compared before they count."""
 
 import logging
 from dataclasses import asdict, replace
@@ -6,15 +6,18 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
-from micronet_cli.artifact import runtime
+from micronet_cli.artifact import plain_weights, runtime
 from micronet_cli.artifact.compare import Comparison, compare
 from micronet_cli.artifact.contents import certificate, layer_bytes, stream_bytes
 from micronet_cli.artifact.pack import pack
-from micronet_cli.compression.pruning.removal import Removal
+from micronet_cli.compression.pruning.removal import removed_channels
+from micronet_cli.config import build
 from micronet_cli.data.base import Data
 from micronet_cli.errors import UserError
+from micronet_cli.layers.plain import activation_quantizers
+from micronet_cli.models.model import untrained
 from micronet_cli.network import Network, describe
 from micronet_cli.stages.compress import UNPACKED
 from micronet_cli.stages.job import Job
@@ -27,7 +30,7 @@ MOST_DIFFERING_CODES = 1e-4
 
 
 def run(job: Job) -> dict[str, Any]:
-    """Write model.mnet, export.json and, where the options say so, ONNX files.
+    """Write model.mnet, export.json and, where the options say so, ONNX files and plain weights.
 
     Raises:
         UserError: the network cannot be packed, or what was packed computes something else.
@@ -55,22 +58,12 @@ def _packed(job: Job, network: Network, score: dict[str, Any]) -> bytes:
     """
     options = job.parts.export
     metrics = network.metrics | score
-    own_fields = {"licence": options.licence, "channels": _removed_channels(network)}
+    own_fields = {"licence": options.licence, "channels": removed_channels(network.compressors)}
     header = describe(network, metrics) | own_fields
     try:
         return pack(network.model, header, options.entropy)
     except ValueError as error:
         raise UserError(f"export: {error}") from None
-
-
-def _removed_channels(network: Network) -> list[dict[str, Any]]:
-    """What a reader takes out of the architecture before it fills it."""
-    target = f"{Removal.__module__}.{Removal.__qualname__}"
-    channels = []
-    for config in network.compressors:
-        if config["_target_"] == target:
-            channels.append({key: config[key] for key in ("outputs", "inputs")})
-    return channels
 
 
 def _write(job: Job, network: Network, content: bytes) -> dict[str, Any]:
@@ -91,6 +84,8 @@ def _write(job: Job, network: Network, content: bytes) -> dict[str, Any]:
     report = {"compared_images": what} | checked
     if options.onnx or options.int8:
         report["onnx"] = _onnx(job, network, images)
+    if options.weights:
+        report[plain_weights.NAME] = _plain_weights(job, network, images)
     return report
 
 
@@ -124,6 +119,31 @@ def _onnx(job: Job, network: Network, images: Tensor) -> dict[str, Any]:
             100 * written["equal_predictions"],
         )  # fmt: skip
     return found
+
+
+def _plain_weights(job: Job, network: Network, images: Tensor) -> dict[str, Any]:
+    """Write the weights for readers without micronet; how they load them and what is lost, or why there are none."""
+    config = untrained(network.config)
+    architecture: nn.Module = build(config, "model").build(len(network.classes))
+    path = job.run.claim(plain_weights.NAME)
+    quantizers = activation_quantizers(network.model)
+    call = plain_weights.timm_call(network, architecture)
+    try:
+        state = plain_weights.plain_state(network, architecture)
+        job.run.write_bytes(path.name, plain_weights.to_bytes(state))
+        checked = plain_weights.check_plain(path, network, architecture, images)
+    except plain_weights.NoPlainWeights as error:
+        path.unlink(missing_ok=True)
+        log.warning("no %s: %s", path.name, error)
+        return {"reason": str(error)}
+    lost = "nothing is lost"
+    if quantizers:
+        lost = f"without the activation quantisers of {len(quantizers)} modules, so that its accuracy differs"
+    log.info(
+        "%s: %d bytes, for %s; %s: %.1f %% of the predictions equal",
+        path.name, path.stat().st_size, call, lost, 100 * checked["equal_predictions"],
+    )  # fmt: skip
+    return {"bytes": path.stat().st_size, "load": call, "lost_activation_quantizers": quantizers} | checked
 
 
 def _claim_onnx(job: Job, name: str) -> Path:

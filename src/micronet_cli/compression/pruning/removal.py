@@ -1,6 +1,6 @@
 """Physical removal: channels that a network computes for nothing are taken out, and its outputs stay what they were."""
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -57,6 +57,16 @@ class Removal:
         for name, gone in self.outputs.items():
             table[name] = {"removed_channels": len(gone)}
         return table
+
+
+def removed_channels(compressors: Iterable[Mapping[str, Any]]) -> list[dict[str, Any]]:
+    """The ``outputs`` and ``inputs`` of every removal among a network's compressors, given by their configs."""
+    target = f"{Removal.__module__}.{Removal.__qualname__}"
+    channels = []
+    for config in compressors:
+        if config["_target_"] == target:
+            channels.append({key: config[key] for key in ("outputs", "inputs")})
+    return channels
 
 
 def _layer_of(model: nn.Module, name: str) -> nn.Module:
