@@ -101,11 +101,16 @@ def test_newer_format_is_refused(saved):
         checkpoint.load(str(path))
 
 
-def test_code_named_in_a_header_is_refused(saved):
+@pytest.mark.parametrize(
+    "target", ["os.system", "micronet_cli.runs.directory.os.system", "micronet_cli.runs.directory.os"]
+)
+def test_code_named_in_a_header_is_refused(saved, tmp_path, target):
     _, path = saved
-    rewrite(path, lambda header: header["compressors"].append({"_target_": "os.system", "command": "true"}))
-    with pytest.raises(UserError, match="not allowed"):
+    command = f"touch {tmp_path / 'executed'}"
+    rewrite(path, lambda header: header["compressors"].append({"_target_": target, "command": command}))
+    with pytest.raises(UserError, match="not allowed in a file"):
         checkpoint.load(str(path))
+    assert not (tmp_path / "executed").exists()
 
 
 def test_missing_tensor_is_reported(saved):

@@ -1,10 +1,11 @@
 """Guards what dotted paths name: anything of the user's, with their own errors shown, and what files may name."""
 
+import os
 import sys
 
 import pytest
 
-from micronet_cli.dotted_path import checked_trust, locate, make_working_directory_importable, refusal
+from micronet_cli.dotted_path import borrowed, checked_trust, locate, make_working_directory_importable, refusal
 from micronet_cli.errors import UserError
 
 MODULES = {
@@ -60,6 +61,13 @@ def test_a_file_may_name_what_is_trusted():
     assert refusal("ownpkg.a", ("ownpkg",)) is None
     assert "trust=[ownpkg2]" in refusal("ownpkg2.a", ("ownpkg",))
     assert "must be text" in refusal(3, ())
+
+
+def test_what_a_module_merely_imports_is_not_its_own():
+    assert borrowed("micronet_cli.dotted_path.locate", locate) is None
+    assert "not micronet's own" in borrowed("micronet_cli.dotted_path.os.system", os.system)
+    assert "not micronet's own" in borrowed("micronet_cli.dotted_path.os", os)
+    assert borrowed("ownpkg.system", os.system) is None  # the user trusts that package
 
 
 def test_trust_is_a_list_of_packages_that_are_there(package):

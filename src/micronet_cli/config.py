@@ -14,7 +14,7 @@ from typing import Any
 from omegaconf import DictConfig, OmegaConf
 
 from micronet_cli.annotations import describe, fits, hints_of, is_callable, is_dataclass, is_union, parameters_of
-from micronet_cli.dotted_path import OWN, failure, is_within, locate, refusal
+from micronet_cli.dotted_path import OWN, borrowed, failure, is_within, locate, refusal
 from micronet_cli.errors import UserError, near_misses
 from micronet_cli.models.model import Model
 from micronet_cli.models.own import model_constructor
@@ -227,17 +227,25 @@ class Binder:
         if not isinstance(path, str):
             self.problems.append(f"{where}._target_={path!r}: must be a dotted path")
             return None
-        reason = None if self.trust is None else refusal(path, self.trust)
-        if reason is not None:
-            self.problems.append(f"{where}: {reason}")
-            self.refused.append(f"{where}: {reason}")
+        if self.trust is not None and self._refuse(refusal(path, self.trust), where):
             return None
         self.named.append(path)
         try:
-            return locate(path, where)
+            found = locate(path, where)
         except UserError as error:
             self.problems.append(str(error))
-        return None
+            return None
+        if self.trust is not None and self._refuse(borrowed(path, found), where):
+            return None
+        return found
+
+    def _refuse(self, reason: str | None, where: str) -> bool:
+        """Note why a file may not name something; whether there is a reason."""
+        if reason is None:
+            return False
+        self.problems.append(f"{where}: {reason}")
+        self.refused.append(f"{where}: {reason}")
+        return True
 
     def _called(self, target: Callable[..., Any], arguments: dict[str, Any], path: str | None, where: str) -> Any:
         own = path is None or is_within(path, [OWN])

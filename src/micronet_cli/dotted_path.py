@@ -128,6 +128,19 @@ def refusal(path: Any, trust: Sequence[str]) -> str | None:
     return f"{path!r:.80} is not allowed in a file, for it is not micronet's; if you trust it, give trust=[{package}]"
 
 
+def borrowed(path: str, found: Any) -> str | None:
+    """Why a file may not name what one of micronet's modules merely imports; None where it is micronet's own.
+
+    Args:
+        path: the dotted path.
+        found: what it names.
+    """
+    home = getattr(found, "__module__", None) or ""
+    if not is_within(path, [OWN]) or is_within(home, [OWN]):
+        return None
+    return f"{path!r:.80} is not allowed in a file, for it is not micronet's own"
+
+
 def checked_trust(trust: Any, where: str = "trust") -> tuple[str, ...]:
     """The packages that files may name.
 
