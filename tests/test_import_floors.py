@@ -16,6 +16,7 @@ ALLOWED = {
     # floor 0
     "functional": set(),
     "annotations": set(),
+    "as_config": set(),
     "console": set(),
     "errors": set(),
     "paths": set(),
@@ -49,6 +50,7 @@ ALLOWED = {
         "allocator", "checkpoint", "compression", "data", "distributed", "errors", "functional", "layers", "models",
         "network", "runs",
     },
+    "library": {"artifact", "as_config", "checkpoint", "compression", "layers", "models", "network", "runs"},
     # floor 8
     "stages": {
         "artifact", "checkpoint", "compression", "config", "console", "data", "distributed", "errors", "explore",
@@ -57,7 +59,7 @@ ALLOWED = {
     },
     # floor 9
     "command": {"allocator", "console", "errors", "overrides", "paths", "runs", "stages", "strict_json"},
-    "__init__": {"checkpoint"},
+    "__init__": {"compression", "layers", "library", "scoring"},
 }  # fmt: skip
 EVERYWHERE = {"torch_internals"}
 SEES_CFG = {"command", "config", "overrides", "stages"}

@@ -5,7 +5,7 @@ import re
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import TypeVar
+from typing import Any, TypeVar
 
 from torch import Tensor, nn
 
@@ -42,6 +42,24 @@ class LayerRule:
 
 Rule = TypeVar("Rule", bound=LayerRule)
 Matches = dict[str, tuple[str, Rule]]  # layer -> name of its rule, rule
+
+
+def as_rules(rules: Mapping[str, Rule | Mapping[str, Any]], kind: type[Rule]) -> dict[str, Rule]:
+    """Rules, each of them given as one of ``kind`` or as a mapping of its values.
+
+    Raises:
+        ValueError: other keys than the rule has.
+    """
+    made: dict[str, Rule] = {}
+    for name, rule in rules.items():
+        if not isinstance(rule, Mapping):
+            made[name] = rule
+            continue
+        try:
+            made[name] = kind(**rule)
+        except TypeError as error:
+            raise ValueError(f"rules.{name}: {error}") from None
+    return made
 
 
 def compressible_layers(model: nn.Module) -> dict[str, nn.Module]:
