@@ -50,7 +50,9 @@ ALLOWED = {
         "allocator", "checkpoint", "compression", "data", "distributed", "errors", "functional", "layers", "models",
         "network", "runs",
     },
-    "library": {"artifact", "as_config", "checkpoint", "compression", "layers", "models", "network", "runs"},
+    "library": {
+        "artifact", "as_config", "checkpoint", "compression", "errors", "layers", "models", "network", "runs",
+    },
     # floor 8
     "stages": {
         "artifact", "checkpoint", "compression", "config", "console", "data", "distributed", "errors", "explore",

@@ -8,7 +8,7 @@ from typing import Any
 def as_config(value: Any, where: str) -> Any:
     """Plain values, lists and mappings, a ``_target_`` for every object.
 
-    Objects are dataclasses, or have no values of their own; functions and classes become their dotted path.
+    Objects are dataclasses, or of classes that take no arguments; functions and classes become their dotted path.
 
     Args:
         value: a compressor, say.
@@ -17,9 +17,9 @@ def as_config(value: Any, where: str) -> Any:
     Raises:
         ValueError: it holds something that no file can name: a lambda, a tensor.
 
-    >>> from micronet_cli.functional.granularity import NM
-    >>> as_config({"a": [NM(2, 4), abs, 0.5]}, "x")["a"][1:]
-    ['builtins.abs', 0.5]
+    >>> from micronet_cli.functional.schedules import AGP
+    >>> as_config({"schedule": AGP(end=0.5)}, "x")["schedule"]["end"]
+    0.5
     """
     if value is None or isinstance(value, bool | int | float | str):
         return value
@@ -33,7 +33,7 @@ def as_config(value: Any, where: str) -> Any:
     if dataclasses.is_dataclass(value):
         arguments = {field.name: getattr(value, field.name) for field in dataclasses.fields(value) if field.init}
         return {"_target_": target, **as_config(arguments, where)}
-    if getattr(value, "__dict__", None) == {}:
+    if type(value).__init__ is object.__init__ and type(value).__new__ is object.__new__:
         return {"_target_": target}
     raise ValueError(f"{where}={value!r:.80}: cannot be written into a file; must be a plain value or a dataclass")
 

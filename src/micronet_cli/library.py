@@ -19,7 +19,9 @@ from micronet_cli.compression.compressor import Compressor
 from micronet_cli.compression.pruning.removal import removed_channels
 from micronet_cli.compression.quantization.fixed_grid import FixedGrids
 from micronet_cli.compression.quantization.post_training import PostTraining
+from micronet_cli.errors import UserError
 from micronet_cli.layers.copies import copied
+from micronet_cli.layers.rules import own_shape
 from micronet_cli.models.model import InputSpec, state_input
 from micronet_cli.models.record import class_names, config_of
 from micronet_cli.network import Network, describe
@@ -31,6 +33,9 @@ if TYPE_CHECKING:
 
 # Of the largest logit: the same tensors in the same operations give the same numbers but for their order.
 TOLERANCE = 1e-4
+WAY_OUT = (
+    "name and args must be those that model was built with, compressors all that are attached to it, in that order"
+)
 
 
 def load(path: str | Path) -> nn.Module:
@@ -79,7 +84,10 @@ def save(
     with tempfile.TemporaryDirectory() as directory:
         trial = Path(directory) / f"{file.stem}.safetensors"
         checkpoint.save(trial, network, dict(metrics or {}))
-        loaded = checkpoint.load(str(trial), where="save")
+        try:
+            loaded = checkpoint.load(str(trial), where="path")
+        except UserError as error:
+            raise ValueError(f"{_reason(error)}; {WAY_OUT}") from None
         _check_equal(network, loaded.model)
         write_bytes(file, trial.read_bytes())
 
@@ -138,8 +146,7 @@ def export_onnx(model: nn.Module, path: str | Path, *, input_shape: Sequence[int
     from micronet_cli.artifact import onnx
 
     model = copied(uncompiled(model)).cpu().eval()
-    if input_shape is not None:
-        state_input(model, input_shape)
+    state_input(model, input_shape or own_shape(model))
     network = Network(model, {}, [], InputSpec.of(model))
     return onnx.export_onnx(network, Path(path))
 
@@ -189,6 +196,7 @@ def _network(
     """A copy of ``model`` on the CPU, in evaluation mode, with its description."""
     copy = copied(uncompiled(model)).cpu().float().eval()
     copy = copy.to(memory_format=torch.contiguous_format)
+    state_input(copy, own_shape(copy))
     if init_from is None:
         names = list(classes or class_names(copy))
         return Network(copy, config_of(copy, name, args), names, InputSpec.of(copy))
@@ -219,5 +227,11 @@ def _check_equal(network: Network, loaded: nn.Module) -> None:
     if not deviation <= TOLERANCE * largest:
         raise ValueError(
             f"the file's network computes something else (logits of up to {largest:.3g} differ by {deviation:.3g}); "
-            "name and args must be those that model was built with, compressors all that are attached to it"
+            f"{WAY_OUT}"
         )
+
+
+def _reason(error: UserError) -> str:
+    """What is wrong, without the temporary file's name."""
+    _, _, reason = str(error).partition(": ")
+    return reason

@@ -14,6 +14,8 @@ from micronet_cli.layers.integer import IntegerActivation
 
 # Stored scales have 32 bits, so a code may fall on the other side of a tie; more than this is a fault.
 MOST_DIFFERING_CODES = 1e-4
+# Of the largest logit, where all codes are equal: what is stored in float has 24 bits.
+MOST_LOGIT_ERROR = 1e-4
 BATCH = 2  # every quantised activation is kept meanwhile
 Codes = Mapping[str, list[Tensor]]  # quantiser -> its integers at every call
 
@@ -134,6 +136,8 @@ def compare_all(source: nn.Module, packed: nn.Module, images: Tensor) -> dict[st
 def _differs(exact: Comparison) -> bool:
     """Whether more differs in float64 than rounding moves."""
     most_differing = MOST_DIFFERING_CODES * exact.codes
+    if exact.differing_codes == 0 and exact.logit_error > MOST_LOGIT_ERROR:
+        return True
     return exact.unexplained > 0 or exact.differing_codes > most_differing
 
 
@@ -150,7 +154,8 @@ def _refuse_differences(exact: Comparison) -> None:
     other_predictions = exact.images - exact.same_predictions
     raise ValueError(
         f"the packed network differs from its checkpoint: {exact.differing_codes} of {exact.codes} "
-        f"activations, most at {where}; {other_predictions} of {exact.images} predictions"
+        f"activations, most at {where}; {other_predictions} of {exact.images} predictions; "
+        f"logits by {exact.logit_error:.2g} of the largest"
     )
 
 

@@ -9,6 +9,8 @@ from typing import Any, TypeVar
 
 from torch import Tensor, nn
 
+from micronet_cli.torch_internals import constructor_arguments
+
 COMPRESSIBLE = (nn.Conv1d, nn.Conv2d, nn.Conv3d, nn.Linear)
 DEFAULT_INPUT_SHAPE = (3, 224, 224)
 # Parts of the names of modules that are not the network's own.
@@ -151,8 +153,15 @@ def stated_shape(model: nn.Module) -> tuple[int, ...] | None:
         record = getattr(model, key, None)
         if record:
             shape = record.get("input_size")
-            return tuple(shape) if shape else None
+            return _with_own_channels(model, shape) if shape else None
     return None
+
+
+def _with_own_channels(model: nn.Module, shape: Sequence[int]) -> tuple[int, ...]:
+    """``shape`` with the channels that the network was built for: timm goes on stating those of its weights."""
+    channels, *sides = shape
+    built_for = constructor_arguments(model).get("in_chans")
+    return (built_for or channels, *sides)
 
 
 def ends(model: nn.Module) -> tuple[str, str]:
