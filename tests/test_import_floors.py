@@ -16,6 +16,7 @@ ALLOWED = {
     # floor 0
     "functional": set(),
     "annotations": set(),
+    "as_config": set(),
     "console": set(),
     "errors": set(),
     "paths": set(),
@@ -52,6 +53,10 @@ ALLOWED = {
         "allocator", "checkpoint", "compression", "data", "distributed", "errors", "functional", "layers", "models",
         "network", "runs",
     },
+    "library": {
+        "artifact", "as_config", "checkpoint", "compression", "dotted_path", "errors", "layers", "models", "network",
+        "runs",
+    },
     # floor 8
     "stages": {
         "allocator", "artifact", "checkpoint", "compression", "config", "console", "data", "distributed", "dotted_path",
@@ -61,7 +66,7 @@ ALLOWED = {
     },
     # floor 9
     "command": {"allocator", "console", "dotted_path", "errors", "overrides", "paths", "runs", "stages", "strict_json"},
-    "__init__": {"checkpoint", "dotted_path"},
+    "__init__": {"compression", "layers", "library", "scoring"},
 }  # fmt: skip
 EVERYWHERE = {"torch_internals"}
 SEES_CFG = {"command", "config", "overrides", "stages"}

@@ -2,25 +2,38 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from micronet_cli.compression.pruning.pruner import Pruner
+    from micronet_cli.compression.quantization.quantizer import Quantizer
+    from micronet_cli.layers.plain import strip
+    from micronet_cli.library import export_onnx, load, pack, post_training, save
+    from micronet_cli.scoring import score
 
-    from torch import nn
+__all__ = ["Pruner", "Quantizer", "export_onnx", "load", "pack", "post_training", "save", "score", "strip"]
+
+# Imported at first use: torch takes seconds.
+_HOMES = {
+    "Pruner": "micronet_cli.compression.pruning.pruner",
+    "Quantizer": "micronet_cli.compression.quantization.quantizer",
+    "export_onnx": "micronet_cli.library",
+    "load": "micronet_cli.library",
+    "pack": "micronet_cli.library",
+    "post_training": "micronet_cli.library",
+    "save": "micronet_cli.library",
+    "score": "micronet_cli.scoring",
+    "strip": "micronet_cli.layers.plain",
+}
 
 
-def load(path: str, trust: Sequence[str] = ()) -> nn.Module:
-    """The network of a run directory, checkpoint or packed file, in evaluation mode.
+def __getattr__(name: str) -> Any:
+    if name not in _HOMES:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    home = import_module(_HOMES[name])
+    return getattr(home, name)
 
-    Args:
-        path: the file or directory.
-        trust: packages beside micronet's that the file may name, as ``("mypkg",)``; naming one runs its code.
 
-    Raises:
-        UserError: the path holds none, or a damaged one.
-    """
-    from micronet_cli import checkpoint
-    from micronet_cli.dotted_path import checked_trust
-
-    return checkpoint.load(path, where="path", trust=checked_trust(trust)).model
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

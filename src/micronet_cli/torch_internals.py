@@ -1,4 +1,4 @@
-"""Every private name of torch that the package uses, behind a public one: a new release is checked here first.
+"""Every private name of torch and timm that the package uses, behind a public one: a new release is checked here first.
 
 Each has a contract test of its own in ``tests/test_torch_internals.py``.
 """
@@ -14,6 +14,7 @@ __all__ = [
     "BatchNorm",
     "TorchDispatchMode",
     "buffers_of",
+    "constructor_arguments",
     "flat_weights",
     "forward_hooks_of",
     "forward_pre_hooks_of",
@@ -114,3 +115,8 @@ def forward_pre_hooks_of(module: nn.Module) -> dict[int, Callable]:
 def forward_hooks_of(module: nn.Module) -> dict[int, Callable]:
     """The module's own forward hooks by number; deleting an entry takes the hook away."""
     return module._forward_hooks
+
+
+def constructor_arguments(model: nn.Module) -> dict[str, Any]:
+    """The arguments that timm built a network with; empty for a network that it did not build."""
+    return dict(getattr(model, "_model_args", {}))

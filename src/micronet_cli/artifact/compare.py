@@ -12,6 +12,10 @@ from micronet_cli.layers.copies import copied
 from micronet_cli.layers.fake_quantize import ActivationFakeQuantize
 from micronet_cli.layers.integer import IntegerActivation
 
+# Stored scales have 32 bits, so a code may fall on the other side of a tie; more than this is a fault.
+MOST_DIFFERING_CODES = 1e-4
+# Of the largest logit, where all codes are equal: what is stored in float has 24 bits.
+MOST_LOGIT_ERROR = 1e-4
 BATCH = 2  # every quantised activation is kept meanwhile
 Codes = Mapping[str, list[Tensor]]  # quantiser -> its integers at every call
 
@@ -108,6 +112,51 @@ def compare(
         changed = _compare_codes(comparison, source_codes, packed_codes, len(batch))
         comparison.add_logits(source_logits, packed_logits, changed)
     return comparison
+
+
+def compare_all(source: nn.Module, packed: nn.Module, images: Tensor) -> dict[str, Comparison]:
+    """The comparisons in ``float64`` and ``float32``, and where ties decide it ``float64_alone``.
+
+    Raises:
+        ValueError: another thing is computed; how much differs, and where.
+    """
+    found: dict[str, Comparison] = {}
+    for dtype in (torch.float64, torch.float32):
+        name = str(dtype).removeprefix("torch.")
+        found[name] = compare(source, packed, images, dtype)
+    exact = found["float64"]
+    if _differs(exact):
+        # A code on a tie takes those behind it along, all of them where it is one of a constant table.
+        exact = compare(source, packed, images, torch.float64, alone=True)
+        found["float64_alone"] = exact
+    _refuse_differences(exact)
+    return found
+
+
+def _differs(exact: Comparison) -> bool:
+    """Whether more differs in float64 than rounding moves."""
+    most_differing = MOST_DIFFERING_CODES * exact.codes
+    if exact.differing_codes == 0 and exact.logit_error > MOST_LOGIT_ERROR:
+        return True
+    return exact.unexplained > 0 or exact.differing_codes > most_differing
+
+
+def _refuse_differences(exact: Comparison) -> None:
+    """Stop where another thing is computed.
+
+    Raises:
+        ValueError: how much, and where.
+    """
+    if not _differs(exact):
+        return
+    by_module = exact.differing_by_module
+    where = max(by_module, key=by_module.__getitem__, default="the logits")
+    other_predictions = exact.images - exact.same_predictions
+    raise ValueError(
+        f"the packed network differs from its checkpoint: {exact.differing_codes} of {exact.codes} "
+        f"activations, most at {where}; {other_predictions} of {exact.images} predictions; "
+        f"logits by {exact.logit_error:.2g} of the largest"
+    )
 
 
 def _in_precision(model: nn.Module, dtype: torch.dtype) -> nn.Module:

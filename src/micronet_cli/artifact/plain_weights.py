@@ -74,8 +74,9 @@ def _unfold(state: dict[str, Tensor], architecture: nn.Module, shape: tuple[int,
         own["weight"] = torch.full_like(own["weight"], math.sqrt(1 + norm.eps))
         own["bias"] = torch.zeros_like(own["bias"])
         layer = architecture.get_submodule(layer_name)
-        if layer.bias is None:
-            own["bias"] = state.pop(f"{layer_name}.bias")
+        bias = f"{layer_name}.bias"
+        if layer.bias is None and bias in state:
+            own["bias"] = state.pop(bias)
         for key, value in own.items():
             state[f"{norm_name}.{key}"] = value
 

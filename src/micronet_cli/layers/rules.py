@@ -5,9 +5,11 @@ import re
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import TypeVar
+from typing import Any, TypeVar
 
 from torch import Tensor, nn
+
+from micronet_cli.torch_internals import constructor_arguments
 
 COMPRESSIBLE = (nn.Conv1d, nn.Conv2d, nn.Conv3d, nn.Linear)
 DEFAULT_INPUT_SHAPE = (3, 224, 224)
@@ -42,6 +44,24 @@ class LayerRule:
 
 Rule = TypeVar("Rule", bound=LayerRule)
 Matches = dict[str, tuple[str, Rule]]  # layer -> name of its rule, rule
+
+
+def as_rules(rules: Mapping[str, Rule | Mapping[str, Any]], kind: type[Rule]) -> dict[str, Rule]:
+    """Rules, each of them given as one of ``kind`` or as a mapping of its values.
+
+    Raises:
+        ValueError: other keys than the rule has.
+    """
+    made: dict[str, Rule] = {}
+    for name, rule in rules.items():
+        if not isinstance(rule, Mapping):
+            made[name] = rule
+            continue
+        try:
+            made[name] = kind(**rule)
+        except TypeError as error:
+            raise ValueError(f"rules.{name}: {error}") from None
+    return made
 
 
 def compressible_layers(model: nn.Module) -> dict[str, nn.Module]:
@@ -133,8 +153,15 @@ def stated_shape(model: nn.Module) -> tuple[int, ...] | None:
         record = getattr(model, key, None)
         if record:
             shape = record.get("input_size")
-            return tuple(shape) if shape else None
+            return _with_own_channels(model, shape) if shape else None
     return None
+
+
+def _with_own_channels(model: nn.Module, shape: Sequence[int]) -> tuple[int, ...]:
+    """``shape`` with the channels that the network was built for: timm goes on stating those of its weights."""
+    channels, *sides = shape
+    built_for = constructor_arguments(model).get("in_chans")
+    return (built_for or channels, *sides)
 
 
 def ends(model: nn.Module) -> tuple[str, str]:

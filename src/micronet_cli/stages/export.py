@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from micronet_cli.artifact import plain_weights, runtime
-from micronet_cli.artifact.compare import Comparison, compare
+from micronet_cli.artifact.compare import compare_all
 from micronet_cli.artifact.contents import certificate, layer_bytes, stream_bytes
 from micronet_cli.artifact.pack import pack
 from micronet_cli.compression.pruning.removal import removed_channels
@@ -25,8 +25,6 @@ from micronet_cli.stages.score import check_finite, score_network
 
 log = logging.getLogger(__name__)
 NEEDS_DATA = False
-# Stored scales have 32 bits, so a code may fall on the other side of a tie; more than this is a fault.
-MOST_DIFFERING_CODES = 1e-4
 
 
 def run(job: Job) -> dict[str, Any]:
@@ -163,19 +161,11 @@ def _checked(network: Network, path: Path, images: Tensor, what: str) -> dict[st
         loaded, _ = runtime.load_bytes(written, trust=network.trust)
     except ValueError as error:
         raise UserError(f"export={str(path)!r}: {error}") from None
-    found: dict[str, Comparison] = {}
-    for dtype in (torch.float64, torch.float32):
-        name = str(dtype).removeprefix("torch.")
-        try:
-            found[name] = compare(network.model, loaded, images, dtype)
-        except ValueError as error:
-            raise UserError(f"export: {error}") from None
-    exact = found["float64"]
-    if _differs(exact):
-        # A code on a tie takes those behind it along, all of them where it is one of a constant table.
-        exact = compare(network.model, loaded, images, torch.float64, alone=True)
-        found["float64_alone"] = exact
-    _refuse_differences(exact)
+    try:
+        found = compare_all(network.model, loaded, images)
+    except ValueError as error:
+        raise UserError(f"export: {error}") from None
+    exact = found.get("float64_alone", found["float64"])
     log.info(
         "the same predictions on %d of %d %s images; differing activations: %d of %d in float64, %d in float32",
         exact.same_predictions, exact.images, what, exact.differing_codes, exact.codes,
@@ -187,29 +177,6 @@ def _checked(network: Network, path: Path, images: Tensor, what: str) -> dict[st
         "layers": layer_bytes(written, loaded),
         "certificate": certificate(loaded),
     }
-
-
-def _differs(exact: Comparison) -> bool:
-    """Whether more differs in float64 than rounding moves."""
-    most_differing = MOST_DIFFERING_CODES * exact.codes
-    return exact.unexplained > 0 or exact.differing_codes > most_differing
-
-
-def _refuse_differences(exact: Comparison) -> None:
-    """Stop where another thing is computed.
-
-    Raises:
-        UserError: how much, and where.
-    """
-    if not _differs(exact):
-        return
-    by_module = exact.differing_by_module
-    where = max(by_module, key=by_module.__getitem__, default="the logits")
-    other_predictions = exact.images - exact.same_predictions
-    raise UserError(
-        f"export: the packed network differs from its checkpoint: {exact.differing_codes} of {exact.codes} "
-        f"activations, most at {where}; {other_predictions} of {exact.images} predictions"
-    )
 
 
 def _images(job: Job, network: Network) -> tuple[Tensor, str]:

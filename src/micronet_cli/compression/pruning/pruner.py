@@ -29,7 +29,7 @@ from micronet_cli.layers.effective_weight import (
     is_normed,
     original_weight,
 )
-from micronet_cli.layers.rules import match_layers, stated_shape
+from micronet_cli.layers.rules import as_rules, match_layers, stated_shape
 from micronet_cli.trace.batch_norm import batch_norm_pairs
 
 
@@ -38,7 +38,7 @@ class Pruner:
     """Masks that shrink along a schedule.
 
     Attributes:
-        rules: rule name -> layers and their final sparsity.
+        rules: rule name -> layers and their final sparsity; in Python also as ``{"match": ..., "sparsity": ...}``.
         schedule: progress in [0, 1] -> fraction of the way from ``initial_sparsity`` to the final one.
         importance: masked weight -> importance of the same shape, larger = keep; or a criterion that gradients feed,
             which drops nothing before it has seen one.
@@ -58,6 +58,7 @@ class Pruner:
     regrow: Regrow | None = None
 
     def __post_init__(self) -> None:
+        self.rules = as_rules(self.rules, SparsityRule)
         if not 0 <= self.initial_sparsity < 1:
             raise ValueError(f"initial_sparsity={self.initial_sparsity}: must be a fraction of zeros in [0, 1)")
         if self.scope not in ("layer", "global"):

@@ -25,7 +25,7 @@ from micronet_cli.layers.fake_quantize import (
     attach_input_fake_quantize,
     attach_output_fake_quantize,
 )
-from micronet_cli.layers.rules import Matches, match_layers, match_modules, own_shape
+from micronet_cli.layers.rules import Matches, as_rules, match_layers, match_modules, own_shape
 
 
 @dataclass
@@ -33,7 +33,8 @@ class Quantizer:
     """Fake quantisation of weights and of layer inputs.
 
     Attributes:
-        rules: rule name -> layers, with bits and schemes of their own where they differ.
+        rules: rule name -> layers, with bits and schemes of their own where they differ; in Python also as
+            ``{"match": ...}``.
         weight_bits: bits of weights, null: float.
         activation_bits: bits of the input of every matched layer, null: float.
         ema_decay: decay of the activation range's moving average, in [0, 1); for ``activation: null``.
@@ -60,6 +61,8 @@ class Quantizer:
     fold_batch_norm: bool = False
 
     def __post_init__(self) -> None:
+        self.rules = as_rules(self.rules, BitsRule)
+        self.outputs = as_rules(self.outputs, OutputRule)
         check_bits("weight_bits", self.weight_bits)
         check_bits("activation_bits", self.activation_bits)
         self._check_options()

@@ -1,0 +1,243 @@
+"""The library beside the command line: what a training loop of one's own needs, as plain functions."""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor, nn
+
+from micronet_cli import checkpoint
+from micronet_cli.artifact import pack as packing
+from micronet_cli.artifact import runtime
+from micronet_cli.artifact.compare import compare_all
+from micronet_cli.as_config import as_config
+from micronet_cli.compression.compressor import Compressor
+from micronet_cli.compression.pruning.removal import removed_channels
+from micronet_cli.compression.quantization.fixed_grid import FixedGrids
+from micronet_cli.compression.quantization.post_training import PostTraining
+from micronet_cli.dotted_path import checked_trust
+from micronet_cli.errors import UserError
+from micronet_cli.layers.copies import copied
+from micronet_cli.layers.rules import own_shape
+from micronet_cli.models.model import InputSpec, state_input
+from micronet_cli.models.record import class_names, config_of
+from micronet_cli.network import Network, describe
+from micronet_cli.runs.directory import write_bytes
+from micronet_cli.torch_internals import uncompiled
+
+if TYPE_CHECKING:
+    from micronet_cli.compression.quantization.quantizer import Quantizer
+
+# Of the largest logit: the same tensors in the same operations give the same numbers but for their order.
+TOLERANCE = 1e-4
+WAY_OUT = (
+    "name and args must be those that model was built with, compressors all that are attached to it, in that order"
+)
+
+
+def load(path: str | Path, trust: Sequence[str] = ()) -> nn.Module:
+    """The network of a run directory, checkpoint or packed file, in evaluation mode.
+
+    Args:
+        path: the file or directory.
+        trust: packages beside micronet's that the file may name, as ``("mypkg",)``; naming one runs its code.
+
+    Raises:
+        UserError: the path holds none, or a damaged one.
+    """
+    return checkpoint.load(str(path), where="path", trust=checked_trust(trust)).model
+
+
+def save(
+    path: str | Path,
+    model: nn.Module,
+    compressors: Sequence[Compressor] = (),
+    *,
+    init_from: str | None = None,
+    name: str | None = None,
+    args: Mapping[str, Any] | None = None,
+    classes: Sequence[str] | None = None,
+    metrics: Mapping[str, Any] | None = None,
+) -> None:
+    """Write a checkpoint that describes itself: ``load(path)`` and ``init_from=path`` give a network of equal logits.
+
+    It is loaded and compared before ``path`` is written.
+
+    Args:
+        path: the file, as ``network.safetensors``.
+        model: built by ``timm.create_model``, or of an architecture registered with timm.
+        compressors: attached to it, in that order.
+        init_from: the run, checkpoint or packed file that ``model`` was loaded from, if it was; brings the
+            description, and its own compressors come first.
+        name: of the architecture; None: timm's own record of it.
+        args: further arguments of its constructor, beside those in timm's record.
+        classes: names in the order of the logits; None: timm's, or their numbers.
+        metrics: plain values for the file's header.
+
+    Raises:
+        ValueError: the description or the compressors are not those of ``model``.
+    """
+    network = _network(model, init_from, name, args, classes)
+    for number, compressor in enumerate(compressors):
+        config = as_config(compressor, f"compressors[{number}]")
+        network.compressors = [*network.compressors, config]
+    file = Path(path)
+    with tempfile.TemporaryDirectory() as directory:
+        trial = Path(directory) / f"{file.stem}.safetensors"
+        checkpoint.save(trial, network, dict(metrics or {}))
+        try:
+            loaded = checkpoint.load(str(trial), where="path")
+        except UserError as error:
+            raise ValueError(f"{_reason(error)}; {WAY_OUT}") from None
+        _check_equal(network, loaded.model)
+        write_bytes(file, trial.read_bytes())
+
+
+def pack(
+    model: nn.Module,
+    path: str | Path,
+    *,
+    init_from: str | None = None,
+    name: str | None = None,
+    args: Mapping[str, Any] | None = None,
+    classes: Sequence[str] | None = None,
+    licence: str | None = None,
+) -> int:
+    """Write one small file, ``.mnet``, that ``load`` runs on its integers; see docs/format.md. Its size in bytes.
+
+    It is loaded and compared, as ``stage=export`` does on images of the data, on two random ones.
+
+    Args:
+        model: compressed; it is left as it was.
+        path: the file, as ``model.mnet``.
+        init_from: as for ``save``.
+        name: as for ``save``.
+        args: as for ``save``.
+        classes: as for ``save``.
+        licence: of the weights; goes into the file.
+
+    Raises:
+        ValueError: the network cannot be packed, or the description is not that of ``model``.
+    """
+    network = _network(model, init_from, name, args, classes)
+    channels = removed_channels(network.compressors)
+    header = describe(network, network.metrics) | {"licence": licence, "channels": channels}
+    content = packing.pack(network.model, header, entropy=True)
+    loaded, _ = runtime.load_bytes(content)
+    compare_all(network.model, loaded, _example(network))
+    write_bytes(Path(path), content)
+    return len(content)
+
+
+def export_onnx(model: nn.Module, path: str | Path, *, input_shape: Sequence[int] | None = None) -> dict[str, Any]:
+    """Write an ONNX file with the trained codes: input ``images [N, C, H, W]``, output ``logits [N, classes]``.
+
+    Args:
+        model: any network, compressed or not; it is left as it was.
+        path: the file.
+        input_shape: (channels, height, width); None: the model's own.
+
+    Returns:
+        ``bytes`` written, ``opset``, number of ``quantized_weights`` and ``quantized_activations``.
+
+    Raises:
+        ImportError: the extra ``export`` is not installed.
+        UserError: torch's exporter cannot follow the network.
+    """
+    from micronet_cli.artifact import onnx
+
+    model = copied(uncompiled(model)).cpu().eval()
+    state_input(model, input_shape or own_shape(model))
+    network = Network(model, {}, [], InputSpec.of(model))
+    return onnx.export_onnx(network, Path(path))
+
+
+def post_training(
+    model: nn.Module,
+    batches: Sequence[Tensor],
+    quantizer: Quantizer,
+    settings: PostTraining | None = None,
+    seed: int = 0,
+) -> list[Compressor]:
+    """Quantise a trained network in place, without training and without labels.
+
+    Args:
+        model: in float; pruned or not.
+        batches: images ``[N, C, H, W]``, normalised for the network, on its device; 128 to 512 in all are enough.
+        quantizer: not attached yet; range-linear weights.
+        settings: what is done; None: the defaults of ``stage=ptq``.
+        seed: draws the positions that layers are judged at.
+
+    Returns:
+        The compressors to hand to ``save``.
+
+    Raises:
+        ValueError: it is quantised already, or the quantiser does not fit it.
+    """
+    settings = settings or PostTraining()
+    _, *shape = batches[0].shape
+    state_input(model, shape)
+    sweep = settings.prepare(model, shape)
+    quantizer.attach(model)
+    model.eval()
+    sweep.calibrate(model, batches)
+    if settings.adaround is not None or settings.correct_bias:
+        work = sweep.layer_by_layer(model, seed=seed)
+        for _ in work.run(batches):
+            pass
+    return [quantizer, FixedGrids()]
+
+
+def _network(
+    model: nn.Module,
+    init_from: str | None,
+    name: str | None,
+    args: Mapping[str, Any] | None,
+    classes: Sequence[str] | None,
+) -> Network:
+    """A copy of ``model`` on the CPU, in evaluation mode, with its description."""
+    copy = copied(uncompiled(model)).cpu().float().eval()
+    copy = copy.to(memory_format=torch.contiguous_format)
+    state_input(copy, own_shape(copy))
+    if init_from is None:
+        names = list(classes or class_names(copy))
+        return Network(copy, config_of(copy, name, args), names, InputSpec.of(copy))
+    header = checkpoint.read_header(checkpoint.resolve(str(init_from)))
+    return Network(
+        model=copy,
+        config=header["model"],
+        classes=list(classes or header["classes"]),
+        spec=InputSpec.from_dict(header["input"]),
+        compressors=header.get("compressors", []),
+        data=header["data"],
+    )
+
+
+def _example(network: Network) -> Tensor:
+    generator = torch.Generator().manual_seed(0)
+    return torch.randn(2, *network.spec.size, generator=generator)
+
+
+@torch.no_grad()
+def _check_equal(network: Network, loaded: nn.Module) -> None:
+    """Raises ValueError where what was loaded computes something else than what was saved."""
+    images = _example(network)
+    expected = network.model(images)
+    found = loaded(images)
+    deviation = (found - expected).abs().max()
+    largest = expected.abs().max()
+    if not deviation <= TOLERANCE * largest:
+        raise ValueError(
+            f"the file's network computes something else (logits of up to {largest:.3g} differ by {deviation:.3g}); "
+            f"{WAY_OUT}"
+        )
+
+
+def _reason(error: UserError) -> str:
+    """What is wrong, without the temporary file's name."""
+    _, _, reason = str(error).partition(": ")
+    return reason
