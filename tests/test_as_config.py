@@ -36,7 +36,7 @@ def test_functions_and_classes_are_dotted_paths():
 
 def test_an_object_without_values_is_its_class():
     target = "micronet_cli.compression.quantization.fixed_grid.FixedGrids"
-    assert as_config(FixedGrids(), "x") == {"_target_": target}
+    assert as_config(FixedGrids(), "x") == {"_target_": target, "standardize_once": False}
 
 
 @pytest.mark.parametrize("value", [lambda weight: weight, torch.ones(1)], ids=["lambda", "tensor"])

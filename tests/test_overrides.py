@@ -145,7 +145,10 @@ def test_explain_names_an_option_that_is_none(composed):
 
 
 def test_explain_asks_for_an_option_that_is_left_out(composed):
-    assert complaint(composed, "model=") == "model=: must be followed by an option (there are auto and every timm name)"
+    assert (
+        complaint(composed, "model=")
+        == "model=: must be followed by an option (there are auto, timm and every timm name)"
+    )
     assert complaint(composed, "ptq=") == "ptq=: must be followed by an option (there are default, none)"
 
 

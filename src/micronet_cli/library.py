@@ -189,7 +189,7 @@ def post_training(
         work = sweep.layer_by_layer(model, seed=seed)
         for _ in work.run(batches):
             pass
-    return [quantizer, FixedGrids()]
+    return [quantizer, FixedGrids(standardize_once=True)]
 
 
 def _network(

@@ -9,7 +9,7 @@ import torch
 from safetensors.torch import save_file
 
 from micronet_cli.artifact import plain_weights
-from micronet_cli.artifact.plain_weights import NoPlainWeights, check_plain, plain_state, timm_call, to_bytes
+from micronet_cli.artifact.plain_weights import NoPlainWeights, check_plain, loading_call, plain_state, to_bytes
 from micronet_cli.compression.pruning.pruner import Pruner
 from micronet_cli.compression.pruning.removal import Removal
 from micronet_cli.compression.quantization.quantizer import Quantizer
@@ -69,7 +69,7 @@ def test_the_file_is_loaded_where_micronet_cannot_be_imported(tmp_path):
 import sys
 sys.modules["micronet_cli"] = None
 import timm, torch
-model = {timm_call(network, architecture)}.eval()
+model = {loading_call(network, architecture)}.eval()
 torch.save(model(torch.load("images.pt")).detach(), "logits.pt")
 assert not [name for name in sys.modules if name.startswith("micronet_cli.")]
 """
@@ -113,6 +113,6 @@ def test_a_file_with_another_weight_is_found_out(tmp_path):
 def test_a_call_names_all_that_a_reader_needs():
     network, architecture = compressed("test_resnet")
     call = "timm.create_model('test_resnet', drop_rate=0.1, num_classes=5, checkpoint_path='model.safetensors')"
-    assert timm_call(network, architecture) == call
+    assert loading_call(network, architecture) == call
     network, architecture = compressed("resnet8")
-    assert timm_call(network, architecture).startswith("import micronet_cli.models.cifar_resnet; timm.create_model(")
+    assert loading_call(network, architecture).startswith("import micronet_cli.models.cifar_resnet; timm.create_model(")

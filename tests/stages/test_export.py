@@ -123,7 +123,7 @@ def checked(monkeypatch, tmp_path, source, packed):
     """What the check of an exported network says of these two."""
     path = tmp_path / "model.mnet"
     path.write_bytes(b"")
-    monkeypatch.setattr(export.runtime, "load_bytes", lambda content: (packed, {}))
+    monkeypatch.setattr(export.runtime, "load_bytes", lambda content, trust: (packed, {}))
     for name in ("stream_bytes", "layer_bytes", "certificate"):
         monkeypatch.setattr(export, name, lambda *given: {})
     images = torch.arange(20000).reshape(1, 1, 100, 200) % 10

@@ -27,16 +27,16 @@ class Images(Data):
     shape: tuple[int, ...] = (8, 8)
 
     @property
-    def classes(self):
+    def own_class_names(self):
         return ["a", "b"]
 
-    def source(self, split, classes=None):
+    def source(self, split):
         return ArraySource(np.zeros((4, *self.shape), dtype=np.uint8), [0, 1, 0, 1])
 
 
 @dataclass(kw_only=True)
 class TwoSizes(Images):
-    def source(self, split, classes=None):
+    def source(self, split):
         source = super().source(split)
         source.images = [np.zeros((8, 8), np.uint8), *[np.zeros((9, 8), np.uint8)] * 3]
         return source

@@ -199,6 +199,7 @@ OBEYED = {
     "runs": "another stage's",
     "name": "of the directory, which is given",
     "resume": "it is what is asked",
+    "trust": "what its files may name is asked anew",
     "debug": "of messages alone",
 }
 TRAININGS = {

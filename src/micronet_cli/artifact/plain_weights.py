@@ -122,16 +122,18 @@ def check_plain(path: Path, network: Network, architecture: nn.Module, images: T
     return {"equal_predictions": float(equal.double().mean())}
 
 
-def timm_call(network: Network, architecture: nn.Module) -> str:
-    """How a reader builds the network from the file, without micronet where the architecture is timm's own."""
-    name = network.config["name"]
-    arguments: dict[str, Any] = dict(network.config.get("args") or {})
+def loading_call(network: Network, architecture: nn.Module) -> str:
+    """How a reader builds the network from the file, without micronet where the architecture is not micronet's own."""
+    config = network.config
     classes = getattr(architecture, "num_classes", None)
+    if "name" not in config:
+        return f"{config['_target_']}(...).load_state_dict(safetensors.torch.load_file({NAME!r}))"
+    arguments: dict[str, Any] = dict(config.get("args") or {})
     if classes is not None:
         arguments["num_classes"] = classes
     arguments["checkpoint_path"] = NAME
     listed = ", ".join(f"{key}={value!r}" for key, value in arguments.items())
-    call = f"timm.create_model({name!r}, {listed})"
+    call = f"timm.create_model({config['name']!r}, {listed})"
     package = type(architecture).__module__
     if package.startswith("timm."):
         return call

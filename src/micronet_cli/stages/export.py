@@ -17,7 +17,7 @@ from micronet_cli.config import build
 from micronet_cli.data.base import Data
 from micronet_cli.errors import UserError
 from micronet_cli.layers.plain import activation_quantizers
-from micronet_cli.models.model import untrained
+from micronet_cli.models.model import Model, untrained
 from micronet_cli.network import Network, describe
 from micronet_cli.stages.compress import UNPACKED
 from micronet_cli.stages.job import Job
@@ -122,10 +122,10 @@ def _onnx(job: Job, network: Network, images: Tensor) -> dict[str, Any]:
 def _plain_weights(job: Job, network: Network, images: Tensor) -> dict[str, Any]:
     """Write the weights for readers without micronet; how they load them and what is lost, or why there are none."""
     config = untrained(network.config)
-    architecture: nn.Module = build(config, "model").build(len(network.classes))
+    architecture: nn.Module = build(config, "model", Model).build(len(network.classes))
     path = job.run.claim(plain_weights.NAME)
     quantizers = activation_quantizers(network.model)
-    call = plain_weights.timm_call(network, architecture)
+    call = plain_weights.loading_call(network, architecture)
     try:
         state = plain_weights.plain_state(network, architecture)
         job.run.write_bytes(path.name, plain_weights.to_bytes(state))

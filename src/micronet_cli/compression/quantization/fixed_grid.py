@@ -1,5 +1,7 @@
 """Weights on a stored grid: what rounding decided survives a checkpoint."""
 
+from dataclasses import dataclass
+
 import torch
 from torch import Tensor, nn
 
@@ -31,16 +33,16 @@ class FixedGrid(WeightFakeQuantize):
         return self.scale, self.zero_point
 
 
+@dataclass
 class FixedGrids:
     """Every range-linear weight of a network on a stored grid: part of a network's history, after its quantiser.
 
-    Args:
+    Attributes:
         standardize_once: a weight that its layer standardises before every call is standardised now and never again, so
             that it can be written on its grid. Networks of earlier versions go on as they were.
     """
 
-    def __init__(self, standardize_once: bool = False) -> None:
-        self._standardize_once = standardize_once
+    standardize_once: bool = False
 
     @property
     def reads_gradients(self) -> bool:
@@ -68,7 +70,7 @@ class FixedGrids:
                     f"quantize.weight: {name} has {scheme}; must be range-linear, as with "
                     "quantize=w4a4, w8a8, symmetric or micronet2019"
                 )
-            if self._standardize_once:
+            if self.standardize_once:
                 keep_standardized(layer)
             masked = parts.masked(incoming_weight(layer))
             parts.fake_quantize = FixedGrid(quantizer, masked)
