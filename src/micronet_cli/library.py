@@ -58,9 +58,9 @@ def save(
     classes: Sequence[str] | None = None,
     metrics: Mapping[str, Any] | None = None,
 ) -> None:
-    """Write a checkpoint that describes itself: ``load(path)`` and ``init_from=path`` give the network with equal logits.
+    """Write a checkpoint that describes itself: ``load(path)`` gives the network with equal logits.
 
-    It is loaded and compared before ``path`` is written.
+    ``init_from=path`` continues with it on the command line. It is loaded and compared before ``path`` is written.
 
     Args:
         path: the file, as ``network.safetensors``.

@@ -1,4 +1,4 @@
-"""``model.safetensors``: timm alone loads it and computes the same; where its architecture cannot, the reason is told."""
+"""``model.safetensors``: timm alone loads it and computes the same; where its architecture cannot, it says why."""
 
 import subprocess
 import sys

@@ -1,4 +1,4 @@
-"""The plain network behind a compressed one: equal logits in double precision, the names of before, the original left."""
+"""The plain network behind a compressed one: equal logits in double precision, and the names of before."""
 
 import pytest
 import timm
