@@ -108,6 +108,8 @@ class Job(Generic[NodeT]):
         Raises:
             UserError: what is missing of the data.
         """
+        if self.parts.data is None:
+            raise UserError(f"init_from={self.init_from!r}: has no data of its own; give data=<name>")
         lacking = missing_members(self.parts.data, DataSet)
         if lacking:
             kind = self.group_config("data")["_target_"]
