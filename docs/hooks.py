@@ -23,6 +23,7 @@ MENU: dict[str, tuple[str, ...]] = {
     "Start": ("index.md", "tutorial.md"),
     "Methods": ("pruning.md", "quantization.md", "ptq.md", "distillation.md", "explore.md", "sweeps.md"),
     "Results": ("scoring.md", "report.md", "format.md", "onnx.md"),
+    "Python": ("library.md", "api.md"),
     "Extend": ("extending.md", "contributing.md", "changelog.md"),
 }
 GROUPS = {

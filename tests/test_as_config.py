@@ -6,11 +6,10 @@ import torch
 from micronet_cli.as_config import as_config
 from micronet_cli.compression.pruning.pruner import Pruner
 from micronet_cli.compression.quantization.bits_rules import BitsRule
-from micronet_cli.compression.quantization.fixed_grid import FixedGrids
 from micronet_cli.compression.quantization.quantizer import Quantizer
 from micronet_cli.compression.quantization.weight_quantizers import WeightLSQ
 from micronet_cli.config import build
-from micronet_cli.functional.granularity import NM
+from micronet_cli.functional.granularity import NM, Element
 from micronet_cli.functional.pruning import magnitude
 from micronet_cli.functional.schedules import AGP
 
@@ -35,8 +34,7 @@ def test_functions_and_classes_are_dotted_paths():
 
 
 def test_an_object_without_values_is_its_class():
-    target = "micronet_cli.compression.quantization.fixed_grid.FixedGrids"
-    assert as_config(FixedGrids(), "x") == {"_target_": target, "standardize_once": False}
+    assert as_config(Element(), "x") == {"_target_": "micronet_cli.functional.granularity.Element"}
 
 
 @pytest.mark.parametrize("value", [lambda weight: weight, torch.ones(1)], ids=["lambda", "tensor"])

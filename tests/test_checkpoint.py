@@ -185,3 +185,37 @@ def test_a_state_with_code_in_it_is_refused(tmp_path):
     torch.save({"x": print}, path)
     with pytest.raises(UserError, match="more than tensors and plain values"):
         checkpoint.load_state(path)
+
+
+@pytest.fixture
+def folder(tmp_path):
+    """A network of 3 named classes and one channel as timm saves it for the hub; and the network."""
+    torch.manual_seed(0)
+    model = timm.create_model("test_resnet", num_classes=3, in_chans=1)
+    timm.models.save_for_hf(model, tmp_path / "hub", model_config={"label_names": CLASSES})
+    return f"local-dir:{tmp_path / 'hub'}", model.eval()
+
+
+def test_a_folder_of_timms_is_a_network_to_start_from(folder, tmp_path):
+    path, model = folder
+    network = checkpoint.load(path)
+    assert (network.config["name"], network.classes, network.spec.size[0]) == ("test_resnet", CLASSES, 1)
+    images = torch.randn(2, 1, 32, 32)
+    with torch.no_grad():
+        assert torch.equal(network.model(images), model(images))
+    checkpoint.save(tmp_path / "n.safetensors", network, {})
+    again = checkpoint.load(str(tmp_path / "n.safetensors"))
+    with torch.no_grad():
+        assert torch.equal(again.model(images), model(images))
+
+
+def test_a_folder_of_timms_has_no_data(folder):
+    found = checkpoint.beginning(folder[0])
+    assert list(found) == ["model"]
+    assert found["model"]["args"]["in_chans"] == 1
+
+
+def test_a_folder_without_a_network_says_what_must_be_in_it(tmp_path):
+    for read in (checkpoint.load, checkpoint.beginning):
+        with pytest.raises(UserError, match=r"init_from='local-dir:.*must hold config\.json and model\.safetensors"):
+            read(f"local-dir:{tmp_path}")

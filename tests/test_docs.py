@@ -240,7 +240,14 @@ def test_site_builds_strictly_and_loads_nothing_from_elsewhere(tmp_path):
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=120, check=False)
     assert done.returncode == 0, done.stderr + done.stdout
     pages = {path.relative_to(tmp_path / "site").as_posix(): path for path in (tmp_path / "site").rglob("*.html")}
-    assert {"index.html", "tutorial.html", "options/prune.html", "benchmarks/scoring.html"} <= pages.keys()
+    assert {
+        "index.html",
+        "tutorial.html",
+        "options/prune.html",
+        "library.html",
+        "api.html",
+        "benchmarks/scoring.html",
+    } <= pages.keys()
     for name, path in pages.items():
         elsewhere = [address for address in Loads(path.read_text()).found if re.match(r"(https?:)?//", address)]
         assert not elsewhere, name

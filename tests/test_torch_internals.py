@@ -138,6 +138,12 @@ def test_a_hook_whose_entry_is_deleted_is_gone():
     assert layer(torch.zeros(())) == 0
 
 
+def test_timm_keeps_the_arguments_that_a_network_was_built_with():
+    model = timm.create_model("test_resnet", num_classes=3, in_chans=1)
+    assert internals.constructor_arguments(model) == {"num_classes": 3, "in_chans": 1}
+    assert internals.constructor_arguments(nn.Identity()) == {}
+
+
 def test_trees_are_flattened_and_mapped():
     tree = {"a": [torch.zeros(1), (torch.ones(1), None)]}
     assert [leaf is None for leaf in internals.tree_leaves(tree)] == [False, False, True]

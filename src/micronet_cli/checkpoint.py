@@ -15,13 +15,15 @@ from typing import Any
 import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save as serialize
+from torch import nn
 
 from micronet_cli.artifact import runtime
 from micronet_cli.config import build
 from micronet_cli.errors import UserError
 from micronet_cli.layers.standardized import as_written
 from micronet_cli.models.fitting import load_strict
-from micronet_cli.models.model import InputSpec, Model, state_input, untrained
+from micronet_cli.models.model import InputSpec, Model, is_hub, state_input, untrained
+from micronet_cli.models.record import class_names, config_of
 from micronet_cli.models.weights_file import HEADER_KEY, is_pickle, read_tensors
 from micronet_cli.network import Network, describe, model_name
 from micronet_cli.renamed import with_new_names
@@ -112,6 +114,8 @@ def load(
     Raises:
         UserError: no such file, a damaged or newer one, compressors that do not fit the model, or tensors that do not.
     """
+    if is_hub(path):
+        return _load_hub(path, where, config)
     file = resolve(path, where)
     if file.suffix == runtime.SUFFIX:
         return _load_packed(file, where, config, trust)
@@ -149,6 +153,43 @@ def load(
         data=header["data"],
         metrics=header["metrics"],
     )
+
+
+def beginning(path: str, where: str = "init_from", trust: Sequence[str] = ()) -> dict[str, Any]:
+    """The configs of the groups ``model`` and, where there is one, ``data`` that a network at ``path`` has.
+
+    Raises:
+        UserError: there is none, or a damaged one.
+    """
+    if is_hub(path):
+        with torch.device("meta"):
+            model = _from_hub(path, where, weights=False)
+        return {"model": config_of(model)}
+    header = read_header(resolve(path, where), where, trust)
+    return {"model": header["model"], "data": header["data"]}
+
+
+def _load_hub(path: str, where: str, config: dict[str, Any] | None) -> Network:
+    """What timm makes of it, with the arguments of ``config``."""
+    arguments = (config or {}).get("args")
+    model = _from_hub(path, where, weights=True, args=arguments)
+    return Network(model, config_of(model), class_names(model), InputSpec.of(model))
+
+
+def _from_hub(path: str, where: str, weights: bool, args: dict[str, Any] | None = None) -> nn.Module:
+    """The network of ``hf-hub:ORG/NAME`` or ``local-dir:PATH``.
+
+    Raises:
+        UserError: there is none, or it is damaged.
+    """
+    try:
+        return Model(path, pretrained=weights, args=args).build(where=where)
+    except (OSError, ValueError, RuntimeError, LookupError, SafetensorError) as error:
+        reason = (str(error) or type(error).__name__).splitlines()[0]
+        raise UserError(
+            f"{where}={path!r}: must hold config.json and model.safetensors, as timm.models.save_for_hf writes them "
+            f"({reason})"
+        ) from None
 
 
 def _load_packed(file: Path, where: str, config: dict[str, Any] | None, trust: Sequence[str]) -> Network:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import tempfile
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -23,7 +24,7 @@ from micronet_cli.dotted_path import checked_trust
 from micronet_cli.errors import UserError
 from micronet_cli.layers.copies import copied
 from micronet_cli.layers.rules import own_shape
-from micronet_cli.models.model import InputSpec, state_input
+from micronet_cli.models.model import InputSpec, is_hub, state_input
 from micronet_cli.models.record import class_names, config_of
 from micronet_cli.network import Network, describe
 from micronet_cli.runs.directory import write_bytes
@@ -63,9 +64,9 @@ def save(
     classes: Sequence[str] | None = None,
     metrics: Mapping[str, Any] | None = None,
 ) -> None:
-    """Write a checkpoint that describes itself: ``load(path)`` and ``init_from=path`` give a network of equal logits.
+    """Write a checkpoint that describes itself: ``load(path)`` gives the network with equal logits.
 
-    It is loaded and compared before ``path`` is written.
+    ``init_from=path`` continues with it on the command line. It is loaded and compared before ``path`` is written.
 
     Args:
         path: the file, as ``network.safetensors``.
@@ -206,7 +207,9 @@ def _network(
     if init_from is None:
         names = list(classes or class_names(copy))
         return Network(copy, config_of(copy, name, args), names, InputSpec.of(copy))
-    header = checkpoint.read_header(checkpoint.resolve(str(init_from)))
+    if is_hub(init_from):
+        return replace(checkpoint.load(init_from), model=copy)
+    header = checkpoint.read_header(checkpoint.resolve(init_from))
     return Network(
         model=copy,
         config=header["model"],

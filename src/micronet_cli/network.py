@@ -8,7 +8,8 @@ from typing import Any
 
 from torch import nn
 
-from micronet_cli.models.model import InputSpec, state_input, untrained
+from micronet_cli.models.model import InputSpec, is_hub, state_input, untrained
+from micronet_cli.models.record import class_names, config_of
 
 VERSIONS = ("micronet-cli", "torch", "torchvision", "timm", "hydra-core", "numpy")
 
@@ -40,6 +41,11 @@ class Network:
     trust: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
+        # What timm read the network from may be gone tomorrow; its architecture and arguments are not.
+        if is_hub(self.config.get("name", "")):
+            self.config = config_of(self.model)
+            if not self.classes:
+                self.config["num_classes"] = len(class_names(self.model))
         self.run_with(self.spec)
 
     @property

@@ -1,4 +1,4 @@
-"""A plain weights file loads into its architecture without micronet, and computes what the network computes."""
+"""``model.safetensors``: timm alone loads it and computes the same; where its architecture cannot, it says why."""
 
 import subprocess
 import sys

@@ -1,4 +1,4 @@
-"""A stripped network is plain, has the names it had before, and computes what the compressed one computed."""
+"""The plain network behind a compressed one: equal logits in double precision, and the names of before."""
 
 import pytest
 import timm

@@ -3,6 +3,7 @@
 import json
 
 import pytest
+import timm
 import torch
 from torch import nn
 
@@ -39,6 +40,10 @@ def test_exported_network_is_evaluated_and_scored_like_its_checkpoint(quantised,
     assert set(report["layers"]) == {"conv1", "linear", *report["certificate"]}
     assert report["onnx"]["model.onnx"]["bytes"] == (run / "model.onnx").stat().st_size
     assert report["onnx"]["model.onnx"]["equal_predictions"] >= 0.75  # of 8 images, one may lie on a tie
+    plain = report["model.safetensors"]
+    assert plain["bytes"] == (run / "model.safetensors").stat().st_size
+    assert "timm.create_model('resnet8', num_classes=10" in plain["load"]
+    assert len(plain["lost_activation_quantizers"]) == 7  # all layers but the stem
     evaluated = micronet("stage=eval", f"init_from={run / 'model.mnet'}")
     assert metrics_of(evaluated)["images"] == 359
     assert metrics_of(evaluated)["top1"] == pytest.approx(trained["top1"], abs=0.3)
@@ -77,6 +82,38 @@ def test_network_that_packs_into_something_else_is_no_success(quantised, mistake
     said = mistake("stage=export", f"init_from={quantised}", "export.onnx=false", "export.images=2")
     assert "differs from its checkpoint" in said
     assert not list(tmp_path.rglob("model.mnet"))
+
+
+def test_network_without_plain_weights_says_why(quantised, micronet):
+    shrunk = micronet("stage=shrink", f"init_from={filtered(micronet)}")
+    options = ("export.onnx=false", "export.images=1")
+    run = micronet("stage=export", f"init_from={shrunk}", *options)
+    report = json.loads((run / "export.json").read_text())
+    assert "channels were taken out" in report["model.safetensors"]["reason"]
+    assert not (run / "model.safetensors").exists()
+    assert (run / "model.mnet").exists()
+    run = micronet("stage=export", f"init_from={quantised}", "export.weights=false", *options)
+    assert "model.safetensors" not in json.loads((run / "export.json").read_text())
+
+
+def filtered(micronet):
+    """A run without half of its filters."""
+    return micronet("stage=prune", *TINY, "prune=filter", "prune.rules.conv.sparsity=0.5", "trainer.max_steps=2")
+
+
+def test_a_folder_that_timm_saved_is_exported(micronet, mistake, tmp_path):
+    model = timm.create_model("test_resnet", num_classes=3)
+    timm.models.save_for_hf(model, tmp_path / "hub")
+    start = f"local-dir:{tmp_path / 'hub'}"
+    options = ("export.onnx=false", "export.images=2")
+    run = micronet("stage=export", f"init_from={start}", *options)
+    report = json.loads((run / "export.json").read_text())
+    assert report["compared_images"] == "random"
+    assert report["model.safetensors"]["equal_predictions"] == 1
+    assert micronet_cli.load(run / "model.mnet")(torch.zeros(1, 3, 32, 32)).shape == (1, 3)
+    run = micronet("stage=export", f"model={start}", "model.pretrained=true", *options)
+    assert micronet_cli.load(run / "model.mnet")(torch.zeros(1, 3, 32, 32)).shape == (1, 3)
+    assert "give data=<name>" in mistake("stage=eval", f"init_from={start}")
 
 
 @needs_cifar

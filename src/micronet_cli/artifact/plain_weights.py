@@ -1,4 +1,4 @@
-"""``model.safetensors``: a compressed network's weights under its architecture's names, to load without micronet."""
+"""``model.safetensors``: a compressed network's weights under its architecture's own names, for timm alone."""
 
 import math
 from collections.abc import Mapping

@@ -40,8 +40,7 @@ class Model:
     ema: bool = False
 
     def __post_init__(self) -> None:
-        hub = self.name.split(":")[0] in ("hf-hub", "hf_hub", "local-dir")
-        if not hub and not timm.is_model(self.name):
+        if not is_hub(self.name) and not timm.is_model(self.name):
             known = [n for n in timm.list_models() if n[:2] == self.name[:2]] or timm.list_models()
             raise UserError(f"model={self.name}: no such network{near_misses(self.name, known)}")
         if self.weights and self.pretrained:
@@ -70,7 +69,8 @@ class Model:
         """
         classes = self.num_classes or num_classes
         arguments = dict(self.args or {}) | ({"num_classes": classes} if classes else {})
-        from_hub = self.pretrained or self.name.startswith(("hf-hub:", "hf_hub:"))
+        in_a_folder = self.name.startswith("local-dir:")
+        from_hub = not in_a_folder and (self.pretrained or is_hub(self.name))
         if from_hub and not hub_in_reach():
             # Its own cache may still have them; without this it would try for a minute.
             huggingface_hub.constants.HF_HUB_OFFLINE = True
@@ -104,6 +104,11 @@ class Model:
         needed = classes_in(model.state_dict(), classifiers(model))
         if needed not in (0, given):  # some encoders have no classifier at all
             replace_or_refuse(f"{where}.pretrained=true", given, needed, asker, new_classifier)
+
+
+def is_hub(name: str) -> bool:
+    """Whether timm reads which network it is: from the hub, or from a folder that is laid out like it."""
+    return name.startswith(("hf-hub:", "hf_hub:", "local-dir:"))
 
 
 def untrained(config: Mapping[str, Any]) -> dict[str, Any]:

@@ -190,7 +190,7 @@ def _images(job: Job, network: Network) -> tuple[Tensor, str]:
     if isinstance(data, Data):
         data = replace(data, eval_batch_size=count, cache_mb=0, workers=0)  # nothing but these is decoded
     for split in ("val", "train", "test"):
-        if data is None or data.problems((split,)):
+        if data.problems((split,)):
             continue
         loader = data.sample(split, count, network.spec, torch.device("cpu"), job.seed, network.classes)
         images, _ = next(iter(loader.batches()))

@@ -66,9 +66,9 @@ def _start(config: DictConfig, trust: Sequence[str]) -> dict[str, Any]:
     if not isinstance(init_from, str):
         way_out = "" if OmegaConf.is_config(init_from) else f", as ./{init_from}"
         raise UserError(f"init_from={init_from}: must be a path{way_out}")
-    path = checkpoint.resolve(init_from)
-    header = checkpoint.read_header(path, trust=trust)
-    return {"model": header["model"], "data": header["data"]}
+    # A network of the hub has no data of its own, and digits would have other classes.
+    no_data = OmegaConf.load(CONF / "data" / "no_images.yaml")
+    return {"data": no_data} | checkpoint.beginning(init_from, trust=trust)
 
 
 def _needs_data(config: DictConfig) -> bool:

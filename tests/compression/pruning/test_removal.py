@@ -9,7 +9,7 @@ from torch import nn
 
 from micronet_cli.compression.pruning.dead_channels import find_dead_channels
 from micronet_cli.compression.pruning.pruner import Pruner, SparsityRule, silence
-from micronet_cli.compression.pruning.removal import Removal
+from micronet_cli.compression.pruning.removal import Removal, removed_channels
 from micronet_cli.compression.quantization.quantizer import BitsRule, Quantizer
 from micronet_cli.compression.quantization.weight_quantizers import WeightLSQ
 from micronet_cli.config import build
@@ -169,3 +169,9 @@ def test_bias_of_a_dropped_filter_is_silent_where_no_batch_norm_follows():
     found = find_dead_channels(model.double().eval(), (3, 160, 160))
     dropped = (~kept).nonzero().flatten().tolist()
     assert found.removal.outputs["blocks.0.mlp.fc1"] == dropped
+
+
+def test_removals_are_found_among_a_networks_compressors():
+    removal = {"outputs": {"a": [0]}, "inputs": {}}
+    target = f"{Removal.__module__}.{Removal.__qualname__}"
+    assert removed_channels([{"_target_": "other", "rules": {}}, {"_target_": target, **removal}]) == [removal]
