@@ -25,7 +25,7 @@ test: $(INSTALLED) ## The default tests
 	$(BIN)/python -m pytest -n auto --dist loadfile
 
 test-full: $(INSTALLED) ## All tests, the slow ones too
-	$(BIN)/python -m pytest -m "not gpu"
+	$(BIN)/python -m pytest -m "not gpu" -n auto --dist loadfile
 
 lint: $(INSTALLED) ## Style and types
 	$(BIN)/ruff check .

@@ -33,14 +33,17 @@ STEPS = Path(__file__).with_name("zoo_steps.py")
 PARTS = ("build", "files", "shrink")
 COLUMNS = (
     "family", "network", "side", "zeros", "weight bits", "input bits", "loaded again", "packed file", "differing codes",
-    "onnxruntime", "channels removed", "shrunk", "seconds", "refused or failed",
+    "onnxruntime", "differing codes there", "end to end", "channels removed", "layers left", "shrunk",
+    "seconds", "refused or failed",
 )  # fmt: skip
 
 ERRORS = """Errors are the largest difference over the largest logit:
 
 - loaded again: the checkpoint in another process against what was saved;
 - packed file: in double precision, with the same integers behind every quantiser;
-- onnxruntime: against PyTorch in single precision, where one code on a tie can move it;
+- onnxruntime: in single precision, with PyTorch's integers behind every quantiser; the codes that differ lie on a tie;
+- end to end: the same without them, where one code on a tie carries all codes behind it along;
+- layers left: with dead outputs that cannot be followed and stay whole, which stage=shrink names;
 - shrunk: without dead channels against with them, in double precision."""
 
 
@@ -72,8 +75,11 @@ class Row:
             _number(found, "reload_error", ".1e"),
             _number(found, "packed_error", ".1e"),
             _number(found, "differing_codes", "d"),
+            _number(found, "onnx_error_alone", ".1e"),
+            _number(found, "onnx_differing_codes", "d"),
             _number(found, "onnx_error", ".1e"),
             _number(found, "removed", "d"),
+            _number(found, "left_layers", "d"),
             _number(found, "shrink_error", ".1e"),
             f"{self.seconds:.0f}",
             "; ".join(self.problems),

@@ -26,6 +26,7 @@ from micronet_cli import checkpoint
 from micronet_cli.artifact import runtime
 from micronet_cli.artifact.compare import compare
 from micronet_cli.artifact.onnx import check_onnx, export_onnx
+from micronet_cli.artifact.onnx_compare import compare_onnx
 from micronet_cli.artifact.pack import pack
 from micronet_cli.compression.pruning.dead_channels import find_dead_channels
 from micronet_cli.compression.pruning.pruner import Pruner
@@ -188,8 +189,15 @@ def file_steps(network: Network, file: Path) -> Iterator[tuple[str, Callable[[],
         return {"onnx_bytes": export_onnx(network, onnx_file)["bytes"]}
 
     def run_onnx() -> dict[str, Any]:
-        checked = check_onnx(onnx_file, network.model, images_of(network))
-        return {"onnx_error": checked["max_abs_deviation"] / checked["max_abs_logit"]}
+        images = images_of(network)
+        checked = check_onnx(onnx_file, network.model, images)
+        alone = compare_onnx(onnx_file, network.model, images)
+        return {
+            "onnx_error": checked["max_abs_deviation"] / checked["max_abs_logit"],
+            "onnx_error_alone": alone.logit_error,
+            "onnx_codes": alone.codes,
+            "onnx_differing_codes": alone.differing_codes,
+        }
 
     yield "load", load
     yield "score", score

@@ -89,5 +89,5 @@ def test_targets_outside_the_allowed_packages_are_refused(path):
 @pytest.mark.parametrize("option", ["soft_targets", "decoupled", "hints"])
 def test_every_distillation_has_the_same_teacher(composed, option):
     teacher = composed("stage=qat", f"distill={option}", *NEEDED[option]).distill.teacher
-    assert set(teacher) == {"_target_", "model", "weights", "pretrained", "amp", "cache_mb"}
+    assert set(teacher) == {"_target_", "model", "weights", "pretrained", "ema", "amp", "cache_mb"}
     assert teacher.cache_mb == 0

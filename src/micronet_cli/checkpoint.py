@@ -19,16 +19,20 @@ from micronet_cli.artifact import runtime
 from micronet_cli.config import build
 from micronet_cli.errors import UserError
 from micronet_cli.layers.standardized import as_written
-from micronet_cli.models.model import InputSpec, Model, state_input
-from micronet_cli.models.weights_file import load_strict, read_weights
+from micronet_cli.models.fitting import load_strict
+from micronet_cli.models.model import InputSpec, Model, state_input, untrained
+from micronet_cli.models.weights_file import HEADER_KEY, is_pickle, read_tensors
 from micronet_cli.network import Network, describe
 from micronet_cli.renamed import with_new_names
 from micronet_cli.runs.directory import Run, write_bytes
 from micronet_cli.strict_json import json_text
 
 FORMAT_VERSION = 1
-# The weights are in the checkpoint: none are read when its model is built.
-UNTRAINED = {"weights": None, "pretrained": False}
+# What takes plain weights where a network was expected.
+WEIGHTS_KEYS = {
+    "init_from": "give model.weights=<file>, and model=<name>",
+    "distill.teacher.weights": "give distill.teacher.model=<name> too",
+}
 
 
 def save(path: Path, network: Network, metrics: dict[str, Any]) -> None:
@@ -47,7 +51,7 @@ def save(path: Path, network: Network, metrics: dict[str, Any]) -> None:
     tensors = {}
     for name, tensor in network.model.state_dict().items():
         tensors[name] = tensor.detach().cpu().contiguous().clone()
-    write_bytes(path, serialize(tensors, metadata={"micronet": json_text(header)}))
+    write_bytes(path, serialize(tensors, metadata={HEADER_KEY: json_text(header)}))
 
 
 def resolve(path: str, where: str = "init_from") -> Path:
@@ -78,12 +82,15 @@ def read_header(file: Path, where: str = "init_from") -> dict[str, Any]:
     """
     if file.suffix == runtime.SUFFIX:
         return runtime.read_header(file, where)
+    plain = f"{where}={str(file)!r}: plain weights, not a checkpoint; {WEIGHTS_KEYS.get(where, 'give a run')}"
+    if is_pickle(file):
+        raise UserError(plain)
     try:
         with safe_open(file, "pt") as opened:
             metadata = opened.metadata() or {}
-        header = json.loads(metadata["micronet"])
+        header = json.loads(metadata[HEADER_KEY])
     except KeyError:
-        raise UserError(f"{where}={str(file)!r}: plain weights, not a checkpoint; give model.weights=<file>") from None
+        raise UserError(plain) from None
     except (SafetensorError, OSError, json.JSONDecodeError) as error:
         reason = str(error).splitlines()[0]
         raise UserError(f"{where}={str(file)!r}: truncated, or not a micronet checkpoint ({reason})") from None
@@ -105,13 +112,14 @@ def load(path: str, where: str = "init_from", config: dict[str, Any] | None = No
     if file.suffix == runtime.SUFFIX:
         return _load_packed(file, where, config)
     header = read_header(file, where)
-    config = (config or header["model"]) | UNTRAINED
+    # The weights are in the checkpoint: none are read when its model is built.
+    config = untrained(config or header["model"])
     architecture: Model = build(config, "model")
     model = replace(architecture, num_classes=len(header["classes"])).build()
     spec = InputSpec.from_dict(header["input"])
     # Compressors run the network on an example.
     state_input(model, spec.size)
-    weights = read_weights(file, where)
+    weights = read_tensors(file, where)
     for number, compressor_config in enumerate(header["compressors"]):
         try:
             compressor = build(compressor_config, f"{where}: compressor {number}")
@@ -133,12 +141,12 @@ def load(path: str, where: str = "init_from", config: dict[str, Any] | None = No
 
 
 def _load_packed(file: Path, where: str, config: dict[str, Any] | None) -> Network:
-    own_config = None if config is None else config | UNTRAINED
+    own_config = None if config is None else untrained(config)
     model, header = runtime.load(file, where, own_config)
     metrics = header.get("metrics")  # whoever packed it need not have measured anything
     return Network(
         model=model,
-        config=own_config or header["model"] | UNTRAINED,
+        config=own_config or untrained(header["model"]),
         classes=header["classes"],
         spec=InputSpec.from_dict(header["input"]),
         data=header["data"],

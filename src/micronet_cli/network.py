@@ -7,7 +7,7 @@ from typing import Any
 
 from torch import nn
 
-from micronet_cli.models.model import InputSpec, state_input
+from micronet_cli.models.model import InputSpec, state_input, untrained
 
 VERSIONS = ("micronet-cli", "torch", "torchvision", "timm", "hydra-core", "numpy")
 
@@ -53,7 +53,7 @@ def versions() -> dict[str, str]:
 def describe(network: Network, metrics: dict[str, Any]) -> dict[str, Any]:
     """What a file's header says of a network, except its compressors; plain values only."""
     return {
-        "model": network.config | {"weights": None, "pretrained": False},
+        "model": untrained(network.config),
         "classes": network.classes,
         "input": asdict(network.spec),
         "data": network.data,

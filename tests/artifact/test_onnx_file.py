@@ -8,6 +8,7 @@ from onnx import TensorProto, helper, numpy_helper
 
 from micronet_cli.artifact import onnx_file
 from micronet_cli.artifact.onnx_file import is_large, save, write_checked
+from micronet_cli.errors import UserError
 
 WEIGHT = np.arange(4096, dtype=np.float32).reshape(1024, 4)
 
@@ -59,3 +60,10 @@ def test_limit_itself_is_one_file(proto, monkeypatch):
     assert not is_large(proto)
     monkeypatch.setattr(onnx_file, "MOST_BYTES", WEIGHT.nbytes - 1)
     assert is_large(proto)
+
+
+def test_graph_that_reads_what_nothing_makes_is_refused_in_one_line(proto, tmp_path):
+    proto.graph.node[0].input[1] = "nothing"
+    with pytest.raises(UserError, match=r"^ONNX: torch's exporter wrote a graph that is not valid \(.*nothing.*\)$"):
+        write_checked(proto, tmp_path / "model.onnx")
+    assert not list(tmp_path.iterdir())

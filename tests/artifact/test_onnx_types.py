@@ -1,10 +1,11 @@
 """Types of codes: the narrowest that holds them, and none that a runtime cannot take."""
 
 import numpy as np
+import onnxruntime
 import pytest
 from onnx import TensorProto, helper, numpy_helper
 
-from micronet_cli.artifact.onnx_types import bits, narrowest, pack_codes, split_clips, widen_inputs
+from micronet_cli.artifact.onnx_types import bits, narrowest, pack_codes, split_bounds, widen_inputs
 
 
 def test_narrowest_type_refuses_more_than_16_bits():
@@ -55,9 +56,32 @@ def test_only_clips_before_4_bits_are_split(kind, parts):
         helper.make_node("QuantizeLinear", ["c", "scale", "zero"], ["q"]),
     ]
     graph = helper.make_graph(nodes, "clip", [], [], [helper.make_tensor("zero", kind, [], [0])])
-    split_clips(graph)
+    split_bounds(graph)
     assert [node.op_type for node in graph.node] == [*parts, "QuantizeLinear"]
     assert graph.node[len(parts)].input[0] == graph.node[len(parts) - 1].output[0] == "c"
+
+
+@pytest.mark.parametrize(
+    ("zero_point", "operator"), [(0, "Relu"), (4, "Max")], ids=["no code below 0", "codes below 0"]
+)
+def test_relu_before_4_bits_is_spelt_out_where_onnxruntime_would_drop_it(zero_point, operator):
+    nodes = [
+        helper.make_node("Relu", ["x"], ["r"]),
+        helper.make_node("QuantizeLinear", ["r", "step", "zero"], ["q"]),
+        helper.make_node("DequantizeLinear", ["q", "step", "zero"], ["y"]),
+    ]
+    tensors = [
+        helper.make_tensor("step", TensorProto.FLOAT, [], [1.0]),
+        helper.make_tensor("zero", TensorProto.UINT4, [], [zero_point]),
+    ]
+    ends = [helper.make_tensor_value_info(name, TensorProto.FLOAT, [4]) for name in ("x", "y")]
+    graph = helper.make_graph(nodes, "relu", ends[:1], ends[1:], tensors)
+    split_bounds(graph)
+    assert [node.op_type for node in graph.node] == [operator, "QuantizeLinear", "DequantizeLinear"]
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 21)], ir_version=10)
+    runtime = onnxruntime.InferenceSession(model.SerializeToString(), providers=["CPUExecutionProvider"])
+    (found,) = runtime.run(["y"], {"x": np.array([-3, -1, 0, 2], np.float32)})
+    assert found.tolist() == [0, 0, 0, 2]
 
 
 RANGES = {

@@ -85,6 +85,21 @@ def test_a_spoilt_statistic_is_named_with_its_layer():
     assert non_finite_source(model, images()) == "layer 0, whose running_var is not finite"
 
 
+@pytest.mark.parametrize(
+    ("value", "spoilt"), [(float("-inf"), None), (float("nan"), "limit")], ids=["infinite", "not a number"]
+)
+def test_limits_of_a_clamp_may_be_infinite(value, spoilt):
+    model = nn.Linear(2, 2)
+    model.register_buffer("limit", torch.tensor(value))
+    assert non_finite_state(model) == spoilt
+
+
+def test_statistics_may_not_be_infinite():
+    model = nn.BatchNorm1d(2)
+    model.running_var.fill_(float("inf"))
+    assert non_finite_state(model) == "running_var"
+
+
 def test_images_that_are_not_finite_are_blamed_themselves():
     spoilt = torch.full((1, 2), float("nan"))
     assert non_finite_source(nn.Sequential(nn.Linear(2, 2)), spoilt) == "the images themselves"

@@ -1,14 +1,17 @@
 """The door to timm: a network by name, its arguments and its input."""
 
 import json
+import logging
 import urllib.error
 from dataclasses import asdict
 
 import pytest
+import torch
 
 from micronet_cli.errors import UserError
 from micronet_cli.models import model as door
-from micronet_cli.models.model import InputSpec, Model, hub_in_reach
+from micronet_cli.models.classifier import OtherClasses
+from micronet_cli.models.model import InputSpec, Model, hub_in_reach, untrained
 
 
 def test_unknown_argument_is_an_error():
@@ -24,6 +27,38 @@ def test_an_unknown_name_is_answered_with_near_misses():
 def test_weights_come_from_one_place():
     with pytest.raises(ValueError, match=r"pretrained=True: weights are given too"):
         Model("resnet8", weights="w.pth", pretrained=True)
+
+
+def test_an_average_needs_a_file():
+    with pytest.raises(ValueError, match=r"^ema=True: averaged weights come from a file; give weights=<file> too"):
+        Model("resnet8", ema=True)
+
+
+def test_a_config_without_weights_says_nothing_of_them():
+    config = {"name": "resnet8", "weights": "w.pth", "ema": True, "args": {"in_chans": 1}}
+    plain = {"name": "resnet8", "weights": None, "pretrained": False, "args": {"in_chans": 1}}
+    assert untrained(config) == plain
+
+
+@pytest.fixture
+def pretrained(tmp_path, monkeypatch):
+    """A network whose weights of 10 classes timm takes for the hub's."""
+    path = tmp_path / "hub.pth"
+    torch.save(Model("resnet8").build().state_dict(), path)
+    monkeypatch.setattr(door, "hub_in_reach", lambda: True)
+    return Model("resnet8", pretrained=True, args={"pretrained_cfg_overlay": {"file": str(path)}})
+
+
+def test_a_classifier_of_the_hub_is_replaced_only_where_it_is_trained(pretrained, caplog):
+    assert pretrained.build(10, asker="data").linear.out_features == 10
+    with pytest.raises(
+        OtherClasses, match=r"^model\.pretrained=true: the classifier has 10 classes, the data 4; stage="
+    ):
+        pretrained.build(4, asker="data")
+    with caplog.at_level(logging.INFO, "micronet_cli"):
+        assert pretrained.build(4, asker="data", new_classifier=True).linear.out_features == 4
+    said = [record.message for record in caplog.records if record.name.startswith("micronet_cli")]
+    assert said == ["model.pretrained: the classifier has 10 classes, the data 4: a new one is trained"]
 
 
 CLASSES = {"the network's own": (None, None, 10), "the data's": (None, 4, 4), "given": (7, 4, 7)}

@@ -1,5 +1,6 @@
 """Guards what a stage gets: settings that exclude each other, the network, its classes, what is saved."""
 
+import os
 from typing import NamedTuple
 
 import pytest
@@ -10,6 +11,7 @@ from micronet_cli.command.cli import main
 from micronet_cli.config import check_config
 from micronet_cli.data.datasets import Digits
 from micronet_cli.errors import UserError
+from micronet_cli.models.model import Model
 from micronet_cli.runs.directory import Run
 from micronet_cli.stages import score
 from micronet_cli.stages.inherit import inherited
@@ -163,3 +165,46 @@ def test_teacher_s_model_and_run_agree(trained, mistake):
     weights = f"distill.teacher.weights={trained}"
     said = mistake("stage=qat", *TINY, "distill=soft_targets", "distill.teacher.model=resnet20", weights)
     assert f"distill.teacher.model=resnet20: '{trained}' holds resnet8; give one of them" in said
+
+
+DATA_S = (
+    "the classifier has 7 classes, the data 10; stage=train, prune or qat trains a new one; data.classes=FILE keeps"
+)
+NETWORK_S = "the classifier has 7 classes, the network 10; model.num_classes=7 keeps the head"
+UNTRAINED = {
+    "eval": DATA_S, "ptq": DATA_S, "shrink": DATA_S, "sensitivity": DATA_S, "score": NETWORK_S, "export": NETWORK_S,
+}  # fmt: skip
+
+
+@pytest.mark.parametrize(("stage", "said"), UNTRAINED.items(), ids=UNTRAINED.keys())
+def test_stages_that_do_not_train_refuse_weights_of_other_classes(mistake, tmp_path, stage, said):
+    path = tmp_path / "w.pth"
+    torch.save(Model("resnet8").build(7).state_dict(), path)
+    answer = mistake(f"stage={stage}", *TINY, f"model.weights={path}")
+    assert f"model.weights={str(path)!r}: {said}" in answer
+    assert not list(tmp_path.glob("run*"))
+
+
+def test_weights_of_other_classes_are_scored_where_their_number_is_given(micronet, tmp_path):
+    path = tmp_path / "w.pth"
+    torch.save({"state_dict_ema": Model("resnet8").build(7).state_dict()}, path)
+    run = micronet("stage=score", *TINY, f"model.weights={path}", "model.ema=true", "model.num_classes=7")
+    assert (run / "layers.csv").is_file()
+
+
+def test_code_in_weights_is_one_line_and_is_not_run(mistake, tmp_path):
+    class Evil:
+        def __reduce__(self):
+            return (os.system, (f"touch {tmp_path / 'touched'}",))
+
+    torch.save({"state_dict": {"x": torch.eye(2)}, "args": Evil()}, tmp_path / "evil.pth")
+    for arguments in (("stage=eval",), ("stage=qat",), ()):
+        said = mistake(*arguments, *TINY, f"model.weights={tmp_path / 'evil.pth'}")
+        assert len(said.splitlines()) == 1
+        assert ".system), so it is not read" in said
+    assert not (tmp_path / "touched").exists()
+
+
+def test_an_average_has_no_place_beside_a_run(mistake, trained):
+    said = mistake("stage=eval", f"init_from={trained}", "model.ema=true")
+    assert "model.ema=True: averaged weights come from a file" in said

@@ -13,7 +13,7 @@ def test_a_dropped_filter_is_zero_in_the_averaged_network_too():
     norm = nn.BatchNorm2d(4)
     nn.init.constant_(norm.bias, 2.0)
     averaged = copy.deepcopy(norm)
-    silence(norm, torch.tensor([True, False, True, False]))
+    silence([norm.weight, norm.bias], torch.tensor([True, False, True, False]))
     copy_zeros(norm, averaged)
     assert averaged.weight.tolist() == [1, 0, 1, 0]
     assert averaged.bias.tolist() == [2, 0, 2, 0]

@@ -149,6 +149,50 @@ def test_weights_of_other_classes_are_named_as_the_teacher_s(tmp_path):
     torch.save(Model("resnet8").build(7).state_dict(), path)
     with pytest.raises(UserError) as caught:
         Teacher("resnet8", weights=str(path)).build(10)
-    assert str(caught.value).startswith(f"distill.teacher.weights={str(path)!r}: the weights do not fit the network: ")
+    assert str(caught.value) == (
+        f"distill.teacher.weights={str(path)!r}: the classifier has 7 classes, the student 10; "
+        "train the teacher on the student's data and give its run; data.classes=FILE keeps the head"
+    )
     with pytest.raises(UserError, match=r"^distill\.teacher\.weights='/nowhere': no such file$"):
         Teacher("resnet8", weights="/nowhere").build(10)
+
+
+def test_a_teacher_s_average_is_taken_where_there_is_one(tmp_path):
+    trained, average = Model("resnet8").build(4).state_dict(), Model("resnet8").build(4).state_dict()
+    path = tmp_path / "teacher.pth"
+    torch.save({"state_dict": trained, "state_dict_ema": average}, path)
+    teacher, _ = Teacher("resnet8", weights=str(path), ema=True).build(4)
+    assert teacher.conv1.weight.equal(average["conv1.weight"])
+    torch.save({"state_dict": trained}, path)
+    with pytest.raises(
+        UserError, match=r"^distill\.teacher\.ema=true: no averaged weights in distill\.teacher\.weights="
+    ):
+        Teacher("resnet8", weights=str(path), ema=True).build(4)
+    with pytest.raises(ValueError, match=r"^ema=True: averaged weights come from a file"):
+        Teacher("resnet8", ema=True)
+
+
+def test_a_run_has_no_average_beside_its_weights(saved):
+    _, directory = saved
+    with pytest.raises(UserError, match=r"^distill\.teacher\.ema=true: .* has one set of weights"):
+        Teacher(weights=str(directory), ema=True).build(3)
+
+
+def test_a_checkpoint_s_file_is_a_teacher_with_and_without_its_model(saved):
+    network, directory = saved
+    file = str(directory / "checkpoints" / "best.safetensors")
+    for name in (None, network.config["name"]):
+        teacher, _ = Teacher(name, weights=file).build(3)
+        assert teacher.conv1.weight.equal(network.model.conv1.weight)
+    with pytest.raises(UserError, match=r"^distill\.teacher\.model=resnet20: .* holds resnet8; give one of them"):
+        Teacher("resnet20", weights=file).build(3)
+
+
+def test_plain_weights_need_the_teacher_s_model(tmp_path):
+    path = tmp_path / "w.pth"
+    torch.save(Model("resnet8").build(3).state_dict(), path)
+    with pytest.raises(UserError) as caught:
+        Teacher(weights=str(path)).build(3)
+    assert str(caught.value) == (
+        f"distill.teacher.weights={str(path)!r}: plain weights, not a checkpoint; give distill.teacher.model=<name> too"
+    )

@@ -100,10 +100,10 @@ def compare(
     comparison = Comparison()
     for part in images.split(BATCH):
         batch = part.to(dtype)
-        with _watched(source, {}) as source_codes:
+        with watched(source, {}) as source_codes:
             source_logits = source(batch)
         replaced = source_codes if alone else {}
-        with _watched(packed, replaced) as packed_codes:
+        with watched(packed, replaced) as packed_codes:
             packed_logits = packed(batch)
         changed = _compare_codes(comparison, source_codes, packed_codes, len(batch))
         comparison.add_logits(source_logits, packed_logits, changed)
@@ -128,13 +128,13 @@ def _compare_codes(comparison: Comparison, ours: Codes, theirs: Codes, images: i
 
 
 @contextmanager
-def _watched(model: nn.Module, given: Codes) -> Iterator[Codes]:
-    """Quantiser -> its integers at every call; the network goes on with those that are ``given``."""
+def watched(model: nn.Module, given: Codes) -> Iterator[Codes]:
+    """Quantiser -> its integers at every call, int32; the network goes on with those that are ``given``."""
     seen: defaultdict[str, list[Tensor]] = defaultdict(list)
 
     def hook_of(name: str) -> Callable:
         def note(module: ActivationFakeQuantize, inputs: tuple, output: Tensor) -> Tensor:
-            scale = _scale_of_output(module, output.dtype)
+            scale = scale_of_output(module, output.dtype)
             call = len(seen[name])
             codes = torch.round(output * scale)
             seen[name].append(codes.to(torch.int32))
@@ -156,8 +156,8 @@ def _watched(model: nn.Module, given: Codes) -> Iterator[Codes]:
             handle.remove()
 
 
-def _scale_of_output(quantizer: ActivationFakeQuantize, dtype: torch.dtype) -> Tensor | int:
-    """What the quantiser's output is multiplied by to get its integers."""
+def scale_of_output(quantizer: ActivationFakeQuantize, dtype: torch.dtype) -> Tensor | int:
+    """What a quantiser's output is multiplied by to get its integers."""
     if isinstance(quantizer, IntegerActivation) and quantizer.dtype is not None:
         return 1  # it hands over its integers
     scale, _ = quantizer.qparams()

@@ -17,6 +17,7 @@ from micronet_cli.artifact.streams import Streams
 from micronet_cli.functional.fixed_point import unpack_range
 from micronet_cli.layers.effective_weight import attach_mask
 from micronet_cli.layers.fake_quantize import attach_input_fake_quantize, attach_output_fake_quantize
+from micronet_cli.layers.finite import is_sound
 from micronet_cli.layers.integer import IntegerActivation, IntegerWeight, Numbers, attach_integers, attach_rescale
 from micronet_cli.layers.plain_product import runs_linear
 from micronet_cli.torch_internals import BatchNorm
@@ -182,12 +183,12 @@ def fill_parameters(
     for entry in entries:
         where = f"parameter {entry.name!r:.80}"
         values = _read_parameter(entry, streams)
-        _check_finite(values, where)
         owner, _, last = entry.name.rpartition(".")
         module = modules.get(owner)
         own = state.get(entry.name)
         if own is None and last == "bias" and _may_have_bias(module):
             assert module is not None
+            _check_finite(values, where)
             channels = module.weight.shape[0]
             check(values.shape == (channels,), f"{where}: another shape than the network's")
             module.bias = nn.Parameter(values)  # of a BatchNorm that was folded before training
@@ -197,6 +198,7 @@ def fill_parameters(
             assert isinstance(own, Tensor)
             same_kind = own.shape == values.shape and own.dtype == values.dtype
             check(same_kind, f"{where}: another shape or type")
+            check(is_sound(entry.name, own, values), f"{where}: not finite")
             own.data.copy_(values)
         filled.add(entry.name)
     _check_complete(own_state(model), filled)

@@ -17,7 +17,7 @@ from torch import Tensor, nn
 
 from micronet_cli.artifact.onnx_biases import fit_biases, float_biases, hold_biases
 from micronet_cli.artifact.onnx_file import write_checked
-from micronet_cli.artifact.onnx_graph import strip
+from micronet_cli.artifact.onnx_graph import name_nodes, strip
 from micronet_cli.artifact.onnx_operators import (
     TRANSLATIONS,
     QuantizedActivation,
@@ -25,9 +25,10 @@ from micronet_cli.artifact.onnx_operators import (
     along_channels,
     quiet,
 )
-from micronet_cli.artifact.onnx_types import pack_codes, split_clips, widen_inputs
+from micronet_cli.artifact.onnx_types import pack_codes, split_bounds, widen_inputs
 from micronet_cli.errors import UserError
 from micronet_cli.functional.quantization import quant_max
+from micronet_cli.layers.attention import unfuse_attention
 from micronet_cli.layers.batch_norm import gain_and_shift, remove_batch_norm
 from micronet_cli.layers.copies import copied
 from micronet_cli.layers.effective_weight import effective_weight, original_weight
@@ -44,6 +45,7 @@ OPSET = 21  # the first with 4-bit QuantizeLinear
 def with_codes(network: Network) -> nn.Module:
     """A copy for export: weights as codes, ranges as constants, BatchNorm folded where it can be."""
     model = copied(network.model).cpu().float().eval()
+    unfuse_attention(model)
     pairs = batch_norm_pairs(model, network.spec.size)
     coded: dict[str, QuantizedWeight] = {}
     for name, layer in compressible_layers(model).items():
@@ -117,6 +119,7 @@ def to_proto(model: nn.Module, input_shape: Sequence[int], opset: int) -> onnx.M
         reason = str(error.__cause__ or error).strip().splitlines()[0]
         raise UserError(f"ONNX: torch's exporter cannot follow this network ({reason})") from None
     proto: onnx.ModelProto = program.model_proto
+    name_nodes(proto.graph)
     strip(proto.graph)
     return proto
 
@@ -147,7 +150,7 @@ def export_onnx(network: Network, path: Path, opset: int = OPSET) -> dict[str, A
     widen_inputs(proto.graph)
     fit_biases(proto.graph, float_biases(proto.graph))
     hold_biases(proto.graph)
-    split_clips(proto.graph)
+    split_bounds(proto.graph)
     written = write_checked(proto, path)
     modules = list(model.modules())
     return {

@@ -5,6 +5,7 @@ from pathlib import Path
 
 import onnx
 
+from micronet_cli.errors import UserError
 from micronet_cli.runs.directory import write_bytes
 
 DATA_SUFFIX = ".data"
@@ -32,11 +33,11 @@ def write_checked(proto: onnx.ModelProto, path: Path, full_check: bool = True) -
     """Check a graph and write it, each file atomically; their bytes.
 
     Raises:
-        onnx.checker.ValidationError: the graph is not one of ONNX.
+        UserError: the graph is not one of ONNX, as torch 2.11's exporter makes of two clamps after each other.
     """
     data = path.with_name(f"{path.name}{DATA_SUFFIX}")
     if not is_large(proto):
-        onnx.checker.check_model(proto, full_check=full_check)
+        _check(proto, full_check)
         content = proto.SerializeToString()
         write_bytes(path, content)
         data.unlink(missing_ok=True)  # of a larger network before
@@ -46,8 +47,16 @@ def write_checked(proto: onnx.ModelProto, path: Path, full_check: bool = True) -
     with tempfile.TemporaryDirectory(dir=path.parent, prefix=f".{path.name}.") as directory:
         whole = Path(directory) / path.name
         save(proto, whole)
-        onnx.checker.check_model(str(whole), full_check=full_check)
+        _check(str(whole), full_check)
         # The tensors first: a graph never stands without them.
         whole.with_name(data.name).replace(data)
         whole.replace(path)
     return path.stat().st_size + data.stat().st_size
+
+
+def _check(proto_or_path: onnx.ModelProto | str, full_check: bool) -> None:
+    try:
+        onnx.checker.check_model(proto_or_path, full_check=full_check)
+    except onnx.checker.ValidationError as error:
+        reason = " ".join(str(error).split())[:160]
+        raise UserError(f"ONNX: torch's exporter wrote a graph that is not valid ({reason})") from None

@@ -1,11 +1,13 @@
 """An exported graph by name: what it stores, which node makes what, and which layers have integer weights."""
 
+import ast
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 from onnx import GraphProto, NodeProto, TensorProto, numpy_helper
 
+NAME_SCOPES = "pkg.torch.onnx.name_scopes"  # torch's exporter lists the modules around a node under this key
 EIGHT_BITS = (TensorProto.UINT8, TensorProto.INT8)
 LAYERS = ("Conv", "Gemm", "MatMul")
 # What lies between a quantised value and its reader without a scale of its own.
@@ -148,6 +150,22 @@ def remove_unread(graph: GraphProto) -> None:
     for tensor in list(graph.initializer):
         if tensor.name not in read:
             graph.initializer.remove(tensor)
+
+
+def name_nodes(graph: GraphProto) -> None:
+    """Begin the name of every node with the module that it comes from, as ``layer1.0.conv1/node_conv2d``."""
+    for node in graph.node:
+        module = _module_of(node)
+        node.name = f"{module}/{node.name}"
+
+
+def _module_of(node: NodeProto) -> str:
+    """The module in whose forward torch's exporter met a node's operation; empty for the network's own."""
+    for entry in node.metadata_props:
+        if entry.key == NAME_SCOPES:
+            scopes = ast.literal_eval(entry.value)
+            return scopes[-2]  # the last is the operation
+    return ""
 
 
 def strip(graph: GraphProto) -> None:

@@ -1,5 +1,6 @@
 """Codes of weights and activations in types that hold them and that runtimes take."""
 
+from collections import defaultdict
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 
@@ -101,30 +102,53 @@ class Codes:
         ]
 
 
-def split_clips(graph: GraphProto) -> None:
-    """Make Max and Min of a Clip before a 4-bit QuantizeLinear: onnxruntime's fusion of the two fails on 4 bits."""
+def split_bounds(graph: GraphProto) -> None:
+    """Make Max and Min of a Clip or Relu before a 4-bit QuantizeLinear.
+
+    onnxruntime 1.32 fails to fuse such a Clip, and drops such a Relu although codes below that of 0 are left to it.
+    """
     quantised = _read_at_4_bits(graph)
     for node in list(graph.node):
-        if node.op_type != "Clip" or node.output[0] not in quantised:
-            continue
-        x, low, high = node.input
-        output = node.output[0]
-        between = f"{output}.above"
-        at_least = make_node("Max", [x, low], [between], f"{node.name}.max")
-        at_most = make_node("Min", [between, high], [output], f"{node.name}.min")
-        replace_node(graph, node, [at_least, at_most])
+        zero_points = quantised.get(node.output[0], [])
+        if node.op_type == "Clip" and zero_points:
+            _split_clip(graph, node)
+        if node.op_type == "Relu" and any(_leaves_codes_below(zero_point) for zero_point in zero_points):
+            _split_relu(graph, node)
 
 
-def _read_at_4_bits(graph: GraphProto) -> set[str]:
-    """Names of the tensors that a QuantizeLinear reads whose zero point has 4 bits."""
+def _split_clip(graph: GraphProto, node: NodeProto) -> None:
+    x, low, high = node.input
+    output = node.output[0]
+    between = f"{output}.above"
+    at_least = make_node("Max", [x, low], [between], f"{node.name}.max")
+    at_most = make_node("Min", [between, high], [output], f"{node.name}.min")
+    replace_node(graph, node, [at_least, at_most])
+
+
+def _split_relu(graph: GraphProto, node: NodeProto) -> None:
+    output = node.output[0]
+    zero = numpy_helper.from_array(np.zeros((), np.float32), f"{output}.least")
+    graph.initializer.append(zero)
+    at_least = make_node("Max", [node.input[0], zero.name], [output], f"{node.name}.max")
+    replace_node(graph, node, [at_least])
+
+
+def _leaves_codes_below(zero_point: TensorProto) -> bool:
+    lowest, _ = RANGES[zero_point.data_type]
+    return bool(numpy_helper.to_array(zero_point) > lowest)
+
+
+def _read_at_4_bits(graph: GraphProto) -> dict[str, list[TensorProto]]:
+    """Tensors that a 4-bit QuantizeLinear reads -> its zero point, for each that does."""
     constants = Index.of(graph).constants
-    quantised: set[str] = set()
+    quantised: defaultdict[str, list[TensorProto]] = defaultdict(list)
     for node in graph.node:
         if node.op_type != "QuantizeLinear":
             continue
-        x, _, zero_point = node.input
-        if constants[zero_point].data_type in FOUR_BITS:
-            quantised.add(x)
+        x, _, zero_point_name = node.input
+        zero_point = constants[zero_point_name]
+        if zero_point.data_type in FOUR_BITS:
+            quantised[x].append(zero_point)
     return quantised
 
 

@@ -18,6 +18,7 @@ from micronet_cli.layers.batch_norm import gain_and_shift, remove_batch_norm
 from micronet_cli.layers.copies import copied
 from micronet_cli.layers.effective_weight import effective_weight
 from micronet_cli.layers.fake_quantize import ActivationFakeQuantize
+from micronet_cli.layers.finite import is_sound
 from micronet_cli.layers.plain_product import runs_linear
 from micronet_cli.layers.rules import compressible_layers
 from micronet_cli.torch_internals import BatchNorm
@@ -211,9 +212,9 @@ def _pack_parameters(live: nn.Module, packer: Packer, stored: set[str]) -> list[
             continue
         if last == "num_batches_tracked":
             continue
+        if not is_sound(name, tensor):
+            raise ValueError(f"{name} is not finite")
         if tensor.is_floating_point():
-            if not torch.isfinite(tensor).all():
-                raise ValueError(f"{name} is not finite")
             tensor = tensor.float()
         shape = list(tensor.shape)
         dtype = str(tensor.dtype).removeprefix("torch.")

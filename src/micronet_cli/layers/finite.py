@@ -113,10 +113,29 @@ def first_non_finite(model: nn.Module, images: Tensor) -> str | None:
 
 def non_finite_state(module: nn.Module) -> str | None:
     """The first parameter or buffer of a module that is not finite, as ``weight`` or ``running_var``."""
-    for name, tensor in module.state_dict().items():
-        if not is_finite(tensor):
+    for name, tensor in module.state_dict(keep_vars=True).items():
+        if not is_sound(name, tensor):
             return plain_name(name)
     return None
+
+
+def is_sound(name: str, tensor: Tensor, values: Tensor | None = None) -> bool:
+    """Whether a tensor of a network's state holds what it may: finite numbers.
+
+    Buffers beside a layer's weights may be infinite too, as the limits of a clamp or the masks of attention are.
+
+    Args:
+        name: in the network's state.
+        tensor: itself, a ``Parameter`` where it is one.
+        values: to be put into it; None: those that it has.
+    """
+    if values is None:
+        values = tensor
+    _, _, last = name.rpartition(".")
+    is_statistic = last in ("running_mean", "running_var")
+    if isinstance(tensor, nn.Parameter) or is_statistic:
+        return bool(values.isfinite().all())
+    return not values.isnan().any()
 
 
 def plain_name(name: str) -> str:

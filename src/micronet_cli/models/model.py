@@ -14,7 +14,9 @@ from torch import nn
 
 from micronet_cli.errors import UserError, near_misses
 from micronet_cli.models import cifar_resnet  # noqa: F401  registers its networks with timm
-from micronet_cli.models.weights_file import load_strict, read_weights
+from micronet_cli.models.classifier import Asker, classes_in, classifiers, replace_or_refuse
+from micronet_cli.models.fitting import load_fitted
+from micronet_cli.models.weights_file import read_weights
 
 
 @dataclass(frozen=True)
@@ -23,10 +25,11 @@ class Model:
 
     Attributes:
         name: any timm name; ``resnet8/20/32/44/56`` are the CIFAR ResNets.
-        weights: safetensors, .pth or .pth.tar file; null: random, or the hub's with ``pretrained``.
+        weights: a weights file, or a trainer's checkpoint; null: random, or the hub's with ``pretrained``.
         pretrained: take the weights from timm's hub.
         num_classes: null: as many as the data has.
         args: further arguments of the timm constructor (``drop_path_rate`` and the like).
+        ema: take the averaged weights of a trainer's checkpoint.
     """
 
     name: str
@@ -34,6 +37,7 @@ class Model:
     pretrained: bool = False
     num_classes: int | None = None
     args: Mapping[str, Any] | None = field(default=None)
+    ema: bool = False
 
     def __post_init__(self) -> None:
         hub = self.name.split(":")[0] in ("hf-hub", "hf_hub", "local-dir")
@@ -42,15 +46,26 @@ class Model:
             raise UserError(f"model={self.name}: no such network{near_misses(self.name, known)}")
         if self.weights and self.pretrained:
             raise ValueError("pretrained=True: weights are given too; take one of them")
+        if self.ema and not self.weights:
+            raise ValueError("ema=True: averaged weights come from a file; give weights=<file> too")
 
-    def build(self, num_classes: int | None = None, where: str = "model") -> nn.Module:
+    def build(
+        self,
+        num_classes: int | None = None,
+        where: str = "model",
+        asker: Asker = "network",
+        new_classifier: bool = False,
+    ) -> nn.Module:
         """The network with its weights, in evaluation mode.
 
         Args:
             num_classes: where the model's own are left open.
             where: the place in the config that mistakes are named by.
+            asker: who says how many classes there must be.
+            new_classifier: where the weights have another classifier, the network's own, untrained one stays.
 
         Raises:
+            OtherClasses: it may not stay.
             UserError: weights that are missing, unreadable, or do not fit.
         """
         classes = self.num_classes or num_classes
@@ -75,10 +90,26 @@ class Model:
                 f"take a network that timm knows by name, and bring its weights as {where}.weights=<file>"
             ) from None
         state_input(model, _input_shape(model, arguments))
+        if self.pretrained:
+            self._check_pretrained(model, where, asker, new_classifier)
         if self.weights:
-            state = read_weights(Path(self.weights).expanduser(), f"{where}.weights")
-            load_strict(model, state, f"{where}.weights={self.weights!r}")
+            key = f"{where}.weights"
+            state = read_weights(Path(self.weights).expanduser(), key, self.ema)
+            load_fitted(model, state, f"{key}={self.weights!r}", asker, new_classifier)
         return model.eval()
+
+    def _check_pretrained(self, model: nn.Module, where: str, asker: Asker, new_classifier: bool) -> None:
+        """The hub's classifier: timm leaves one of other classes out, and does not say so."""
+        given = model.pretrained_cfg["num_classes"]
+        needed = classes_in(model.state_dict(), classifiers(model))
+        if needed not in (0, given):  # some encoders have no classifier at all
+            replace_or_refuse(f"{where}.pretrained=true", given, needed, asker, new_classifier)
+
+
+def untrained(config: Mapping[str, Any]) -> dict[str, Any]:
+    """A model's config without what says where its weights come from."""
+    plain = {key: value for key, value in config.items() if key != "ema"}
+    return plain | {"weights": None, "pretrained": False}
 
 
 def _input_shape(model: nn.Module, arguments: Mapping[str, Any]) -> tuple[int, ...]:

@@ -5,6 +5,8 @@ from typing import Any
 
 from omegaconf import DictConfig, OmegaConf
 
+from micronet_cli.config import to_plain
+from micronet_cli.models.model import untrained
 from micronet_cli.stages.execute import execute_missing
 from micronet_cli.stages.pipeline import packaged_stage
 
@@ -35,7 +37,7 @@ def evaluation_config(chosen: Path, split: str) -> DictConfig:
     config.name = "eval"
     config.init_from = str(chosen)
     # The kept network brings its weights and its compression.
-    config.model.update({"weights": None, "pretrained": False})
+    config.model = untrained(to_plain(config.model))
     for group in COMPRESSION:
         config[group] = None
     config.eval.split = split

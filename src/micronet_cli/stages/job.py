@@ -15,6 +15,7 @@ from micronet_cli import checkpoint
 from micronet_cli.config import to_plain
 from micronet_cli.data.protocol import DataSet, missing_members
 from micronet_cli.errors import UserError
+from micronet_cli.models.classifier import Asker
 from micronet_cli.models.model import InputSpec
 from micronet_cli.network import Network
 from micronet_cli.runs.directory import Run
@@ -114,10 +115,17 @@ class Job(Generic[NodeT]):
         if problems := self.parts.data.problems(splits):
             raise UserError("\n".join(problems))
 
-    def network(self, with_data: bool = True) -> Network:
+    def network(self, with_data: bool = True, new_classifier: bool = False) -> Network:
         """The network of ``init_from``; without it the model group's.
 
         That one has the data's classes, and without data as many as timm says.
+
+        Args:
+            with_data: the stage reads images.
+            new_classifier: it trains, so that a classifier of other classes can be replaced.
+
+        Raises:
+            OtherClasses: one would have to be.
         """
         data = self.group_config("data")
         if self.init_from:
@@ -126,10 +134,13 @@ class Job(Generic[NodeT]):
             network.data = data
             self._run_at_its_size(network)
             return network
-        classes = self.parts.data.classes if with_data else []
+        classes: list[str] = []
+        asker: Asker = "network"
         if with_data:
+            classes = self.parts.data.classes
+            asker = "data"
             self._check_classes(classes)
-        model = self.parts.model.build(len(classes))
+        model = self.parts.model.build(len(classes), asker=asker, new_classifier=new_classifier)
         network = Network(model, self.group_config("model"), classes, InputSpec.of(model), data=data)
         self._run_at_its_size(network)
         return network

@@ -3,7 +3,7 @@
 import logging
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +11,8 @@ from omegaconf import DictConfig, OmegaConf
 
 from micronet_cli.config import check_config, to_plain
 from micronet_cli.errors import UserError
+from micronet_cli.models.classifier import OtherClasses
+from micronet_cli.models.model import untrained
 from micronet_cli.paths import CONF
 from micronet_cli.runs.directory import Run
 from micronet_cli.stages.compress import COMPRESSORS
@@ -63,8 +65,9 @@ def steps(config: DictConfig, directory: Path) -> dict[str, DictConfig]:
     """Step name -> its whole config.
 
     A step keeps the compression groups it names and drops the others; its own settings fill what the pipeline leaves
-    null. A network that brings its weights is evaluated where another one is trained. A step that is null is left out,
-    and so is one whose compressors are off.
+    null. A network that brings its weights is evaluated where another one is trained, unless its classifier is of other
+    data (that is found out where the step begins). A step that is null is left out, and so is one whose compressors are
+    off.
     """
     found: dict[str, DictConfig] = {}
     previous = config.init_from
@@ -76,7 +79,7 @@ def steps(config: DictConfig, directory: Path) -> dict[str, DictConfig]:
         own.init_from = previous
         if previous:
             # The first step has taken them.
-            own.model.update({"weights": None, "pretrained": False})
+            own.model = untrained(to_plain(own.model))
         for group in GROUPS:
             if group not in step["groups"]:
                 own[group] = None
@@ -183,6 +186,9 @@ def run(job: Job) -> dict[str, Any]:
         metrics = _done(job, where)
         if not metrics:
             log.info("step %d: %s", number, name)
+            if own.stage.name == "eval" and _brings_other_classes(job, own):
+                step = job.config.stage.steps[name]
+                own.stage = packaged_stage(step.get("stage"), name)
             metrics = execute(own, where)
         row = {"network": LABELS.get(name, name)}
         for column in COLUMNS:
@@ -192,6 +198,18 @@ def run(job: Job) -> dict[str, Any]:
     job.run.write_csv("summary.csv", rows)
     log.info("\n%s\n\nrun: %s", text_table(rows), directory)
     return metrics | {"stage": "pipeline"}
+
+
+def _brings_other_classes(job: Job, own: DictConfig) -> bool:
+    """Whether a step would evaluate the classifier of other data: it has to train one of its own."""
+    step = replace(job, config=own, checked=check_config(own))
+    try:
+        step.network()
+    except OtherClasses:
+        return True
+    except UserError:
+        return False  # the step itself says it
+    return False
 
 
 def _done(job: Job, where: Path) -> dict[str, Any]:

@@ -56,7 +56,7 @@ def run(job: Job) -> dict[str, Any]:
     job.require_splits("train", "val", reported_split)
     check_teacher(job)
     check_batches(job)
-    network = job.network()
+    network = job.network(new_classifier=True)
     if network.packed is not None:
         raise UserError(f"init_from={job.init_from!r}: a packed network is not trained; {UNPACKED}")
     compressors = attach_compressors(job, network)

@@ -11,6 +11,7 @@ from micronet_cli import checkpoint
 from micronet_cli.errors import UserError
 from micronet_cli.functional.distillation import decoupled_loss, soft_target_loss
 from micronet_cli.models.model import InputSpec, Model
+from micronet_cli.models.weights_file import holds_network
 from micronet_cli.network import Network
 from micronet_cli.training.evaluate import Amp
 from micronet_cli.training.hints import Hint, HintLoss
@@ -23,8 +24,9 @@ class Teacher:
 
     Attributes:
         model: any timm name; null: what the checkpoint in ``weights`` says.
-        weights: weights file, or (without ``model``) a run directory or checkpoint.
+        weights: weights file or trainer's checkpoint; or (then without ``model``) a run directory or checkpoint.
         pretrained: take the weights from timm's hub.
+        ema: take the averaged weights of a trainer's checkpoint.
         amp: reduced precision of the teacher's pass by torch.amp; ``none``: the student's own.
         cache_mb: memory for its logits of images that come again unchanged (``data.augment=none``); 0: none.
     """
@@ -32,6 +34,7 @@ class Teacher:
     model: str | None = None
     weights: str | None = None
     pretrained: bool = False
+    ema: bool = False
     amp: Amp = "none"
     cache_mb: int = 0
 
@@ -42,9 +45,12 @@ class Teacher:
             raise ValueError("model=None: a teacher is needed; give model and weights, or a run directory as weights")
         if self.model is not None:
             try:
-                Model(self.model, self.weights, self.pretrained)
+                self._architecture(self.model)
             except UserError as error:
                 raise ValueError(str(error)) from None  # the config path of the teacher goes before it
+
+    def _architecture(self, name: str) -> Model:
+        return Model(name, self.weights, self.pretrained, ema=self.ema)
 
     @property
     def trained(self) -> bool:
@@ -60,20 +66,25 @@ class Teacher:
         Raises:
             UserError: its file is missing, damaged, of another model or of another number of classes.
         """
-        is_run = self.weights is not None and Path(self.weights).expanduser().is_dir()
-        if self.model is None or is_run:
-            teacher = checkpoint.load(str(self.weights), "distill.teacher.weights")
-            name = teacher.config["name"]
-            if self.model not in (None, name):
-                raise UserError(f"distill.teacher.model={self.model}: {self.weights!r} holds {name}; give one of them")
-            if len(teacher.classes) != num_classes:
-                raise UserError(
-                    f"distill.teacher.weights={self.weights!r}: it has {len(teacher.classes)} classes, "
-                    f"the student {num_classes}"
-                )
-            return teacher.model, teacher.spec
-        model = Model(self.model, self.weights, self.pretrained).build(num_classes, "distill.teacher")
+        describes_itself = self.weights is not None and holds_network(Path(self.weights).expanduser())
+        if self.model is None or describes_itself:
+            return self._of_run(str(self.weights), num_classes)
+        model = self._architecture(self.model).build(num_classes, "distill.teacher", asker="student")
         return model, InputSpec.of(model)
+
+    def _of_run(self, path: str, num_classes: int) -> tuple[torch.nn.Module, InputSpec]:
+        """The teacher of a run directory, checkpoint or packed file."""
+        teacher = checkpoint.load(path, "distill.teacher.weights")
+        name = teacher.config["name"]
+        if self.model not in (None, name):
+            raise UserError(f"distill.teacher.model={self.model}: {path!r} holds {name}; give one of them")
+        if self.ema:
+            raise UserError(f"distill.teacher.ema=true: {path!r} has one set of weights, that of the run; leave it out")
+        if len(teacher.classes) != num_classes:
+            raise UserError(
+                f"distill.teacher.weights={path!r}: it has {len(teacher.classes)} classes, the student {num_classes}"
+            )
+        return teacher.model, teacher.spec
 
 
 @dataclass(frozen=True)

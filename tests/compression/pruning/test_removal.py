@@ -3,6 +3,7 @@
 import copy
 
 import pytest
+import timm
 import torch
 from torch import nn
 
@@ -146,10 +147,25 @@ def test_what_is_not_there_cannot_go(outputs, complaint):
 def test_batch_norm_of_a_dropped_filter_is_silent_at_every_step():
     norm = nn.BatchNorm2d(2)
     nn.init.ones_(norm.bias)
-    silence(norm, torch.tensor([True, False]))
+    silence([norm.weight, norm.bias], torch.tensor([True, False]))
     assert (norm.weight.tolist(), norm.bias.tolist()) == ([1.0, 0.0], [1.0, 0.0])
     model = filter_pruned("resnet8")
     for conv, bn in ((model.layer1[0].conv1, model.layer1[0].bn1), (model.layer3[0].conv2, model.layer3[0].bn2)):
         kept = effective_weight(conv).mask.flatten(1).any(1)
         assert torch.equal(bn.bias != 0, kept)
         assert torch.equal(bn.weight != 0, kept)
+
+
+def test_bias_of_a_dropped_filter_is_silent_where_no_batch_norm_follows():
+    model = timm.create_model("test_vit", num_classes=3)
+    for block in model.blocks:
+        nn.init.ones_(block.mlp.fc1.bias)
+    pruner = Pruner({"mlp": SparsityRule(r".*\.fc1", 0.5)}, granularity=Filter())
+    pruner.attach(model)
+    pruner.update(1, 1)
+    hidden = model.blocks[0].mlp.fc1
+    kept = effective_weight(hidden).mask.any(1)
+    assert torch.equal(hidden.bias, kept.float())
+    found = find_dead_channels(model.double().eval(), (3, 160, 160))
+    dropped = (~kept).nonzero().flatten().tolist()
+    assert found.removal.outputs["blocks.0.mlp.fc1"] == dropped

@@ -1,6 +1,6 @@
 """Pruning = importance x schedule x layer rules x granularity."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Literal
 
@@ -73,7 +73,7 @@ class Pruner:
         self._reached: float | None = None
         self._listening: list[RemovableHandle] | None = None
         self._exchange: Exchange | None = None
-        self._norms: list[tuple[nn.Module, nn.Module]] = []
+        self._shifts: list[tuple[nn.Module, list[nn.Parameter]]] = []
 
     def _check_regrow(self) -> None:
         if self.regrow is None:
@@ -126,9 +126,9 @@ class Pruner:
             if self.regrow is not None:
                 attach_buffer(layer, DENSE)
             self._targets.append((layer, rule.sparsity))
-        self._norms = []
+        self._shifts = []
         if isinstance(self.granularity, Filter):
-            self._norms = self._batch_norms(model)
+            self._shifts = self._constants(model)
 
     @torch.no_grad()
     def update(self, step: int, total_steps: int) -> bool:
@@ -138,9 +138,9 @@ class Pruner:
         if fraction != self._reached and (step == total_steps or self._has_scores()):
             self._shrink(fraction)
             self._reached = fraction
-        for layer, norm in self._norms:
+        for layer, shifts in self._shifts:
             kept_channels = _mask(layer).flatten(1).any(1)
-            silence(norm, kept_channels)
+            silence(shifts, kept_channels)
         if self._exchange is not None:
             layers = [layer for layer, _ in self._targets]
             self._exchange.update(layers, self._importance, step, total_steps)
@@ -155,17 +155,21 @@ class Pruner:
         """Layer -> its rule and target, as the run's table shows them."""
         return sparsity_table(model, self.rules)
 
-    def _batch_norms(self, model: nn.Module) -> list[tuple[nn.Module, nn.Module]]:
-        """Pruned layers with the BatchNorms that normalise them."""
+    def _constants(self, model: nn.Module) -> list[tuple[nn.Module, list[nn.Parameter]]]:
+        """Pruned layers with what a dropped filter would leave behind: its BatchNorm's gain and shift, or its bias."""
         shape = stated_shape(model)
-        if shape is None:
-            return []
-        pruned = {layer for layer, _ in self._targets}
+        norms: dict[str, str] = {}
+        if shape is not None:
+            norms = {layer: norm for norm, layer in batch_norm_pairs(model, shape).items()}
+        names = {layer: name for name, layer in model.named_modules()}
         found = []
-        for norm_name, layer_name in batch_norm_pairs(model, shape).items():
-            layer = model.get_submodule(layer_name)
-            if layer in pruned:
-                found.append((layer, model.get_submodule(norm_name)))
+        for layer, _ in self._targets:
+            norm_name = norms.get(names[layer])
+            if norm_name is not None:
+                norm = model.get_submodule(norm_name)
+                found.append((layer, list(norm.parameters())))
+            elif isinstance(layer.bias, nn.Parameter):
+                found.append((layer, [layer.bias]))
         return found
 
     def _shrink(self, fraction: float) -> None:
@@ -226,16 +230,15 @@ class Pruner:
 
 
 @torch.no_grad()
-def silence(norm: nn.Module, kept: Tensor) -> None:
-    """Scale and shift 0 for the channels that are not ``kept`` (bool ``[C]``).
+def silence(shifts: Sequence[nn.Parameter], kept: Tensor) -> None:
+    """Set the ``shifts``, each ``[C]``, to 0 for the channels that are not ``kept``, bool ``[C]``.
 
-    A dropped filter leaves BatchNorm's shift behind, a constant that the next layer would have to go on adding up.
-    Zeroed before every step, while training can still make up for it, the channel is exactly zero and can be taken
-    out without changing anything, which zero padding prevents for a constant.
+    A dropped filter leaves BatchNorm's shift or its own bias behind, a constant that the next layer would have to go on
+    adding up. Zeroed before every step, while training can still make up for it, the channel is exactly zero and can be
+    taken out without changing anything, which zero padding prevents for a constant.
     """
-    for tensor in (norm.weight, norm.bias):
-        if tensor is not None:
-            tensor.mul_(kept)
+    for shift in shifts:
+        shift.mul_(kept)
 
 
 def _mask(layer: nn.Module) -> Tensor:
