@@ -14,6 +14,7 @@ TOLERANCE = 2.0**-21
 VALUES_A_CODE = 2
 FIXING_VALUES = 2
 SAMPLED = 32  # values of a row that are looked at first
+GLANCED_AT = 8  # values of the first row
 SCALE_BITS = 32
 
 
@@ -68,12 +69,14 @@ def find_grid(rows: Tensor, rounded: bool = False) -> Grid | None:
 
 def _may_have_grid(rows: Tensor) -> bool:
     """A look at a few values of the first row that holds any."""
-    for row in rows:
+    for number in range(len(rows)):
+        row = rows[number]
         values = row[row != 0]
         if len(values):
-            sample = values[:SAMPLED].double()
-            steps = sample.abs().amax() / _candidates(sample)
-            return bool(_are_multiples(sample / steps[:, None]).all(dim=1).any())
+            sample = values[:GLANCED_AT].double()
+            ratios = sample / sample.abs().amax()
+            in_steps = _candidates(sample)[:, None] * ratios
+            return bool(_are_multiples(in_steps).all(dim=1).any())
     return False
 
 

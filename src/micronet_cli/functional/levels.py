@@ -18,8 +18,10 @@ class Levels:
         clamps: how often the range was cut.
 
     >>> levels = Levels().times(4).rounded().clamped(0, 15).times(0.25)
-    >>> levels.step, levels.high, levels.count, levels.bits, levels.stands_for_itself
-    (0.25, 3.75, 16, 4, True)
+    >>> levels.step, levels.high, levels.count, levels.bits
+    (0.25, 3.75, 16, 4)
+    >>> levels.stands_for(Levels(), within=ALIGNED)
+    True
     """
 
     slope: float = 1.0
@@ -109,12 +111,12 @@ class Levels:
             return None
         return round(self.low / self.step), round(self.high / self.step)
 
-    @property
-    def stands_for_itself(self) -> bool:
-        """Whether the values are x again, up to half a step."""
-        if self.step is None or abs(self.slope - 1) > SAME_SCALE:
+    def stands_for(self, other: "Levels", within: float) -> bool:
+        """Whether these are the values of ``other``, up to this part of a step."""
+        if self.step is None:
             return False
-        return abs(self.shift) <= self.step * (0.5 + ALIGNED)
+        same_scale = math.isclose(self.slope, other.slope, rel_tol=SAME_SCALE)
+        return same_scale and abs(self.shift - other.shift) <= within * self.step
 
     def rounds(self, other: "Levels") -> bool:
         """Whether these are the values of ``other`` rounded to the nearest level, 0 among them, and not clamped since.
@@ -124,6 +126,4 @@ class Levels:
         """
         if self.step is None or other.step is not None or not self.holds(0.0):
             return False
-        same_scale = math.isclose(self.slope, other.slope, rel_tol=SAME_SCALE)
-        same_shift = abs(self.shift - other.shift) <= ALIGNED * self.step
-        return same_scale and same_shift and self.clamps == other.clamps
+        return self.stands_for(other, within=ALIGNED) and self.clamps == other.clamps
