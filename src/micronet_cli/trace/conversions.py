@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 from micronet_cli.functional.levels import ALIGNED, Levels
+from micronet_cli.trace.layouts import Read
 from micronet_cli.trace.records import FLOAT_BITS, ExecutedQuantizer
 
 # [T] scales and zero points are stored: one of each for an activation, at 32 bits.
@@ -17,13 +18,13 @@ ACTIVATION_QPARAMS_BITS = 64
 RANGES = {"relu": (0.0, math.inf), "sigmoid": (0.0, 1.0), "hardsigmoid": (0.0, 1.0)}
 COPIES = frozenset({"clone", "contiguous"})
 ABOVE = frozenset({"gt", "ge"})
-BELOW = frozenset({"lt", "le"})
+COMPARISONS = ABOVE | {"lt", "le"}
 ARITHMETIC = frozenset({"mul", "div", "true_divide", "add", "sub", "rsub"})
 COMMUTING = frozenset({"mul", "add", "minimum", "maximum"})
 FROM_ABOVE = frozenset({"clamp_max", "minimum"})
 CLAMPS = frozenset({"clamp", "clamp_min", "hardtanh", "maximum", *FROM_ABOVE})
 # The kinds that may be part of a conversion.
-FOLLOWED = ARITHMETIC | CLAMPS | COPIES | RANGES.keys() | ABOVE | BELOW | {"round", "where"}
+FOLLOWED = ARITHMETIC | CLAMPS | COPIES | RANGES.keys() | COMPARISONS | {"round", "where"}
 
 
 @dataclass(frozen=True)
@@ -31,11 +32,11 @@ class Operand:
     """An operand of an element-wise operation.
 
     Attributes:
-        value: index of the activation, None for a constant.
-        number: the constant, None for an activation and for a tensor of several numbers.
+        read: the activation, None for a constant.
+        number: the constant, None for an activation and for one that was left out.
     """
 
-    value: int | None = None
+    read: Read | None = None
     number: float | None = None
 
 
@@ -45,11 +46,13 @@ class Point:
 
     Attributes:
         value: its index.
+        read: it as the next step read it, None where views between steps may have changed the places of its elements.
         levels: of it.
         step: number of steps that made it.
     """
 
     value: int
+    read: Read | None
     levels: Levels
     step: int
 
@@ -59,22 +62,27 @@ class Conversion:
     """What is made of values on the way to codes and back.
 
     Attributes:
+        made: what was made by now.
         points: the values before the first rounding, from the one with which scaling begins.
-        levels: of what was made by now.
+        levels: of ``made``.
         steps: operations that made it, as indices.
         stands_for: number of the point that these are the levels of, None where they are of none.
+        reachable: number of points that they may still become the levels of.
     """
 
+    made: Read
     points: tuple[Point, ...]
     levels: Levels
     steps: tuple[int, ...] = ()
     stands_for: int | None = None
+    reachable: int = 0
 
     @classmethod
-    def beginning(cls, value: int, low: float = -math.inf, high: float = math.inf) -> "Conversion":
+    def beginning(cls, read: Read, low: float = -math.inf, high: float = math.inf) -> "Conversion":
         """Nothing was made of the value, which lies between bounds."""
         levels = Levels(low=low, high=high)
-        return cls((Point(value, levels, 0),), levels)
+        point = Point(read.value, read, levels, 0)
+        return cls(read, (point,), levels)
 
     @property
     def is_quantized(self) -> bool:
@@ -97,45 +105,58 @@ class Conversion:
         assert self.stands_for is not None
         return self.points[self.stands_for]
 
-    def followed_by(self, step: int, levels: Levels, made: int) -> "Conversion":
+    def seen_as(self, read: Read) -> "Conversion":
+        """The same in a view: behind another one than what was made, elements of the points are in other places."""
+        if read == self.made:
+            return self
+        points = [replace(point, read=None) for point in self.points]
+        return replace(self, made=read, points=tuple(points))
+
+    def followed_by(self, step: int, levels: Levels, made: Read) -> "Conversion":
         """With one operation more, which made a value with these levels."""
         steps = (*self.steps, step)
         if levels.step is None:
-            point = Point(made, levels, len(steps))
-            return Conversion((*self.points, point), levels, steps)
-        found = self.stands_for
-        if found is None or levels != self.levels:
-            found = self._point_of(levels)
-        return Conversion(self.points, levels, steps, found)
+            point = Point(made.value, made, levels, len(steps))
+            return Conversion(made, (*self.points, point), levels, steps)
+        reachable = self._reachable(levels)
+        found = _first_that(levels, self.points[:reachable])
+        return Conversion(made, self.points, levels, steps, found, reachable)
 
-    def _point_of(self, levels: Levels) -> int | None:
-        """The first point that these are the levels of; each scaling back must lead to an earlier one."""
-        end = len(self.points)
-        if self.stands_for is not None and self.levels.count is not None:
-            end = self.stands_for
-            if (levels.slope, levels.shift) == (self.levels.slope, self.levels.shift):
-                end += 1
-        for within in (ALIGNED, 0.5 + ALIGNED):
-            for number in range(end):
-                if levels.stands_for(self.points[number].levels, within):
-                    return number
-        return None
+    def _reachable(self, levels: Levels) -> int:
+        """Of how many points the next levels may be: each scaling back must lead to an earlier one."""
+        if self.levels.step is None:
+            return len(self.points)
+        if self.stands_for is None:
+            return self.reachable
+        is_scaled = (levels.slope, levels.shift) != (self.levels.slope, self.levels.shift)
+        return self.stands_for if is_scaled else self.stands_for + 1
+
+
+def _first_that(levels: Levels, points: Sequence[Point]) -> int | None:
+    """Number of the first point that these are the levels of, or that they lie half a step beside."""
+    for within in (ALIGNED, 0.5 + ALIGNED):
+        for number, point in enumerate(points):
+            if levels.stands_for(point.levels, within):
+                return number
+    return None
 
 
 @dataclass(frozen=True)
 class _Difference:
-    """What straight-through estimators add: ``minuend - value``, to be added to ``value``; None for ``value`` itself."""
+    """What straight-through estimators add: ``minuend - read``, to be added to ``read``; no minuend: ``read`` itself."""
 
-    value: int
+    made: Read
+    read: Read
     minuend: Conversion | None
-    steps: tuple[int, ...]
+    step: int
 
 
 @dataclass(frozen=True)
 class _Comparison:
     """Where a value is above (or else below) a number."""
 
-    value: int
+    made: Read
+    read: Read
     number: float
     is_above: bool
     step: int
@@ -156,54 +177,56 @@ class Conversions:
         self._differences: dict[int, _Difference] = {}
         self._comparisons: dict[int, _Comparison] = {}
 
-    def see(self, kind: str, operands: Sequence[Operand], step: int, made: int, layer: str) -> str | None:
+    def see(self, kind: str, operands: Sequence[Operand], step: int, made: Read, layer: str) -> str | None:
         """The name of the quantiser that ends with this operation, None where none does.
 
         Args:
             kind: member of ``FOLLOWED``.
-            operands: in the operator's order; those left out are constants without a number.
+            operands: in the operator's order.
             step: index of the operation.
-            made: index of the value that it makes.
+            made: the value that it makes.
             layer: the module that executes it.
         """
         conversion = self._through(kind, operands, step, made)
         if conversion is None:
             return None
-        self._followed[made] = conversion
+        self._followed[made.value] = conversion
         if not conversion.is_quantized:
             return None
-        self.quantized[made] = conversion
+        self.quantized[made.value] = conversion
         levels = conversion.levels
         assert levels.bits is not None
-        return self.add(f"{layer}.quantizer{made}", layer, levels.bits, ACTIVATION_QPARAMS_BITS, levels.codes)
+        return self.add_activation(made.value, layer, levels.bits, levels.codes)
 
-    def add(
-        self, name: str, layer: str, bits: int, stored_bits: int, codes: tuple[int, int] | None = None
-    ) -> str:
-        """Take a quantiser; see ``ExecutedQuantizer``. Its name."""
-        self.quantizers[name] = ExecutedQuantizer(name, layer, bits, stored_bits, codes)
-        return name
+    def add_activation(self, value: int, layer: str, bits: int, codes: tuple[int, int] | None) -> str:
+        """Take a quantiser that makes a value; its name."""
+        name = f"{layer}.quantizer{value}"
+        return self.add(ExecutedQuantizer(name, layer, bits, ACTIVATION_QPARAMS_BITS, codes))
 
-    def _through(self, kind: str, operands: Sequence[Operand], step: int, made: int) -> Conversion | None:
-        values = [operand.value for operand in operands if operand.value is not None]
+    def add(self, quantizer: ExecutedQuantizer) -> str:
+        """Take a quantiser; its name."""
+        self.quantizers[quantizer.name] = quantizer
+        return quantizer.name
+
+    def _through(self, kind: str, operands: Sequence[Operand], step: int, made: Read) -> Conversion | None:
+        reads = [operand.read for operand in operands if operand.read is not None]
+        numbers = [operand.number for operand in operands if operand.read is None]
         if kind == "where":
             return self._chosen(operands, step, made)
-        if len(values) == 2 and kind in ("add", "sub"):
-            return self._straight_through(kind, values, step, made)
-        if len(values) != 1:
+        if len(reads) == 2 and kind in ("add", "sub"):
+            return self._straight_through(kind, reads, step, made)
+        if len(reads) != 1:
             return None
-        (value,) = values
-        number_first = operands[0].value is None
-        if number_first and kind not in COMMUTING:
+        if operands[0].read is None and kind not in COMMUTING:
             return None
-        numbers = [operand.number for operand in operands if operand.value is None]
+        (read,) = reads
         if kind in RANGES:
             return Conversion.beginning(made, *RANGES[kind])
-        if kind in ABOVE | BELOW:
+        if kind in COMPARISONS:
             if numbers[0] is not None:
-                self._comparisons[made] = _Comparison(value, numbers[0], kind in ABOVE, step)
+                self._comparisons[made.value] = _Comparison(made, read, numbers[0], kind in ABOVE, step)
             return None
-        before = self._begin(value)
+        before = self._before(read)
         if kind == "hardtanh" and before.levels.step is None:
             # An activation function of its own: what is rounded later begins behind it.
             return Conversion.beginning(made, *_bounds(kind, numbers))
@@ -212,51 +235,56 @@ class Conversions:
             return None
         return before.followed_by(step, levels, made)
 
-    def _begin(self, value: int) -> Conversion:
+    def _before(self, read: Read) -> Conversion:
         """What was made on the way to a value."""
-        return self._followed.get(value, Conversion.beginning(value))
+        found = self._followed.get(read.value)
+        if found is None:
+            return Conversion.beginning(read)
+        return found.seen_as(read)
 
-    def _straight_through(self, kind: str, values: Sequence[int], step: int, made: int) -> Conversion | None:
+    def _straight_through(self, kind: str, reads: Sequence[Read], step: int, made: Read) -> Conversion | None:
         """``x + (q - x)`` and ``(x - x) + q`` are q, where floating point makes no difference between them."""
-        one, other = values
+        one, other = reads
         if kind == "sub":
-            difference = self._difference(one, other, step)
+            difference = self._difference(one, other, step, made)
             if difference is not None:
-                self._differences[made] = difference
+                self._differences[made.value] = difference
             return None
-        for value, addend in ((one, other), (other, one)):
-            difference = self._differences.get(addend)
-            if difference is None:
+        for read, addend in ((one, other), (other, one)):
+            difference = self._differences.get(addend.value)
+            if difference is None or difference.made != addend:
                 continue
-            sum_of = difference.minuend
-            if sum_of is None:
-                sum_of = self._followed.get(value)
-            elif difference.value != value:
+            result = difference.minuend
+            if result is None:
+                result = self._before(read)
+            elif difference.read != read:
                 continue
-            if sum_of is not None:
-                steps = (*sum_of.steps, *difference.steps, step)
-                return replace(sum_of, steps=steps)
+            if result.levels.step is not None:
+                steps = (*result.steps, difference.step, step)
+                return replace(result, made=made, steps=steps)
         return None
 
-    def _difference(self, minuend: int, subtrahend: int, step: int) -> _Difference | None:
+    def _difference(self, minuend: Read, subtrahend: Read, step: int, made: Read) -> _Difference | None:
         if minuend == subtrahend:
-            return _Difference(subtrahend, None, (step,))
-        conversion = self._begin(minuend)
+            return _Difference(made, subtrahend, None, step)
+        conversion = self._before(minuend)
         for point in conversion.points:
-            if point.value == subtrahend and conversion.levels.rounds(point.levels):
-                return _Difference(subtrahend, conversion, (step,))
+            if point.read == subtrahend and conversion.levels.rounds(point.levels):
+                return _Difference(made, subtrahend, conversion, step)
         return None
 
-    def _chosen(self, operands: Sequence[Operand], step: int, made: int) -> Conversion | None:
+    def _chosen(self, operands: Sequence[Operand], step: int, made: Read) -> Conversion | None:
         """``where(x > c, c, x)`` is a clamp."""
         condition, chosen, otherwise = operands
-        if condition.value is None or otherwise.value is None or chosen.number is None:
+        if condition.read is None or otherwise.read is None or chosen.number is None:
             return None
-        comparison = self._comparisons.get(condition.value)
-        if comparison is None or (comparison.value, comparison.number) != (otherwise.value, chosen.number):
+        comparison = self._comparisons.get(condition.read.value)
+        if comparison is None or comparison.made != condition.read:
+            return None
+        if (comparison.read, comparison.number) != (otherwise.read, chosen.number):
             return None
         kind = "minimum" if comparison.is_above else "maximum"
-        before = self._begin(otherwise.value)
+        before = self._before(otherwise.read)
         levels = _after(before.levels, kind, [chosen.number])
         if levels is None:
             return None

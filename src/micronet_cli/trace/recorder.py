@@ -12,7 +12,9 @@ import torch
 from torch import Tensor
 
 from micronet_cli.torch_internals import TorchDispatchMode
+from micronet_cli.trace.conversions import FOLLOWED, Conversions
 from micronet_cli.trace.executed import Executed, run, tensors_of
+from micronet_cli.trace.fake_quantizers import FAKE_QUANTIZERS, FakeQuantizing
 from micronet_cli.trace.kinds import (
     FACTORIES,
     MOVES,
@@ -26,7 +28,7 @@ from micronet_cli.trace.kinds import (
 from micronet_cli.trace.known_tensors import KnownTensors, layout_of, tensors_in
 from micronet_cli.trace.layouts import Read
 from micronet_cli.trace.products import Shape
-from micronet_cli.trace.records import Dot, Op, Stored
+from micronet_cli.trace.records import Dot, ExecutedQuantizer, Op, Stored
 from micronet_cli.trace.shuffles import ShuffleWatch
 
 
@@ -42,6 +44,8 @@ class Recorder(TorchDispatchMode):
         stack: qualified names of the modules being executed, innermost last.
         inside: depth of nested quantisers; their own arithmetic is not counted.
         free_multiplications: those of convolutions and products of parameters alone, done before inference.
+        conversions: quantisers that are operators, not modules of ours.
+        rounded: stored tensors that rounding made.
     """
 
     def __init__(self, device: torch.device) -> None:
@@ -54,6 +58,8 @@ class Recorder(TorchDispatchMode):
         self.stack: list[str] = [""]
         self.inside = 0
         self.free_multiplications = 0
+        self.conversions = Conversions()
+        self.rounded: set[int] = set()
         self._shuffles = ShuffleWatch()
 
     # What modules say about themselves.
@@ -111,7 +117,10 @@ class Recorder(TorchDispatchMode):
             where = self.stack[-1] or "(the network itself)"
             raise ValueError(f"layer {where!r} reads the value of a tensor in Python; such control flow is not traced")
         kwargs = self._with_values(kind, tensors, kwargs)
-        result = run(func, args, kwargs, tensors)
+        if kind in FAKE_QUANTIZERS:
+            result = FakeQuantizing.of(kind, args).run()
+        else:
+            result = run(func, args, kwargs, tensors)
         outputs = tensors_of(result)
         self.known.keep_alive(outputs)
         executed = Executed(kind, args, kwargs, tensors, outputs)
@@ -147,6 +156,9 @@ class Recorder(TorchDispatchMode):
         roots = self.known.roots(executed.tensors)
         if not roots or kind in FACTORIES or self.inside:
             return
+        if kind in FAKE_QUANTIZERS:
+            self._quantized_constant(executed)
+            return
         only_moved = kind in MOVES and len(roots) == 1
         for out in executed.outputs:
             if self.known.root(out) is not None:
@@ -156,7 +168,24 @@ class Recorder(TorchDispatchMode):
                 continue
             origin = self.known.stored[roots[0]]
             name = f"{origin.name} ({kind})"
-            self.known.add_stored(out, name, origin.layer, derived=True)
+            made = self.known.add_stored(out, name, origin.layer, derived=True)
+            if kind == "round" or not self.rounded.isdisjoint(roots):
+                self.rounded.add(made)
+
+    def _quantized_constant(self, executed: Executed) -> None:
+        """What torch's operator makes of a stored tensor is that tensor in codes."""
+        call = FakeQuantizing.of(executed.kind, executed.args)
+        root = self.known.root(call.x)
+        if root is None:
+            return
+        if not call.enabled:
+            self.known.same_root(executed.outputs[0], root)
+            return
+        origin = self.known.stored[root]
+        name = f"{origin.name} ({executed.kind})"
+        quantizer = ExecutedQuantizer(name, origin.layer, call.bits, call.weight_qparams_bits)
+        self.conversions.add(quantizer)
+        self.known.add_stored(executed.outputs[0], origin.name, origin.layer, name, origin.derived)
 
     def _record(self, executed: Executed, activations: list[Tensor]) -> None:
         """Write down an operation that reads activations."""
@@ -170,6 +199,8 @@ class Recorder(TorchDispatchMode):
             return
         if self._is_view(executed):
             return
+        if kind in FAKE_QUANTIZERS and self._quantized_value(executed):
+            return
         reads = known.reads(executed.tensors)
         inputs = tuple(dict.fromkeys(read.value for read in reads))
         shape = None
@@ -181,6 +212,10 @@ class Recorder(TorchDispatchMode):
         codes = None
         if keeps_bits(kind, args):
             codes = known.codes_of(inputs, parameters)
+        if kind in FOLLOWED:
+            quantizer = self._follow(executed)
+            if quantizer is not None:
+                codes = frozenset([quantizer])
         made = [known.add_value(out, codes) for out in outputs]
         dot = None
         if shape is not None:
@@ -203,6 +238,46 @@ class Recorder(TorchDispatchMode):
         self.ops.append(op)
         if shape is not None and shape.bias is not None:
             self._sum_with(shape.bias, outputs[0], op)
+
+    def _quantized_value(self, executed: Executed) -> bool:
+        """Whether torch's operator leaves codes of one scale, as it is recorded then.
+
+        Scales of channels do not factor out of the sums over these channels.
+        """
+        call = FakeQuantizing.of(executed.kind, executed.args)
+        value = self.known.activation(call.x)
+        if value is None or call.axis is not None:
+            return False
+        layer = self.stack[-1]
+        out = executed.outputs[0]
+        kind = "clone"
+        codes = self.known.values[value].quantizers
+        if call.enabled:
+            kind = "quantize"
+            name = self.conversions.add_activation(len(self.known.values), layer, call.bits, call.codes)
+            codes = frozenset([name])
+        made = self.known.add_value(out, codes)
+        read = Read(value, layout_of(call.x))
+        op = Op(
+            kind=kind,
+            layer=layer,
+            inputs=(value,),
+            outputs=(made,),
+            elements=out.numel(),
+            taken=out.numel(),
+            reads=(read,),
+        )
+        self.ops.append(op)
+        return True
+
+    def _follow(self, executed: Executed) -> str | None:
+        """The quantiser that ends with this operation, if it is one that is written out in operators."""
+        operands = executed.operands(self.known.activation)
+        if operands is None:
+            return None
+        step = len(self.ops)
+        made = Read(len(self.known.values), layout_of(executed.outputs[0]))
+        return self.conversions.see(executed.kind, operands, step, made, self.stack[-1])
 
     def _is_view(self, executed: Executed) -> bool:
         """Whether an operation only shows known activations in another way."""
