@@ -7,9 +7,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from micronet_cli.trace.conversions import ARITHMETIC, CLAMPS, Operand
 from micronet_cli.trace.known_tensors import SEQUENCES, layout_of, tensors_in
 from micronet_cli.trace.layouts import Read
+from micronet_cli.trace.level_arithmetic import ARITHMETIC, CLAMPS, Operand
 from micronet_cli.trace.products import Shape, product_shape
 
 HARDTANH_BOUNDS = (-1.0, 1.0)  # where a call names none

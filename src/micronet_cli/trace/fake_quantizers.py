@@ -7,6 +7,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from micronet_cli.torch_internals import returns_one
+
 FUSED = frozenset({"_fused_moving_avg_obs_fq_helper", "fused_moving_avg_obs_fake_quant"})
 _PER_TENSOR = frozenset({
     "fake_quantize_per_tensor_affine", "fake_quantize_per_tensor_affine_cachemask",
@@ -58,21 +60,17 @@ class FakeQuantizing:
         x, scale, zero_point, quant_min, quant_max = args[:5]
         return cls(x, scale, zero_point, quant_min, quant_max)
 
-    def run(self) -> tuple[Tensor, Tensor]:
-        """What the operator gives, with the scale as it is: nothing is observed. Codes that were clamped are not marked."""
-        mask = torch.empty_like(self.x, dtype=torch.bool)
+    def run(self) -> Tensor:
+        """What the operator makes, with the scale as it is: nothing is observed."""
         if self.x.is_meta or not self.enabled:
-            return torch.clone(self.x), mask
+            return torch.clone(self.x)
+        limits = (self.quant_min, self.quant_max)
         if self.axis is None:
             scale = float(self.scale)
             zero_point = round(float(self.zero_point))
-            out = torch.fake_quantize_per_tensor_affine(self.x, scale, zero_point, self.quant_min, self.quant_max)
-            return out, mask
+            return torch.fake_quantize_per_tensor_affine(self.x, scale, zero_point, *limits)
         zero_points = torch.as_tensor(self.zero_point).round().int()
-        out = torch.fake_quantize_per_channel_affine(
-            self.x, self.scale, zero_points, self.axis, self.quant_min, self.quant_max
-        )
-        return out, mask
+        return torch.fake_quantize_per_channel_affine(self.x, self.scale, zero_points, self.axis, *limits)
 
     @property
     def bits(self) -> int:
@@ -83,7 +81,8 @@ class FakeQuantizing:
     @property
     def codes(self) -> tuple[int, int] | None:
         """Smallest and largest code minus zero's, None where there are several."""
-        if self.axis is not None or isinstance(self.zero_point, Tensor) and self.zero_point.is_meta:
+        on_meta = isinstance(self.zero_point, Tensor) and self.zero_point.is_meta
+        if self.axis is not None or on_meta:
             return None
         zero_point = round(float(self.zero_point))
         return self.quant_min - zero_point, self.quant_max - zero_point
@@ -96,6 +95,14 @@ class FakeQuantizing:
         if zero_points.is_meta or bool(zero_points.any()):
             bits_of_one += self.bits
         return torch.as_tensor(self.scale).numel() * bits_of_one
+
+
+def run_fake_quantizer(operator: Any, kind: str, args: tuple) -> Tensor | tuple[Tensor, Tensor]:
+    """The operator's result; which codes were clamped is not marked."""
+    out = FakeQuantizing.of(kind, args).run()
+    if returns_one(operator):
+        return out
+    return out, torch.empty_like(out, dtype=torch.bool)
 
 
 def _is_on(switch: Any) -> bool:

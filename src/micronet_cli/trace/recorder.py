@@ -11,10 +11,11 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from micronet_cli.torch_internals import TorchDispatchMode
-from micronet_cli.trace.conversions import FOLLOWED, Conversions
+from micronet_cli.torch_internals import TorchDispatchMode, writes_to_inputs
+from micronet_cli.trace.conversions import Conversions
 from micronet_cli.trace.executed import Executed, run, tensors_of
-from micronet_cli.trace.fake_quantizers import FAKE_QUANTIZERS, FakeQuantizing
+from micronet_cli.trace.fake_quantizer_records import FakeQuantizerRecords
+from micronet_cli.trace.fake_quantizers import FAKE_QUANTIZERS, run_fake_quantizer
 from micronet_cli.trace.kinds import (
     FACTORIES,
     MOVES,
@@ -27,8 +28,10 @@ from micronet_cli.trace.kinds import (
 )
 from micronet_cli.trace.known_tensors import KnownTensors, layout_of, tensors_in
 from micronet_cli.trace.layouts import Read
+from micronet_cli.trace.level_arithmetic import FOLLOWED
+from micronet_cli.trace.overwritten import Overwritten
 from micronet_cli.trace.products import Shape
-from micronet_cli.trace.records import Dot, ExecutedQuantizer, Op, Stored
+from micronet_cli.trace.records import Dot, Op, Stored
 from micronet_cli.trace.shuffles import ShuffleWatch
 
 
@@ -60,6 +63,8 @@ class Recorder(TorchDispatchMode):
         self.free_multiplications = 0
         self.conversions = Conversions()
         self.rounded: set[int] = set()
+        self._fake_quantizers = FakeQuantizerRecords(self.known, self.ops, self.conversions)
+        self._overwritten = Overwritten()
         self._shuffles = ShuffleWatch()
 
     # What modules say about themselves.
@@ -102,6 +107,10 @@ class Recorder(TorchDispatchMode):
             self.ops[index] = replace(op, dot=dot)
             return
 
+    def restore(self) -> None:
+        """Undo what the network wrote into its own tensors, as observers of ranges do."""
+        self._overwritten.restore()
+
     # Execution.
 
     def __torch_dispatch__(self, func: Any, types: Any, args: tuple = (), kwargs: dict | None = None) -> Any:
@@ -117,10 +126,7 @@ class Recorder(TorchDispatchMode):
             where = self.stack[-1] or "(the network itself)"
             raise ValueError(f"layer {where!r} reads the value of a tensor in Python; such control flow is not traced")
         kwargs = self._with_values(kind, tensors, kwargs)
-        if kind in FAKE_QUANTIZERS:
-            result = FakeQuantizing.of(kind, args).run()
-        else:
-            result = run(func, args, kwargs, tensors)
+        result = self._run(func, kind, args, kwargs, tensors)
         outputs = tensors_of(result)
         self.known.keep_alive(outputs)
         executed = Executed(kind, args, kwargs, tensors, outputs)
@@ -133,6 +139,13 @@ class Recorder(TorchDispatchMode):
         elif outputs:
             self._record(executed, activations)
         return result
+
+    def _run(self, func: Any, kind: str, args: tuple, kwargs: dict[str, Any], tensors: list[Tensor]) -> Any:
+        if writes_to_inputs(func) and self.known.root(tensors[0]) is not None:
+            self._overwritten.keep(tensors[0])
+        if kind in FAKE_QUANTIZERS:
+            return run_fake_quantizer(func, kind, args)
+        return run(func, args, kwargs, tensors)
 
     def _with_values(self, kind: str, tensors: list[Tensor], kwargs: dict[str, Any]) -> dict[str, Any]:
         """The arguments by name; a table gets the parameters' device in place of the example's, which holds no values.
@@ -157,7 +170,7 @@ class Recorder(TorchDispatchMode):
         if not roots or kind in FACTORIES or self.inside:
             return
         if kind in FAKE_QUANTIZERS:
-            self._quantized_constant(executed)
+            self._fake_quantizers.of_constant(executed)
             return
         only_moved = kind in MOVES and len(roots) == 1
         for out in executed.outputs:
@@ -172,21 +185,6 @@ class Recorder(TorchDispatchMode):
             if kind == "round" or not self.rounded.isdisjoint(roots):
                 self.rounded.add(made)
 
-    def _quantized_constant(self, executed: Executed) -> None:
-        """What torch's operator makes of a stored tensor is that tensor in codes."""
-        call = FakeQuantizing.of(executed.kind, executed.args)
-        root = self.known.root(call.x)
-        if root is None:
-            return
-        if not call.enabled:
-            self.known.same_root(executed.outputs[0], root)
-            return
-        origin = self.known.stored[root]
-        name = f"{origin.name} ({executed.kind})"
-        quantizer = ExecutedQuantizer(name, origin.layer, call.bits, call.weight_qparams_bits)
-        self.conversions.add(quantizer)
-        self.known.add_stored(executed.outputs[0], origin.name, origin.layer, name, origin.derived)
-
     def _record(self, executed: Executed, activations: list[Tensor]) -> None:
         """Write down an operation that reads activations."""
         known = self.known
@@ -199,7 +197,7 @@ class Recorder(TorchDispatchMode):
             return
         if self._is_view(executed):
             return
-        if kind in FAKE_QUANTIZERS and self._quantized_value(executed):
+        if kind in FAKE_QUANTIZERS and self._fake_quantizers.of_activation(executed, self.stack[-1]):
             return
         reads = known.reads(executed.tensors)
         inputs = tuple(dict.fromkeys(read.value for read in reads))
@@ -238,37 +236,6 @@ class Recorder(TorchDispatchMode):
         self.ops.append(op)
         if shape is not None and shape.bias is not None:
             self._sum_with(shape.bias, outputs[0], op)
-
-    def _quantized_value(self, executed: Executed) -> bool:
-        """Whether torch's operator leaves codes of one scale, as it is recorded then.
-
-        Scales of channels do not factor out of the sums over these channels.
-        """
-        call = FakeQuantizing.of(executed.kind, executed.args)
-        value = self.known.activation(call.x)
-        if value is None or call.axis is not None:
-            return False
-        layer = self.stack[-1]
-        out = executed.outputs[0]
-        kind = "clone"
-        codes = self.known.values[value].quantizers
-        if call.enabled:
-            kind = "quantize"
-            name = self.conversions.add_activation(len(self.known.values), layer, call.bits, call.codes)
-            codes = frozenset([name])
-        made = self.known.add_value(out, codes)
-        read = Read(value, layout_of(call.x))
-        op = Op(
-            kind=kind,
-            layer=layer,
-            inputs=(value,),
-            outputs=(made,),
-            elements=out.numel(),
-            taken=out.numel(),
-            reads=(read,),
-        )
-        self.ops.append(op)
-        return True
 
     def _follow(self, executed: Executed) -> str | None:
         """The quantiser that ends with this operation, if it is one that is written out in operators."""
