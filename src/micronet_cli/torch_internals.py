@@ -21,6 +21,7 @@ __all__ = [
     "memory_of",
     "operator_name",
     "parameters_of",
+    "returns_one",
     "reversed_padding",
     "set_flat_weights",
     "submodules_of",
@@ -54,6 +55,11 @@ def operator_name(operator: Any) -> str:
 def writes_to_inputs(operator: Any) -> bool:
     """Whether a dispatched operator changes one of its arguments in place."""
     return operator._schema.is_mutable
+
+
+def returns_one(operator: Any) -> bool:
+    """Whether a dispatched operator returns one tensor, not a tuple."""
+    return len(operator._schema.returns) == 1
 
 
 def uncompiled(model: nn.Module) -> nn.Module:

@@ -7,6 +7,7 @@ the sum of the elementary operations that the formula executes; a transcendental
 from dataclasses import dataclass
 
 from micronet_cli.scoring.charges import ELEMENTWISE, NON_LINEARITY, NORM, POOLING
+from micronet_cli.trace.fake_quantizers import FAKE_QUANTIZERS
 from micronet_cli.trace.kinds import MOVES
 from micronet_cli.trace.records import Op
 
@@ -220,3 +221,11 @@ PRICES: dict[str, Price] = {
 }
 for _move in MOVES:
     PRICES[_move] = _MOVED
+
+# Operations without a price -> what would make the network readable.
+REMEDIES = {
+    "round": "it is read as a quantiser where a clamp between two numbers goes with it and one scale, if any",
+    "aminmax": "torch.ao's observers stop with model.apply(torch.ao.quantization.disable_observer)",
+}
+for _fake_quantizer in FAKE_QUANTIZERS:
+    REMEDIES[_fake_quantizer] = "an activation is read as quantised with one scale, not with one a channel"

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from typing import ClassVar
 
 from micronet_cli.scoring.charges import ELEMENTWISE, Charge
-from micronet_cli.scoring.prices import PRICES, Price
+from micronet_cli.scoring.prices import PRICES, REMEDIES, Price
 from micronet_cli.trace.records import Op, TracedNetwork
 from micronet_cli.trace.what_if import with_sparsity
 
@@ -162,9 +162,12 @@ class Rules:
         if found is not None:
             return found
         where = f"operation {op.kind!r} in layer {op.layer or '(the network itself)'!r}"
+        remedy = ""
+        if op.kind in REMEDIES:
+            remedy = f"; {REMEDIES[op.kind]}"
         if self.unknown == "error":
-            raise UnknownOperation(f"{where} has no price (unknown=warn counts its elements at 32 bits)")
-        warnings.warn(f"{where} has no price: {op.elements:,} elements counted at 32 bits", stacklevel=2)
+            raise UnknownOperation(f"{where} has no price (unknown=warn counts its elements at 32 bits){remedy}")
+        warnings.warn(f"{where} has no price: {op.elements:,} elements counted at 32 bits{remedy}", stacklevel=2)
         return Price(ELEMENTWISE, "no price: one a element", elements=(1, 0), as_float=True)
 
 

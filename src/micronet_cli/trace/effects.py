@@ -52,7 +52,8 @@ def effects(model: nn.Module, input_shape: Sequence[int]) -> Effects:
                 continue
             if parts.mask is not None and _has_zeros_of(row, parts.mask):
                 masks.add(row.layer)
-            if row.quantizer is not None:
+            has_own_quantizer = parts.fake_quantize is not None
+            if has_own_quantizer and row.quantizer not in (None, row.name):
                 weights.add(row.layer)
     return Effects(
         masks=frozenset(masks),

@@ -7,8 +7,12 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from micronet_cli.trace.known_tensors import SEQUENCES, tensors_in
+from micronet_cli.trace.known_tensors import SEQUENCES, layout_of, tensors_in
+from micronet_cli.trace.layouts import Read
+from micronet_cli.trace.level_arithmetic import ARITHMETIC, CLAMPS, Operand
 from micronet_cli.trace.products import Shape, product_shape
+
+HARDTANH_BOUNDS = (-1.0, 1.0)  # where a call names none
 
 
 @dataclass(slots=True)
@@ -35,6 +39,30 @@ class Executed:
             is_activation = isinstance(argument, Tensor) and depends(argument)
             activations.append(is_activation)
         return product_shape(self.kind, self.args, self.outputs[0], tuple(activations))
+
+    def operands(self, value_of: Callable[[Tensor], int | None]) -> list[Operand] | None:
+        """Of element-wise arithmetic; None where one is a tensor of several constants, or an option is not as usual.
+
+        Args:
+            value_of: index of the activation that a tensor is, None for a constant.
+        """
+        named = dict(self.kwargs)
+        named.pop("memory_format", None)
+        arguments = list(self.args)
+        if self.kind in CLAMPS and len(arguments) < 2:
+            arguments += [named.pop("min", None), named.pop("max", None)]
+        if self.kind == "hardtanh":
+            arguments[1:] = [*self.args[1:], *HARDTANH_BOUNDS[len(self.args) - 1 :]]
+        has_factor = self.kind in ARITHMETIC and len(arguments) > 2
+        if named or has_factor:
+            return None
+        operands = []
+        for argument in arguments:
+            operand = _operand(argument, value_of)
+            if operand is None:
+                return None
+            operands.append(operand)
+        return operands
 
     @property
     def plain_arguments(self) -> tuple[Any, ...]:
@@ -69,6 +97,21 @@ def run(operator: Any, args: tuple, kwargs: dict, tensors: list[Tensor]) -> Any:
 def tensors_of(result: Any) -> list[Tensor]:
     """The tensors that an operator returned."""
     return list(tensors_in((result,)))
+
+
+def _operand(argument: Any, value_of: Callable[[Tensor], int | None]) -> Operand | None:
+    if argument is None:
+        return Operand()
+    if isinstance(argument, int | float):
+        return Operand(number=float(argument))
+    if not isinstance(argument, Tensor):
+        return None
+    value = value_of(argument)
+    if value is not None:
+        return Operand(Read(value, layout_of(argument)))
+    if argument.is_meta or argument.numel() != 1:
+        return None
+    return Operand(number=float(argument))
 
 
 def _lift(leaf: Any) -> Any:

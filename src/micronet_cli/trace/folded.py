@@ -4,6 +4,7 @@ from dataclasses import replace
 
 from micronet_cli.trace.batch_norm import folding_norms
 from micronet_cli.trace.channels import RELAYS
+from micronet_cli.trace.converted import with_ops
 from micronet_cli.trace.kinds import BATCH_NORMS
 from micronet_cli.trace.records import Op, Stored, TracedNetwork
 
@@ -108,25 +109,5 @@ class _Folding:
 
     def folded(self) -> TracedNetwork:
         """The network without the operations that left."""
-        kept: list[Op] = []
-        kept_before = [0]  # of the first n operations, how many stay
-        for op in self.ops:
-            if op is not None:
-                kept.append(op)
-            kept_before.append(len(kept))
-        ends = {}
-        for name, count in self.network.ends.items():
-            ends[name] = kept_before[count]
-        calls = []
-        for call in self.network.calls:
-            first = kept_before[call.first]
-            end = kept_before[call.end]
-            moved = replace(call, first=first, end=end)
-            calls.append(moved)
-        return replace(
-            self.network,
-            ops=tuple(kept),
-            stored=tuple(self._stored.rows),
-            ends=ends,
-            calls=tuple(calls),
-        )
+        network = with_ops(self.network, self.ops)
+        return replace(network, stored=tuple(self._stored.rows))

@@ -70,6 +70,7 @@ def _record(
         stack.enter_context(_evaluation(model))
         stack.enter_context(torch.random.fork_rng(devices=[]))
         stack.enter_context(torch.no_grad())
+        stack.callback(recorder.restore)
         stack.enter_context(watch.listening())
         if lift_attention:
             stack.enter_context(AttentionOnMeta(recorder.known))

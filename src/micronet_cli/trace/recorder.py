@@ -11,8 +11,11 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from micronet_cli.torch_internals import TorchDispatchMode
+from micronet_cli.torch_internals import TorchDispatchMode, writes_to_inputs
+from micronet_cli.trace.conversions import Conversions
 from micronet_cli.trace.executed import Executed, run, tensors_of
+from micronet_cli.trace.fake_quantizer_records import FakeQuantizerRecords
+from micronet_cli.trace.fake_quantizers import FAKE_QUANTIZERS, run_fake_quantizer
 from micronet_cli.trace.kinds import (
     FACTORIES,
     MOVES,
@@ -25,6 +28,8 @@ from micronet_cli.trace.kinds import (
 )
 from micronet_cli.trace.known_tensors import KnownTensors, layout_of, tensors_in
 from micronet_cli.trace.layouts import Read
+from micronet_cli.trace.level_arithmetic import FOLLOWED
+from micronet_cli.trace.overwritten import Overwritten
 from micronet_cli.trace.products import Shape
 from micronet_cli.trace.records import Dot, Op, Stored
 from micronet_cli.trace.shuffles import ShuffleWatch
@@ -42,6 +47,8 @@ class Recorder(TorchDispatchMode):
         stack: qualified names of the modules being executed, innermost last.
         inside: depth of nested quantisers; their own arithmetic is not counted.
         free_multiplications: those of convolutions and products of parameters alone, done before inference.
+        conversions: quantisers that are operators, not modules of ours.
+        rounded: stored tensors that rounding made.
     """
 
     def __init__(self, device: torch.device) -> None:
@@ -54,6 +61,10 @@ class Recorder(TorchDispatchMode):
         self.stack: list[str] = [""]
         self.inside = 0
         self.free_multiplications = 0
+        self.conversions = Conversions()
+        self.rounded: set[int] = set()
+        self._fake_quantizers = FakeQuantizerRecords(self.known, self.ops, self.conversions)
+        self._overwritten = Overwritten()
         self._shuffles = ShuffleWatch()
 
     # What modules say about themselves.
@@ -96,6 +107,10 @@ class Recorder(TorchDispatchMode):
             self.ops[index] = replace(op, dot=dot)
             return
 
+    def restore(self) -> None:
+        """Undo what the network wrote into its own tensors, as observers of ranges do."""
+        self._overwritten.restore()
+
     # Execution.
 
     def __torch_dispatch__(self, func: Any, types: Any, args: tuple = (), kwargs: dict | None = None) -> Any:
@@ -111,7 +126,7 @@ class Recorder(TorchDispatchMode):
             where = self.stack[-1] or "(the network itself)"
             raise ValueError(f"layer {where!r} reads the value of a tensor in Python; such control flow is not traced")
         kwargs = self._with_values(kind, tensors, kwargs)
-        result = run(func, args, kwargs, tensors)
+        result = self._run(func, kind, args, kwargs, tensors)
         outputs = tensors_of(result)
         self.known.keep_alive(outputs)
         executed = Executed(kind, args, kwargs, tensors, outputs)
@@ -124,6 +139,13 @@ class Recorder(TorchDispatchMode):
         elif outputs:
             self._record(executed, activations)
         return result
+
+    def _run(self, func: Any, kind: str, args: tuple, kwargs: dict[str, Any], tensors: list[Tensor]) -> Any:
+        if writes_to_inputs(func) and self.known.root(tensors[0]) is not None:
+            self._overwritten.keep(tensors[0])
+        if kind in FAKE_QUANTIZERS:
+            return run_fake_quantizer(func, kind, args)
+        return run(func, args, kwargs, tensors)
 
     def _with_values(self, kind: str, tensors: list[Tensor], kwargs: dict[str, Any]) -> dict[str, Any]:
         """The arguments by name; a table gets the parameters' device in place of the example's, which holds no values.
@@ -147,6 +169,9 @@ class Recorder(TorchDispatchMode):
         roots = self.known.roots(executed.tensors)
         if not roots or kind in FACTORIES or self.inside:
             return
+        if kind in FAKE_QUANTIZERS:
+            self._fake_quantizers.of_constant(executed)
+            return
         only_moved = kind in MOVES and len(roots) == 1
         for out in executed.outputs:
             if self.known.root(out) is not None:
@@ -156,7 +181,9 @@ class Recorder(TorchDispatchMode):
                 continue
             origin = self.known.stored[roots[0]]
             name = f"{origin.name} ({kind})"
-            self.known.add_stored(out, name, origin.layer, derived=True)
+            made = self.known.add_stored(out, name, origin.layer, derived=True)
+            if kind == "round" or not self.rounded.isdisjoint(roots):
+                self.rounded.add(made)
 
     def _record(self, executed: Executed, activations: list[Tensor]) -> None:
         """Write down an operation that reads activations."""
@@ -170,6 +197,8 @@ class Recorder(TorchDispatchMode):
             return
         if self._is_view(executed):
             return
+        if kind in FAKE_QUANTIZERS and self._fake_quantizers.of_activation(executed, self.stack[-1]):
+            return
         reads = known.reads(executed.tensors)
         inputs = tuple(dict.fromkeys(read.value for read in reads))
         shape = None
@@ -181,6 +210,10 @@ class Recorder(TorchDispatchMode):
         codes = None
         if keeps_bits(kind, args):
             codes = known.codes_of(inputs, parameters)
+        if kind in FOLLOWED:
+            quantizer = self._follow(executed)
+            if quantizer is not None:
+                codes = frozenset([quantizer])
         made = [known.add_value(out, codes) for out in outputs]
         dot = None
         if shape is not None:
@@ -203,6 +236,15 @@ class Recorder(TorchDispatchMode):
         self.ops.append(op)
         if shape is not None and shape.bias is not None:
             self._sum_with(shape.bias, outputs[0], op)
+
+    def _follow(self, executed: Executed) -> str | None:
+        """The quantiser that ends with this operation, if it is one that is written out in operators."""
+        operands = executed.operands(self.known.activation)
+        if operands is None:
+            return None
+        step = len(self.ops)
+        made = Read(len(self.known.values), layout_of(executed.outputs[0]))
+        return self.conversions.see(executed.kind, operands, step, made, self.stack[-1])
 
     def _is_view(self, executed: Executed) -> bool:
         """Whether an operation only shows known activations in another way."""

@@ -1,20 +1,22 @@
 """A traced network that stays alive: its bits and zeros are read anew from the model at any time."""
 
+from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import replace
 
 import torch
 from torch import Tensor, nn
 
+from micronet_cli.functional.grids import Grid
 from micronet_cli.layers.effective_weight import effective_weight
 from micronet_cli.layers.fake_quantize import ActivationFakeQuantize, FakeQuantize
 from micronet_cli.torch_internals import memory_of, uncompiled, version_of
+from micronet_cli.trace.converted import convert
 from micronet_cli.trace.folded import fold_batch_norms
-from micronet_cli.trace.known_tensors import KnownTensors
 from micronet_cli.trace.observe import PARAMETRIZED, record
 from micronet_cli.trace.products import Shape
 from micronet_cli.trace.recorder import Recorder
-from micronet_cli.trace.records import ExecutedQuantizer, TracedNetwork
+from micronet_cli.trace.records import ExecutedQuantizer, Stored, TracedNetwork
 from micronet_cli.trace.weights import View, WeightReader
 
 
@@ -34,6 +36,8 @@ class Trace:
     def _trace(self) -> None:
         self._modules = dict(self.model.named_modules())
         recorder, network = record(self.model, self.input_shape)
+        network = convert(network, recorder.conversions)
+        network = replace(network, stored=_without_rounding(recorder, network))
         self._network = fold_batch_norms(network)
         self._shapes = recorder.quantized_shapes
         self._readers = self._weight_readers(recorder)
@@ -50,11 +54,16 @@ class Trace:
             dot = self._network.ops[index].dot
             if dot is None or dot.weight is None:
                 continue
-            readers[index] = self._reader(shape, dot.weight, recorder.known)
+            readers[index] = self._reader(shape, dot.weight, recorder)
         return readers
 
     def _has_computed_weights(self) -> bool:
-        """Whether a product's weight is neither a parameter nor what a layer's ``weight`` property makes."""
+        """Whether values decide what is traced: numbers of written-out quantisers, or weights that are computed.
+
+        A computed weight is neither a parameter nor what a layer's ``weight`` property makes.
+        """
+        if self._network.quantizers:
+            return True
         owners = {memory_of(tensor) for tensor in self._tensors()}
         for reader in self._readers.values():
             operand = reader.operand
@@ -75,19 +84,22 @@ class Trace:
             versions = [version_of(tensor) for tensor in self._tensors()]
         return (*modules, *versions)
 
-    def _reader(self, shape: Shape, weight: int, known: KnownTensors) -> WeightReader:
+    def _reader(self, shape: Shape, weight: int, recorder: Recorder) -> WeightReader:
         """Reads a layer's effective weight where the operand is a view of it, else the operand itself."""
+        known = recorder.known
         source = known.sources[weight]
         assert source is not None
         # A recurrent kernel got a meta tensor in the place of the parameter, whose values are read instead.
         original = known.stood_in_for(shape.weight)
         if original is not None:
             shape = replace(shape, weight=View.of(shape.weight).into(original.detach()))
-        name = self._network.stored[weight].name
+        row = self._network.stored[weight]
+        name = row.name
         layer = self._modules.get(name.removesuffix(".weight"))
         is_view = memory_of(shape.weight) == memory_of(source)
         if layer is None or not is_view or effective_weight(layer) is None:
-            return WeightReader(shape, source, None)
+            in_codes = row.quantizer is not None
+            return WeightReader(shape, source, None, in_codes, weight in recorder.rounded)
         return WeightReader(shape, source, layer)
 
     def read(self, codes: bool = False, block: Sequence[int] | None = None) -> TracedNetwork:
@@ -102,6 +114,7 @@ class Trace:
         ops = list(self._network.ops)
         stored = list(self._network.stored)
         blocks = tuple(block) if block else None
+        grids: defaultdict[int, list[Grid | None]] = defaultdict(list)
         for index, reader in self._readers.items():
             op = ops[index]
             assert op.dot is not None
@@ -111,7 +124,14 @@ class Trace:
             dot, row = found.apply(op.dot, stored[weight])
             ops[index] = replace(op, dot=dot)
             stored[weight] = row
-        quantizers = {}
+            grids[weight].append(found.grid)
+        quantizers = dict(self._network.quantizers)
+        for weight, found_grids in grids.items():
+            row = stored[weight]
+            grid = _common(found_grids)
+            if grid is not None:
+                stored[weight] = replace(row, quantizer=row.name)
+                quantizers[row.name] = ExecutedQuantizer(row.name, row.layer, grid.bits, grid.scale_bits)
         for name, shape in self._shapes.items():
             quantizers[name] = self._quantizer(name, shape, codes)
         return replace(
@@ -145,3 +165,24 @@ class Trace:
             stored_bits=module.qparams_bits(shape),
             codes=limits,
         )
+
+
+def _common(grids: list[Grid | None]) -> Grid | None:
+    """The grid of a weight that several products read; None where it is none to one of them."""
+    bits = 0
+    widest = None
+    for grid in grids:
+        if grid is None:
+            return None
+        if grid.bits > bits:
+            bits = grid.bits
+            widest = grid
+    return widest
+
+
+def _without_rounding(recorder: Recorder, network: TracedNetwork) -> tuple[Stored, ...]:
+    """The stored tensors; arithmetic that rounds is a quantiser, not one that derives a tensor from another."""
+    stored = list(network.stored)
+    for index in recorder.rounded:
+        stored[index] = replace(stored[index], derived=False)
+    return tuple(stored)

@@ -8,6 +8,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from micronet_cli.functional.grids import Grid, find_grid
 from micronet_cli.functional.positions import used_blocks
 from micronet_cli.layers.effective_weight import EffectiveWeight, effective_weight, incoming_weight
 from micronet_cli.layers.fake_quantize import WeightFakeQuantize
@@ -20,13 +21,18 @@ REMEMBERED = 32  # numbers of as many states of a weight are kept
 
 @dataclass(frozen=True)
 class Found:
-    """What was read of one weight; see ``Dot`` and ``Stored`` for the fields."""
+    """What was read of one weight; see ``Dot`` and ``Stored`` for the fields.
+
+    Attributes:
+        grid: on which a weight without a quantiser lies, or None.
+    """
 
     nonzeros: np.ndarray
     total: int
     extremes: np.ndarray | None = None
     kept_blocks: tuple[int, int, int] | None = None
     binary: bool = False
+    grid: Grid | None = None
 
     def apply(self, dot: Dot, stored: Stored) -> tuple[Dot, Stored]:
         """The records with these numbers."""
@@ -73,13 +79,19 @@ class WeightReader:
         shape: the product as traced, with its weight operand.
         source: the stored tensor that the operand is a view or a gathering of.
         layer: the layer whose ``weight`` property makes the stored tensor, None for a plain parameter or a constant.
+        in_codes: whether a quantiser was seen to make it, so that no grid need be looked for.
+        rounded: see ``find_grid``.
 
     Attributes:
         operand: the traced operand, None where the layer's property is read instead.
     """
 
-    def __init__(self, shape: Shape, source: Tensor, layer: nn.Module | None) -> None:
+    def __init__(
+        self, shape: Shape, source: Tensor, layer: nn.Module | None, in_codes: bool = False, rounded: bool = False
+    ) -> None:
         weight = shape.weight
+        self.in_codes = in_codes
+        self.rounded = rounded
         self.layer = layer
         self.keep = shape.keep
         self.operand: Tensor | None = None
@@ -156,13 +168,25 @@ class WeightReader:
         if self._parts is not None:
             quantizer = self._parts.fake_quantize
         if quantizer is None:
-            return found
+            return self._with_grid(found, view)
         if quantizer.levels == 2:
             found = replace(found, binary=_is_binary(tensor))
         if codes and isinstance(quantizer, WeightFakeQuantize):
             extremes = self._extremes(tensor)
             found = replace(found, extremes=extremes)
         return found
+
+    def _with_grid(self, found: Found, view: Tensor) -> Found:
+        if self.in_codes:
+            return found
+        summed = [dim for dim in range(view.dim()) if dim not in self.keep]
+        channels = len(found.nonzeros)
+        rows = view.permute(*self.keep, *summed).reshape(channels, -1)
+        grid = find_grid(rows, self.rounded)
+        if grid is None:
+            return found
+        has_two_levels = grid.bits == 1 and _is_binary(rows)
+        return replace(found, grid=grid, binary=has_two_levels)
 
     def _all_nonzero(self, view: Tensor) -> np.ndarray:
         """Weights of each channel, [channels]."""
