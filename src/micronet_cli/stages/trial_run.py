@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from micronet_cli.compression.compressor import Compressor
+from micronet_cli.layers.products import OPERANDS
 from micronet_cli.network import Network
 from micronet_cli.trace.effects import Effects, effects
 
@@ -84,7 +85,9 @@ def _works(column: str, layer: str, seen: Effects) -> bool:
         return layer in seen.masks
     if column == "weight_bits":
         return layer in seen.weights
-    return f"{layer}.input_fake_quantize" in seen.quantizers
+    if f"{layer}.input_fake_quantize" in seen.quantizers:
+        return True
+    return any(name.startswith(f"{layer}.{OPERANDS}.") for name in seen.quantizers)
 
 
 def _described(tally: _Tally) -> str:

@@ -8,6 +8,7 @@ from torch import Tensor, nn
 
 from micronet_cli.layers.effective_weight import effective_weight
 from micronet_cli.layers.fake_quantize import ActivationFakeQuantize, FakeQuantize
+from micronet_cli.layers.products import OPERANDS
 from micronet_cli.torch_internals import memory_of, uncompiled, version_of
 from micronet_cli.trace.folded import fold_batch_norms
 from micronet_cli.trace.known_tensors import KnownTensors
@@ -131,6 +132,8 @@ class Trace:
         assert isinstance(module, FakeQuantize)
         if PARAMETRIZED in name:
             layer, _, _ = name.partition(PARAMETRIZED)
+        elif f".{OPERANDS}." in name:
+            layer, _, _ = name.partition(f".{OPERANDS}.")
         else:
             layer, _, _ = name.rpartition(".")
         limits = None

@@ -8,6 +8,7 @@ from torch import Tensor, nn
 from micronet_cli.layers.copies import copied
 from micronet_cli.layers.effective_weight import effective_weight
 from micronet_cli.layers.layer_input import watch_input
+from micronet_cli.layers.products import detach_operand_fake_quantizers
 from micronet_cli.layers.rules import compressible_layers
 from micronet_cli.torch_internals import BatchNorm, unparametrized
 
@@ -25,6 +26,7 @@ def plain_copy(model: nn.Module) -> nn.Module:
             quantizer = getattr(layer, key, None)
             if quantizer is not None:
                 setattr(layer, key, nn.Identity())
+        detach_operand_fake_quantizers(layer)
         if effective_weight(layer) is None:
             continue
         if layer not in plain_layers:

@@ -1,6 +1,7 @@
 """Quantisation-aware training: which layers get which bits, and by which schemes."""
 
-from collections.abc import Mapping
+import re
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 import torch
@@ -19,13 +20,19 @@ from micronet_cli.compression.quantization.bits_rules import (
 )
 from micronet_cli.compression.quantization.folding import fold_batch_norms
 from micronet_cli.compression.quantization.weight_quantizers import AccumulatorAware, RangeLinear
+from micronet_cli.layers.attention import unfuse_attention
 from micronet_cli.layers.effective_weight import attach_effective_weight, check_zero, incoming_weight
 from micronet_cli.layers.fake_quantize import (
     ActivationFakeQuantize,
     attach_input_fake_quantize,
     attach_output_fake_quantize,
 )
+from micronet_cli.layers.products import attach_operand_fake_quantize, detach_operand_fake_quantizers
 from micronet_cli.layers.rules import match_layers, match_modules, own_shape
+from micronet_cli.trace.computed_products import ComputedProducts, computed_products
+
+NO_PRODUCTS = ComputedProducts({}, ())
+UNRULED = "attention"  # what the tables call products that no rule matches
 
 
 @dataclass
@@ -46,6 +53,8 @@ class Quantizer:
         outputs: rule name -> modules of any kind whose output is quantised too, so that what follows (a residual add, a
             pool) has operands of that width.
         fold_batch_norm: fold BatchNorms into the layers before them first, and train without them.
+        attention: quantise both operands of products of two computed tensors too, with the activation bits and scheme
+            of the rule that matches their module, the quantiser's own where none does; attention is unfused for it.
     """
 
     rules: Mapping[str, BitsRule] = field(default_factory=dict)
@@ -58,6 +67,7 @@ class Quantizer:
     accumulator_bits: int | None = None
     outputs: Mapping[str, OutputRule] = field(default_factory=dict)
     fold_batch_norm: bool = False
+    attention: bool = False
 
     def __post_init__(self) -> None:
         check_bits("weight_bits", self.weight_bits)
@@ -112,27 +122,47 @@ class Quantizer:
         default = TrackedRange(self.ema_decay)
         return first_scheme(rule.activation, self.activation, default)
 
-    def targets(self, model: nn.Module) -> dict[str, Target]:
-        """Layer -> what it gets.
+    def targets(self, model: nn.Module, products: Sequence[str] = ()) -> dict[str, Target]:
+        """Layer -> what it gets; modules of ``products`` get the quantiser's own where no rule matches them.
 
         Raises:
             ValueError: a rule is left with no layer.
         """
         targets = {}
-        for layer, (name, rule) in match_layers(model, self.rules, "quantize").items():
+        for layer, (name, rule) in match_layers(model, self.rules, "quantize", products).items():
             targets[layer] = self.target(name, rule)
+        for module in products:
+            if module not in targets:
+                targets[module] = self.target(UNRULED, BitsRule(match=""))
         return targets
 
     def resolve(self, model: nn.Module) -> dict[str, tuple[str, float | None, float | None]]:
-        """Layer -> (rule name, weight bits, activation bits), bits None for float.
+        """Layer -> (rule name, weight bits, activation bits), bits None for float; products have no weight.
 
         Raises:
-            ValueError: a rule is left with no layer.
+            ValueError: a rule is left with no layer, or there are no products to quantise.
         """
+        products = self._products(model).modules
         resolved = {}
-        for layer, target in self.targets(model).items():
-            resolved[layer] = (target.rule, target.weight_bits, target.activation_bits)
+        for layer, target in self.targets(model, products).items():
+            weight_bits = target.weight_bits
+            if layer in products:
+                weight_bits = None
+            resolved[layer] = (target.rule, weight_bits, target.activation_bits)
         return resolved
+
+    def _products(self, model: nn.Module) -> ComputedProducts:
+        """The products whose operands are quantised.
+
+        Raises:
+            ValueError: there are none.
+        """
+        if not self.attention:
+            return NO_PRODUCTS
+        products = computed_products(model, own_shape(model))
+        if not products.modules:
+            raise ValueError("quantize.attention=true: the network has no product of two computed tensors; leave it out")
+        return products
 
     @property
     def reads_gradients(self) -> bool:
@@ -145,8 +175,8 @@ class Quantizer:
         Learned steps of weights start from the weights as they are; a checkpoint's values take their place on loading.
 
         Raises:
-            ValueError: a rule is left with no layer, a masked layer would get weights without 0, or a BatchNorm would
-                fold into weights that are quantised already.
+            ValueError: a rule is left with no layer, a masked layer would get weights without 0, a BatchNorm would
+                fold into weights that are quantised already, or a product is out of reach.
         """
         self._activations = []
         if self.fold_batch_norm:
@@ -154,9 +184,16 @@ class Quantizer:
                 fold_batch_norms(model, own_shape(model))
             except ValueError as error:
                 raise ValueError(f"quantize.fold_batch_norm=true: {error}") from None
-        for name, target in self.targets(model).items():
-            self._attach_layer(name, model.get_submodule(name), target)
         device = next(model.parameters()).device
+        if self.attention:
+            unfuse_attention(model)
+        products = self._products(model)
+        for name, target in self.targets(model, products.modules).items():
+            module = model.get_submodule(name)
+            if name in products.modules:
+                self._attach_operands(name, module, products, target, device)
+            else:
+                self._attach_layer(name, module, target)
         for name, (_, rule) in match_modules(model, self.outputs, "quantize.outputs").items():
             activation = self.output_quantizer(rule)
             attach_output_fake_quantize(model.get_submodule(name), activation)
@@ -179,6 +216,25 @@ class Quantizer:
         activation = target.activation_quantizer()
         attach_input_fake_quantize(layer, activation)
         self._remember(activation, weight.device)
+
+    def _attach_operands(
+        self, name: str, module: nn.Module, products: ComputedProducts, target: Target, device: torch.device
+    ) -> None:
+        """Quantise the operands of a module's products."""
+        detach_operand_fake_quantizers(module)
+        if target.activation_bits is None:
+            return
+        if name in products.unreachable:
+            kind = type(module).__name__
+            raise ValueError(
+                f"quantize.attention=true: the products of {name} ({kind}) are out of reach; leave them in float: "
+                f"quantize.rules.float.match={re.escape(name)!r} quantize.rules.float.activation_bits=null"
+            )
+        for number in products.operands[name]:
+            quantizer = target.activation_quantizer()
+            assert quantizer is not None
+            attach_operand_fake_quantize(module, number, quantizer)
+            self._remember(quantizer, device)
 
     def _remember(self, activation: ActivationFakeQuantize | None, device: torch.device) -> None:
         """Keep a quantiser whose range ``update`` freezes, where the network is."""
