@@ -2,7 +2,7 @@
 
 import logging
 from collections import defaultdict
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -50,6 +50,8 @@ def check_effects(compressors: Mapping[str, Compressor], network: Network) -> li
         return []  # scoring runs into the same, and says what to do
     problems = []
     for group, compressor in compressors.items():
+        if getattr(compressor, "attention", False) and seen.float_products:
+            log.warning("%s.attention: in float stay products of %s", group, _listed(seen.float_products))
         tallies = _tallies(group, compressor.table(network.model), seen)
         for rule, tally in tallies.items():
             if not tally.faults:
@@ -94,9 +96,14 @@ def _described(tally: _Tally) -> str:
     """What has no effect, and where."""
     parts = []
     for column, layers in tally.faults.items():
-        shown = ", ".join(layers[:SHOWN_LAYERS])
-        others = len(layers) - SHOWN_LAYERS
-        if others > 0:
-            shown += f" and {others} others"
-        parts.append(f"no effect on {shown} ({FAULTS[column]})")
+        parts.append(f"no effect on {_listed(layers)} ({FAULTS[column]})")
     return "; ".join(parts)
+
+
+def _listed(layers: Sequence[str]) -> str:
+    """The first few, and how many others there are."""
+    shown = ", ".join(layers[:SHOWN_LAYERS])
+    others = len(layers) - SHOWN_LAYERS
+    if others > 0:
+        shown += f" and {others} others"
+    return shown

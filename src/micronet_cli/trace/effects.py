@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from micronet_cli.layers.effective_weight import EffectiveWeight, effective_weight
 from micronet_cli.layers.rules import compressible_layers
-from micronet_cli.trace.records import Stored
+from micronet_cli.trace.records import Stored, TracedNetwork
 from micronet_cli.trace.trace import Trace
 
 
@@ -21,11 +21,13 @@ class Effects:
         masks: layers; the zeros of the mask are zeros of a product's weight.
         weights: layers; the quantiser's output is a product's weight.
         quantizers: every quantiser that was executed.
+        float_products: modules that multiply, otherwise than as a layer, an operand that is not quantised.
     """
 
     masks: frozenset[str]
     weights: frozenset[str]
     quantizers: frozenset[str]
+    float_products: tuple[str, ...] = ()
 
 
 def effects(model: nn.Module, input_shape: Sequence[int]) -> Effects:
@@ -56,7 +58,23 @@ def effects(model: nn.Module, input_shape: Sequence[int]) -> Effects:
         masks=frozenset(masks),
         weights=frozenset(weights),
         quantizers=frozenset(network.quantizers),
+        float_products=_float_products(model, network),
     )
+
+
+def _float_products(model: nn.Module, network: TracedNetwork) -> tuple[str, ...]:
+    """Modules, but convolutions and linear layers, with a product of which an operand is in float."""
+    layers = compressible_layers(model)
+    found: dict[str, None] = {}
+    for op in network.ops:
+        if op.dot is None or op.layer in layers:
+            continue
+        quantized = [network.values[value].quantizers is not None for value in op.inputs]
+        if op.dot.weight is not None:
+            quantized.append(network.stored[op.dot.weight].quantizer is not None)
+        if not all(quantized):
+            found[op.layer] = None
+    return tuple(found)
 
 
 def _compressed_weights(model: nn.Module) -> dict[str, EffectiveWeight]:

@@ -13,6 +13,7 @@ from micronet_cli.compression.quantization.adaround import AdaRound, Reconstruct
 from micronet_cli.compression.quantization.equalization import equalize
 from micronet_cli.compression.quantization.fixed_grid import FixedGrids
 from micronet_cli.compression.quantization.layer_output import normalised, shift_output
+from micronet_cli.compression.quantization.operand_ranges import operands_shown
 from micronet_cli.functional.calibration import RangeEstimate, mse
 from micronet_cli.functional.equalization import expected_output
 from micronet_cli.layers.copies import copied
@@ -20,11 +21,6 @@ from micronet_cli.layers.effective_weight import effective_weight
 from micronet_cli.layers.fake_quantize import ActivationFakeQuantize, FakeQuantize
 from micronet_cli.layers.finite import FiniteOutputs, NotFinite
 from micronet_cli.layers.layer_input import watch_input
-from micronet_cli.layers.products import (
-    attach_operand_fake_quantize,
-    detach_operand_fake_quantizers,
-    operand_fake_quantizers,
-)
 from micronet_cli.trace.chains import Chain, chains
 from micronet_cli.trace.layer_inputs import has_rows, input_rows, product
 
@@ -101,12 +97,10 @@ class PostTrainingQuantization:
         handles = []
         for name, module in model.named_modules():
             handles += self._watch(name, module)
-            self._watch_operands(name, module)
-        self._run_reference(batches)
+        with operands_shown(model, self.reference, self._started):
+            self._run_reference(batches)
         for handle in handles:
             handle.remove()
-        for module in self.reference.modules():
-            detach_operand_fake_quantizers(module)
         model.eval()
 
     def _watch(self, name: str, module: nn.Module) -> list[RemovableHandle]:
@@ -124,14 +118,6 @@ class PostTrainingQuantization:
             handle = reference.register_forward_hook(show)
             handles.append(handle)
         return handles
-
-    def _watch_operands(self, name: str, module: nn.Module) -> None:
-        """Show a module's operand quantisers the operands of the float network's products."""
-        reference = self.reference.get_submodule(name)
-        for number in operand_fake_quantizers(module):
-            quantizer = self._started(module.operand_fake_quantize, str(number))
-            if quantizer is not None:
-                attach_operand_fake_quantize(reference, number, _Shown(quantizer))
 
     def _started(self, module: nn.Module, key: str) -> ActivationFakeQuantize | None:
         """The module's quantiser under that name, made to track what it is shown; None where it tracks no range."""
@@ -284,19 +270,6 @@ def _quantizes_weight(layer: nn.Module) -> bool:
 
 def _identity(x: Tensor) -> Tensor:
     return x
-
-
-class _Shown(nn.Module):
-    """Shows ``quantizer`` what goes through."""
-
-    def __init__(self, quantizer: FakeQuantize) -> None:
-        super().__init__()
-        self.quantizer = quantizer
-
-    def forward(self, x: Tensor) -> Tensor:
-        """The same."""
-        self.quantizer(x)
-        return x
 
 
 def _show_to(quantizer: FakeQuantize) -> Callable[[Tensor], None]:
