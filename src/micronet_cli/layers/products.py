@@ -102,7 +102,7 @@ def attach_operand_fake_quantize(module: nn.Module, number: int, quantizer: nn.M
         unfuse_attention(module)
         module.operand_fake_quantize = nn.ModuleDict()
         # A method of the module, which a deep copy binds to the copy.
-        module.forward = MethodType(forward_with_quantized_products, module)  # type: ignore[method-assign]
+        module.forward = MethodType(forward_with_quantized_products, module)
     module.operand_fake_quantize[str(number)] = quantizer
 
 

@@ -55,9 +55,7 @@ def compressible_layers(model: nn.Module) -> dict[str, nn.Module]:
     return layers
 
 
-def match_layers(
-    model: nn.Module, rules: Mapping[str, Rule], group: str, others: Iterable[str] = ()
-) -> Matches[Rule]:
+def match_layers(model: nn.Module, rules: Mapping[str, Rule], group: str, others: Iterable[str] = ()) -> Matches[Rule]:
     """Layer name -> (rule name, rule) for every layer that a rule matches, in the network's order.
 
     ``others`` are names of modules that may be matched as well, and come last.

@@ -128,8 +128,8 @@ def _unseen(network: TracedNetwork, seen: Sequence[_SeenProduct]) -> dict[str, N
     made = set()
     for call in seen:
         if call.computed:
-            made.add(next(index for index in matrix_products if index >= call.first))
-    unseen = {}
+            made.add(next((index for index in matrix_products if index >= call.first), None))
+    unseen: dict[str, None] = {}
     for index in matrix_products:
         op = network.ops[index]
         assert op.dot is not None

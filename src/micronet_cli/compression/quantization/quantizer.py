@@ -1,6 +1,5 @@
 """Quantisation-aware training: which layers get which bits, and by which schemes."""
 
-import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
@@ -19,17 +18,16 @@ from micronet_cli.compression.quantization.bits_rules import (
     inherited_bits,
 )
 from micronet_cli.compression.quantization.folding import fold_batch_norms
+from micronet_cli.compression.quantization.product_operands import attach_operands, products_to_quantize
 from micronet_cli.compression.quantization.weight_quantizers import AccumulatorAware, RangeLinear
-from micronet_cli.layers.attention import unfuse_attention
 from micronet_cli.layers.effective_weight import attach_effective_weight, check_zero, incoming_weight
 from micronet_cli.layers.fake_quantize import (
     ActivationFakeQuantize,
     attach_input_fake_quantize,
     attach_output_fake_quantize,
 )
-from micronet_cli.layers.products import attach_operand_fake_quantize, detach_operand_fake_quantizers
 from micronet_cli.layers.rules import match_layers, match_modules, own_shape
-from micronet_cli.trace.computed_products import ComputedProducts, computed_products
+from micronet_cli.trace.computed_products import ComputedProducts
 
 NO_PRODUCTS = ComputedProducts({}, ())
 UNRULED = "attention"  # what the tables call products that no rule matches
@@ -142,7 +140,9 @@ class Quantizer:
         Raises:
             ValueError: a rule is left with no layer, or there are no products to quantise.
         """
-        products = self._products(model).modules
+        products: Sequence[str] = ()
+        if self.attention:
+            products = products_to_quantize(model).modules
         resolved = {}
         for layer, target in self.targets(model, products).items():
             weight_bits = target.weight_bits
@@ -150,19 +150,6 @@ class Quantizer:
                 weight_bits = None
             resolved[layer] = (target.rule, weight_bits, target.activation_bits)
         return resolved
-
-    def _products(self, model: nn.Module) -> ComputedProducts:
-        """The products whose operands are quantised.
-
-        Raises:
-            ValueError: there are none.
-        """
-        if not self.attention:
-            return NO_PRODUCTS
-        products = computed_products(model, own_shape(model))
-        if not products.modules:
-            raise ValueError("quantize.attention=true: the network has no product of two computed tensors; leave it out")
-        return products
 
     @property
     def reads_gradients(self) -> bool:
@@ -184,16 +171,16 @@ class Quantizer:
                 fold_batch_norms(model, own_shape(model))
             except ValueError as error:
                 raise ValueError(f"quantize.fold_batch_norm=true: {error}") from None
-        device = next(model.parameters()).device
+        products = NO_PRODUCTS
         if self.attention:
-            unfuse_attention(model)
-        products = self._products(model)
+            products = products_to_quantize(model)
+        device = next(model.parameters()).device
         for name, target in self.targets(model, products.modules).items():
-            module = model.get_submodule(name)
             if name in products.modules:
-                self._attach_operands(name, module, products, target, device)
+                for operand in attach_operands(model, name, products, target):
+                    self._remember(operand, device)
             else:
-                self._attach_layer(name, module, target)
+                self._attach_layer(name, model.get_submodule(name), target)
         for name, (_, rule) in match_modules(model, self.outputs, "quantize.outputs").items():
             activation = self.output_quantizer(rule)
             attach_output_fake_quantize(model.get_submodule(name), activation)
@@ -216,25 +203,6 @@ class Quantizer:
         activation = target.activation_quantizer()
         attach_input_fake_quantize(layer, activation)
         self._remember(activation, weight.device)
-
-    def _attach_operands(
-        self, name: str, module: nn.Module, products: ComputedProducts, target: Target, device: torch.device
-    ) -> None:
-        """Quantise the operands of a module's products."""
-        detach_operand_fake_quantizers(module)
-        if target.activation_bits is None:
-            return
-        if name in products.unreachable:
-            kind = type(module).__name__
-            raise ValueError(
-                f"quantize.attention=true: the products of {name} ({kind}) are out of reach; leave them in float: "
-                f"quantize.rules.float.match={re.escape(name)!r} quantize.rules.float.activation_bits=null"
-            )
-        for number in products.operands[name]:
-            quantizer = target.activation_quantizer()
-            assert quantizer is not None
-            attach_operand_fake_quantize(module, number, quantizer)
-            self._remember(quantizer, device)
 
     def _remember(self, activation: ActivationFakeQuantize | None, device: torch.device) -> None:
         """Keep a quantiser whose range ``update`` freezes, where the network is."""

