@@ -17,7 +17,7 @@ from micronet_cli.compression.quantization import weight_quantizers as weights
 from micronet_cli.compression.quantization.quantizer import BitsRule, OutputRule, Quantizer
 from micronet_cli.functional.granularity import NM, Block, Filter
 from micronet_cli.models import cifar_resnet  # noqa: F401
-from micronet_cli.models.model import InputSpec
+from micronet_cli.models.model import InputSpec, state_input
 from micronet_cli.torch_internals import BatchNorm
 
 HIDDEN = "(?!{stem}$).*"
@@ -51,6 +51,19 @@ def network(
         compressor.update(1, 1)
     model.train()(torch.randn(8, 3, side, side))
     return model.eval()
+
+
+def transformer(depth: int = 2, side: int = 32, **quantize) -> tuple[nn.Module, dict]:
+    """A small vision transformer whose products of attention are quantised too, and its header."""
+    torch.manual_seed(0)
+    args = {"img_size": side, "patch_size": 8, "depth": depth}
+    model = timm.create_model("test_vit", num_classes=len(CLASSES), **args)
+    state_input(model, (3, side, side))
+    Quantizer({"hidden": BitsRule(HIDDEN)}, **quantize, attention=True).attach(model)
+    model.train()(torch.randn(8, 3, side, side))
+    given = header(model, "test_vit", side)
+    given["model"]["args"] = args
+    return model.eval(), given
 
 
 def packed(path: Path, model: nn.Module, name: str = "resnet8", side: int = 16, entropy: bool = False) -> nn.Module:

@@ -36,7 +36,10 @@ BAD_PARAMETERS = {
 }
 BAD_ACTIVATIONS = {
     "module": ((1, "input", 4), "a module's name must be a string"),
-    "place": (("a", "inside", 4), "place 'inside' must be input or output"),
+    "place": (("a", "inside", 4), "place 'inside' must be input, output or operand<number>"),
+    "place is no text": (("a", 3, 4), "place 3 must be input"),
+    "no operand": (("a", "operand", 4), "place 'operand' must be input"),
+    "far operand": (("a", "operand1000", 4), "place 'operand1000' must be input"),
     "bits": (("a", "input", 0), r"bits must be in \[1, 16\]"),
 }
 
@@ -111,3 +114,8 @@ def test_check_says_that_the_header_is_wrong():
     check(True, "nothing")
     with pytest.raises(Damaged, match=r"^header: something$"):
         check(False, "something")
+
+
+def test_operands_have_a_number():
+    assert Activation("a", "operand12", 4).operand == 12
+    assert Activation("a", "input", 4).operand is None

@@ -10,6 +10,7 @@ from micronet_cli.artifact.filling import attach_range, fill_batch_norms, fill_l
 from micronet_cli.artifact.format import STREAMS, Damaged
 from micronet_cli.artifact.streams import Streams
 from micronet_cli.functional.fixed_point import pack_range
+from micronet_cli.layers.products import operand_fake_quantizers
 
 
 def streams(**parts):
@@ -181,3 +182,10 @@ def test_range_that_does_not_fit_is_refused(case):
     module, content, message = BAD_RANGES[case]
     with pytest.raises(Damaged, match=message):
         attach_range({"0": nn.Linear(1, 1)}, Activation(module, "input", 2), streams(activations=content))
+
+
+def test_range_of_an_operand_is_attached_by_its_number():
+    model = nn.Sequential(nn.ReLU())
+    attach_range({"0": model[0]}, Activation("0", "operand3", 2), streams(activations=pack_range(2.0, -1)))
+    (number, quantizer) = operand_fake_quantizers(model[0]).popitem()
+    assert (number, quantizer.bits, quantizer.scale, quantizer.zero_point) == (3, 2, 2.0, -1)

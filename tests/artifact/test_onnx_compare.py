@@ -10,8 +10,10 @@ from torch import nn
 from micronet_cli.artifact.onnx import check_onnx, export_onnx
 from micronet_cli.artifact.onnx_compare import compare_onnx
 from micronet_cli.compression.quantization.quantizer import Quantizer
+from micronet_cli.models.model import InputSpec
 from micronet_cli.network import Network
 from tests.artifact.exportable import ALL, SPEC, settle
+from tests.artifact.networks import CLASSES, transformer
 
 IMAGES = torch.randn(4, *SPEC.size, generator=torch.Generator().manual_seed(0))
 
@@ -58,3 +60,19 @@ def test_the_file_is_left_as_it_was(quantised):
     before = path.read_bytes()
     compare_onnx(path, model, IMAGES)
     assert path.read_bytes() == before
+
+
+@pytest.mark.parametrize("bits", [4, 8])
+def test_operands_of_attention_are_compared_too(tmp_path, bits):
+    model, given = transformer(depth=1, weight_bits=bits, activation_bits=bits)
+    network = Network(model, given["model"], CLASSES, InputSpec.of(model, 32))
+    path = tmp_path / "model.onnx"
+    written = export_onnx(network, path)
+    assert written["quantized_activations"] == 4 + 1 + 4  # of layers, of the classifier, of products
+    images = torch.randn(4, 3, 32, 32, generator=torch.Generator().manual_seed(0))
+    found = compare_onnx(path, model, images)
+    assert found.differing_codes <= 1e-4 * found.codes
+    assert found.logit_error < 1e-5
+    assert found.unexplained == 0
+    for fused in (False, True):
+        assert check_onnx(path, model, images, fused)["equal_predictions"] == 1

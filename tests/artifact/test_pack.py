@@ -16,6 +16,7 @@ from micronet_cli.functional.fixed_point import unpack_range
 from micronet_cli.layers.effective_weight import attach_effective_weight
 from micronet_cli.layers.fake_quantize import attach_output_fake_quantize
 from micronet_cli.layers.integer import IntegerActivation
+from micronet_cli.layers.products import attach_operand_fake_quantize
 from tests.artifact.networks import NORMS, SCHEMES, W4A4, header, network, packed
 
 
@@ -113,6 +114,12 @@ def test_range_is_stored_with_its_place_and_bits():
     assert _pack_activations(model, packer) == [Activation("0", "output", 2.5)]
     (content,) = packer.streams["activations"]
     assert unpack_range(content) == (4.0, -3)
+
+
+def test_range_of_an_operand_is_stored_with_its_number():
+    model = nn.Sequential(nn.Sequential(nn.ReLU()))
+    attach_operand_fake_quantize(model[0][0], 3, IntegerActivation(8, 4.0, 0))
+    assert _pack_activations(model, Packer(entropy=False)) == [Activation("0.0", "operand3", 8)]
 
 
 def test_norm_that_is_not_finite_is_refused_by_name():

@@ -7,7 +7,8 @@ from torch import nn
 
 from micronet_cli.artifact.compare import compare
 from micronet_cli.artifact.format import Damaged
-from micronet_cli.artifact.runtime import Tables
+from micronet_cli.artifact.pack import pack
+from micronet_cli.artifact.runtime import Tables, load
 from micronet_cli.functional.counting import signed_width
 from micronet_cli.layers.effective_weight import original_weight
 from micronet_cli.layers.integer import certified_widths, integer_input
@@ -16,7 +17,7 @@ from micronet_cli.layers.rules import compressible_layers
 from micronet_cli.scoring import rule_set, score_with
 from micronet_cli.torch_internals import BatchNorm
 from micronet_cli.trace.trace import Trace
-from tests.artifact.networks import SCHEMES, W4A4, network, packed
+from tests.artifact.networks import SCHEMES, W4A4, network, packed, transformer
 
 
 def assert_same(model, loaded, side, images=4, most_differing=1e-3, most_differing_alone=1e-4):
@@ -71,6 +72,20 @@ def test_other_architectures(tmp_path, name, side):
     assert_same(model, packed(tmp_path / "n.mnet", model, name, side), side, images=1)
 
 
+@pytest.mark.parametrize("scheme", ["w4a4", "w8a8", "symmetric", "lsq", "lsq+"])
+def test_operands_of_attention(tmp_path, scheme):
+    model, header = transformer(**SCHEMES[scheme])
+    path = tmp_path / "n.mnet"
+    path.write_bytes(pack(model, header))
+    loaded, _ = load(path, "path")
+    # In single precision a code at a boundary takes those behind it along, for attention mixes all positions; and sums
+    # of few codes with nearly equal probabilities lie on boundaries more often than others.
+    claimed = assert_same(model, loaded, 32, most_differing=0.01, most_differing_alone=3e-4)
+    assert path.stat().st_size <= 1.02 * claimed + 8192
+    operands = [name for name, _ in loaded.named_modules() if ".operand_fake_quantize." in name]
+    assert len(operands) == 2 * 4
+
+
 FULL_SIZE = {
     "vit_tiny_patch16_224": 224,
     "resnet18": 64,
@@ -96,6 +111,14 @@ def test_full_size_architectures(tmp_path, name):
     chaotic = name in ("resnetv2_50x1_bit", "swin_tiny_patch4_window7_224", "beit_base_patch16_224")
     claimed = assert_same(model, loaded, side, images=1, most_differing=1.0 if chaotic else 1e-3)
     assert (tmp_path / "n.mnet").stat().st_size <= 1.02 * claimed + 8192
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ["deit_tiny_patch16_224", "swin_tiny_patch4_window7_224", "cait_xxs24_224"])
+def test_operands_of_full_size_attention(tmp_path, name):
+    # 8 bits: sums of 4-bit codes lie on boundaries too often. Each quantiser is judged alone, as above.
+    model = network(name, 224, None, weight_bits=8, activation_bits=8, attention=True)
+    assert_same(model, packed(tmp_path / "n.mnet", model, name, 224), 224, images=1, most_differing=1.0)
 
 
 def test_channel_whose_batch_norm_has_gain_zero(tmp_path):

@@ -364,3 +364,34 @@ def test_operation_costs_its_widest_input():
 def test_option_for_non_linearities_leaves_other_operations_alone():
     assert operation("relu", 32, nonlinearity_bits=4) == 4
     assert operation("add", 32, 32, nonlinearity_bits=4) == 32
+
+
+def attention(*quantizers):
+    """A product of two activations, each with the codes of these quantisers of 3 and of 8 bits, or floats: 5 terms."""
+    values = [Value(10, index, quantizers=names and frozenset(names)) for index, names in enumerate(quantizers)]
+    dot = Dot(None, None, terms=5, nonzeros=np.array([5]), repeats=4, outputs=4)
+    found = {
+        "q": ExecutedQuantizer("q", "attn", bits=3, stored_bits=64),
+        "k": ExecutedQuantizer("k", "attn", bits=8, stored_bits=64),
+    }
+    op = Op("bmm", "attn", (0, 1), (2,), elements=4, dot=dot)
+    return TracedNetwork((op,), (*values, Value(4, 2)), (), found, (1, 5, 2))
+
+
+def test_a_product_of_activations_has_bits_of_both_operands():
+    (multiplies, _) = Official().math(attention(["q"], ["k"]))
+    assert (multiplies.bits, multiplies.math_ops) == ("3x8", 20 * 8 / 32)
+    (multiplies, _) = Official().math(attention(["q"], None))
+    assert (multiplies.bits, multiplies.math_ops) == ("3x32", 20)
+
+
+def test_integers_of_two_activations_are_added_as_those_of_a_weight():
+    # 4 outputs of 5 terms: 16 additions at 3 + 8 + ceil(log2 5) bits; a tree has 2 at 11, 1 at 12 and 1 at 13.
+    assert accumulation(attention(["q"], ["k"]), accumulator="integer") == (16, 16 * 14)
+    assert accumulation(attention(["q"], ["k"]), accumulator="adder_tree") == (16, 4 * (2 * 11 + 12 + 13))
+    assert accumulation(attention(["q"], ["k"])) == (16, 16 * 32)
+
+
+@pytest.mark.parametrize("left", [None, ["q", "k"]], ids=["float", "codes of two"])
+def test_additions_of_an_operand_that_is_not_codes_of_one_quantiser_take_32_bits(left):
+    assert accumulation(attention(left, ["k"]), accumulator="integer") == (16, 16 * 32)

@@ -5,6 +5,7 @@ from types import SimpleNamespace
 
 import pytest
 import timm.layers
+import torch
 from torch import nn
 
 from micronet_cli.compression.pruning.pruner import Pruner
@@ -109,3 +110,33 @@ def test_weights_that_no_rule_can_choose_are_told_of(caplog):
     # 9 of 12 weights
     assert "75 % of the weights stay as they are, in 1 modules" in caplog.text
     assert "as 1 (ConvTranspose2d)" in caplog.text
+
+
+class Products(nn.Module):
+    """A product with a parameter, which stays as it is, and one of two computed tensors."""
+
+    def __init__(self):
+        super().__init__()
+        self.matrix = nn.Parameter(torch.ones(4, 4))
+
+    def forward(self, x):
+        x = x @ self.matrix
+        return x @ x.mT
+
+
+def test_products_that_stay_in_float_are_named(caplog):
+    model = nn.Sequential(nn.Linear(4, 4), Products())
+    model.default_cfg = {"input_size": (1, 4, 4)}
+    with caplog.at_level(logging.WARNING):
+        assert attached(model, quantize=bits(".*", attention=True)) == []
+    assert "quantize.attention: in float stay products of 1" in caplog.text
+
+
+def test_quantised_products_have_an_effect(caplog):
+    model = timm.create_model("test_vit", img_size=16, patch_size=8, in_chans=1, depth=1)
+    model.default_cfg = model.pretrained_cfg = {"input_size": (1, 16, 16)}
+    quantize = Quantizer({"attention": BitsRule(r".*\.attn", activation_bits=4)}, attention=True)
+    quantize.attach(model)
+    network = SimpleNamespace(model=model, spec=SimpleNamespace(size=(1, 16, 16)))
+    assert check_effects({"quantize": quantize}, network) == []
+    assert caplog.text == ""

@@ -8,6 +8,7 @@ from torch.nn.utils import parametrizations
 
 from micronet_cli.layers.effective_weight import attach_mask, effective_weight
 from micronet_cli.layers.fake_quantize import ActivationFakeQuantize, WeightFakeQuantize, attach_input_fake_quantize
+from micronet_cli.layers.products import attach_operand_fake_quantize
 from micronet_cli.trace.effects import effects
 
 SHAPE = (1, 4, 4)
@@ -91,3 +92,17 @@ def test_without_values_a_plain_layer_is_taken_at_its_word():
         model = nn.Sequential(nn.Linear(4, 4))
     attach_mask(model[0])
     assert effects(model, SHAPE).masks == {"0"}
+
+
+def test_products_in_float_are_named_but_not_those_of_layers():
+    class Gram(nn.Module):
+        def forward(self, x):
+            return x @ x.mT
+
+    model = nn.Sequential(nn.Linear(4, 4), Gram())
+    assert effects(model, SHAPE).float_products == ("1",)
+    for number in (0, 1):
+        attach_operand_fake_quantize(model[1], number, ActivationFakeQuantize(4))
+    found = effects(model, SHAPE)
+    assert found.float_products == ()
+    assert found.quantizers == {"1.operand_fake_quantize.0", "1.operand_fake_quantize.1"}

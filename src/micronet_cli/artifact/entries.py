@@ -1,5 +1,6 @@
 """What the header says of each tensor, checked field by field."""
 
+import re
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, fields
 from math import prod
@@ -10,7 +11,8 @@ from micronet_cli.functional.quantization import quant_max
 
 MAX_DIMS = 8
 GROUP_SIZES = (2, 4, 8, 16)
-PLACES = ("input", "output")
+OPERAND = "operand"
+PLACES = re.compile(rf"input|output|{OPERAND}\d{{1,3}}", re.ASCII)
 # What a BatchNorm that stays is stored as: a gain and a shift stand for all four.
 BATCH_NORM_TENSORS = ("weight", "bias", "running_mean", "running_var")
 DTYPES = ("float32", "int64", "bool")
@@ -169,7 +171,8 @@ class Activation:
 
     Attributes:
         module: the module that carries it.
-        place: before the module (``input``) or behind it (``output``).
+        place: before the module (``input``), behind it (``output``), or at an operand of the products that its forward
+            computes: ``operand0`` is the left one of the first, ``operand1`` the right one.
         bits: in [1, 16], maybe fractional.
 
     Raises:
@@ -183,9 +186,16 @@ class Activation:
     def __post_init__(self) -> None:
         check(isinstance(self.module, str), "activations: a module's name must be a string")
         where = f"activations: {self.module!r:.80}"
-        places = " or ".join(PLACES)
-        check(self.place in PLACES, f"activations: place {self.place!r:.80} must be {places}")
+        is_place = isinstance(self.place, str) and PLACES.fullmatch(self.place) is not None
+        check(is_place, f"activations: place {self.place!r:.80} must be input, output or {OPERAND}<number>")
         check(is_bits(self.bits), f"{where}: bits must be in [1, {MAX_BITS}]")
+
+    @property
+    def operand(self) -> int | None:
+        """Number of the operand; None at another place."""
+        if not self.place.startswith(OPERAND):
+            return None
+        return int(self.place.removeprefix(OPERAND))
 
 
 @dataclass(frozen=True)

@@ -20,6 +20,7 @@ from micronet_cli.layers.fake_quantize import attach_input_fake_quantize, attach
 from micronet_cli.layers.finite import is_sound
 from micronet_cli.layers.integer import IntegerActivation, IntegerWeight, Numbers, attach_integers, attach_rescale
 from micronet_cli.layers.plain_product import runs_linear
+from micronet_cli.layers.products import attach_operand_fake_quantize
 from micronet_cli.torch_internals import BatchNorm
 
 RANGE_BYTES = 8  # of an activation quantiser
@@ -251,7 +252,9 @@ def attach_range(modules: Mapping[str, nn.Module], entry: Activation, streams: S
     usable_scale = np.isfinite(scale) and scale > 0
     holds_zero = -quantizer.zero_point < quantizer.levels
     check(usable_scale and holds_zero, f"{where}: a bad range")
-    if entry.place == "input":
+    if entry.operand is not None:
+        attach_operand_fake_quantize(module, entry.operand, quantizer)
+    elif entry.place == "input":
         attach_input_fake_quantize(module, quantizer)
     else:
         attach_output_fake_quantize(module, quantizer)

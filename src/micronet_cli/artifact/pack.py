@@ -9,7 +9,7 @@ from torch import nn
 
 from micronet_cli.artifact import format
 from micronet_cli.artifact.build import bare_network, most_elements
-from micronet_cli.artifact.entries import BATCH_NORM_TENSORS, Activation, Layer, Parameter
+from micronet_cli.artifact.entries import BATCH_NORM_TENSORS, OPERAND, Activation, Layer, Parameter
 from micronet_cli.artifact.live_layer import pack_layer, stored_names
 from micronet_cli.artifact.own_state import own_state
 from micronet_cli.artifact.packer import Packer
@@ -20,6 +20,7 @@ from micronet_cli.layers.effective_weight import has_computed_weight, took_stand
 from micronet_cli.layers.fake_quantize import ActivationFakeQuantize
 from micronet_cli.layers.finite import is_sound
 from micronet_cli.layers.plain_product import runs_linear
+from micronet_cli.layers.products import OPERANDS
 from micronet_cli.layers.rules import compressible_layers
 from micronet_cli.torch_internals import BatchNorm
 from micronet_cli.trace.batch_norm import batch_norm_pairs
@@ -178,9 +179,7 @@ def _pack_activations(live: nn.Module, packer: Packer) -> list[Activation]:
     for name, module in live.named_modules():
         if not isinstance(module, ActivationFakeQuantize):
             continue
-        carrier, _, attribute = name.rpartition(".")
-        if attribute not in QUANTIZER_PLACES:
-            raise ValueError(f"{name}: quantisers are packed where they are a layer's input or a module's output")
+        carrier, place = _place(name)
         qparams = module.qparams()
         scale, zero_point = (float(value) for value in qparams)
         usable_scale = np.isfinite(scale) and scale > 0
@@ -190,9 +189,28 @@ def _pack_activations(live: nn.Module, packer: Packer) -> list[Activation]:
             raise ValueError(f"{name}: scale {scale} and zero point {zero_point} are not those of a range with 0 in it")
         content = pack_range(scale, int(zero_point))
         packer.streams["activations"].append(content)
-        place = attribute.removesuffix("_fake_quantize")
         found.append(Activation(carrier, place, module.bits))
     return found
+
+
+def _place(quantizer: str) -> tuple[str, str]:
+    """The module that carries an activation quantiser, and where.
+
+    >>> _place("layer1.0.conv1.input_fake_quantize"), _place("blocks.0.attn.operand_fake_quantize.3")
+    (('layer1.0.conv1', 'input'), ('blocks.0.attn', 'operand3'))
+
+    Raises:
+        ValueError: it is in another place.
+    """
+    carrier, _, attribute = quantizer.rpartition(".")
+    if attribute in QUANTIZER_PLACES:
+        return carrier, attribute.removesuffix("_fake_quantize")
+    module, _, holder = carrier.rpartition(".")
+    if holder == OPERANDS:
+        return module, f"{OPERAND}{attribute}"
+    raise ValueError(
+        f"{quantizer}: quantisers are packed where they are a layer's input, a module's output or a product's operand"
+    )
 
 
 def _pack_parameters(live: nn.Module, packer: Packer, stored: set[str]) -> list[Parameter]:

@@ -6,14 +6,15 @@ from torch.nn.utils.parametrize import is_parametrized
 
 from micronet_cli.layers.copies import copied
 from micronet_cli.layers.fake_quantize import (
-    FakeQuantize,
     attach_input_fake_quantize,
     attach_output_fake_quantize,
 )
 from micronet_cli.layers.integer import IntegerWeight
 from micronet_cli.layers.plain_weights import give_plain_weights
-from micronet_cli.layers.rules import ADDED_BY_COMPRESSORS
+from micronet_cli.layers.products import OPERANDS, detach_operand_fake_quantizers
 from micronet_cli.torch_internals import unparametrized
+
+ACTIVATION_PLACES = {"input_fake_quantize", "output_fake_quantize", OPERANDS}
 
 
 @torch.no_grad()
@@ -49,14 +50,15 @@ def without_activation_quantizers(model: nn.Module) -> nn.Module:
     for module in list(copy.modules()):
         attach_input_fake_quantize(module, None)
         attach_output_fake_quantize(module, None)
+        detach_operand_fake_quantizers(module)
     return copy
 
 
 def activation_quantizers(model: nn.Module) -> list[str]:
-    """Names of the modules whose input or output is quantised, in registration order."""
-    found = {}
+    """Names of the modules whose input, output or operands are quantised, in registration order."""
+    found = []
     for name, module in model.named_modules():
-        owner, _, place = name.rpartition(".")
-        if isinstance(module, FakeQuantize) and place in ADDED_BY_COMPRESSORS:
-            found[owner] = place
-    return list(found)
+        children = {place for place, child in module.named_children() if child is not None}
+        if children & ACTIVATION_PLACES:
+            found.append(name)
+    return found

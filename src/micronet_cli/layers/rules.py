@@ -3,7 +3,7 @@
 import difflib
 import re
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
@@ -14,7 +14,9 @@ from micronet_cli.torch_internals import constructor_arguments
 COMPRESSIBLE = (nn.Conv1d, nn.Conv2d, nn.Conv3d, nn.Linear)
 DEFAULT_INPUT_SHAPE = (3, 224, 224)
 # Parts of the names of modules that are not the network's own.
-ADDED_BY_COMPRESSORS = frozenset({"parametrizations", "input_fake_quantize", "output_fake_quantize"})
+ADDED_BY_COMPRESSORS = frozenset(
+    {"parametrizations", "input_fake_quantize", "output_fake_quantize", "operand_fake_quantize"}
+)
 
 
 @dataclass(frozen=True)
@@ -73,13 +75,15 @@ def compressible_layers(model: nn.Module) -> dict[str, nn.Module]:
     return layers
 
 
-def match_layers(model: nn.Module, rules: Mapping[str, Rule], group: str) -> Matches[Rule]:
+def match_layers(model: nn.Module, rules: Mapping[str, Rule], group: str, others: Iterable[str] = ()) -> Matches[Rule]:
     """Layer name -> (rule name, rule) for every layer that a rule matches, in the network's order.
+
+    ``others`` are names of modules that may be matched as well, and come last.
 
     Raises:
         ValueError: a rule is left with no layer; the message holds near misses and ``group``, its place in the config.
     """
-    names = list(compressible_layers(model))
+    names = [*compressible_layers(model), *others]
     where = f"{group}.rules"
     return _match(model, names, rules, where)
 

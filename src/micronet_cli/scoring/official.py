@@ -221,15 +221,29 @@ class Official(Rules):
 
 
 def _quantized_operands(op: Op, dot: Dot, network: TracedNetwork) -> tuple[int, ExecutedQuantizer] | None:
-    """Weight bits and the input's quantiser where both operands are integer codes of one quantiser each."""
-    if dot.weight is None or len(op.inputs) != 1:
+    """Bits of the weight, or of the left activation, and the input's quantiser.
+
+    None unless both operands are integer codes of one quantiser each.
+    """
+    *left, data = op.inputs
+    quantizers = [_only_quantizer(value, network) for value in op.inputs]
+    bits = [network.value_bits[value] for value in left]
+    if dot.weight is not None:
+        quantizers.append(network.stored[dot.weight].quantizer)
+        bits.append(network.stored_bits[dot.weight])
+    name = _only_quantizer(data, network)
+    if name is None or None in quantizers or len(bits) != 1:
         return None
-    weight = network.stored[dot.weight]
-    names = network.values[op.inputs[0]].quantizers
-    if weight.quantizer is None or names is None or len(names) != 1:
+    return bits[0], network.quantizers[name]
+
+
+def _only_quantizer(value: int, network: TracedNetwork) -> str | None:
+    """The quantiser whose codes an activation holds; None for floats and for codes of several."""
+    names = network.values[value].quantizers
+    if names is None or len(names) != 1:
         return None
     (name,) = names
-    return network.stored_bits[dot.weight], network.quantizers[name]
+    return name
 
 
 def _widths(dot: Dot, weight_bits: int, data: ExecutedQuantizer) -> np.ndarray | int:

@@ -2,12 +2,13 @@
 
 import logging
 from collections import defaultdict
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 from micronet_cli.compression.compressor import Compressor
 from micronet_cli.compression.quantization.quantizer import Quantizer
+from micronet_cli.layers.products import OPERANDS
 from micronet_cli.network import Network
 from micronet_cli.trace.effects import Effects, effects
 
@@ -53,6 +54,8 @@ def check_effects(compressors: Mapping[str, Compressor], network: Network) -> li
     _warn_of_others(network, seen)
     problems = []
     for group, compressor in compressors.items():
+        if getattr(compressor, "attention", False) and seen.float_products:
+            log.warning("%s.attention: in float stay products of %s", group, _listed(seen.float_products))
         tallies = _tallies(group, compressor.table(network.model), seen)
         if isinstance(compressor, Quantizer):
             tallies |= _output_tallies(compressor, network, seen)
@@ -119,16 +122,23 @@ def _works(column: str, layer: str, seen: Effects) -> bool:
         return layer in seen.masks
     if column == "weight_bits":
         return layer in seen.weights
-    return f"{layer}.input_fake_quantize" in seen.quantizers
+    if f"{layer}.input_fake_quantize" in seen.quantizers:
+        return True
+    return any(name.startswith(f"{layer}.{OPERANDS}.") for name in seen.quantizers)
 
 
 def _described(tally: _Tally) -> str:
     """What has no effect, and where."""
     parts = []
     for column, layers in tally.faults.items():
-        shown = ", ".join(layers[:SHOWN_LAYERS])
-        others = len(layers) - SHOWN_LAYERS
-        if others > 0:
-            shown += f" and {others} others"
-        parts.append(f"no effect on {shown} ({FAULTS[column]})")
+        parts.append(f"no effect on {_listed(layers)} ({FAULTS[column]})")
     return "; ".join(parts)
+
+
+def _listed(layers: Sequence[str]) -> str:
+    """The first few, and how many others there are."""
+    shown = ", ".join(layers[:SHOWN_LAYERS])
+    others = len(layers) - SHOWN_LAYERS
+    if others > 0:
+        shown += f" and {others} others"
+    return shown

@@ -22,12 +22,14 @@ class Effects:
         weights: layers; the quantiser's output is a product's weight.
         quantizers: every quantiser that was executed.
         others: modules that are no compressible layer and have a product's weight -> its share of all such weights.
+        float_products: modules that multiply, otherwise than as a layer, an operand that is not quantised.
     """
 
     masks: frozenset[str]
     weights: frozenset[str]
     quantizers: frozenset[str]
     others: dict[str, float]
+    float_products: tuple[str, ...] = ()
 
 
 def effects(model: nn.Module, input_shape: Sequence[int]) -> Effects:
@@ -60,6 +62,7 @@ def effects(model: nn.Module, input_shape: Sequence[int]) -> Effects:
         weights=frozenset(weights),
         quantizers=frozenset(network.quantizers),
         others=_others(model, network),
+        float_products=_float_products(model, network),
     )
 
 
@@ -72,6 +75,21 @@ def _others(model: nn.Module, network: TracedNetwork) -> dict[str, float]:
         if row.layer not in layers:
             shares[row.layer] = shares.get(row.layer, 0.0) + row.elements / total
     return shares
+
+
+def _float_products(model: nn.Module, network: TracedNetwork) -> tuple[str, ...]:
+    """Modules, but convolutions and linear layers, with a product of which an operand is in float."""
+    layers = compressible_layers(model)
+    found: dict[str, None] = {}
+    for op in network.ops:
+        if op.dot is None or op.layer in layers:
+            continue
+        quantized = [network.values[value].quantizers is not None for value in op.inputs]
+        if op.dot.weight is not None:
+            quantized.append(network.stored[op.dot.weight].quantizer is not None)
+        if not all(quantized):
+            found[op.layer] = None
+    return tuple(found)
 
 
 def _compressed_weights(model: nn.Module) -> dict[str, EffectiveWeight]:

@@ -1,7 +1,7 @@
 """Run a model once on a meta tensor and write down what it executes: operations, values and calls of modules."""
 
 import itertools
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from typing import Any
@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.modules.module import register_module_forward_hook, register_module_forward_pre_hook
 from torch.nn.utils.parametrize import ParametrizationList
+from torch.overrides import TorchFunctionMode
 
 from micronet_cli.layers.effective_weight import EffectiveWeight
 from micronet_cli.layers.fake_quantize import FakeQuantize
@@ -22,6 +23,7 @@ from micronet_cli.trace.recorder import Recorder
 from micronet_cli.trace.records import Call, TracedNetwork
 
 PARAMETRIZED = ".parametrizations."
+Watch = Callable[[Recorder], TorchFunctionMode]
 _WITH_OWN_ARITHMETIC = (FakeQuantize, Rescale)  # what they execute is not counted
 
 
@@ -41,25 +43,34 @@ def observe(model: nn.Module, input_shape: Sequence[int]) -> TracedNetwork:
     return network
 
 
-def record(model: nn.Module, input_shape: tuple[int, ...], every_layer: bool = False) -> tuple[Recorder, TracedNetwork]:
+def record(
+    model: nn.Module,
+    input_shape: tuple[int, ...],
+    every_layer: bool = False,
+    watches: Sequence[Watch] = (),
+) -> tuple[Recorder, TracedNetwork]:
     """One forward pass under a recorder: it, and what it wrote down.
 
     What layers make of constants is done before inference; with ``every_layer`` it is recorded just as what depends on
-    the image, and so is every call of a module.
+    the image, and so is every call of a module. Each of ``watches`` makes what sees the calls of functions.
     """
     try:
-        return _record(model, input_shape, every_layer)
+        return _record(model, input_shape, every_layer, watches)
     except RuntimeError as error:
         if OTHER_DEVICES not in str(error):
             raise
-    return _record(model, input_shape, every_layer, lift_attention=True)
+    return _record(model, input_shape, every_layer, [_attention_on_meta, *watches])
+
+
+def _attention_on_meta(recorder: Recorder) -> TorchFunctionMode:
+    return AttentionOnMeta(recorder.known)
 
 
 def _record(
     model: nn.Module,
     input_shape: tuple[int, ...],
     every_layer: bool,
-    lift_attention: bool = False,
+    watches: Sequence[Watch],
 ) -> tuple[Recorder, TracedNetwork]:
     recorder = Recorder(_device(model))
     _store_parameters(model, recorder)
@@ -72,8 +83,8 @@ def _record(
         stack.enter_context(torch.no_grad())
         stack.callback(recorder.restore)
         stack.enter_context(watch.listening())
-        if lift_attention:
-            stack.enter_context(AttentionOnMeta(recorder.known))
+        for watch_of in watches:
+            stack.enter_context(watch_of(recorder))
         stack.enter_context(recorder)
         returned = model(example)
     network = TracedNetwork(

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from micronet_cli.functional.grids import Grid
 from micronet_cli.layers.effective_weight import effective_weight
 from micronet_cli.layers.fake_quantize import ActivationFakeQuantize, FakeQuantize
+from micronet_cli.layers.products import OPERANDS
 from micronet_cli.torch_internals import memory_of, uncompiled, version_of
 from micronet_cli.trace.converted import convert
 from micronet_cli.trace.folded import fold_batch_norms
@@ -151,6 +152,8 @@ class Trace:
         assert isinstance(module, FakeQuantize)
         if PARAMETRIZED in name:
             layer, _, _ = name.partition(PARAMETRIZED)
+        elif f".{OPERANDS}." in name:
+            layer, _, _ = name.partition(f".{OPERANDS}.")
         else:
             layer, _, _ = name.rpartition(".")
         limits = None

@@ -6,6 +6,8 @@ from torch import nn
 from micronet_cli.compression.pruning.needed_inputs import needed_inputs, plain_copy
 from micronet_cli.compression.quantization.quantizer import BitsRule, Quantizer
 from micronet_cli.layers.effective_weight import attach_mask, effective_weight
+from micronet_cli.layers.integer import IntegerActivation
+from micronet_cli.layers.products import attach_operand_fake_quantize
 
 
 def two_layers():
@@ -68,3 +70,16 @@ def test_a_layer_that_two_modules_hold_is_one_in_a_plain_copy_too():
     twin = plain_copy(model)
     assert twin[0][0] is twin[1][0]
     assert effective_weight(twin[0][0]) is None
+
+
+def test_a_plain_copy_multiplies_in_float():
+    class Gram(nn.Module):
+        def forward(self, x):
+            return x @ x.mT
+
+    model = nn.Sequential(Gram())
+    attach_operand_fake_quantize(model[0], 0, IntegerActivation(2, 1.0, 0))
+    x = torch.tensor([[[0.4]]])
+    assert model(x) == 0
+    assert torch.equal(plain_copy(model)(x), x * x)
+    assert model(x) == 0

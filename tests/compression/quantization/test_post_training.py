@@ -4,6 +4,7 @@ import copy
 from typing import NamedTuple
 
 import pytest
+import timm
 import timm.layers
 import torch
 from torch import nn
@@ -12,7 +13,7 @@ from micronet_cli.compression.quantization.adaround import AdaRound
 from micronet_cli.compression.quantization.post_training import PostTraining
 from micronet_cli.compression.quantization.quantizer import BitsRule, OutputRule, Quantizer
 from micronet_cli.compression.quantization.weight_quantizers import RangeLinear, WeightLSQ
-from micronet_cli.functional.calibration import mse
+from micronet_cli.functional.calibration import min_max, mse
 from micronet_cli.layers.effective_weight import attach_mask, effective_weight, original_weight
 from micronet_cli.layers.finite import NotFinite
 from micronet_cli.layers.rules import compressible_layers
@@ -218,3 +219,21 @@ def test_an_error_that_is_not_finite_names_its_layer():
     sweep.calibrate(model.eval(), images())
     with pytest.raises(NotFinite, match=r"^0: what quantisation changes in its output is nan"):
         list(sweep.layer_by_layer(model).run(images()))
+
+
+def test_operands_of_products_get_their_ranges_from_the_float_network():
+    torch.manual_seed(0)
+    model = timm.create_model("test_vit", num_classes=4, img_size=16, patch_size=8, depth=1)
+    model.default_cfg = model.pretrained_cfg = {"input_size": (3, 16, 16)}
+    batches = [torch.randn(8, 3, 16, 16)]
+    expected = model.eval()(batches[0])
+    sweep = PostTraining(**OFF, activation_range=min_max).prepare(model, (3, 16, 16))
+    Quantizer({"all": BitsRule(".*", None, 8)}, attention=True).attach(model)
+    sweep.calibrate(model, batches)
+    operands = model.blocks[0].attn.operand_fake_quantize
+    assert all(quantizer.seen > 0 and quantizer.high > 0 for quantizer in operands.values())
+    assert operands["2"].low >= 0
+    assert operands["2"].high <= 1
+    error = (model(batches[0]) - expected).abs().max()
+    assert 0 < error < 0.05 * expected.abs().max()
+    torch.testing.assert_close(sweep.reference(batches[0]), expected)

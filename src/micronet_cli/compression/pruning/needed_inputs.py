@@ -7,7 +7,7 @@ from torch import Tensor, nn
 
 from micronet_cli.layers.copies import copied
 from micronet_cli.layers.layer_input import watch_input
-from micronet_cli.layers.plain_weights import give_plain_weights
+from micronet_cli.layers.plain import strip
 from micronet_cli.layers.rules import compressible_layers
 from micronet_cli.torch_internals import BatchNorm
 
@@ -16,15 +16,7 @@ IMAGES = 2
 
 def plain_copy(model: nn.Module) -> nn.Module:
     """A copy in evaluation mode without quantisers and parametrizations: weights are the effective ones."""
-    twin = copied(model)
-    twin = twin.cpu().float().eval()
-    give_plain_weights(twin)
-    for module in twin.modules():
-        for key in ("input_fake_quantize", "output_fake_quantize"):
-            quantizer = getattr(module, key, None)
-            if quantizer is not None:
-                setattr(module, key, nn.Identity())
-    return twin
+    return strip(model).cpu().float().eval()
 
 
 @torch.no_grad()

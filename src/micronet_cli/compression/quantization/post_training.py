@@ -12,6 +12,7 @@ from micronet_cli.compression.quantization.adaround import AdaRound
 from micronet_cli.compression.quantization.equalization import equalize
 from micronet_cli.compression.quantization.fixed_grid import FixedGrids
 from micronet_cli.compression.quantization.layer_by_layer import LayerByLayer
+from micronet_cli.compression.quantization.operand_ranges import operands_shown
 from micronet_cli.functional.calibration import RangeEstimate, mse
 from micronet_cli.layers.copies import copied
 from micronet_cli.layers.fake_quantize import ActivationFakeQuantize, FakeQuantize
@@ -99,7 +100,8 @@ class PostTrainingQuantization:
         handles = []
         for name, module in model.named_modules():
             handles += self._watch(name, module)
-        self._run_reference(batches)
+        with operands_shown(model, self.reference, self._started):
+            self._run_reference(batches)
         for handle in handles:
             handle.remove()
         model.eval()

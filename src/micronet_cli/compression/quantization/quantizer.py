@@ -1,6 +1,6 @@
 """Quantisation-aware training: which layers get which bits, and by which schemes."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 import torch
@@ -18,6 +18,7 @@ from micronet_cli.compression.quantization.bits_rules import (
     inherited_bits,
 )
 from micronet_cli.compression.quantization.folding import fold_batch_norms
+from micronet_cli.compression.quantization.product_operands import attach_operands, products_to_quantize
 from micronet_cli.compression.quantization.weight_quantizers import AccumulatorAware, RangeLinear
 from micronet_cli.layers.effective_weight import attach_effective_weight, check_zero, incoming_weight
 from micronet_cli.layers.fake_quantize import (
@@ -26,6 +27,10 @@ from micronet_cli.layers.fake_quantize import (
     attach_output_fake_quantize,
 )
 from micronet_cli.layers.rules import Matches, as_rules, match_layers, match_modules, own_shape
+from micronet_cli.trace.computed_products import ComputedProducts
+
+NO_PRODUCTS = ComputedProducts({}, ())
+UNRULED = "attention"  # what the tables call products that no rule matches
 
 
 @dataclass
@@ -47,6 +52,8 @@ class Quantizer:
         outputs: rule name -> modules of any kind whose output is quantised too, so that what follows (a residual add, a
             pool) has operands of that width.
         fold_batch_norm: fold BatchNorms into the layers before them first, and train without them.
+        attention: quantise both operands of products of two computed tensors too, with the activation bits and scheme
+            of the rule that matches their module, the quantiser's own where none does; attention is unfused for it.
     """
 
     rules: Mapping[str, BitsRule] = field(default_factory=dict)
@@ -59,6 +66,7 @@ class Quantizer:
     accumulator_bits: int | None = None
     outputs: Mapping[str, OutputRule] = field(default_factory=dict)
     fold_batch_norm: bool = False
+    attention: bool = False
 
     def __post_init__(self) -> None:
         self.rules = as_rules(self.rules, BitsRule)
@@ -115,26 +123,35 @@ class Quantizer:
         default = TrackedRange(self.ema_decay)
         return first_scheme(rule.activation, self.activation, default)
 
-    def targets(self, model: nn.Module) -> dict[str, Target]:
-        """Layer -> what it gets.
+    def targets(self, model: nn.Module, products: Sequence[str] = ()) -> dict[str, Target]:
+        """Layer -> what it gets; modules of ``products`` get the quantiser's own where no rule matches them.
 
         Raises:
             ValueError: a rule is left with no layer.
         """
         targets = {}
-        for layer, (name, rule) in match_layers(model, self.rules, "quantize").items():
+        for layer, (name, rule) in match_layers(model, self.rules, "quantize", products).items():
             targets[layer] = self.target(name, rule)
+        for module in products:
+            if module not in targets:
+                targets[module] = self.target(UNRULED, BitsRule(match=""))
         return targets
 
     def resolve(self, model: nn.Module) -> dict[str, tuple[str, float | None, float | None]]:
-        """Layer -> (rule name, weight bits, activation bits), bits None for float.
+        """Layer -> (rule name, weight bits, activation bits), bits None for float; products have no weight.
 
         Raises:
-            ValueError: a rule is left with no layer.
+            ValueError: a rule is left with no layer, or there are no products to quantise.
         """
+        products: Sequence[str] = ()
+        if self.attention:
+            products = products_to_quantize(model).modules
         resolved = {}
-        for layer, target in self.targets(model).items():
-            resolved[layer] = (target.rule, target.weight_bits, target.activation_bits)
+        for layer, target in self.targets(model, products).items():
+            weight_bits = target.weight_bits
+            if layer in products:
+                weight_bits = None
+            resolved[layer] = (target.rule, weight_bits, target.activation_bits)
         return resolved
 
     def output_rules(self, model: nn.Module) -> Matches[OutputRule]:
@@ -156,8 +173,8 @@ class Quantizer:
         Learned steps of weights start from the weights as they are; a checkpoint's values take their place on loading.
 
         Raises:
-            ValueError: a rule is left with no layer, a masked layer would get weights without 0, or a BatchNorm would
-                fold into weights that are quantised already.
+            ValueError: a rule is left with no layer, a masked layer would get weights without 0, a BatchNorm would
+                fold into weights that are quantised already, or a product is out of reach.
         """
         self._activations = []
         if self.fold_batch_norm:
@@ -165,9 +182,16 @@ class Quantizer:
                 fold_batch_norms(model, own_shape(model))
             except ValueError as error:
                 raise ValueError(f"quantize.fold_batch_norm=true: {error}") from None
-        for name, target in self.targets(model).items():
-            self._attach_layer(name, model.get_submodule(name), target)
+        products = NO_PRODUCTS
+        if self.attention:
+            products = products_to_quantize(model)
         device = next(model.parameters()).device
+        for name, target in self.targets(model, products.modules).items():
+            if name in products.modules:
+                for operand in attach_operands(model, name, products, target):
+                    self._remember(operand, device)
+            else:
+                self._attach_layer(name, model.get_submodule(name), target)
         for name, (_, rule) in self.output_rules(model).items():
             activation = self.output_quantizer(rule)
             attach_output_fake_quantize(model.get_submodule(name), activation)
