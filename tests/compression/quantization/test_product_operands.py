@@ -134,7 +134,7 @@ def test_a_checkpoint_brings_them_back(tmp_path):
     description = {"_target_": "micronet_cli.models.model.Model", "name": "test_vit", "args": ARGS}
     network = Network(model, description, ["a", "b", "c"], InputSpec.of(model, SIDE), [config])
     checkpoint.save(tmp_path / "best.safetensors", network, {})
-    loaded = checkpoint.load(tmp_path / "best.safetensors").model.eval()
+    loaded = checkpoint.load(str(tmp_path / "best.safetensors")).model.eval()
     assert len(operands(loaded)) == 24
     assert torch.equal(loaded(IMAGES), model(IMAGES))
 
