@@ -1,6 +1,7 @@
 """Uniform grids that float weights lie on: what a quantiser leaves when its module is gone."""
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
@@ -13,8 +14,8 @@ TOLERANCE = 2.0**-21
 # A grid is shown by this many times as many non-zero values as it has codes; two values a row say where it lies.
 VALUES_A_CODE = 2
 FIXING_VALUES = 2
-SAMPLED = 32  # values of a row that are looked at first
-GLANCED_AT = 8  # values of the first row
+SAMPLED = 16  # values of a row that are looked at first
+GLANCED_AT = 16  # values of the first row
 SCALE_BITS = 32
 
 
@@ -68,21 +69,25 @@ def find_grid(rows: Tensor, rounded: bool = False) -> Grid | None:
 
 
 def _may_have_grid(rows: Tensor) -> bool:
-    """A look at a few values of the first row that holds any."""
+    """A look at a few values of the first row that holds any; in Python, as there are too few for tensors to pay."""
     for number in range(len(rows)):
-        row = rows[number]
-        values = row[row != 0]
-        if len(values):
-            sample = values[:GLANCED_AT].double()
-            ratios = sample / sample.abs().amax()
-            in_steps = _candidates(sample)[:, None] * ratios
-            return bool(_are_multiples(in_steps).all(dim=1).any())
-    return False
+        values = rows[number, :GLANCED_AT].tolist()
+        if not all(map(math.isfinite, values)):
+            return False
+        peak = max(map(abs, values))
+        if peak > 0:
+            ratios = [value / peak for value in values]
+            return any(_all_are_multiples(ratios, code) for code in range(1, LARGEST_CODE + 1))
+    return True
 
 
-def _candidates(like: Tensor) -> Tensor:
-    """What the code of a row's largest magnitude may be."""
-    return torch.arange(1, LARGEST_CODE + 1, dtype=like.dtype, device=like.device)
+def _all_are_multiples(ratios: Sequence[float], code: int) -> bool:
+    for ratio in ratios:
+        in_steps = ratio * code
+        nearest = round(in_steps)
+        if abs(in_steps - nearest) > TOLERANCE * abs(nearest):
+            return False
+    return True
 
 
 def _are_multiples(in_steps: Tensor) -> Tensor:
@@ -94,21 +99,38 @@ def _codes(rows: Tensor) -> Tensor | None:
     """Integers of the coarsest grid through 0 of each row, None where a row has none."""
     peaks = rows.abs().amax(dim=1, keepdim=True)
     peaks = torch.where(peaks > 0, peaks, 1.0)
-    stride = max(rows.shape[1] // SAMPLED, 1)
-    samples = rows[:, ::stride] / peaks
-    largest = torch.zeros_like(peaks)
+    ratios = rows / peaks
+    owners, peak_codes = _candidates(ratios)
+    found = torch.zeros_like(peaks)
     left = torch.arange(len(rows), device=rows.device)
-    for code in range(1, LARGEST_CODE + 1):
-        likely = _are_multiples(samples[left] * code).all(dim=1)
-        if not likely.any():
-            continue
-        tried = left[likely]
-        whole = _are_multiples(rows[tried] / peaks[tried] * code).all(dim=1)
-        largest[tried[whole]] = code
-        left = torch.nonzero(largest[:, 0] == 0)[:, 0]
-        if not len(left):
-            return (rows / peaks * largest).round()
-    return None
+    while len(left):
+        if not torch.isin(left, owners).all():
+            return None
+        first = torch.searchsorted(owners, left)
+        codes = peak_codes[first, None]
+        is_right = _are_multiples(ratios[left] * codes).all(dim=1)
+        found[left[is_right]] = codes[is_right]
+        left = left[~is_right]
+        untried = torch.ones_like(owners, dtype=torch.bool)
+        untried[first] = False
+        owners = owners[untried]
+        peak_codes = peak_codes[untried]
+    return (ratios * found).round()
+
+
+def _candidates(ratios: Tensor) -> tuple[Tensor, Tensor]:
+    """Rows, in order, and what the code of each one's largest magnitude may be, judged by some values."""
+    stride = max(ratios.shape[1] // SAMPLED, 1)
+    samples = ratios[:, ::stride]
+    codes = torch.arange(1, LARGEST_CODE + 1, dtype=ratios.dtype, device=ratios.device)
+    # The first value leaves few pairs of a row and a code for the others.
+    owners, numbers = torch.nonzero(_are_multiples(samples[:, :1] * codes), as_tuple=True)
+    peak_codes = codes[numbers]
+    for column in samples.T[1:]:
+        likely = _are_multiples(column[owners] * peak_codes)
+        owners = owners[likely]
+        peak_codes = peak_codes[likely]
+    return owners, peak_codes
 
 
 def _grid_of(codes: Tensor, rounded: bool) -> Grid | None:
