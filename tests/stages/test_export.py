@@ -113,7 +113,7 @@ def test_a_folder_that_timm_saved_is_exported(micronet, mistake, tmp_path):
     assert micronet_cli.load(run / "model.mnet")(torch.zeros(1, 3, 32, 32)).shape == (1, 3)
     run = micronet("stage=export", f"model={start}", "model.pretrained=true", *options)
     assert micronet_cli.load(run / "model.mnet")(torch.zeros(1, 3, 32, 32)).shape == (1, 3)
-    assert "give data=<name>" in mistake("stage=eval", f"init_from={start}")
+    assert "choose a data set, as data=imagefolder" in mistake("stage=eval", f"init_from={start}")
 
 
 @needs_cifar

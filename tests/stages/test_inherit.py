@@ -18,7 +18,7 @@ HEADER = {
 @pytest.fixture
 def start(monkeypatch):
     """A start whose header is ``HEADER``; its path."""
-    monkeypatch.setattr(checkpoint, "resolve", lambda path: path)
+    monkeypatch.setattr(checkpoint, "resolve", lambda path, *_: path)
     monkeypatch.setattr(checkpoint, "read_header", lambda *_, **__: HEADER)
     return "runs/a"
 

@@ -66,9 +66,10 @@ def _start(config: DictConfig, trust: Sequence[str]) -> dict[str, Any]:
     if not isinstance(init_from, str):
         way_out = "" if OmegaConf.is_config(init_from) else f", as ./{init_from}"
         raise UserError(f"init_from={init_from}: must be a path{way_out}")
+    start = checkpoint.beginning(init_from, trust=trust)
     # A network of the hub has no data of its own, and digits would have other classes.
-    no_data = OmegaConf.load(CONF / "data" / "no_images.yaml")
-    return {"data": no_data} | checkpoint.beginning(init_from, trust=trust)
+    start.setdefault("data", OmegaConf.load(CONF / "data" / "no_images.yaml"))
+    return start
 
 
 def _needs_data(config: DictConfig) -> bool:
