@@ -60,12 +60,15 @@ def find_grid(rows: Tensor, rounded: bool = False) -> Grid | None:
         return None  # few digits lie on a grid by chance
     if not _may_have_grid(rows):
         return None
-    everything = rows.reshape(1, -1)
-    for candidate in (everything, rows):
-        codes = _codes(candidate.double())
+    exact = rows.double()
+    grids = []
+    for ranges in (exact.reshape(1, -1), exact):
+        codes = _codes(ranges)
         if codes is not None:
-            return _grid_of(codes, rounded)
-    return None
+            grids.append(_grid_of(codes, rounded))
+    found = [grid for grid in grids if grid is not None]
+    # Of equally many bits the one with fewer scales, which comes first.
+    return min(found, key=lambda grid: grid.bits, default=None)
 
 
 def _may_have_grid(rows: Tensor) -> bool:
