@@ -54,16 +54,17 @@ class _Operators(internals.TorchDispatchMode):
         self.seen = {}
 
     def __torch_dispatch__(self, func, types, args=(), kwargs=None):
-        self.seen[internals.operator_name(func)] = internals.writes_to_inputs(func)
+        self.seen[internals.operator_name(func)] = (internals.writes_to_inputs(func), internals.returns_one(func))
         return func(*args, **(kwargs or {}))
 
 
-def test_a_dispatch_mode_sees_names_and_writes():
+def test_a_dispatch_mode_sees_names_writes_and_returns():
     tensor = torch.zeros(3)
     with _Operators() as mode:
         tensor.add_(1)
         tensor + 1
-    assert mode.seen == {"add_": True, "add": False}
+        tensor.max(dim=0)
+    assert mode.seen == {"add_": (True, True), "add": (False, True), "max": (False, False)}
 
 
 def test_a_compiled_network_holds_the_one_it_was_made_of():

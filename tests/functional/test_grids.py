@@ -86,8 +86,8 @@ def test_one_value_that_is_off_makes_floats():
         integers(4).bfloat16(),
     ],
     ids=[
-        "normal", "uniform", "ones", "zeros", "constant", "constant channels", "a value a channel", "two values a channel",
-        "three values", "not finite", "no values", "half precision",
+        "normal", "uniform", "ones", "zeros", "constant", "constant channels", "a value a channel",
+        "two values a channel", "three values", "not finite", "no values", "half precision",
     ],
 )  # fmt: skip
 def test_floats_and_constants_lie_on_no_grid(weights):

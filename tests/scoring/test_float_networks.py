@@ -1,4 +1,4 @@
-"""Float networks have no quantiser: no weight of a real architecture lies on a grid by chance or by its first values."""
+"""Float networks have no quantiser: no weight of a real architecture lies on a grid, by chance or as initialised."""
 
 import pytest
 import timm

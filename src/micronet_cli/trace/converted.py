@@ -19,6 +19,7 @@ def convert(network: TracedNetwork, conversions: Conversions) -> TracedNetwork:
     for conversion in quantized.values():
         parts |= set(conversion.own_steps)
     left: set[int] = set()
+    origins: set[int] = set()
     ops: list[Op | None] = list(network.ops)
     readers = Readers(network)
     # From the end: whether an operation leaves depends on those that read it.
@@ -26,13 +27,15 @@ def convert(network: TracedNetwork, conversions: Conversions) -> TracedNetwork:
         op = network.ops[index]
         (made,) = op.outputs
         reading = readers.all(made)
-        is_read = reading is None or not left.issuperset(reading)
+        is_read = reading is None or made in origins or not left.issuperset(reading)
         if is_read and made not in quantized:
             continue
         left.add(index)
         ops[index] = None
         if is_read:
-            ops[index] = _quantize(network, op, quantized[made].origin)
+            origin = quantized[made].origin
+            origins.add(origin)
+            ops[index] = _quantize(network, op, origin)
     kept = with_ops(network, ops)
     return replace(kept, quantizers=_used(kept, conversions.quantizers))
 
