@@ -155,17 +155,17 @@ def load(
     )
 
 
-def beginning(path: str, where: str = "init_from", trust: Sequence[str] = ()) -> dict[str, Any]:
-    """The configs of the groups ``model`` and, where there is one, ``data`` that a network at ``path`` has.
+def beginning(path: str, trust: Sequence[str] = ()) -> dict[str, Any]:
+    """What ``init_from=path`` brings of the config: the groups ``model`` and, where the network has one, ``data``.
 
     Raises:
         UserError: there is none, or a damaged one.
     """
     if is_hub(path):
         with torch.device("meta"):
-            model = _from_hub(path, where, weights=False)
+            model = _from_hub(path, "init_from", weights=False)
         return {"model": config_of(model)}
-    header = read_header(resolve(path, where), where, trust)
+    header = read_header(resolve(path), trust=trust)
     return {"model": header["model"], "data": header["data"]}
 
 

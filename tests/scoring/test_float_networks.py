@@ -1,4 +1,4 @@
-"""Float networks have no quantiser: no weight of a real architecture lies on a grid, by chance or as initialised."""
+"""Float networks have no quantiser: no weight of a real architecture lies on a grid, by chance or initialised."""
 
 import pytest
 import timm

@@ -44,6 +44,12 @@ def test_auto_with_a_start_is_the_start_s(start):
     assert (found.model, found.data) == (HEADER["model"], HEADER["data"])
 
 
+def test_a_network_of_the_hub_brings_no_data(monkeypatch):
+    monkeypatch.setattr(checkpoint, "beginning", lambda path: {"model": HEADER["model"]})
+    found = inherited(config_of("local-dir:a"))
+    assert (found.model, found.data) == (HEADER["model"], {})
+
+
 def test_keys_beside_auto_refine_what_is_inherited(start):
     found = inherited(config_of(start, model={"drop": 0.1}, data={"input_size": 32}))
     assert found.model == HEADER["model"] | {"drop": 0.1}
