@@ -121,6 +121,7 @@ def test_accumulators_are_as_wide_as_codes_allow(accumulator):
 def prepared(observers):
     """torch.ao's QAT-prepared network after a step of training, and one example's shape."""
     quantization = pytest.importorskip("torch.ao.quantization")
+    torch.manual_seed(0)  # no weight of these is rounded to 0
     layers = [nn.Conv2d(2, 4, 1, bias=False), nn.ReLU(), nn.Conv2d(4, 4, 1)]
     network = nn.Sequential(quantization.QuantStub(), *layers)
     if observers == "fused":

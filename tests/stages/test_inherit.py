@@ -45,9 +45,10 @@ def test_auto_with_a_start_is_the_start_s(start):
 
 
 def test_a_network_of_the_hub_brings_no_data(monkeypatch):
-    monkeypatch.setattr(checkpoint, "beginning", lambda path: {"model": HEADER["model"]})
+    monkeypatch.setattr(checkpoint, "beginning", lambda path, trust: {"model": HEADER["model"]})
     found = inherited(config_of("local-dir:a"))
-    assert (found.model, found.data) == (HEADER["model"], {})
+    assert found.model == HEADER["model"]
+    assert found.data._target_ == "micronet_cli.data.datasets.NoImages"
 
 
 def test_keys_beside_auto_refine_what_is_inherited(start):
