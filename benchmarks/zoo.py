@@ -1,6 +1,6 @@
 """Every family of timm through the whole of micronet: what holds, to what bound, or why it is refused.
 
-    python benchmarks/zoo.py [--families coat levit] [--jobs 2] [--limit 300] [--output benchmarks/zoo.md]
+    python benchmarks/zoo.py [--families coat levit] [--jobs 2] [--limit 600] [--output benchmarks/zoo.md]
 
 Of every timm module its smallest network at the smallest input that it takes (``zoo_families.csv``), with random
 weights, every parameter and statistic drawn anew:
@@ -138,7 +138,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--families", nargs="*", help="timm modules; default: all")
     parser.add_argument("--jobs", type=int, default=os.cpu_count() or 1)
-    parser.add_argument("--limit", type=float, default=300.0, help="seconds a process may take")
+    parser.add_argument("--limit", type=float, default=600.0, help="seconds a process may take")
     parser.add_argument("--output", type=Path, default=Path("benchmarks/zoo.md"))
     arguments = parser.parse_args()
     members = read_members()
