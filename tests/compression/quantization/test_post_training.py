@@ -21,7 +21,6 @@ from tests.trace.test_batch_norm import random_statistics
 
 SHAPE = (3, 8, 8)
 QUICK = AdaRound(iterations=150, batch_size=256)
-LONG = AdaRound(iterations=500, batch_size=256)
 
 
 def network(masked=False):
@@ -38,14 +37,14 @@ def network(masked=False):
     return random_statistics(model)
 
 
-def quantized(masked=False, bits=3, input_bits=8, batches=None, quantizer=None, **options):
+def quantized(masked=False, bits=3, input_bits=8, batches=None, quantizer=None, seed=0, **options):
     model = network(masked)
     settings = PostTraining(**{"rows": 2048, "adaround": QUICK} | options)
     sweep = settings.prepare(model, SHAPE)
     (quantizer or Quantizer({"all": BitsRule(".*")}, weight_bits=bits, activation_bits=input_bits)).attach(model)
     batches = images() if batches is None else batches
     sweep.calibrate(model.eval(), batches)
-    lines = list(sweep.layer_by_layer(model).run(batches))
+    lines = list(sweep.layer_by_layer(model, seed=seed).run(batches))
     return model, sweep, lines
 
 
@@ -104,10 +103,14 @@ def test_learned_rounding_is_not_the_nearest_and_lowers_the_error():
 
 
 def test_each_part_brings_the_output_nearer():
-    nearest, corrected, rounded = (
-        distance(*quantized(**options)[:2])
-        for options in (OFF, OFF | {"correct_bias": True}, OFF | {"correct_bias": True, "adaround": LONG})
-    )
+    def mean_distance(**options):
+        """Over seeds, which draw the rows: one alone may be a bad draw for 150 steps."""
+        found = [distance(*quantized(seed=seed, **OFF | options)[:2]) for seed in range(3)]
+        return sum(found) / len(found)
+
+    nearest = mean_distance()
+    corrected = mean_distance(correct_bias=True)
+    rounded = mean_distance(correct_bias=True, adaround=QUICK)
     assert rounded < corrected < nearest
 
 
