@@ -44,6 +44,7 @@ def commands():
 
 def test_every_command_of_the_page_completes(workplace):
     runs = ("dense", "pruned", "quantised", "eval", "export", "again", "score", "ptq", "pipeline", "count", "sweep/0")
+    runs += ("sensitivity", "search", "bytes")
     for run in runs:
         assert metrics_of(workplace / "runs" / run)["status"] == "completed", run
     assert len(list(commands())) == len(runs)
@@ -58,8 +59,24 @@ def test_packed_network_is_the_one_that_was_trained(workplace):
 
 def test_python_of_the_page_runs(workplace):
     blocks = [code for _, code in code_blocks(PAGE) if "micronet_cli.load" in code]
-    assert len(blocks) == 1
-    exec(compile(blocks[0], "extending.md", "exec"), {})
+    assert len(blocks) == 2
+    for code in blocks:
+        exec(compile(code, "extending.md", "exec"), {})
+
+
+def test_rule_set_of_the_page_counts_bytes(workplace):
+    pruned = metrics_of(workplace / "runs" / "pruned")
+    found = metrics_of(workplace / "runs" / "bytes")
+    weights = 8 * 9 + 8 * 8 * 9 + 2 * 8  # of conv1, conv2 and fc
+    assert found["storage_bytes"] == round(weights * (1 - pruned["weight_sparsity"]))
+    assert found["math_ops"] == 0
+
+
+def test_network_of_ones_own_loop_goes_on_on_the_command_line(workplace):
+    test_python_of_the_page_runs(workplace)
+    line = "--config-dir conf stage=score init_from=own.mnet data=mine trust=[mypkg] hydra.run.dir=runs/own"
+    main(line.split())
+    assert metrics_of(workplace / "runs" / "own")["weight_sparsity"] == 0
 
 
 UNTRUSTED = {

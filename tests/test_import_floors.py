@@ -29,7 +29,7 @@ ALLOWED = {
     "dotted_path": {"errors", "renamed"},
     "overrides": {"errors", "paths"},
     "distributed": {"errors"},
-    "models": {"annotations", "dotted_path", "errors"},
+    "models": {"annotations", "as_config", "dotted_path", "errors"},
     "config": {"annotations", "dotted_path", "errors", "models", "overrides"},
     "network": {"models"},
     "runs": {"errors", "strict_json", "tables"},
@@ -54,8 +54,8 @@ ALLOWED = {
         "network", "runs",
     },
     "library": {
-        "artifact", "as_config", "checkpoint", "compression", "dotted_path", "errors", "layers", "models", "network",
-        "runs",
+        "artifact", "as_config", "checkpoint", "compression", "config", "dotted_path", "errors", "layers", "models",
+        "network", "runs",
     },
     # floor 8
     "stages": {

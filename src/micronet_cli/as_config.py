@@ -43,4 +43,6 @@ def _dotted_path(named: Any, where: str) -> str:
     name = named.__qualname__
     if "<" in name:
         raise ValueError(f"{where}={name}: cannot be written into a file; must be a function or class of a module")
+    if named.__module__ == "__main__":
+        raise ValueError(f"{where}={name}: must be in a module, not in the script that runs")
     return f"{named.__module__}.{name}"

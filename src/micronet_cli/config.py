@@ -68,7 +68,19 @@ def named_packages(cfg: Any) -> list[str]:
             binder.build(node, KINDS.get(group, Any), group)
     module = (plain.get("stage") or {}).get("module")
     named = [*binder.named, *([module] if isinstance(module, str) else [])]
-    foreign = [path for path in named if not is_within(path, [OWN])]
+    return _packages(named)
+
+
+def packages_named(node: Any, where: str, kind: Any = Any) -> tuple[str, ...]:
+    """Packages beside micronet's that one node of the user's own names."""
+    binder = Binder()
+    binder.build(node, kind, where)
+    return tuple(_packages(binder.named))
+
+
+def _packages(paths: Sequence[str]) -> list[str]:
+    """The packages beside micronet's in which the dotted paths begin."""
+    foreign = [path for path in paths if not is_within(path, [OWN])]
     return sorted({path.partition(".")[0] for path in foreign})
 
 

@@ -1,4 +1,4 @@
-"""What timm's own record says of a network, so that it can be built again."""
+"""What is known of a live network, so that it can be built again: timm's own record, else its class."""
 
 import pytest
 import timm
@@ -37,9 +37,10 @@ def test_names_of_classes_are_timms():
     assert class_names(model) == ["0", "1"]
 
 
-def test_a_network_of_ones_own_is_given_by_name():
-    with pytest.raises(ValueError, match=r"name=None: must be .*register_model"):
-        config_of(nn.Linear(2, 2))
+def test_a_network_of_ones_own_is_described_by_its_class():
+    assert config_of(nn.Linear(2, 2)) == {"_target_": "torch.nn.modules.linear.Linear"}
+    made_by = config_of(nn.Linear(2, 2), "mypkg.make", {"width": 8, "num_classes": 2})
+    assert made_by == {"_target_": "mypkg.make", "width": 8}
     assert config_of(nn.Linear(2, 2), "resnet8", {"in_chans": 1})["args"] == {"in_chans": 1}
 
 

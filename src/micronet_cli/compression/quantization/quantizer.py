@@ -33,13 +33,18 @@ NO_PRODUCTS = ComputedProducts({}, ())
 UNRULED = "attention"  # what the tables call products that no rule matches
 
 
+def all_but_the_stem() -> dict[str, BitsRule]:
+    """The rule of the packaged options: every convolution and linear layer but the first."""
+    return {"conv": BitsRule("(?!{stem}$).*")}
+
+
 @dataclass
 class Quantizer:
     """Fake quantisation of weights and of layer inputs.
 
     Attributes:
         rules: rule name -> layers, with bits and schemes of their own where they differ; in Python also as
-            ``{"match": ...}``.
+            ``{"match": ...}``. Not given: every convolution and linear layer but the stem, as in packaged options.
         weight_bits: bits of weights, null: float.
         activation_bits: bits of the input of every matched layer, null: float.
         ema_decay: decay of the activation range's moving average, in [0, 1); for ``activation: null``.
@@ -56,7 +61,7 @@ class Quantizer:
             of the rule that matches their module, the quantiser's own where none does; attention is unfused for it.
     """
 
-    rules: Mapping[str, BitsRule] = field(default_factory=dict)
+    rules: Mapping[str, BitsRule] = field(default_factory=all_but_the_stem)
     weight_bits: float | None = 4
     activation_bits: float | None = 4
     ema_decay: float = 0.99

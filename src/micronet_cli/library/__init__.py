@@ -4,11 +4,9 @@ from __future__ import annotations
 
 import tempfile
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import torch
 from torch import Tensor, nn
 
 from micronet_cli import checkpoint
@@ -20,24 +18,17 @@ from micronet_cli.compression.compressor import Compressor
 from micronet_cli.compression.pruning.removal import removed_channels
 from micronet_cli.compression.quantization.fixed_grid import FixedGrids
 from micronet_cli.compression.quantization.post_training import PostTraining
+from micronet_cli.config import packages_named
 from micronet_cli.dotted_path import checked_trust
 from micronet_cli.errors import UserError
 from micronet_cli.layers.copies import copied
-from micronet_cli.layers.rules import own_shape
-from micronet_cli.models.model import InputSpec, is_hub, state_input
-from micronet_cli.models.record import class_names, config_of
+from micronet_cli.library.description import WAY_OUT, check_equal, described, example, known_shape, unwrapped
+from micronet_cli.models.model import InputSpec, state_input
 from micronet_cli.network import Network, describe
 from micronet_cli.runs.directory import write_bytes
-from micronet_cli.torch_internals import uncompiled
 
 if TYPE_CHECKING:
     from micronet_cli.compression.quantization.quantizer import Quantizer
-
-# Of the largest logit: the same tensors in the same operations give the same numbers but for their order.
-TOLERANCE = 1e-4
-WAY_OUT = (
-    "name and args must be those that model was built with, compressors all that are attached to it, in that order"
-)
 
 
 def load(path: str | Path, trust: Sequence[str] = ()) -> nn.Module:
@@ -59,8 +50,10 @@ def save(
     compressors: Sequence[Compressor] = (),
     *,
     init_from: str | None = None,
+    trust: Sequence[str] = (),
     name: str | None = None,
     args: Mapping[str, Any] | None = None,
+    input_shape: Sequence[int] | None = None,
     classes: Sequence[str] | None = None,
     metrics: Mapping[str, Any] | None = None,
 ) -> None:
@@ -70,31 +63,39 @@ def save(
 
     Args:
         path: the file, as ``network.safetensors``.
-        model: built by ``timm.create_model``, or of an architecture registered with timm.
+        model: of timm, or of a class or function of your own that can be imported.
         compressors: attached to it, in that order.
         init_from: the run, checkpoint or packed file that ``model`` was loaded from, if it was; brings the
             description, and its own compressors come first.
-        name: of the architecture; None: timm's own record of it.
-        args: further arguments of its constructor, beside those in timm's record.
+        trust: packages beside micronet's that ``init_from`` may name, as for ``load``.
+        name: timm's name of the architecture, or the dotted path of what made the network; None: timm's own record of
+            it, else its class.
+        args: arguments of its constructor, beside those in timm's record; the number of classes is known.
+        input_shape: (channels, height, width); None: the model's own, which one of timm states.
         classes: names in the order of the logits; None: timm's, or their numbers.
         metrics: plain values for the file's header.
 
     Raises:
         ValueError: the description or the compressors are not those of ``model``.
+        UserError: ``init_from`` is no network, or names what is not trusted.
     """
-    network = _network(model, init_from, name, args, classes)
+    network = described(
+        model, init_from=init_from, trust=trust, name=name, args=args, input_shape=input_shape, classes=classes
+    )
     for number, compressor in enumerate(compressors):
-        config = as_config(compressor, f"compressors[{number}]")
+        where = f"compressors[{number}]"
+        config = as_config(compressor, where)
         network.compressors = [*network.compressors, config]
+        network.trust = (*network.trust, *packages_named(config, where))
     file = Path(path)
     with tempfile.TemporaryDirectory() as directory:
         trial = Path(directory) / f"{file.stem}.safetensors"
         checkpoint.save(trial, network, dict(metrics or {}))
         try:
-            loaded = checkpoint.load(str(trial), where="path")
+            loaded = checkpoint.load(str(trial), where="path", trust=network.trust)
         except UserError as error:
             raise ValueError(f"{_reason(error)}; {WAY_OUT}") from None
-        _check_equal(network, loaded.model)
+        check_equal(network, loaded.model)
         write_bytes(file, trial.read_bytes())
 
 
@@ -103,8 +104,10 @@ def pack(
     path: str | Path,
     *,
     init_from: str | None = None,
+    trust: Sequence[str] = (),
     name: str | None = None,
     args: Mapping[str, Any] | None = None,
+    input_shape: Sequence[int] | None = None,
     classes: Sequence[str] | None = None,
     licence: str | None = None,
 ) -> int:
@@ -116,20 +119,25 @@ def pack(
         model: compressed; it is left as it was.
         path: the file, as ``model.mnet``.
         init_from: as for ``save``.
+        trust: as for ``save``.
         name: as for ``save``.
         args: as for ``save``.
+        input_shape: as for ``save``.
         classes: as for ``save``.
         licence: of the weights; goes into the file.
 
     Raises:
         ValueError: the network cannot be packed, or the description is not that of ``model``.
+        UserError: as for ``save``.
     """
-    network = _network(model, init_from, name, args, classes)
+    network = described(
+        model, init_from=init_from, trust=trust, name=name, args=args, input_shape=input_shape, classes=classes
+    )
     channels = removed_channels(network.compressors)
     header = describe(network, network.metrics) | {"licence": licence, "channels": channels}
     content = packing.pack(network.model, header, entropy=True)
-    loaded, _ = runtime.load_bytes(content)
-    compare_all(network.model, loaded, _example(network))
+    loaded, _ = runtime.load_bytes(content, trust=network.trust)
+    compare_all(network.model, loaded, example(network))
     write_bytes(Path(path), content)
     return len(content)
 
@@ -147,12 +155,13 @@ def export_onnx(model: nn.Module, path: str | Path, *, input_shape: Sequence[int
 
     Raises:
         ImportError: the extra ``export`` is not installed.
+        ValueError: the network states no input, and none is given.
         UserError: torch's exporter cannot follow the network.
     """
     from micronet_cli.artifact import onnx
 
-    model = copied(uncompiled(model)).cpu().eval()
-    state_input(model, input_shape or own_shape(model))
+    model = copied(unwrapped(model)).cpu().eval()
+    state_input(model, known_shape(model, input_shape))
     network = Network(model, {}, [], InputSpec.of(model))
     return onnx.export_onnx(network, Path(path))
 
@@ -191,53 +200,6 @@ def post_training(
         for _ in work.run(batches):
             pass
     return [quantizer, FixedGrids(standardize_once=True)]
-
-
-def _network(
-    model: nn.Module,
-    init_from: str | None,
-    name: str | None,
-    args: Mapping[str, Any] | None,
-    classes: Sequence[str] | None,
-) -> Network:
-    """A copy of ``model`` on the CPU, in evaluation mode, with its description."""
-    copy = copied(uncompiled(model)).cpu().float().eval()
-    copy = copy.to(memory_format=torch.contiguous_format)
-    state_input(copy, own_shape(copy))
-    if init_from is None:
-        names = list(classes or class_names(copy))
-        return Network(copy, config_of(copy, name, args), names, InputSpec.of(copy))
-    if is_hub(init_from):
-        return replace(checkpoint.load(init_from), model=copy)
-    header = checkpoint.read_header(checkpoint.resolve(init_from))
-    return Network(
-        model=copy,
-        config=header["model"],
-        classes=list(classes or header["classes"]),
-        spec=InputSpec.from_dict(header["input"]),
-        compressors=header.get("compressors", []),
-        data=header["data"],
-    )
-
-
-def _example(network: Network) -> Tensor:
-    generator = torch.Generator().manual_seed(0)
-    return torch.randn(2, *network.spec.size, generator=generator)
-
-
-@torch.no_grad()
-def _check_equal(network: Network, loaded: nn.Module) -> None:
-    """Raises ValueError where what was loaded computes something else than what was saved."""
-    images = _example(network)
-    expected = network.model(images)
-    found = loaded(images)
-    deviation = (found - expected).abs().max()
-    largest = expected.abs().max()
-    if not deviation <= TOLERANCE * largest:
-        raise ValueError(
-            f"the file's network computes something else (logits of up to {largest:.3g} differ by {deviation:.3g}); "
-            f"{WAY_OUT}"
-        )
 
 
 def _reason(error: UserError) -> str:

@@ -6,10 +6,14 @@ import sys
 import pytest
 import timm
 import torch
+import yaml
 from torch import nn
 
 import micronet_cli
 from micronet_cli import checkpoint
+from micronet_cli.as_config import as_config
+from micronet_cli.errors import UserError
+from micronet_cli.paths import CONF
 
 SHAPE = (3, 32, 32)
 MOST = "(?!{stem}$).*"
@@ -19,6 +23,44 @@ def small(name="test_resnet", **arguments):
     torch.manual_seed(0)
     model = timm.create_model(name, num_classes=5, **arguments)
     return model.eval()
+
+
+class Own(nn.Module):
+    """A network that timm does not know, and that states no input."""
+
+    def __init__(self, num_classes, width=4):
+        super().__init__()
+        self.conv1 = nn.Conv2d(1, width, 3)
+        self.conv2 = nn.Conv2d(width, width, 3)
+        self.fc = nn.Linear(width, num_classes)
+
+    def forward(self, images):
+        features = torch.relu(self.conv2(torch.relu(self.conv1(images))))
+        return self.fc(features.mean((2, 3)))
+
+
+OWN = {"args": {"width": 8}, "input_shape": (1, 8, 8)}
+UNTRUSTED = r"'tests\.library\.test_library\.Own' is not allowed in a file.*trust=\[tests\]"
+
+
+def own_importance(weight):
+    return weight.abs()
+
+
+@pytest.fixture
+def own():
+    """A network of one's own, pruned by a criterion of one's own and quantised, and its compressors."""
+    torch.manual_seed(0)
+    model = Own(5, width=8)
+    compressors = [
+        micronet_cli.Pruner({"most": {"match": MOST, "sparsity": 0.5}}, importance=own_importance),
+        micronet_cli.Quantizer(),
+    ]
+    for compressor in compressors:
+        compressor.attach(model)
+        compressor.update(1, 1)
+    model(torch.rand(4, *OWN["input_shape"]))
+    return model.eval(), compressors
 
 
 @pytest.fixture(scope="module")
@@ -129,6 +171,49 @@ def test_a_network_packed_under_another_description_is_told(tmp_path):
     model.act1 = nn.Tanh()
     with pytest.raises(ValueError, match="differs from its checkpoint"):
         micronet_cli.pack(model, tmp_path / "model.mnet")
+
+
+def test_a_network_of_ones_own_comes_back_to_who_trusts_it(own, tmp_path):
+    model, compressors = own
+    path = tmp_path / "own.safetensors"
+    micronet_cli.save(path, model, compressors, **OWN)
+    with pytest.raises(UserError, match=UNTRUSTED):
+        micronet_cli.load(path)
+    loaded = micronet_cli.load(path, trust=("tests",))
+    assert same_logits(model, loaded, OWN["input_shape"])
+    assert loaded.pretrained_cfg["input_size"] == OWN["input_shape"]
+    assert checkpoint.load(str(path), trust=("tests",)).classes == ["0", "1", "2", "3", "4"]
+
+
+def test_a_network_of_ones_own_is_packed(own, tmp_path):
+    model, _ = own
+    path = tmp_path / "own.mnet"
+    micronet_cli.pack(model, path, **OWN)
+    with pytest.raises(UserError, match=UNTRUSTED):
+        micronet_cli.load(path)
+    packed = micronet_cli.load(path, trust=("tests",))
+    images = torch.rand(2, *OWN["input_shape"])
+    assert torch.allclose(packed(images), model(images), atol=1e-5)
+
+
+def test_what_init_from_names_must_be_trusted_to_go_on_with_it(own, tmp_path):
+    model, compressors = own
+    first, second = tmp_path / "1.safetensors", tmp_path / "2.safetensors"
+    micronet_cli.save(first, model, compressors, **OWN)
+    with pytest.raises(UserError, match=rf"^init_from=.*{UNTRUSTED}"):
+        micronet_cli.save(second, model, init_from=str(first))
+    with pytest.raises(UserError, match=rf"^init_from=.*{UNTRUSTED}"):
+        micronet_cli.pack(model, second, init_from=str(first))
+    micronet_cli.save(second, model, init_from=str(first), trust=["tests"])
+    assert same_logits(model, micronet_cli.load(second, trust=["tests"]), OWN["input_shape"])
+    assert micronet_cli.pack(model, tmp_path / "2.mnet", init_from=str(first), trust=["tests"]) > 0
+
+
+@pytest.mark.parametrize("option", ["w4a4", "w8a8"])
+def test_a_quantizer_without_rules_has_those_of_the_packaged_options(option):
+    packaged = yaml.safe_load((CONF / "quantize" / f"{option}.yaml").read_text())
+    assert as_config(micronet_cli.Quantizer(), "x")["rules"]["conv"]["match"] == packaged["rules"]["conv"]["match"]
+    assert micronet_cli.Quantizer().rules == micronet_cli.Quantizer(packaged["rules"]).rules
 
 
 def test_post_training_without_labels(tmp_path):
