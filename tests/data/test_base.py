@@ -8,6 +8,7 @@ import pytest
 from micronet_cli.data.base import Data
 from micronet_cli.data.protocol import DataSet, missing_members
 from micronet_cli.data.sources import ArraySource
+from micronet_cli.errors import UserError
 from tests.data.test_loader import CPU, SPEC, batches
 
 
@@ -57,5 +58,5 @@ def test_a_sample_has_at_most_what_is_there():
 def test_the_two_members_are_left_to_the_subclass(member):
     data = Data()
     ask = {"source": lambda: data.source("train"), "own_class_names": lambda: data.own_class_names}[member]
-    with pytest.raises(NotImplementedError):
+    with pytest.raises(UserError, match=rf"^data: micronet_cli\.data\.base\.Data must have {member}.*extending\.md"):
         ask()

@@ -1,6 +1,7 @@
 """Weights files: what trainers save is read as it was, nothing in a file runs, and a broken file is one line."""
 
 import argparse
+import datetime
 import os
 import pickle
 import re
@@ -187,7 +188,7 @@ CALLS = {
 }
 
 
-STORED = {"zip": 2, "old torch": 2, "pickle": 2, "pickle of text": 0, "pickle of now": 4}
+STORED = {"zip": 2, "zip of now": 4, "old torch": 2, "pickle": 2, "pickle of text": 0, "pickle of now": 4}
 
 
 @pytest.mark.parametrize("stored_as", STORED)
@@ -199,20 +200,59 @@ def test_code_in_a_file_is_named_and_not_run(tmp_path, call, name, stored_as):
     if stored_as.startswith("pickle"):
         path.write_bytes(pickle.dumps({"args": call(touched)}, protocol=STORED[stored_as]))
     else:
-        torch.save(content, path, _use_new_zipfile_serialization=stored_as == "zip")
+        zipped = stored_as.startswith("zip")
+        torch.save(content, path, pickle_protocol=STORED[stored_as], _use_new_zipfile_serialization=zipped)
     with pytest.raises(UserError, match=rf"': would execute code \({name}\), so it is not read; [^\n\x1b]*$"):
         read_weights(path, WHERE)
     assert not touched.exists()
 
 
-def test_a_protocol_that_is_not_read_safely_is_named_and_not_run(tmp_path):
+def test_operations_that_are_not_read_safely_are_told_and_not_run(tmp_path):
     touched = tmp_path / "touched"
     path = tmp_path / "evil.pth"
-    torch.save({"args": Executing(open, str(touched), "w")}, path, pickle_protocol=4)
-    said = "would execute code (a pickle of another protocol than torch.save's), so it is not read; "
+    torch.save({"set": {1, 2}, "args": Executing(open, str(touched), "w")}, path, pickle_protocol=4)
+    said = "would execute code (a pickle of operations that torch's safe unpickler does not know), so it is not read; "
     with pytest.raises(UserError, match=re.escape(said)):
         read_weights(path, WHERE)
     assert not touched.exists()
+
+
+@pytest.mark.parametrize("protocol", [3, 4, 5])
+def test_plain_data_of_a_later_protocol_is_read(tmp_path, protocol):
+    path = tmp_path / "w.pth"
+    content = {"state_dict": {"a.weight": torch.eye(3)}, "args": argparse.Namespace(lr=0.1), "key": b"\xff"}
+    torch.save(content, path, pickle_protocol=protocol)
+    assert read_weights(path, WHERE)["a.weight"].equal(torch.eye(3))
+
+
+BESIDE = {
+    "numpy's random state": np.random.RandomState(0).get_state(),
+    "arrays": [np.arange(3.0), np.eye(2, dtype=np.float16), np.array(7, dtype=np.uint8), np.ones((2, 0), bool)],
+    "a number": np.float32(1.5),
+    "a time": datetime.datetime(2026, 1, 1),
+    "a namespace": argparse.Namespace(lr=0.1, path=Path("runs")),
+}
+
+
+@pytest.mark.parametrize("protocol", [2, 4])
+@pytest.mark.parametrize("value", BESIDE.values(), ids=BESIDE.keys())
+def test_plain_values_beside_the_weights_do_no_harm(tmp_path, value, protocol):
+    torch.save({"state_dict": {"a": torch.eye(2)}, "extra": value}, tmp_path / "w.pth", pickle_protocol=protocol)
+    assert read_weights(tmp_path / "w.pth", WHERE)["a"].equal(torch.eye(2))
+
+
+OBJECTS = {
+    "an array of objects": np.array([{}, None], dtype=object),
+    "bytes as an object": Executing(np.float64(0).__reduce__()[0], np.dtype("O"), b"\x08" * 8),
+    "a record": np.zeros(2, [("a", "O")]),
+}
+
+
+@pytest.mark.parametrize("value", OBJECTS.values(), ids=OBJECTS.keys())
+def test_arrays_of_objects_are_not_made(tmp_path, value):
+    torch.save({"state_dict": {"a": torch.eye(2)}, "extra": value}, tmp_path / "w.pth")
+    with pytest.raises(UserError, match=r"would execute code \([^\n]*\), so it is not read; [^\n\x1b]*$"):
+        read_weights(tmp_path / "w.pth", WHERE)
 
 
 def test_a_torchscript_program_is_named(tmp_path):

@@ -92,6 +92,7 @@ def test_first_step_evaluates_weights_that_have_the_data_s_classes(micronet, tmp
     torch.save(Model("resnet8").build(10).state_dict(), path)
     run = micronet(*TINY, f"model.weights={path}", "stage.steps.prune=null", "stage.steps.qat=null")
     assert metrics_of(run / "1_train")["stage"] == "eval"
+    assert (run / "micronet.log").read_text().count("resnet8: 10 classes (data)") == 1
 
 
 def test_step_that_starts_from_weights_trains_the_classifier(micronet, of_other_classes):

@@ -69,6 +69,11 @@ def check(arguments: list[str]) -> None:
             raise UserError(f"{argument}: must be GROUP=OPTION or KEY=VALUE{_as_a_stage(argument)}")
 
 
+def parsed(arguments: list[str]) -> argparse.Namespace:
+    """What Hydra makes of arguments that were checked."""
+    return _parser().parse_args(arguments)
+
+
 def complete_flag(line: str) -> bool:
     """Print the flags that the last word of ``line`` may become; whether it is one (Hydra completes anything else)."""
     word = re.split(r"\s", line)[-1]

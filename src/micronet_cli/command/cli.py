@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 from micronet_cli.allocator import use_huge_pages
-from micronet_cli.command.arguments import check, complete_flag, switches_first, take_config_dir
+from micronet_cli.command.arguments import check, complete_flag, parsed, switches_first, take_config_dir
 from micronet_cli.console import go_on_unread
 from micronet_cli.dotted_path import make_working_directory_importable
 from micronet_cli.errors import Interrupted, JobsFailed, UserError
@@ -88,6 +88,7 @@ def run_hydra(arguments: list[str], completing: bool = False) -> None:
     from hydra.core.global_hydra import GlobalHydra
 
     from micronet_cli.command.search_path import register
+    from micronet_cli.command.show import show
     from micronet_cli.command.sweeps import reported
 
     arguments, user = take_config_dir(arguments)
@@ -96,6 +97,11 @@ def run_hydra(arguments: list[str], completing: bool = False) -> None:
     check(arguments)
     if not completing:
         arguments = [free_key(argument) for argument in arguments]
+        asked = parsed(arguments)
+        if asked.cfg == "job":
+            GlobalHydra.instance().clear()
+            show(asked)
+            return
     # Hydra's own error report hides the exception type and exits with 1.
     os.environ["HYDRA_FULL_ERROR"] = "1"
     if os.environ.get("RANK", "0") != "0":

@@ -13,6 +13,7 @@ from micronet_cli.data.class_names import read_class_names
 from micronet_cli.data.loader import Loader
 from micronet_cli.data.protocol import Batches
 from micronet_cli.data.sources import Source, Subset, relabelled, split_off
+from micronet_cli.errors import UserError
 from micronet_cli.models.model import InputSpec
 
 
@@ -74,12 +75,16 @@ class Data:
 
     def source(self, split: str) -> Source:
         """The images of ``train``, ``val`` or ``test``; their labels are indices of ``label_names(split)``."""
-        raise NotImplementedError
+        raise self._lacking("source(split)")
 
     @property
     def own_class_names(self) -> list[str]:
         """Class names of the data itself, in the order of their indices."""
-        raise NotImplementedError
+        raise self._lacking("own_class_names")
+
+    def _lacking(self, member: str) -> UserError:
+        kind = type(self)
+        return UserError(f"data: {kind.__module__}.{kind.__qualname__} must have {member}; see docs/extending.md")
 
     def label_names(self, split: str) -> list[str]:
         """The class names that a split's labels are indices of."""

@@ -124,4 +124,4 @@ def missing_members(thing: object, protocol: type) -> list[str]:
 
 
 def _has(thing: object, name: str) -> bool:
-    return hasattr(type(thing), name) or name in vars(thing)
+    return hasattr(type(thing), name) or name in getattr(thing, "__dict__", ())

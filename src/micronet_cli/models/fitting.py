@@ -17,6 +17,7 @@ from micronet_cli.models.classifier import (
     with_classifier_of,
     without_classifier,
 )
+from micronet_cli.models.stem import with_stem_of
 
 log = logging.getLogger(__name__)
 COUNTER = ".num_batches_tracked"  # of a BatchNorm; files of old have none, and nothing computes with it
@@ -26,20 +27,20 @@ def fitted(model: nn.Module, state: State, where: str) -> dict[str, Tensor]:
     """``state`` under the network's names, as far as that is possible; what does not fit is left as it is.
 
     A prefix of all names is taken off where the rest are then the network's, and timm's converter runs for files that
-    were not made by timm, or at another image size.
+    were not made by timm, or at another image size. A first convolution for other channels is made of one for colours.
 
     Raises:
         UserError: several networks of these names.
     """
     own = model.state_dict()
     heads = classifiers(model)
-    found = _without_prefix(own, state, heads, where)
+    found = with_stem_of(model, _without_prefix(own, state, heads, where), where)
     counters = {name: tensor for name, tensor in own.items() if name.endswith(COUNTER)}
     if not counters.keys() & found.keys():
         found |= counters
     if not _misfits(own, found, heads):
         return found
-    converted = _converted(model, found)
+    converted = with_stem_of(model, _converted(model, found), where)
     if _misfits(own, converted, heads):
         return found
     return converted

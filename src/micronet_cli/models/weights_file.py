@@ -1,7 +1,9 @@
 """Weights files as people have them: safetensors, PyTorch's own, and what trainers wrap around a state dict."""
 
 import argparse
+import datetime
 import pathlib
+import pickle
 import pickletools
 import re
 import warnings
@@ -18,6 +20,7 @@ from timm.models import clean_state_dict
 from torch import Tensor
 
 from micronet_cli.errors import UserError
+from micronet_cli.models.pickle_protocol import in_protocol_2
 
 HEADER_KEY = "micronet"  # of a safetensors file's metadata: it is a checkpoint, which describes itself
 PACKED_SUFFIX = ".mnet"
@@ -26,16 +29,37 @@ TRAINED = ("state_dict", "model", "model_state_dict", "net")
 AVERAGED = ("state_dict_ema", "model_ema", "ema_state_dict", "ema")
 COUNT = "n_averaged"  # torch's AveragedModel counts in its state dict
 COMPILED = "_orig_mod."  # torch.compile's, also of a part of a network
+NUMBERS = "biufc"  # numpy's kinds
+
+
+def numeric_dtype(*arguments: Any) -> np.dtype:
+    """``numpy.dtype``, of numbers alone: objects that are made of a file's bytes would be pointers.
+
+    Raises:
+        pickle.UnpicklingError: it is of others.
+    """
+    dtype = np.dtype(*arguments)
+    if dtype.kind not in NUMBERS:
+        raise pickle.UnpicklingError(f"numpy.dtype({dtype})")
+    return dtype
+
+
 # What trainers put beside the weights: plain values, which run nothing when they are made.
-NUMBERS = (np.bool_, np.int32, np.int64, np.float32, np.float64)
 make_number = np.float64(0).__reduce__()[0]
+make_array = np.zeros(0).__reduce__()[0]
 PLAIN_VALUES = [
     argparse.Namespace,
+    bytes,
     pathlib.PosixPath,
-    np.dtype,
-    *[type(np.dtype(kind)) for kind in NUMBERS],
+    datetime.datetime,
+    datetime.timedelta,
+    (numeric_dtype, "numpy.dtype"),
+    *{type(np.dtype(code)) for code in "?" + np.typecodes["AllInteger"] + np.typecodes["AllFloat"]},
     (make_number, "numpy.core.multiarray.scalar"),
     (make_number, "numpy._core.multiarray.scalar"),
+    np.ndarray,
+    (make_array, "numpy.core.multiarray._reconstruct"),
+    (make_array, "numpy._core.multiarray._reconstruct"),
 ]
 ZIP = b"PK\x03\x04"
 PICKLES = (ZIP, b"\x80\x02\x8a\n")  # of torch.save now, and of old
@@ -128,7 +152,7 @@ def _read_pickle(path: Path, named: str) -> Any:
         # A file object, as torch goes by names; its warnings advise on other ways to read.
         with path.open("rb") as file, torch.serialization.safe_globals(PLAIN_VALUES), warnings.catch_warnings():
             warnings.simplefilter("ignore")
-            return torch.load(file, map_location="cpu", weights_only=True)
+            return torch.load(in_protocol_2(file), map_location="cpu", weights_only=True)
     except OSError as error:
         raise _unreadable(named, error.strerror or "") from None
     except Exception as error:  # a broken pickle ends in any of them, and torch's texts have many lines
@@ -158,7 +182,7 @@ def _called(path: Path, reason: str) -> str:
         is_whole = last_part and f"{last_part}\n".encode() in content
         return name if zipped or is_whole else ""
     if zipped and NOT_SAFE in reason:
-        return "a pickle of another protocol than torch.save's"
+        return "a pickle of operations that torch's safe unpickler does not know"
     return _looked_up(content)
 
 

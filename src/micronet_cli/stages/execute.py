@@ -25,6 +25,7 @@ from micronet_cli.paths import CONFIG_DIRECTORIES
 from micronet_cli.runs.directory import Run
 from micronet_cli.stages.inherit import inherited
 from micronet_cli.stages.job import Job
+from micronet_cli.stages.kinds import check_kinds
 from micronet_cli.stages.node import stage_module, stage_node
 from micronet_cli.stages.used_directory import check_directory, settings
 from micronet_cli.tables import decimal
@@ -52,6 +53,7 @@ def execute(config: DictConfig, directory: Path, overrides: list[str] | None = N
     stage = stage_module(config)
     config = inherited(config)
     checked = getattr(stage, "check", check_config)(config)
+    check_kinds(checked, config)
     alone = distributed.started_by_launcher() or getattr(stage, "ONE_PROCESS", False)
     if config.trainer.devices > 1 and not alone:
         # The processes check for themselves again; here a mistake is answered before any is started.

@@ -14,7 +14,7 @@ from torch import nn
 
 from micronet_cli import checkpoint
 from micronet_cli.config import to_plain
-from micronet_cli.data.protocol import DataSet, missing_members
+from micronet_cli.data.protocol import DataSet
 from micronet_cli.errors import UserError
 from micronet_cli.layers.rules import stated_shape
 from micronet_cli.models.classifier import Asker
@@ -119,15 +119,8 @@ class Job(Generic[NodeT]):
         Raises:
             UserError: what is missing of the data.
         """
-        self._check_protocol()
         if problems := self.parts.data.problems(splits):
             raise UserError("\n".join(problems))
-
-    def _check_protocol(self) -> None:
-        lacking = missing_members(self.parts.data, DataSet)
-        if lacking:
-            kind = self.group_config("data")["_target_"]
-            raise UserError(f"data._target_={kind}: a data set must have {', '.join(lacking)}; see docs/extending.md")
 
     def network(self, with_data: bool = True, new_classifier: bool = False) -> Network:
         """The network of ``init_from``; without it the model group's. What it is goes to the log.
@@ -142,7 +135,6 @@ class Job(Generic[NodeT]):
         Raises:
             OtherClasses: one would have to be.
         """
-        self._check_protocol()
         config = self.group_config("model")
         data_config = self.group_config("data")
         model, data = self.parts.model, self.parts.data

@@ -208,12 +208,16 @@ def run(job: Job) -> dict[str, Any]:
 def _brings_other_classes(job: Job, own: DictConfig) -> bool:
     """Whether a step would evaluate the classifier of other data: it has to train one of its own."""
     step = replace(job, config=own, checked=check_config(own))
+    # The step itself says what it begins with, and what is wrong.
+    logging.disable(logging.CRITICAL)
     try:
         step.network()
     except OtherClasses:
         return True
     except UserError:
-        return False  # the step itself says it
+        return False
+    finally:
+        logging.disable(logging.NOTSET)
     return False
 
 
