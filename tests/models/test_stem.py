@@ -24,9 +24,7 @@ def test_weights_of_colours_become_those_of_other_channels(channels, caplog):
     with caplog.at_level(logging.INFO):
         load_fitted(model, state, SOURCE, "data", False)
     assert model.conv1.weight[5, :, 2, 2].tolist() == pytest.approx(EXPECTED[channels])
-    assert caplog.messages == [
-        f"model.weights: conv1 takes 3 colours, the images have {channels} channels: it is adapted"
-    ]
+    assert caplog.messages == [f"model.weights: conv1 takes 3 channels, the network {channels}: it is adapted"]
 
 
 def test_a_grey_image_gives_the_logits_of_its_colours():

@@ -52,7 +52,8 @@ def described(
         start = checkpoint.load(init_from, trust=trusted)
         network = replace(start, model=copy, metrics={}, packed=None, trust=trusted)
         if input_shape:
-            network.run_with(replace(network.spec, size=tuple(input_shape)))
+            channels, height, width = input_shape
+            network.run_with(replace(network.spec, size=(channels, height, width)))
     outputs = _outputs(network)
     network.classes = list(classes or network.classes or _numbers(outputs))
     if len(network.classes) != outputs:

@@ -35,7 +35,7 @@ def with_stem_of(model: nn.Module, state: State, source: str) -> dict[str, Tenso
             continue
         adapted[name] = adapt_input_conv(channels, given)
         key = source.partition("=")[0]
-        log.info("%s: %s takes %d colours, the images have %d channels: it is adapted", key, layer, COLOURS, channels)
+        log.info("%s: %s takes %d channels, the network %d: it is adapted", key, layer, COLOURS, channels)
     return adapted
 
 
