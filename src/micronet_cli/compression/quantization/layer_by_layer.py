@@ -10,7 +10,8 @@ import torch
 from torch import Tensor, nn
 
 from micronet_cli.compression.quantization.adaround import AdaRound
-from micronet_cli.compression.quantization.layer_output import normalised, shift_output
+from micronet_cli.compression.quantization.descent import ROUNDS
+from micronet_cli.compression.quantization.layer_output import can_be_shifted, normalised, shift_output
 from micronet_cli.compression.quantization.reconstruction import Reconstruction, mean_square
 from micronet_cli.functional.equalization import expected_output
 from micronet_cli.layers.effective_weight import effective_weight
@@ -83,9 +84,13 @@ class LayerByLayer:
             return cost
         if not self.adaround.learns(parts.fake_quantize.bits):
             return cost
-        if self.chains[name].activation is None:
-            step = weights * layer.weight[0].numel()
-        else:
+        has_activation = self.chains[name].activation is not None
+        inputs = layer.weight[0].numel()
+        if self.adaround.iterations is None:
+            looks = ROUNDS if has_activation else 1
+            return cost + self.rows * inputs * inputs + 2 * looks * self.rows * per_row
+        step = weights * inputs
+        if has_activation:
             step = self.adaround.batch_size * per_row
         return cost + self.adaround.iterations * (step + PER_STEP + PER_WEIGHT * weights)
 
@@ -150,7 +155,8 @@ class LayerByLayer:
         learned = self._is_learned(layer, judged, in_float.weight, size)
         if learned:
             assert self.adaround is not None
-            self.adaround.round(layer, judged)
+            centred = self.correct_bias and can_be_shifted(self.model, chain)
+            self.adaround.round(layer, judged, centred)
         if self.correct_bias:
             self._correct_bias(chain, rows, quantized_rows)
         with torch.no_grad():
