@@ -1,9 +1,9 @@
 """Weights of a layer rounded together: the integers that keep a quadratic form of them small.
 
-The output of a layer of d inputs moves by ``w H w^T - 2 w b^T`` for each row w of its weight, H the second moments of what
-it reads and b what the wished output has in common with that. Rounding begins by feeding each error to the weights that
-are still to come (GPTQ, Frantar et al., arXiv 2210.17323, equation 3, towards the least-squares weight), and goes on
-with one weight at a time, all others held (coordinate descent: QuantEase, arXiv 2309.01885, equation 12).
+With H the second moments of what a layer reads, and b what they have in common with the wished output, a row w of its
+weight has the squared error ``w H w^T - 2 w b^T``, up to a constant. Rounding begins by feeding each weight's error to
+those that are still to come (GPTQ, Frantar et al., arXiv 2210.17323, equations 2 and 3, from the least-squares weight).
+Then one weight at a time gets its best value, all others held (coordinate descent, as in QuantEase, arXiv 2309.01885).
 
 Shapes: ``[groups, rows, d]`` of weights, codes and slopes; ``[groups, rows, 1]`` of steps and zero points.
 """
@@ -142,7 +142,9 @@ def best_steps(form: QuadraticForm, grid: Grid, codes: Tensor, shared: bool = Fa
     A row whose step would more than double, or fall below half, keeps its own: its codes are next to nothing.
 
     Args:
-        form, grid, codes: as they are.
+        form: what is to be small.
+        grid: with the steps as they are.
+        codes: ``[groups, rows, d]``.
         shared: one step for all rows.
 
     >>> form = QuadraticForm(torch.eye(2)[None], torch.tensor([[[1.2, 2.4]]]))

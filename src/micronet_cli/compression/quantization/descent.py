@@ -14,18 +14,19 @@ from micronet_cli.layers.effective_weight import effective_weight, original_weig
 ROUNDS = 6  # how often it is looked anew at what the activation function hides
 SWEEPS = 4  # over a layer's weights, before that
 # What holds weights to where they were, of the mean second moment: few images must not move them far.
-DAMPING = 0.01
+DAMPING = 0.3
 ROWS = 1 << 12  # that are looked at together
 SMALLEST_GAIN = 1e-8  # of a channel that reaches the output
-PROBE = torch.linspace(-8, 8, 1601)
+PROBED = 8.0  # where an activation function is steepest lies within
+PROBES = 1601
 
 
 class Descent:
     """One layer on its way to the integers that keep its output.
 
-    Where an activation function f follows, each round replaces the wished output y of its f by z - f'(z) (f(z) - y) / L,
-    z what the layer gives now, L = max f'^2: the minimum of a parabola above the error that touches it at z. What f
-    hides, as a ReLU's negative values, is so not held to anything.
+    An activation function f behind it makes the error (f(z) - y)^2 of an output z no quadratic form. Each round takes
+    the parabola that touches it at the present z, with its minimum at z - f'(z) (f(z) - y) / L, L = max f'^2. So what f
+    hides, as a ReLU's negative values, is held to nothing.
 
     Args:
         layer: its weight on a stored grid.
@@ -53,7 +54,7 @@ class Descent:
         self._centred = centred
         self._steepest = 1.0
         if reconstruction.activation is not None:
-            self._steepest = _steepest_square(reconstruction.activation, len(original))
+            self._steepest = _steepest_square(reconstruction.activation, original)
         self._curvature = self._second_moments()
         self._damping = self._own_damping()
         self._start = self._by_group(original * kept)
@@ -159,10 +160,11 @@ class Descent:
                 break
 
 
-def _steepest_square(activation: Callable[[Tensor], Tensor], channels: int) -> float:
-    """L, the square of the activation function's steepest slope."""
+def _steepest_square(activation: Callable[[Tensor], Tensor], weight: Tensor) -> float:
+    """L, the square of the activation function's steepest slope, behind a layer of that weight."""
+    values = torch.linspace(-PROBED, PROBED, PROBES, dtype=weight.dtype, device=weight.device)
     with torch.enable_grad():
-        before = PROBE.expand(channels, -1).clone().requires_grad_()
+        before = values.repeat(len(weight), 1).requires_grad_()
         after = activation(before)
         (slopes,) = torch.autograd.grad(after.sum(), before)
     return float(slopes.square().amax())

@@ -152,6 +152,7 @@ class LayerByLayer:
             size = float(mean_square(target)) or 1.0
             judged = self._reconstruction(self.model, chain, quantized_rows, target)
             before = float(judged.error(layer.weight)) / size
+        _check_finite(name, before)
         learned = self._is_learned(layer, judged, in_float.weight, size)
         if learned:
             assert self.adaround is not None
@@ -162,11 +163,7 @@ class LayerByLayer:
         with torch.no_grad():
             corrected = self._reconstruction(self.model, chain, quantized_rows, target)
             after = float(corrected.error(layer.weight)) / size
-        if not math.isfinite(after):
-            raise NotFinite(
-                f"{name}: what quantisation changes in its output is {after}; "
-                "give a network with smaller weights, or leave the layer in float"
-            )
+        _check_finite(name, after)
         return {"layer": name, "error_before": before, "error": after, "learned": learned}
 
     def _reconstruction(
@@ -197,6 +194,15 @@ class LayerByLayer:
         quantized = _mean_output(self.model, chain, quantized_rows)
         change = in_float - quantized
         shift_output(self.model, chain, change)
+
+
+def _check_finite(name: str, error: float) -> None:
+    """Raise NotFinite where a layer's error is not finite."""
+    if not math.isfinite(error):
+        raise NotFinite(
+            f"{name}: what quantisation changes in its output is {error}; "
+            "give a network with smaller weights, or leave the layer in float"
+        )
 
 
 def _mean_output(network: nn.Module, chain: Chain, rows: Tensor) -> Tensor:
