@@ -11,8 +11,7 @@ from micronet_cli.compression.quantization.reconstruction import Reconstruction
 from micronet_cli.functional.coordinate_descent import Grid, QuadraticForm, best_steps, descend, rounded_in_turn
 from micronet_cli.layers.effective_weight import effective_weight, original_weight
 
-ROUNDS = 6  # how often it is looked anew at what the activation function hides
-SWEEPS = 4  # over a layer's weights, before that
+SWEEPS = 10  # over a layer's weights; most end before, when none moves
 # What holds weights to where they were, of the mean second moment: few images must not move them far.
 DAMPING = 0.3
 ROWS = 1 << 12  # that are looked at together
@@ -24,9 +23,10 @@ PROBES = 1601
 class Descent:
     """One layer on its way to the integers that keep its output.
 
-    An activation function f behind it makes the error (f(z) - y)^2 of an output z no quadratic form. Each round takes
-    the parabola that touches it at the present z, with its minimum at z - f'(z) (f(z) - y) / L, L = max f'^2. So what f
-    hides, as a ReLU's negative values, is held to nothing.
+    An activation function f behind it makes the error (f(z) - y)^2 of an output z no quadratic form. In its place
+    stands the parabola that touches it at z = W x', with its minimum at z - f'(z) (f(z) - y) / L, L = max f'^2: what f
+    hides, as a ReLU's negative values, is left where it is. To look anew from where rounding ended, five times,
+    changed nothing that could be measured.
 
     Args:
         layer: its weight on a stored grid.
@@ -51,7 +51,6 @@ class Descent:
         self._mean = inputs.mean(1, keepdim=True)
         if not centred:
             self._mean = torch.zeros_like(self._mean)
-        self._centred = centred
         self._steepest = 1.0
         if reconstruction.activation is not None:
             self._steepest = _steepest_square(reconstruction.activation, original)
@@ -88,48 +87,28 @@ class Descent:
     @torch.no_grad()
     def run(self) -> Tensor:
         """The weight that keeps the output best, shaped as the layer's; the stored grid gets its steps."""
-        identity = torch.eye(self._curvature.shape[1], device=self._curvature.device)
-        curvature = self._curvature + self._damping * identity
-        weight = self._start
-        codes: Tensor | None = None
-        offset = torch.zeros((), device=weight.device)
-        rounds = 1 if self._judged.activation is None else ROUNDS
-        for _ in range(rounds):
-            slope, mean = self._wished(weight, offset)
-            form = QuadraticForm(curvature, slope + self._damping * self._start)
-            if codes is None:
-                codes = rounded_in_turn(form, self._grid)
-            self._improve(form, codes)
-            weight = self._grid.weight(codes)
-            if self._centred:
-                offset = mean - (weight * self._mean).sum(2, keepdim=True)
-        shape = self._stored.scale.shape
-        self._stored.scale.copy_((1 / self._grid.step).flatten()[: shape.numel()].view(shape))
-        return weight.reshape(self._layer.weight.shape)
+        form = self._quadratic_form()
+        codes = rounded_in_turn(form, self._grid)
+        self._improve(form, codes)
+        steps = self._grid.step.flatten()
+        scale = self._stored.scale
+        scale.copy_((1 / steps[: scale.numel()]).view(scale.shape))
+        return self._grid.weight(codes).reshape(self._layer.weight.shape)
 
-    def _wished(self, weight: Tensor, offset: Tensor) -> tuple[Tensor, Tensor]:
-        """What the layer should give, as its inputs see it: slope ``[groups, rows, d]`` and mean ``[groups, rows, 1]``.
-
-        Args:
-            weight: ``[groups, rows, d]``.
-            offset: what bias correction will add to its products, ``[groups, rows, 1]``.
-        """
-        slope = weight @ self._curvature
-        mean = (weight * self._mean).sum(2, keepdim=True)
+    def _quadratic_form(self) -> QuadraticForm:
+        """The error around the weight as it is, which is also what damping holds it to."""
+        slope = self._start @ self._curvature
         for first in range(0, self._count, ROWS):
             rows = slice(first, first + ROWS)
-            inputs = self._judged.inputs[:, rows]
-            residuals = self._residuals(weight, offset, rows)
-            share = inputs.shape[1] / self._count
-            mean += residuals.mean(2, keepdim=True) * share
-            centred = inputs - self._mean
-            slope += torch.bmm(residuals, centred) / self._count
-        return slope, mean
+            centred = self._judged.inputs[:, rows] - self._mean
+            slope += torch.bmm(self._residuals(rows), centred) / self._count
+        identity = torch.eye(self._curvature.shape[1], dtype=slope.dtype, device=slope.device)
+        return QuadraticForm(self._curvature + self._damping * identity, slope + self._damping * self._start)
 
-    def _residuals(self, weight: Tensor, offset: Tensor, rows: slice) -> Tensor:
+    def _residuals(self, rows: slice) -> Tensor:
         """How far the products are from where they should be, ``[groups, C_out / groups, n]``."""
         judged = self._judged
-        products = torch.bmm(weight, judged.inputs[:, rows].transpose(1, 2)) + offset
+        products = torch.bmm(self._start, judged.inputs[:, rows].transpose(1, 2))
         output = judged.normalised(products.flatten(0, 1))
         moves = self._moves(output, judged.target[:, rows])
         gain = judged.normalised.gain

@@ -10,7 +10,6 @@ import torch
 from torch import Tensor, nn
 
 from micronet_cli.compression.quantization.adaround import AdaRound
-from micronet_cli.compression.quantization.descent import ROUNDS
 from micronet_cli.compression.quantization.layer_output import can_be_shifted, normalised, shift_output
 from micronet_cli.compression.quantization.reconstruction import Reconstruction, mean_square
 from micronet_cli.functional.equalization import expected_output
@@ -84,13 +83,11 @@ class LayerByLayer:
             return cost
         if not self.adaround.learns(parts.fake_quantize.bits):
             return cost
-        has_activation = self.chains[name].activation is not None
         inputs = layer.weight[0].numel()
         if self.adaround.iterations is None:
-            looks = ROUNDS if has_activation else 1
-            return cost + self.rows * inputs * inputs + 2 * looks * self.rows * per_row
+            return cost + self.rows * inputs * inputs + 2 * self.rows * per_row
         step = weights * inputs
-        if has_activation:
+        if self.chains[name].activation is not None:
             step = self.adaround.batch_size * per_row
         return cost + self.adaround.iterations * (step + PER_STEP + PER_WEIGHT * weights)
 
