@@ -17,13 +17,17 @@ from micronet_cli.allocator import share_freed_memory
 from micronet_cli.compression.quantization.layer_by_layer import LayerByLayer
 from micronet_cli.compression.quantization.post_training import HISTORY, PostTraining, PostTrainingQuantization
 from micronet_cli.errors import Interrupted, UserError
+from micronet_cli.explore.diagnosis import Diagnosis
+from micronet_cli.explore.in_float import float_weights
 from micronet_cli.layers.finite import NotFinite
 from micronet_cli.network import Network
 from micronet_cli.runs.directory import Run
 from micronet_cli.stages.beginning import log_starting_accuracy
 from micronet_cli.stages.compress import attach_compressors, logged_rule_table
+from micronet_cli.stages.diagnosis import diagnosed
 from micronet_cli.stages.eval import evaluate_network
 from micronet_cli.stages.job import Job
+from micronet_cli.stages.rescue import Rescue
 from micronet_cli.stages.score import score_network
 from micronet_cli.training.interrupt import StopRequest
 
@@ -60,11 +64,13 @@ class Calibrated:
         sweep: what rounds and corrects it, layer after layer.
         rules: layer -> the rules and targets for it.
         batches: the training images that the ranges come from.
+        weights: layer -> its weight in float.
     """
 
     sweep: PostTrainingQuantization
     rules: dict[str, dict[str, Any]]
     batches: list[Tensor]
+    weights: dict[str, Tensor]
 
     @property
     def images(self) -> int:
@@ -78,22 +84,51 @@ def run(job: Job) -> dict[str, Any]:
     device = job.parts.trainer.torch_device()
     network = job.network()
     log_starting_accuracy(job, network, job.parts.eval.split, device)
+    rescue = Rescue(job, settings, network)
+    goes_on = True
+    while goes_on:
+        job, network = rescue.begin()
+        calibrated, corrected = post_trained(job, network, settings, device, rescue)
+        figures, rows = diagnosed(
+            job,
+            Diagnosis(network.model, calibrated.sweep.reference, calibrated.weights, corrected),
+            calibrated.batches,
+            calibrated.rules,
+            on_all=rescue.is_on,
+            measured=settings.rescue or 0,
+        )
+        goes_on = rescue.goes_on(network, figures, rows)
+    loader = job.loader(network, job.parts.eval.split, device)
+    metrics = evaluate_network(job, network, loader) | figures
+    metrics["calibration_images"] = calibrated.images
+    report = score_network(job, network, calibrated.rules)
+    metrics |= rescue.metrics(metrics | report.metrics())
+    job.save(network, metrics)
+    return metrics | report.metrics()
+
+
+def post_trained(
+    job: Job, network: Network, settings: PostTraining, device: torch.device, rescue: Rescue
+) -> tuple[Calibrated, Sequence[str]]:
+    """Quantise the network in place; the layers whose output has the mean that it has in float.
+
+    Raises:
+        UserError: the network has a part that cannot be quantised so, or what a layer gives is not finite.
+        Interrupted: SIGINT or SIGTERM came; the state is saved.
+    """
     try:
         calibrated = calibrate(job, network, settings, device)
     except ValueError as error:
         raise UserError(f"stage=ptq: {error}") from None
     network.compressors = [*network.compressors, HISTORY]
-    if settings.adaround is not None or settings.correct_bias:
-        try:
-            refine(job, network, calibrated)
-        except NotFinite as error:
-            raise UserError(f"stage=ptq: {error}") from None
-    loader = job.loader(network, job.parts.eval.split, device)
-    metrics = evaluate_network(job, network, loader)
-    metrics["calibration_images"] = calibrated.images
-    report = score_network(job, network, calibrated.rules)
-    job.save(network, metrics)
-    return metrics | report.metrics()
+    if settings.adaround is None and not settings.correct_bias:
+        return calibrated, ()
+    try:
+        work = refine(job, network, calibrated, rescue)
+    except NotFinite as error:
+        raise UserError(f"stage=ptq: {error}") from None
+    corrected = work.names if settings.correct_bias else ()
+    return calibrated, corrected
 
 
 def calibrate(job: Job, network: Network, settings: PostTraining, device: torch.device) -> Calibrated:
@@ -106,12 +141,13 @@ def calibrate(job: Job, network: Network, settings: PostTraining, device: torch.
     quantizers = attach_compressors(job, network)
     rules = logged_rule_table(quantizers, network)
     batches = calibration_batches(job, network, settings.images, device)
-    calibrated = Calibrated(sweep, rules, batches)
     network.model.to(device).eval()
     sweep.reference.to(device)
-    log.info("%d pairs of layers equalised; ranges from %d images", len(sweep.pairs), calibrated.images)
+    images = sum(len(batch) for batch in batches)
+    log.info("%d pairs of layers equalised; ranges from %d images", len(sweep.pairs), images)
     sweep.calibrate(network.model, batches)
-    return calibrated
+    weights = float_weights(network.model)
+    return Calibrated(sweep, rules, batches, weights)
 
 
 def calibration_batches(job: Job, network: Network, images: int, device: torch.device) -> list[Tensor]:
@@ -133,7 +169,7 @@ def calibration_batches(job: Job, network: Network, images: int, device: torch.d
     return batches
 
 
-def refine(job: Job, network: Network, calibrated: Calibrated) -> None:
+def refine(job: Job, network: Network, calibrated: Calibrated, rescue: Rescue) -> LayerByLayer:
     """Round and correct layer after layer, with the time that is left; from the saved state where the run resumes.
 
     Raises:
@@ -143,7 +179,7 @@ def refine(job: Job, network: Network, calibrated: Calibrated) -> None:
     work = calibrated.sweep.layer_by_layer(network.model, job.run.directory, job.seed)
     if work.left_out:
         log.warning("rounded to the nearest, not corrected: %s", ", ".join(work.left_out))
-    saved = SavedLayers(job.run, work)
+    saved = SavedLayers(job.run, work, rescue)
     saved.restore()
     share_freed_memory()
     pace = Pace(work.costs(), work.done)
@@ -154,13 +190,14 @@ def refine(job: Job, network: Network, calibrated: Calibrated) -> None:
     with stop, log_above_bar, bar:
         for line in work.run(calibrated.batches):
             number = work.done
-            job.run.record({"kind": "layer", "step": number, **line})
+            job.run.record({"kind": "layer", "step": saved.first_step + number, **line})
             errors = f"error {line['error_before']:.4f} -> {line['error']:.4f}"
             log.info("layer %d/%d %s: %s, %.0f s left", number, total, line["layer"], errors, pace.seconds_left(number))
             bar.update()
             saved.save(always=stop.asked)
             if stop.asked and number < total:
                 raise Interrupted(f"stopped after layer {number} of {total}")
+    return work
 
 
 class Pace:
@@ -187,11 +224,16 @@ class SavedLayers:
     """The layers that are finished, in the run's directory: what a resumed run goes on from.
 
     Saving takes at most a small part of the time.
+
+    Attributes:
+        first_step: lines of history.jsonl that earlier rounds have written.
     """
 
-    def __init__(self, run: Run, work: LayerByLayer) -> None:
+    def __init__(self, run: Run, work: LayerByLayer, rescue: Rescue) -> None:
+        self.first_step = rescue.round * len(work.names)
         self._run = run
         self._work = work
+        self._rescue = rescue.state()
         self._due = 0.0
 
     def save(self, always: bool = False) -> None:
@@ -200,7 +242,7 @@ class SavedLayers:
         is_last = self._work.done == len(self._work.names)
         if started < self._due and not always and not is_last:
             return
-        checkpoint.save_state(self._run.claim(self._run.state), self._work.state())
+        checkpoint.save_state(self._run.claim(self._run.state), self._work.state() | {"rescue": self._rescue})
         ended = time.perf_counter()
         self._due = ended + (ended - started) * SAVED_EVERY
 
@@ -214,6 +256,8 @@ class SavedLayers:
             return
         path = self._run.state
         state = checkpoint.load_state(path)
+        if state.get("rescue", self._rescue) != self._rescue:
+            return  # of an earlier round
         try:
             self._work.restore(state)
         except (RuntimeError, KeyError, TypeError, ValueError) as error:
@@ -223,5 +267,5 @@ class SavedLayers:
                 "use the run's own config, or leave resume out to start afresh"
             ) from None
         done = self._work.done
-        self._run.rewind_history(lambda line: line["step"] <= done)
+        self._run.rewind_history(lambda line: line["step"] <= self.first_step + done)
         log.info("%d of %d layers are done", done, len(self._work.names))
