@@ -1,20 +1,44 @@
 """Which quantised layers take the logits furthest from those of the network in float; no labels are needed."""
 
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass, field
-from typing import Any
+from dataclasses import dataclass, field, replace
 
 import torch
 from torch import Tensor, nn
 
 from micronet_cli.explore.in_float import in_float, quantized_layers
+from micronet_cli.explore.kept_means import kept_means
 from micronet_cli.explore.output_errors import OutputErrors
 from micronet_cli.explore.prefix import Prefix
 from micronet_cli.functional.logit_distance import LogitDistance
 from micronet_cli.layers.copies import copied
 
-Row = dict[str, Any]
 REMEMBERED_BYTES = 2**29  # of the outputs of all modules; decides how many images are computed together
+
+
+@dataclass(frozen=True)
+class Row:
+    """What a layer has to do with the logits' squared error, and with predictions that are not those in float.
+
+    Attributes:
+        layer: its name.
+        error_share: part of the error that comes of it, to first order; None: not called as a module, or without
+            derivatives.
+        error_saved: part of the error that goes when it is put back to float; None: not measured.
+        predictions_saved: images whose prediction returns then, less those whose prediction goes; None: not measured.
+    """
+
+    layer: str
+    error_share: float | None = None
+    error_saved: float | None = None
+    predictions_saved: int | None = None
+
+    @property
+    def part(self) -> float:
+        """Of the error, as well as it is known."""
+        if self.error_saved is not None:
+            return self.error_saved
+        return self.error_share or 0.0
 
 
 @dataclass
@@ -27,7 +51,8 @@ class Diagnosis:
         model: quantised, in evaluation mode.
         reference: the network in float.
         weights: of ``in_float.float_weights``.
-        corrected: layers whose output has the mean that it has in float; they keep it when they are put back.
+        corrected: layers whose output has the mean that it has in float: it stays when one of them is put back, for the
+            biases would be corrected anew.
         layers: what can be put back, by name.
     """
 
@@ -41,6 +66,7 @@ class Diagnosis:
         self.model = copied(self.model).eval()
         self.model.requires_grad_(False)
         self.layers = quantized_layers(self.model)
+        self._corrected = {name: self.model.get_submodule(name) for name in self.corrected}
 
     @torch.no_grad()
     def distance(self, batches: Sequence[Tensor]) -> LogitDistance:
@@ -52,55 +78,45 @@ class Diagnosis:
         return distance
 
     def rows(self, images: Tensor, measured: int) -> list[Row]:
-        """Every layer, the worst first.
+        """Every layer, the worst first, measured ones before others.
 
         Args:
             images: ``[N, C, H, W]``.
             measured: so many layers of the largest shares are put back to float, beside those without an estimate.
 
-        Returns:
-            ``layer``; ``error_share``: part of the logits' squared error that comes of it, to first order (None: not
-            called as a module); ``error_saved``: part of that error that goes when it is put back to float;
-            ``predictions_saved``: part of the predictions that return then. The last two are of measured layers, which
-            come first.
         """
         prefix = Prefix(self.model, images[:1])
         together = max(1, REMEMBERED_BYTES // max(1, prefix.bytes_per_image))
         chunks = images.split(together)
-        errors = OutputErrors(self.model, self.layers, self.weights, self.reference, self.corrected)
+        errors = OutputErrors(self.model, self.layers, self.weights, self.reference, self._corrected)
         errors.measure(chunks)
         ranked = sorted(errors.shares, key=errors.shares.__getitem__, reverse=True)
         unknown = [name for name in self.layers if name not in errors.shares]
-        rows = self._measured(prefix, chunks, [*unknown, *ranked[:measured]], errors.shifts)
-        rows += [{"layer": name} for name in ranked[measured:]]
-        for row in rows:
-            row["error_share"] = errors.shares.get(row["layer"])
-        return rows
+        rows = self._measured(prefix, chunks, [*unknown, *ranked[:measured]])
+        rows += [Row(name) for name in ranked[measured:]]
+        return [replace(row, error_share=errors.shares.get(row.layer)) for row in rows]
 
     @torch.no_grad()
-    def _measured(
-        self, prefix: Prefix, chunks: Sequence[Tensor], names: Sequence[str], shifts: dict[str, Tensor]
-    ) -> list[Row]:
+    def _measured(self, prefix: Prefix, chunks: Sequence[Tensor], names: Sequence[str]) -> list[Row]:
         """Those layers put back to float, one at a time."""
         before = LogitDistance()
         after = dict.fromkeys(names, LogitDistance())
         for images in chunks:
             expected = self.reference(images)
-            before += LogitDistance.between(expected, prefix.record(images))
-            for name in names:
-                layer = self.layers[name]
-                with in_float(layer, self.weights.get(name), shifts.get(name)):
-                    logits = prefix.replay(images, layer)
-                after[name] += LogitDistance.between(expected, logits)
+            with kept_means(self._corrected):
+                before += LogitDistance.between(expected, prefix.record(images))
+                for name in names:
+                    layer = self.layers[name]
+                    with in_float(layer, self.weights.get(name)):
+                        logits = prefix.replay(images, layer)
+                    after[name] += LogitDistance.between(expected, logits)
         rows = []
         for name, distance in after.items():
             saved = before.error - distance.error
-            returned = before.changed - distance.changed
-            row = {
-                "layer": name,
-                "error_share": None,
-                "error_saved": saved / before.error if before.error else 0.0,
-                "predictions_saved": returned / before.images,
-            }
+            row = Row(
+                layer=name,
+                error_saved=saved / (before.error or 1.0),
+                predictions_saved=before.changed - distance.changed,
+            )
             rows.append(row)
-        return sorted(rows, key=lambda row: row["error_saved"], reverse=True)
+        return sorted(rows, key=lambda row: row.part, reverse=True)

@@ -1,8 +1,7 @@
 """One quantised layer put back to float for a while, all others as they are."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -50,44 +49,29 @@ def float_weights(model: nn.Module) -> dict[str, Tensor]:
 
 
 @contextmanager
-def in_float(layer: nn.Module, weight: Tensor | None, shift: Tensor | None = None) -> Iterator[None]:
+def in_float(layer: nn.Module, weight: Tensor | None) -> Iterator[None]:
     """Within the block the layer computes with its weight and its input in float.
 
     Args:
         layer: quantised.
         weight: of ``float_weights``; None: the layer's stays as it is.
-        shift: added to the layer's output; None: nothing.
     """
     parts = effective_weight(layer)
     own_weight_quantizer = None if parts is None else parts.fake_quantize
     own_input_quantizer = getattr(layer, "input_fake_quantize", None)
     own_operands = getattr(layer, OPERANDS, None)
-    handles = []
     if parts is not None and weight is not None:
         parts.fake_quantize = _Unquantized(weight)
     if own_input_quantizer is not None:
         attach_input_fake_quantize(layer, None)
     if own_operands is not None:
         setattr(layer, OPERANDS, nn.ModuleDict())
-    if shift is not None:
-        handles.append(layer.register_forward_hook(_add(shift), prepend=True))
     try:
         yield
     finally:
-        for handle in handles:
-            handle.remove()
         if own_operands is not None:
             setattr(layer, OPERANDS, own_operands)
         if own_input_quantizer is not None:
             attach_input_fake_quantize(layer, own_input_quantizer)
         if parts is not None:
             parts.fake_quantize = own_weight_quantizer
-
-
-def _add(shift: Tensor) -> Callable[..., Tensor]:
-    """Forward hook that adds ``shift`` to the output."""
-
-    def hook(module: nn.Module, inputs: Any, output: Tensor) -> Tensor:
-        return output + shift
-
-    return hook

@@ -1,6 +1,6 @@
 """What quantisation adds to the output of every layer, and how much of the logits' error comes of it."""
 
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any
 
@@ -9,6 +9,7 @@ from torch import Tensor, nn
 from torch.utils.hooks import RemovableHandle
 
 from micronet_cli.explore.in_float import in_float
+from micronet_cli.explore.kept_means import kept_means
 
 
 class OutputErrors:
@@ -16,11 +17,11 @@ class OutputErrors:
 
     A layer's own error d is its output less that of the layer in float on the same input. It moves the logits by J d, J
     their derivative by that output, and to first order the logits' error e is the sum of all layers' J d. So
-    e^T J d / e^T e is a layer's share, all shares add up to 1, and one backward pass has them all.
+    e^T J d / e^T e is a layer's share, all shares add up to 1, and one backward pass has them all. Layers whose bias was
+    corrected keep the means of their outputs: what lies in these comes of no layer.
 
     Attributes:
         shares: layer -> its share; of layers that are called as modules.
-        shifts: layer of ``corrected`` -> mean of its own error by channel, ``[1, C, 1, 1]`` or ``[1, C]``.
     """
 
     def __init__(
@@ -29,33 +30,29 @@ class OutputErrors:
         layers: Mapping[str, nn.Module],
         weights: Mapping[str, Tensor],
         reference: nn.Module,
-        corrected: Collection[str] = (),
+        corrected: Mapping[str, nn.Module],
     ) -> None:
         self.shares: dict[str, float] = {}
-        self.shifts: dict[str, Tensor] = {}
         self._model = model
         self._layers = layers
         self._weights = weights
         self._reference = reference
         self._corrected = corrected
-        self._part = 1.0  # that the images at work are of all
         self._comparing = False
 
     def measure(self, chunks: Sequence[Tensor]) -> None:
         """On images ``[N, C, H, W]``, chunk by chunk; without derivatives of the network there are no shares."""
-        images = sum(len(chunk) for chunk in chunks)
         size = 0.0
-        with self._watched():
-            for chunk in chunks:
-                self._part = len(chunk) / images
-                with torch.no_grad():
-                    expected = self._reference(chunk)
-                try:
+        for chunk in chunks:
+            with torch.no_grad():
+                expected = self._reference(chunk)
+            try:
+                with kept_means(self._corrected), self._watched():
                     size += self._run(chunk, expected)
-                except RuntimeError:
-                    # Code that writes where a derivative is needed, or has none.
-                    self.shares = {}
-                    return
+            except RuntimeError:
+                # Code that writes where a derivative is needed, or has none.
+                self.shares = {}
+                return
         self.shares = {name: product / (size or 1.0) for name, product in self.shares.items()}
 
     def _run(self, images: Tensor, expected: Tensor) -> float:
@@ -99,20 +96,14 @@ class OutputErrors:
 
     @torch.no_grad()
     def _own_error(self, name: str, output: Tensor, args: tuple, kwargs: dict[str, Any]) -> Tensor:
-        """What the layer itself adds to its output; of a corrected one without the mean."""
+        """What the layer itself adds to its output."""
         layer = self._layers[name]
         self._comparing = True
         try:
             with in_float(layer, self._weights.get(name)):
-                unquantized = layer.forward(*args, **kwargs)
+                return output - layer.forward(*args, **kwargs)
         finally:
             self._comparing = False
-        own_error = output - unquantized
-        if name not in self._corrected:
-            return own_error
-        mean = _channel_mean(layer, own_error)
-        self.shifts[name] = self.shifts.get(name, 0.0) + self._part * mean
-        return own_error - mean
 
     def _add_share_of(self, name: str, output: Tensor, own_error: Tensor) -> None:
         """Once the gradient of the output is there."""
@@ -122,10 +113,3 @@ class OutputErrors:
             self.shares[name] = self.shares.get(name, 0.0) + product
 
         output.register_hook(add)
-
-
-def _channel_mean(layer: nn.Module, output: Tensor) -> Tensor:
-    """Mean over all dimensions but the channels': a linear layer's last, a convolution's second."""
-    channels = output.dim() - 1 if isinstance(layer, nn.Linear) else 1
-    others = [dim for dim in range(output.dim()) if dim != channels]
-    return output.mean(others, keepdim=True)

@@ -3,6 +3,7 @@
 import logging
 import math
 from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
 from typing import Any
 
 import torch
@@ -17,11 +18,33 @@ log = logging.getLogger(__name__)
 FILE = "diagnosis.csv"
 SHOWN = 5
 MEASURED = 10  # at least
-# Of the calibration images, so that a diagnosis takes a small part of the time that they took.
-AGREEMENT_PART = 4
+# Of the calibration images, so that the diagnosis takes a small part of the time that they took.
+COMPARED_PART = 4
 LAYERS_PART = 16
 FEWEST = 8
 MOST = 64
+
+
+@dataclass(frozen=True)
+class Findings:
+    """What quantisation has done.
+
+    Attributes:
+        distance: of the logits from those in float, over some calibration images.
+        rows: of the layers, the worst first; empty where the logits are not finite.
+    """
+
+    distance: LogitDistance
+    rows: list[Row]
+
+    def metrics(self) -> dict[str, Any]:
+        """For metrics.json."""
+        decibels = self.distance.decibels
+        return {
+            "float_agreement": 100 * (1 - self.distance.share_changed),
+            "logits_snr_db": decibels if math.isfinite(decibels) else None,
+            "agreement_images": self.distance.images,
+        }
 
 
 def diagnosed(
@@ -29,44 +52,39 @@ def diagnosed(
     diagnosis: Diagnosis,
     batches: Sequence[Tensor],
     rules: Mapping[str, Mapping[str, Any]],
-    on_all: bool,
+    thorough: bool,
     measured: int,
-) -> tuple[dict[str, Any], list[Row]]:
-    """The figures for metrics.json, and a row a layer, the worst first; writes ``diagnosis.csv``.
+) -> Findings:
+    """Write ``diagnosis.csv``, tell the worst layers.
 
     Args:
         job: of the stage.
         diagnosis: of the quantised network.
         batches: calibration images ``[N, C, H, W]``.
         rules: layer -> what the quantiser has for it.
-        on_all: count the predictions of all these images, and not of some.
+        thorough: all of these images are compared and more of them looked at layer by layer: much depends on it.
         measured: layers that are put back to float, at least.
     """
     total = sum(len(batch) for batch in batches)
-    compared = batches if on_all else [spread(batches, max(FEWEST, total // AGREEMENT_PART))]
+    compared = batches if thorough else [spread(batches, max(FEWEST, total // COMPARED_PART))]
     distance = diagnosis.distance(compared)
-    figures = _figures(distance)
     if not math.isfinite(distance.error):
-        return figures, []  # the evaluation says where that begins
-    looked_at = spread(batches, min(MOST, max(FEWEST, total // LAYERS_PART)))
-    rows = []
-    for row in diagnosis.rows(looked_at, max(MEASURED, measured)):
-        bits = rules.get(row["layer"], {})
-        rows.append(
-            {
-                "layer": row["layer"],
-                "weight_bits": bits.get("weight_bits"),
-                "activation_bits": bits.get("activation_bits"),
-                **row,
-            }
-        )
-    job.run.write_csv(FILE, rows)
-    _tell(distance, rows, len(looked_at))
-    return figures, rows
+        return Findings(distance, [])  # the evaluation says where that begins
+    part = COMPARED_PART if thorough else LAYERS_PART
+    looked_at = spread(batches, min(MOST, max(FEWEST, total // part)))
+    rows = diagnosis.rows(looked_at, max(MEASURED, measured))
+    lines = []
+    for row in rows:
+        rule = rules.get(row.layer, {})
+        bits = {key: rule.get(key) for key in ("weight_bits", "activation_bits")}
+        lines.append({"layer": row.layer} | bits | asdict(row))
+    job.run.write_csv(FILE, lines)
+    _tell(distance, lines, len(looked_at))
+    return Findings(distance, rows)
 
 
 def spread(batches: Sequence[Tensor], number: int) -> Tensor:
-    """So many of the batches' images ``[N, C, H, W]``, or all, at equal distances: they may be in the classes' order."""
+    """So many images ``[N, C, H, W]``, or all, at equal distances: they may be in the order of their classes."""
     total = sum(len(batch) for batch in batches)
     number = min(number, total)
     wanted = {place * total // number for place in range(number)}
@@ -80,16 +98,7 @@ def spread(batches: Sequence[Tensor], number: int) -> Tensor:
     return torch.stack(chosen)
 
 
-def _figures(distance: LogitDistance) -> dict[str, Any]:
-    decibels = distance.decibels
-    return {
-        "float_agreement": 100 * (1 - distance.share_changed),
-        "logits_snr_db": decibels if math.isfinite(decibels) else None,
-        "agreement_images": distance.images,
-    }
-
-
-def _tell(distance: LogitDistance, rows: Sequence[Row], images: int) -> None:
+def _tell(distance: LogitDistance, lines: Sequence[Mapping[str, Any]], images: int) -> None:
     """The log's lines."""
     log.info(
         "predictions as in float: %.2f %% of %d calibration images; logits' signal over error %.1f dB",
@@ -98,19 +107,20 @@ def _tell(distance: LogitDistance, rows: Sequence[Row], images: int) -> None:
         distance.decibels,
     )
     shown = []
-    for row in rows[:SHOWN]:
+    for line in lines[:SHOWN]:
+        if line["error_saved"] is None:
+            continue
         shown.append(
             {
-                "layer": row["layer"],
-                "weight": _bits(row["weight_bits"]),
-                "input": _bits(row["activation_bits"]),
-                "error saved": f"{100 * row['error_saved']:.1f} %",
-                "predictions saved": f"{100 * row['predictions_saved']:.1f} %",
+                "layer": line["layer"],
+                "weight": _bits(line["weight_bits"]),
+                "input": _bits(line["activation_bits"]),
+                "error saved": f"{100 * line['error_saved']:.1f} %",
+                "predictions saved": f"{line['predictions_saved']} of {images}",
             }
         )
     if shown:
-        table = text_table(shown)
-        log.info("worst layers, each put back to float alone, on %d of these images (%s: all)\n%s", images, FILE, table)
+        log.info("worst layers, each put back to float alone (%s: all)\n%s", FILE, text_table(shown))
 
 
 def _bits(bits: float | None) -> str:

@@ -2,7 +2,7 @@
 
 import logging
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass
 from typing import Any
@@ -12,7 +12,7 @@ from torch import Tensor
 from tqdm import tqdm
 from tqdm.contrib.logging import logging_redirect_tqdm
 
-from micronet_cli import checkpoint, distributed
+from micronet_cli import distributed
 from micronet_cli.allocator import share_freed_memory
 from micronet_cli.compression.quantization.layer_by_layer import LayerByLayer
 from micronet_cli.compression.quantization.post_training import HISTORY, PostTraining, PostTrainingQuantization
@@ -21,19 +21,19 @@ from micronet_cli.explore.diagnosis import Diagnosis
 from micronet_cli.explore.in_float import float_weights
 from micronet_cli.layers.finite import NotFinite
 from micronet_cli.network import Network
-from micronet_cli.runs.directory import Run
 from micronet_cli.stages.beginning import log_starting_accuracy
 from micronet_cli.stages.compress import attach_compressors, logged_rule_table
 from micronet_cli.stages.diagnosis import diagnosed
 from micronet_cli.stages.eval import evaluate_network
 from micronet_cli.stages.job import Job
 from micronet_cli.stages.rescue import Rescue
+from micronet_cli.stages.saved_layers import SavedLayers
 from micronet_cli.stages.score import score_network
 from micronet_cli.training.interrupt import StopRequest
 
 log = logging.getLogger(__name__)
 PIXELS_TOGETHER = 1 << 20  # of the images that go through the networks at one time
-SAVED_EVERY = 20  # times what saving takes
+FEW_BITS = 4
 
 
 def checked_settings(job: Job) -> PostTraining:
@@ -89,17 +89,18 @@ def run(job: Job) -> dict[str, Any]:
     while goes_on:
         job, network = rescue.begin()
         calibrated, corrected = post_trained(job, network, settings, device, rescue)
-        figures, rows = diagnosed(
+        diagnosis = Diagnosis(network.model, calibrated.sweep.reference, calibrated.weights, corrected)
+        findings = diagnosed(
             job,
-            Diagnosis(network.model, calibrated.sweep.reference, calibrated.weights, corrected),
+            diagnosis,
             calibrated.batches,
             calibrated.rules,
-            on_all=rescue.is_on,
+            thorough=rescue.is_on,
             measured=settings.rescue or 0,
         )
-        goes_on = rescue.goes_on(network, figures, rows)
+        goes_on = rescue.goes_on(network, findings)
     loader = job.loader(network, job.parts.eval.split, device)
-    metrics = evaluate_network(job, network, loader) | figures
+    metrics = evaluate_network(job, network, loader) | findings.metrics()
     metrics["calibration_images"] = calibrated.images
     report = score_network(job, network, calibrated.rules)
     metrics |= rescue.metrics(metrics | report.metrics())
@@ -140,6 +141,7 @@ def calibrate(job: Job, network: Network, settings: PostTraining, device: torch.
     sweep = settings.prepare(network.model, network.spec.size)
     quantizers = attach_compressors(job, network)
     rules = logged_rule_table(quantizers, network)
+    warn_of_nearest(settings, rules)
     batches = calibration_batches(job, network, settings.images, device)
     network.model.to(device).eval()
     sweep.reference.to(device)
@@ -148,6 +150,21 @@ def calibrate(job: Job, network: Network, settings: PostTraining, device: torch.
     sweep.calibrate(network.model, batches)
     weights = float_weights(network.model)
     return Calibrated(sweep, rules, batches, weights)
+
+
+def warn_of_nearest(settings: PostTraining, rules: Mapping[str, Mapping[str, Any]]) -> None:
+    """Where few bits are rounded to the nearest."""
+    few = 0
+    for columns in rules.values():
+        bits = [columns.get("weight_bits"), columns.get("activation_bits")]
+        few += any(number is not None and number <= FEW_BITS for number in bits)
+    if settings.adaround is None and few:
+        log.warning(
+            "ptq.adaround=null: %d layers of %d bits or fewer are rounded to the nearest, which can cost most of the "
+            "accuracy, above all of networks with depthwise layers; without the key their rounding is learned",
+            few,
+            FEW_BITS,
+        )
 
 
 def calibration_batches(job: Job, network: Network, images: int, device: torch.device) -> list[Tensor]:
@@ -179,7 +196,7 @@ def refine(job: Job, network: Network, calibrated: Calibrated, rescue: Rescue) -
     work = calibrated.sweep.layer_by_layer(network.model, job.run.directory, job.seed)
     if work.left_out:
         log.warning("rounded to the nearest, not corrected: %s", ", ".join(work.left_out))
-    saved = SavedLayers(job.run, work, rescue)
+    saved = SavedLayers(job.run, work, rescue.state())
     saved.restore()
     share_freed_memory()
     pace = Pace(work.costs(), work.done)
@@ -218,54 +235,3 @@ class Pace:
         seconds = time.perf_counter() - self._started
         spent = sum(self._costs[self._first : done])
         return seconds * sum(self._costs[done:]) / spent
-
-
-class SavedLayers:
-    """The layers that are finished, in the run's directory: what a resumed run goes on from.
-
-    Saving takes at most a small part of the time.
-
-    Attributes:
-        first_step: lines of history.jsonl that earlier rounds have written.
-    """
-
-    def __init__(self, run: Run, work: LayerByLayer, rescue: Rescue) -> None:
-        self.first_step = rescue.round * len(work.names)
-        self._run = run
-        self._work = work
-        self._rescue = rescue.state()
-        self._due = 0.0
-
-    def save(self, always: bool = False) -> None:
-        """Write them, unless it was done a moment ago."""
-        started = time.perf_counter()
-        is_last = self._work.done == len(self._work.names)
-        if started < self._due and not always and not is_last:
-            return
-        checkpoint.save_state(self._run.claim(self._run.state), self._work.state() | {"rescue": self._rescue})
-        ended = time.perf_counter()
-        self._due = ended + (ended - started) * SAVED_EVERY
-
-    def restore(self) -> None:
-        """Go back to them, where the run resumes and there are any.
-
-        Raises:
-            UserError: the file is damaged, or of another network.
-        """
-        if not self._run.resume or not self._run.state.is_file():
-            return
-        path = self._run.state
-        state = checkpoint.load_state(path)
-        if state.get("rescue", self._rescue) != self._rescue:
-            return  # of an earlier round
-        try:
-            self._work.restore(state)
-        except (RuntimeError, KeyError, TypeError, ValueError) as error:
-            reason = str(error).splitlines()[0]
-            raise UserError(
-                f"resume=true: the state in {str(path)!r} is of another network ({reason}); "
-                "use the run's own config, or leave resume out to start afresh"
-            ) from None
-        done = self._work.done
-        self._run.rewind_history(lambda line: line["step"] <= self.first_step + done)
-        log.info("%d of %d layers are done", done, len(self._work.names))

@@ -14,14 +14,18 @@ from micronet_cli.compression.quantization.post_training import PostTraining
 from micronet_cli.compression.quantization.quantizer import Quantizer
 from micronet_cli.config import build
 from micronet_cli.errors import UserError
+from micronet_cli.explore.diagnosis import Row
 from micronet_cli.explore.rescue import Bits, layers_needed, raised, rules_with
+from micronet_cli.functional.logit_distance import LogitDistance
 from micronet_cli.layers.copies import computed_tensors
 from micronet_cli.network import Network
 from micronet_cli.scoring import score_with
+from micronet_cli.stages.diagnosis import Findings
 from micronet_cli.stages.job import Job
 from micronet_cli.tables import decimal
 
 log = logging.getLogger(__name__)
+SHOWN = 5
 FIGURES = ("float_agreement", "logits_snr_db", "micronet_score")
 
 
@@ -45,7 +49,7 @@ class Rescue:
         self._settings = settings
         self._network = network
         self._own: dict[str, tuple[str, Bits]] = {}
-        self._before: dict[str, float] = {}
+        self._before: dict[str, Any] = {}
         self._taken = 0  # layers of the last round
         if self.is_on:
             self._own = _own_bits(job, network)
@@ -72,32 +76,24 @@ class Rescue:
         checked = {**self._job.checked, "quantize": build(config, "quantize")}
         return replace(self._job, config=whole, checked=checked), network
 
-    def goes_on(self, network: Network, figures: Mapping[str, Any], rows: Sequence[Mapping[str, Any]]) -> bool:
-        """Whether there is another round, for which ``bits`` are raised.
-
-        Args:
-            network: as the round has left it.
-            figures: its ``float_agreement`` and ``logits_snr_db``.
-            rows: of its layers, the worst first.
-        """
-        if not self.is_on:
+    def goes_on(self, network: Network, findings: Findings) -> bool:
+        """Whether there is another round, for which ``bits`` are raised; ``network`` is as the round has left it."""
+        if not self.is_on or not findings.rows:
             return False
-        names = [row["layer"] for row in rows if self._can_have_more(row["layer"])]
-        if self._settings.rescue is not None:
-            number = 0 if self.round else self._settings.rescue
-        else:
-            number = self._number_wanted(figures, [row for row in rows if row["layer"] in names])
+        rows = [row for row in findings.rows if self._can_have_more(row.layer)]
+        number = self._number_wanted(findings.distance, rows)
         if number == 0:
             return False
         if not self._before:
-            self._before = self._figures(network, figures)
-        for name in names[:number]:
+            self._before = self._figures(network, findings)
+        names = [row.layer for row in rows[:number]]
+        for name in names:
             self.bits[name] = raised(self._bits_of(name))
         self.round += 1
         self._taken = number
         log.info(
             "a bit more for %s; the post-training begins anew from the network in float, and takes as long again",
-            ", ".join(names[:number]),
+            _listed(names),
         )
         return True
 
@@ -115,7 +111,7 @@ class Rescue:
 
     def state(self) -> dict[str, Any]:
         """What a resumed run goes on with."""
-        return {"round": self.round, "bits": self.bits, "before": self._before, "taken": self._taken}
+        return {"round": self.round, "bits": dict(self.bits), "before": self._before, "taken": self._taken}
 
     def _restore(self) -> None:
         run = self._job.run
@@ -143,30 +139,31 @@ class Rescue:
     def _can_have_more(self, layer: str) -> bool:
         return raised(self._bits_of(layer)) != self._bits_of(layer)
 
-    def _number_wanted(self, figures: Mapping[str, Any], rows: Sequence[Mapping[str, Any]]) -> int:
-        """How many of these layers ``ptq.max_drop`` asks for, at least twice as many as in the round before."""
+    def _number_wanted(self, distance: LogitDistance, rows: Sequence[Row]) -> int:
+        """How many of these layers, the worst first, get more; at least twice as many as in the round before."""
+        if self._settings.rescue is not None:
+            return 0 if self.round else self._settings.rescue
         wanted = self._settings.max_drop
         assert wanted is not None
-        changed = 1 - figures["float_agreement"] / 100
-        said = f"ptq.max_drop={wanted:g}: {100 * changed:.2f} % of {figures['agreement_images']} predictions change"
+        changed = distance.share_changed
+        said = f"ptq.max_drop={wanted:g}: {100 * changed:.2f} % of {distance.images} predictions change"
         if changed <= wanted:
             log.info("%s", said)
             return 0
         if not rows:
-            log.warning("%s, and every quantised layer has 8 bits: not reached", said)
+            log.warning("%s: not reached, every quantised layer has 8 bits", said)
             return 0
         log.info("%s", said)
-        saved = [row["error_saved"] or row["error_share"] or 0.0 for row in rows]
-        needed = layers_needed(saved, changed, wanted)
+        needed = layers_needed([row.part for row in rows], changed, wanted)
         return min(len(rows), max(needed, 2 * self._taken))
 
-    def _figures(self, network: Network, figures: Mapping[str, Any]) -> dict[str, float]:
+    def _figures(self, network: Network, findings: Findings) -> dict[str, Any]:
         """Before anything was raised."""
         try:
             report = score_with(network.model, self._job.parts.score, network.spec.size)
         except ValueError as error:
             raise UserError(f"score: {error}") from None
-        found = {**figures, **report.metrics()}
+        found = findings.metrics() | report.metrics()
         return {key: found[key] for key in FIGURES}
 
 
@@ -179,7 +176,7 @@ def _own_bits(job: Job, network: Network) -> dict[str, tuple[str, Bits]]:
     quantizer = job.parts.quantize
     if not isinstance(quantizer, Quantizer):
         kind = job.group_config("quantize")["_target_"]
-        raise UserError(f"quantize._target_={kind}: ptq.rescue and ptq.max_drop refine the rules of micronet's Quantizer")
+        raise UserError(f"quantize._target_={kind}: ptq.rescue and ptq.max_drop need the rules of micronet's Quantizer")
     trial = copy.deepcopy(network.model, computed_tensors(network.model))
     try:
         resolved = quantizer.resolve(trial)
@@ -189,6 +186,15 @@ def _own_bits(job: Job, network: Network) -> dict[str, tuple[str, Bits]]:
     for layer, (rule, weight_bits, activation_bits) in resolved.items():
         own[layer] = (rule, (weight_bits, activation_bits))
     return own
+
+
+def _listed(names: Sequence[str]) -> str:
+    """The first few, and how many others there are."""
+    shown = ", ".join(names[:SHOWN])
+    others = len(names) - SHOWN
+    if others <= 0:
+        return shown
+    return f"{shown} and {others} others"
 
 
 def _shown(figure: float | None) -> str:
