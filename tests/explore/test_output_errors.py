@@ -12,11 +12,12 @@ from micronet_cli.explore.in_float import float_weights, quantized_layers
 from micronet_cli.explore.output_errors import OutputErrors
 
 
-def quantized(model, images, bits=3):
+def quantized(model, rule=".*", bits=3, corrected=()):
     reference = copy.deepcopy(model).eval()
-    Quantizer({"all": BitsRule(".*")}, bits, None).attach(model)
+    Quantizer({"some": BitsRule(rule)}, bits, None).attach(model)
     model.eval().requires_grad_(False)
-    return reference, OutputErrors(model, quantized_layers(model), float_weights(model), reference)
+    layers = quantized_layers(model)
+    return OutputErrors(model, layers, float_weights(model), reference, {name: layers[name] for name in corrected})
 
 
 def linear_network():
@@ -26,7 +27,7 @@ def linear_network():
 
 def test_the_shares_of_a_linear_network_add_up_to_one():
     images = torch.randn(12, 3, 6, 6)
-    _, errors = quantized(linear_network(), images, bits=6)
+    errors = quantized(linear_network(), bits=6)
     errors.measure(images.split(5))
     assert list(errors.shares) == ["3", "1", "0"]
     # Products of two layers' errors are of second order.
@@ -34,30 +35,16 @@ def test_the_shares_of_a_linear_network_add_up_to_one():
 
 
 def test_the_only_quantised_layer_has_all_of_it():
-    images = torch.randn(6, 3, 6, 6)
-    model = linear_network()
-    reference = copy.deepcopy(model)
-    Quantizer({"one": BitsRule("1")}, 3, None).attach(model)
-    model.eval().requires_grad_(False)
-    errors = OutputErrors(model, quantized_layers(model), float_weights(model), reference)
-    errors.measure([images])
+    errors = quantized(linear_network(), rule="1")
+    errors.measure([torch.randn(6, 3, 6, 6)])
     assert errors.shares == {"1": pytest.approx(1, rel=1e-5)}
 
 
 def test_a_corrected_layer_has_only_what_is_left_beside_the_mean():
-    """A constant input makes an output whose error is nothing but a mean."""
-    model = linear_network()
-    images = torch.ones(4, 3, 6, 6)
-    reference = copy.deepcopy(model)
-    Quantizer({"one": BitsRule("0")}, 3, None).attach(model)
-    model.eval().requires_grad_(False)
-    layers, weights = quantized_layers(model), float_weights(model)
-    errors = OutputErrors(model, layers, weights, reference, corrected=("0",))
-    errors.measure(images.split(2))
+    """A constant input makes an error that is nothing but a mean."""
+    errors = quantized(linear_network(), rule="0", corrected=("0",))
+    errors.measure(torch.ones(4, 3, 6, 6).split(2))
     assert errors.shares["0"] == pytest.approx(0, abs=1e-6)
-    with torch.no_grad():
-        difference = model[0](images) - reference[0](images)
-    torch.testing.assert_close(errors.shifts["0"], difference.mean((0, 2, 3), keepdim=True))
 
 
 class Undifferentiable(nn.Module):
@@ -76,8 +63,7 @@ class Undifferentiable(nn.Module):
 
 def test_a_network_without_derivatives_has_no_shares():
     model = Undifferentiable()
-    images = torch.randn(3, 4)
-    _, errors = quantized(model, images)
-    errors.measure([images])
+    errors = quantized(model)
+    errors.measure([torch.randn(3, 4)])
     assert errors.shares == {}
     assert not [module for module in model.modules() if module._forward_pre_hooks]

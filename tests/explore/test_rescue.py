@@ -32,7 +32,7 @@ class Need(NamedTuple):
 
 
 NEEDS = {
-    # Half the changes: a quarter of the squared error, so three quarters must go; a layer of all of it gives just those.
+    # Half the changes are a quarter of the squared error: three quarters must go, as a bit more takes of a layer's.
     "one layer with all": Need([1.0, 0.5], 0.04, 0.02, 1),
     "two of them": Need([0.5, 0.5, 0.5], 0.04, 0.02, 2),
     "harmless ones bring nothing": Need([0.5, -1.0, 0.5, 0.1], 0.04, 0.02, 3),

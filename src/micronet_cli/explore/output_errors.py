@@ -17,8 +17,8 @@ class OutputErrors:
 
     A layer's own error d is its output less that of the layer in float on the same input. It moves the logits by J d, J
     their derivative by that output, and to first order the logits' error e is the sum of all layers' J d. So
-    e^T J d / e^T e is a layer's share, all shares add up to 1, and one backward pass has them all. Layers whose bias was
-    corrected keep the means of their outputs: what lies in these comes of no layer.
+    e^T J d / e^T e is a layer's share, all shares add up to 1, and one backward pass has them all. Layers whose bias
+    was corrected keep the means of their outputs: what lies in these comes of no layer.
 
     Attributes:
         shares: layer -> its share; of layers that are called as modules.
