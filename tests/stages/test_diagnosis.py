@@ -37,7 +37,7 @@ def test_the_spoilt_layer_is_told_and_written(micronet, capsys):
     assert 0 < metrics["float_agreement"] <= 100
     assert 0 < metrics["logits_snr_db"] < 60
     assert f"{metrics['float_agreement']:.2f} % of 16 calibration images" in said
-    assert "rounded to the nearest, which can cost" in said
+    assert "rounded to the nearest, which costs accuracy" in said
 
 
 class Warned(NamedTuple):

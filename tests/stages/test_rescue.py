@@ -93,7 +93,7 @@ def test_as_many_as_it_takes(chain, micronet, capsys):
     said = capsys.readouterr().out
     assert "of 64 predictions change" in said
     assert "takes as long again" in said
-    assert "layers rescued: agreement with float" in said
+    assert "of 7 layers: agreement with float" in said
 
 
 class Round(NamedTuple):

@@ -98,14 +98,16 @@ class Rescue:
         return True
 
     def metrics(self, metrics: Mapping[str, Any]) -> dict[str, Any]:
-        """What goes beside the figures of the network that is reported; they are told as before and after."""
+        """What goes beside the figures ``metrics`` of the network that is reported; they are told, before and after."""
         if not self.bits:
             return {}
-        told = []
-        for key, text in zip(FIGURES, ("agreement with float {} %", "logits {} dB", "score {}"), strict=True):
-            before, after = self._before.get(key), metrics.get(key)
-            told.append(text.format(f"{_shown(before)} -> {_shown(after)}"))
-        log.info("%d layers rescued: %s", len(self.bits), ", ".join(told))
+        told = [f"{_shown(self._before[key])} -> {_shown(metrics[key])}" for key in FIGURES]
+        log.info(
+            "rescued %d of %d layers: agreement with float %s %%, logits' signal over error %s dB, score %s",
+            len(self.bits),
+            len(self._own),
+            *told,
+        )
         before = {f"{key}_before": figure for key, figure in self._before.items()}
         return {"rescued_layers": len(self.bits)} | before
 
