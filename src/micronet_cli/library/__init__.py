@@ -186,9 +186,13 @@ def post_training(
         The compressors to hand to ``save``.
 
     Raises:
-        ValueError: it is quantised already, or the quantiser does not fit it.
+        ValueError: it is quantised already, the quantiser does not fit it, or a layer is to be rescued.
     """
     settings = settings or PostTraining()
+    for name in ("rescue", "max_drop"):
+        value = getattr(settings, name)
+        if value is not None:
+            raise ValueError(f"settings.{name}={value}: only stage=ptq has it; must be None")
     _, *shape = batches[0].shape
     state_input(model, shape)
     sweep = settings.prepare(model, shape)

@@ -2,7 +2,7 @@
 
 import logging
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass
 from typing import Any
@@ -12,24 +12,28 @@ from torch import Tensor
 from tqdm import tqdm
 from tqdm.contrib.logging import logging_redirect_tqdm
 
-from micronet_cli import checkpoint, distributed
+from micronet_cli import distributed
 from micronet_cli.allocator import share_freed_memory
 from micronet_cli.compression.quantization.layer_by_layer import LayerByLayer
 from micronet_cli.compression.quantization.post_training import HISTORY, PostTraining, PostTrainingQuantization
 from micronet_cli.errors import Interrupted, UserError
+from micronet_cli.explore.diagnosis import Diagnosis
+from micronet_cli.explore.in_float import float_weights
 from micronet_cli.layers.finite import NotFinite
 from micronet_cli.network import Network
-from micronet_cli.runs.directory import Run
 from micronet_cli.stages.beginning import log_starting_accuracy
 from micronet_cli.stages.compress import attach_compressors, logged_rule_table
+from micronet_cli.stages.diagnosis import diagnosed
 from micronet_cli.stages.eval import evaluate_network
 from micronet_cli.stages.job import Job
+from micronet_cli.stages.rescue import Rescue
+from micronet_cli.stages.saved_layers import SavedLayers
 from micronet_cli.stages.score import score_network
 from micronet_cli.training.interrupt import StopRequest
 
 log = logging.getLogger(__name__)
 PIXELS_TOGETHER = 1 << 20  # of the images that go through the networks at one time
-SAVED_EVERY = 20  # times what saving takes
+FEW_BITS = 4
 
 
 def checked_settings(job: Job) -> PostTraining:
@@ -60,11 +64,13 @@ class Calibrated:
         sweep: what rounds and corrects it, layer after layer.
         rules: layer -> the rules and targets for it.
         batches: the training images that the ranges come from.
+        weights: layer -> its weight in float.
     """
 
     sweep: PostTrainingQuantization
     rules: dict[str, dict[str, Any]]
     batches: list[Tensor]
+    weights: dict[str, Tensor]
 
     @property
     def images(self) -> int:
@@ -78,22 +84,52 @@ def run(job: Job) -> dict[str, Any]:
     device = job.parts.trainer.torch_device()
     network = job.network()
     log_starting_accuracy(job, network, job.parts.eval.split, device)
+    rescue = Rescue(job, settings, network)
+    goes_on = True
+    while goes_on:
+        job, network = rescue.begin()
+        calibrated, corrected = post_trained(job, network, settings, device, rescue)
+        diagnosis = Diagnosis(network.model, calibrated.sweep.reference, calibrated.weights, corrected)
+        findings = diagnosed(
+            job,
+            diagnosis,
+            calibrated.batches,
+            calibrated.rules,
+            thorough=rescue.is_on,
+            measured=settings.rescue or 0,
+        )
+        goes_on = rescue.goes_on(network, findings)
+    loader = job.loader(network, job.parts.eval.split, device)
+    metrics = evaluate_network(job, network, loader) | findings.metrics()
+    metrics["calibration_images"] = calibrated.images
+    report = score_network(job, network, calibrated.rules)
+    metrics |= rescue.metrics(metrics | report.metrics())
+    job.save(network, metrics)
+    return metrics | report.metrics()
+
+
+def post_trained(
+    job: Job, network: Network, settings: PostTraining, device: torch.device, rescue: Rescue
+) -> tuple[Calibrated, Sequence[str]]:
+    """Quantise the network in place; the layers whose output has the mean that it has in float.
+
+    Raises:
+        UserError: the network has a part that cannot be quantised so, or what a layer gives is not finite.
+        Interrupted: SIGINT or SIGTERM came; the state is saved.
+    """
     try:
         calibrated = calibrate(job, network, settings, device)
     except ValueError as error:
         raise UserError(f"stage=ptq: {error}") from None
     network.compressors = [*network.compressors, HISTORY]
-    if settings.adaround is not None or settings.correct_bias:
-        try:
-            refine(job, network, calibrated)
-        except NotFinite as error:
-            raise UserError(f"stage=ptq: {error}") from None
-    loader = job.loader(network, job.parts.eval.split, device)
-    metrics = evaluate_network(job, network, loader)
-    metrics["calibration_images"] = calibrated.images
-    report = score_network(job, network, calibrated.rules)
-    job.save(network, metrics)
-    return metrics | report.metrics()
+    if settings.adaround is None and not settings.correct_bias:
+        return calibrated, ()
+    try:
+        work = refine(job, network, calibrated, rescue)
+    except NotFinite as error:
+        raise UserError(f"stage=ptq: {error}") from None
+    corrected = work.names if settings.correct_bias else ()
+    return calibrated, corrected
 
 
 def calibrate(job: Job, network: Network, settings: PostTraining, device: torch.device) -> Calibrated:
@@ -105,13 +141,30 @@ def calibrate(job: Job, network: Network, settings: PostTraining, device: torch.
     sweep = settings.prepare(network.model, network.spec.size)
     quantizers = attach_compressors(job, network)
     rules = logged_rule_table(quantizers, network)
+    warn_of_nearest(settings, rules)
     batches = calibration_batches(job, network, settings.images, device)
-    calibrated = Calibrated(sweep, rules, batches)
     network.model.to(device).eval()
     sweep.reference.to(device)
-    log.info("%d pairs of layers equalised; ranges from %d images", len(sweep.pairs), calibrated.images)
+    images = sum(len(batch) for batch in batches)
+    log.info("%d pairs of layers equalised; ranges from %d images", len(sweep.pairs), images)
     sweep.calibrate(network.model, batches)
-    return calibrated
+    weights = float_weights(network.model)
+    return Calibrated(sweep, rules, batches, weights)
+
+
+def warn_of_nearest(settings: PostTraining, rules: Mapping[str, Mapping[str, Any]]) -> None:
+    """Where few bits are rounded to the nearest."""
+    few = 0
+    for columns in rules.values():
+        bits = [columns.get("weight_bits"), columns.get("activation_bits")]
+        few += any(number is not None and number <= FEW_BITS for number in bits)
+    if settings.adaround is None and few:
+        log.warning(
+            "ptq.adaround=null: %d layers of %d bits or fewer are rounded to the nearest, which costs accuracy (without "
+            "ptq.correct_bias most of it, where layers are depthwise); the agreement at the end says how much",
+            few,
+            FEW_BITS,
+        )
 
 
 def calibration_batches(job: Job, network: Network, images: int, device: torch.device) -> list[Tensor]:
@@ -133,7 +186,7 @@ def calibration_batches(job: Job, network: Network, images: int, device: torch.d
     return batches
 
 
-def refine(job: Job, network: Network, calibrated: Calibrated) -> None:
+def refine(job: Job, network: Network, calibrated: Calibrated, rescue: Rescue) -> LayerByLayer:
     """Round and correct layer after layer, with the time that is left; from the saved state where the run resumes.
 
     Raises:
@@ -143,7 +196,7 @@ def refine(job: Job, network: Network, calibrated: Calibrated) -> None:
     work = calibrated.sweep.layer_by_layer(network.model, job.run.directory, job.seed)
     if work.left_out:
         log.warning("rounded to the nearest, not corrected: %s", ", ".join(work.left_out))
-    saved = SavedLayers(job.run, work)
+    saved = SavedLayers(job.run, work, rescue.state())
     saved.restore()
     share_freed_memory()
     pace = Pace(work.costs(), work.done)
@@ -154,13 +207,14 @@ def refine(job: Job, network: Network, calibrated: Calibrated) -> None:
     with stop, log_above_bar, bar:
         for line in work.run(calibrated.batches):
             number = work.done
-            job.run.record({"kind": "layer", "step": number, **line})
+            job.run.record({"kind": "layer", "step": saved.first_step + number, **line})
             errors = f"error {line['error_before']:.4f} -> {line['error']:.4f}"
             log.info("layer %d/%d %s: %s, %.0f s left", number, total, line["layer"], errors, pace.seconds_left(number))
             bar.update()
             saved.save(always=stop.asked)
             if stop.asked and number < total:
                 raise Interrupted(f"stopped after layer {number} of {total}")
+    return work
 
 
 class Pace:
@@ -181,47 +235,3 @@ class Pace:
         seconds = time.perf_counter() - self._started
         spent = sum(self._costs[self._first : done])
         return seconds * sum(self._costs[done:]) / spent
-
-
-class SavedLayers:
-    """The layers that are finished, in the run's directory: what a resumed run goes on from.
-
-    Saving takes at most a small part of the time.
-    """
-
-    def __init__(self, run: Run, work: LayerByLayer) -> None:
-        self._run = run
-        self._work = work
-        self._due = 0.0
-
-    def save(self, always: bool = False) -> None:
-        """Write them, unless it was done a moment ago."""
-        started = time.perf_counter()
-        is_last = self._work.done == len(self._work.names)
-        if started < self._due and not always and not is_last:
-            return
-        checkpoint.save_state(self._run.claim(self._run.state), self._work.state())
-        ended = time.perf_counter()
-        self._due = ended + (ended - started) * SAVED_EVERY
-
-    def restore(self) -> None:
-        """Go back to them, where the run resumes and there are any.
-
-        Raises:
-            UserError: the file is damaged, or of another network.
-        """
-        if not self._run.resume or not self._run.state.is_file():
-            return
-        path = self._run.state
-        state = checkpoint.load_state(path)
-        try:
-            self._work.restore(state)
-        except (RuntimeError, KeyError, TypeError, ValueError) as error:
-            reason = str(error).splitlines()[0]
-            raise UserError(
-                f"resume=true: the state in {str(path)!r} is of another network ({reason}); "
-                "use the run's own config, or leave resume out to start afresh"
-            ) from None
-        done = self._work.done
-        self._run.rewind_history(lambda line: line["step"] <= done)
-        log.info("%d of %d layers are done", done, len(self._work.names))

@@ -39,6 +39,8 @@ class PostTraining:
         correct_bias: what quantisation adds to the mean of an output is taken off again (the same, section 4.2).
         activation_range: batch -> range of the inputs' quantisers meanwhile; null: each quantiser's own estimate.
         adaround: learned rounding; null: to the nearest.
+        rescue: so many of the layers that hurt most get a bit more each; null: none. Of ``stage=ptq``.
+        max_drop: as many layers do as it takes, share of the calibration images whose prediction may change; null: any.
     """
 
     images: int = 512
@@ -48,12 +50,23 @@ class PostTraining:
     correct_bias: bool = True
     activation_range: RangeEstimate | None = mse
     adaround: AdaRound | None = field(default_factory=AdaRound)
+    rescue: int | None = None
+    max_drop: float | None = None
 
     def __post_init__(self) -> None:
         for name in ("images", "rows", "memory_mb"):
             value = getattr(self, name)
             if value < 1:
                 raise ValueError(f"{name}={value}: must be at least 1")
+        self._check_rescue()
+
+    def _check_rescue(self) -> None:
+        if self.rescue is not None and self.rescue < 1:
+            raise ValueError(f"rescue={self.rescue}: must be at least 1 layer, or null (none)")
+        if self.max_drop is not None and not 0 <= self.max_drop < 1:
+            raise ValueError(f"max_drop={self.max_drop}: must be a share of the predictions in [0, 1), or null (any)")
+        if self.rescue is not None and self.max_drop is not None:
+            raise ValueError(f"max_drop={self.max_drop}: ptq.rescue={self.rescue} is given too; take one of them")
 
     def prepare(self, model: nn.Module, input_shape: Sequence[int]) -> "PostTrainingQuantization":
         """Equalise ``model`` in place and keep a float copy of it, before a quantiser is attached.
