@@ -28,7 +28,7 @@ def chain(tmp_path_factory):
     def call(name, *arguments):
         main([*arguments, f"hydra.run.dir={root / name}"])
 
-    call("train", "stage=train", *TINY, "trainer.epochs=4")
+    call("train", "stage=train", *TINY, "trainer.epochs=2")
     call("prune", "stage=prune", f"init_from={root / 'train'}", "prune.rules.conv.sparsity=0.5", "trainer.epochs=1")
     bits = ("quantize=w4a4", "quantize.weight_bits=3")
     call("ptq", "stage=ptq", f"init_from={root / 'prune'}", *bits, *QUICK)
