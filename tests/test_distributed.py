@@ -104,7 +104,7 @@ def test_a_launched_process_is_in_the_group_for_the_block(monkeypatch, tmp_path)
 @pytest.fixture
 def trained(micronet):
     """BatchNorm statistics worth freezing."""
-    return micronet("stage=train", "model=resnet8", "data=digits", "data.input_size=16", "trainer.epochs=2")
+    return micronet("stage=train", "model=resnet8", "data=digits", "data.input_size=16", "trainer.epochs=1")
 
 
 def test_two_processes_are_one(micronet, trained):

@@ -1,6 +1,7 @@
 """The architecture as a test: who may import whom."""
 
 import ast
+import functools
 import graphlib
 import re
 from pathlib import Path
@@ -72,10 +73,13 @@ EVERYWHERE = {"torch_internals"}
 SEES_CFG = {"command", "config", "overrides", "stages"}
 
 
+@functools.cache
 def modules():
+    found = []
     for path in sorted(ROOT.rglob("*.py")):
         relative = path.relative_to(ROOT)
-        yield relative, relative.parts[0].removesuffix(".py"), ast.parse(path.read_text())
+        found.append((relative, relative.parts[0].removesuffix(".py"), ast.parse(path.read_text())))
+    return found
 
 
 def imported(tree):

@@ -85,11 +85,25 @@ def test_integers_lie_around_zero_and_codes_of_zero_beside_them():
     assert zero_codes.tolist() == [1, 0]
 
 
-def test_a_rounding_error_of_float64_is_no_fault():
-    weight = torch.tensor([[3.0000001]], dtype=torch.float64)
-    one, zero = torch.ones(1, 1), torch.zeros(1, 1)
-    integers, _ = integers_of_weight("a", weight, one, zero, WeightFakeQuantize(2))
-    assert integers.tolist() == [[3]]
+def test_float32_rounding_of_a_16_bit_code_is_no_fault():
+    scale = torch.tensor([[65535 / 0.3]])
+    weight = torch.tensor([[65535.0]]) / scale
+    scaled = weight.double() * scale.double()
+    assert abs(scaled - 65535) > 1e-3
+    integers, _ = integers_of_weight("a", weight.double(), scale.double(), torch.zeros(1, 1), WeightFakeQuantize(16))
+    assert integers.tolist() == [[65535]]
+
+
+def test_codes_are_those_of_the_layers_own_precision():
+    # 3.5 steps of 0.02 in float32, a little less in float64
+    layer = nn.Linear(3, 1, bias=False)
+    layer.weight.data = torch.tensor([[0.0, 0.3, 0.07]])
+    attach_effective_weight(layer).fake_quantize = WeightFakeQuantize(4)
+    stored = []
+    for precision in (torch.float32, torch.float64):
+        _, packer = pack(layer.to(precision))
+        stored.append(packer.streams["codes"])
+    assert stored[0] != stored[1]
 
 
 def test_binary_weights_take_the_codes_zero_and_two():

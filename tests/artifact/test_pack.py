@@ -13,7 +13,7 @@ from micronet_cli.artifact.format import read
 from micronet_cli.artifact.pack import _executed, _pack_activations, _pack_batch_norms, _pack_parameters, pack
 from micronet_cli.artifact.packer import Packer
 from micronet_cli.functional.fixed_point import unpack_range
-from micronet_cli.layers.effective_weight import attach_effective_weight
+from micronet_cli.layers.effective_weight import attach_effective_weight, effective_weight, original_weight
 from micronet_cli.layers.fake_quantize import attach_output_fake_quantize
 from micronet_cli.layers.integer import IntegerActivation
 from micronet_cli.layers.products import attach_operand_fake_quantize
@@ -191,3 +191,45 @@ def test_weights_are_stored_as_parametrisations_make_them(tmp_path, name, scheme
         assert torch.allclose(logits, model.double()(images.double()), atol=1e-5)
     names = read((tmp_path / "model.mnet").read_bytes())[0].get("standardized", [])
     assert names == (["0", "3", "7"] if name in NORMS else [])
+
+
+def with_ties():
+    """A network with a weight and a range next to a tie: in float64 they would have other codes."""
+    model = network(**W4A4, sparsity=None)
+    row = torch.zeros(64)
+    row[:2] = torch.tensor([0.3, 0.07])  # 15 and 3.5 steps
+    with torch.no_grad():
+        original_weight(model.linear)[0] = row
+    model.linear.input_fake_quantize.low.fill_(-0.06)  # -1.5 steps
+    model.linear.input_fake_quantize.high.fill_(0.54)
+    return model
+
+
+def test_file_holds_the_codes_that_the_network_executes(tmp_path):
+    model = with_ties()
+    loaded = packed(tmp_path / "n.mnet", model)
+    executed = effective_weight(model.linear)
+    scale, _ = executed.qparams(original_weight(model.linear))
+    codes = torch.round(model.linear.weight * scale)
+    assert codes[0, :2].tolist() == [15, 4]
+    assert torch.equal(loaded.linear.weight, codes)
+    assert loaded.linear.input_fake_quantize.zero_point == -2
+    double = model.double()
+    assert torch.round(double.linear.weight * scale)[0, 1] == 3
+    assert double.linear.input_fake_quantize.qparams()[1] == -1
+
+
+@pytest.mark.parametrize("dtype", [torch.float64, torch.float32])
+def test_comparison_is_of_the_codes_that_the_network_executes(tmp_path, dtype):
+    model = with_ties()
+    loaded = packed(tmp_path / "n.mnet", model)
+    found = compare(model, loaded, torch.randn(2, 3, 16, 16), dtype, alone=True)
+    assert found.differing_codes == 0
+    assert found.logit_error < 1e-6
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float64])
+def test_networks_of_other_precisions_are_packed(tmp_path, dtype):
+    model = network(**W4A4).to(dtype)
+    loaded = packed(tmp_path / "n.mnet", model)
+    assert compare(model, loaded, torch.randn(2, 3, 16, 16), torch.float64).differing_codes == 0

@@ -4,12 +4,12 @@ import pytest
 import timm
 import torch
 import torchvision
-from timm.models import list_modules
 from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
 from micronet_cli.layers.rules import own_shape
 from micronet_cli.scoring import rule_set, score_with
+from tests.timm_families import FAMILIES
 
 ARCHITECTURES = (
     "convnext_atto",
@@ -46,7 +46,7 @@ def product_multiplications(network):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("module", list_modules())
+@pytest.mark.parametrize("module", FAMILIES)
 def test_first_architecture_of_every_family_scores(module):
     for name in timm.list_models(module=module)[:1]:
         test_dense_multiplications_equal_torchs(name)

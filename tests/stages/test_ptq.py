@@ -28,7 +28,7 @@ def chain(tmp_path_factory):
     def call(name, *arguments):
         main([*arguments, f"hydra.run.dir={root / name}"])
 
-    call("train", "stage=train", *TINY, "trainer.epochs=4")
+    call("train", "stage=train", *TINY, "trainer.epochs=2")
     call("prune", "stage=prune", f"init_from={root / 'train'}", "prune.rules.conv.sparsity=0.5", "trainer.epochs=1")
     bits = ("quantize=w4a4", "quantize.weight_bits=3")
     call("ptq", "stage=ptq", f"init_from={root / 'prune'}", *bits, *QUICK)
@@ -152,6 +152,7 @@ def test_an_interrupted_run_goes_on_where_it_stopped(micronet, monkeypatch, tmp_
     arguments = ("stage=ptq", *TINY, *QUICK)
     whole = micronet(*arguments)
     directory = tmp_path / "stopped"
+    monkeypatch.setattr("micronet_cli.stages.ptq.SAVED_EVERY", 0)  # every layer, however slow the machine is
     stopped_after(3, micronet, monkeypatch, directory, *arguments)
     assert len(history_of(directory)) == 3
     said = mistake(*arguments, "resume=true", "ptq.rows=99", directory=directory)

@@ -8,8 +8,8 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor, nn
 
-from micronet_cli.layers.copies import copied
 from micronet_cli.layers.fake_quantize import ActivationFakeQuantize
+from micronet_cli.layers.held_codes import in_precision
 from micronet_cli.layers.integer import IntegerActivation
 
 # Stored scales have 32 bits, so a code may fall on the other side of a tie; more than this is a fault.
@@ -91,7 +91,7 @@ class Comparison:
 def compare(
     source: nn.Module, packed: nn.Module, images: Tensor, dtype: torch.dtype, alone: bool = False
 ) -> Comparison:
-    """Run both in ``dtype`` on ``images [N, C, H, W]``; neither is changed.
+    """Run both in ``dtype`` on ``images [N, C, H, W]``, with the codes of their own precision; neither is changed.
 
     With ``alone`` the packed network goes on with the source's integers behind every quantiser, so that each is
     compared on its own: a code that rounding moved takes no others with it.
@@ -99,8 +99,8 @@ def compare(
     Raises:
         ValueError: one executes quantisers that the other does not have.
     """
-    source = _in_precision(source, dtype)
-    packed = _in_precision(packed, dtype)
+    source = in_precision(source, dtype)
+    packed = in_precision(packed, dtype)
     comparison = Comparison()
     for part in images.split(BATCH):
         batch = part.to(dtype)
@@ -157,11 +157,6 @@ def _refuse_differences(exact: Comparison) -> None:
         f"activations, most at {where}; {other_predictions} of {exact.images} predictions; "
         f"logits by {exact.logit_error:.2g} of the largest"
     )
-
-
-def _in_precision(model: nn.Module, dtype: torch.dtype) -> nn.Module:
-    """A copy that computes in ``dtype``."""
-    return copied(model).to(dtype).eval()
 
 
 def _compare_codes(comparison: Comparison, ours: Codes, theirs: Codes, images: int) -> Tensor:

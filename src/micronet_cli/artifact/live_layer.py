@@ -1,7 +1,8 @@
 """A live layer to its entry and streams: integers behind the effective weight, and what follows the layer.
 
-Codes are read from the effective weight in float64, and checked against it; a BatchNorm that follows a layer becomes a
-factor and a bias a channel, whatever its sign, so no weight is quantised again.
+Codes are those that the layer executes in its own precision, read from its effective weight and checked against it. A
+BatchNorm that follows a layer becomes a factor and a bias a channel, in float64 and whatever its sign, so no weight is
+quantised again.
 """
 
 from dataclasses import dataclass, replace
@@ -19,8 +20,9 @@ from micronet_cli.layers.batch_norm import gain_and_shift
 from micronet_cli.layers.effective_weight import EffectiveWeight, effective_weight, incoming_weight
 from micronet_cli.layers.fake_quantize import WeightFakeQuantize
 
-# How far a weight times its scale may be from an integer. Codes are at most 2^16, so float64 leaves far less.
-MAX_ROUNDING = 1e-3
+# How far a weight times its scale may be from an integer. A float32 weight is rounded by 2^-24 of itself, and so is its
+# scale; codes are at most 2^16, so that a few such roundings make some 2^-7.
+MAX_ROUNDING = 2**-6
 
 
 def pack_layer(packer: Packer, name: str, layer: nn.Module, norm: nn.Module | None, integer: bool) -> Layer | None:
@@ -29,7 +31,7 @@ def pack_layer(packer: Packer, name: str, layer: nn.Module, norm: nn.Module | No
     Args:
         packer: takes the streams.
         name: of the layer in its network.
-        layer: float64, in evaluation mode.
+        layer: in the precision that it is executed in, in evaluation mode.
         norm: the BatchNorm that folds into it.
         integer: it may compute with integers and be rescaled.
 
@@ -37,7 +39,7 @@ def pack_layer(packer: Packer, name: str, layer: nn.Module, norm: nn.Module | No
         ValueError: a value is not finite, or the quantiser's codes do not give the effective weight.
     """
     effective = effective_weight(layer)
-    weight: Tensor = layer.weight.detach()
+    weight: Tensor = layer.weight.detach().double()
     if not torch.isfinite(weight).all():
         raise ValueError(f"layer {name}: its weight is not finite")
     after = _after(layer, norm)
@@ -76,7 +78,7 @@ def _after(layer: nn.Module, norm: nn.Module | None) -> After:
     """A BatchNorm behind the layer, and the layer's own bias."""
     bias = None
     if layer.bias is not None:
-        bias = layer.bias.detach().numpy()
+        bias = layer.bias.detach().double().numpy()
     if norm is None:
         return After(None, bias)
     gain, shift = (values.numpy() for values in gain_and_shift(norm))
@@ -103,9 +105,12 @@ def _pack_quantised(
     """Store a layer's integers, and the factors that make them its output."""
     quantizer = effective.fake_quantize
     assert quantizer is not None
-    weight: Tensor = layer.weight.detach()
     incoming = incoming_weight(layer).detach()
-    scale, zero_point = effective.qparams(incoming)
+    own_scale, own_zero_point = effective.qparams(incoming)
+    # From here on in float64; the codes and their scale are those of the layer's own precision.
+    weight: Tensor = layer.weight.detach().double()
+    scale = own_scale.double()
+    zero_point = own_zero_point.double()
     integers, zero_codes = integers_of_weight(entry.name, weight, scale, zero_point, quantizer)
     codes = integers + along_channels(zero_codes, integers.ndim)
     largest_code = int(max(codes.max(), zero_codes.max()))

@@ -31,9 +31,9 @@ from micronet_cli.errors import UserError
 from micronet_cli.functional.quantization import quant_max
 from micronet_cli.layers.attention import unfuse_attention
 from micronet_cli.layers.batch_norm import gain_and_shift, remove_batch_norm
-from micronet_cli.layers.copies import copied
 from micronet_cli.layers.effective_weight import effective_weight, incoming_weight
 from micronet_cli.layers.fake_quantize import ActivationFakeQuantize
+from micronet_cli.layers.held_codes import in_precision
 from micronet_cli.layers.plain_weights import give_plain_weights
 from micronet_cli.network import Network
 from micronet_cli.trace.batch_norm import batch_norm_pairs
@@ -45,7 +45,7 @@ OPSET = 21  # the first with 4-bit QuantizeLinear
 @torch.no_grad()
 def with_codes(network: Network) -> nn.Module:
     """A copy for export: weights as codes, ranges as constants, BatchNorm folded where it can be."""
-    model = copied(network.model).cpu().float().eval()
+    model = in_precision(network.model, torch.float32).cpu()
     unfuse_attention(model)
     pairs = batch_norm_pairs(model, network.spec.size)
     coded: dict[str, QuantizedWeight] = {}

@@ -19,6 +19,7 @@ from micronet_cli.layers.copies import copied
 from micronet_cli.layers.effective_weight import has_computed_weight, took_standardization
 from micronet_cli.layers.fake_quantize import ActivationFakeQuantize
 from micronet_cli.layers.finite import is_sound
+from micronet_cli.layers.held_codes import at_least_single
 from micronet_cli.layers.plain_product import runs_linear
 from micronet_cli.layers.products import OPERANDS
 from micronet_cli.layers.rules import compressible_layers
@@ -42,7 +43,7 @@ def pack(model: nn.Module, header: Mapping[str, Any], entropy: bool = False) -> 
         ValueError: the network holds what the format does not: values that are not finite, a quantiser whose codes do
             not give the effective weight, activation quantisers in other places than in front of or behind a module.
     """
-    model = copied(model).eval()
+    model = at_least_single(model)
     smallest = _pack(model, header, entropy, plain=False)
     elements = sum(tensor.numel() for tensor in model.parameters())
     readable_elements = most_elements(len(smallest))
@@ -54,7 +55,7 @@ def pack(model: nn.Module, header: Mapping[str, Any], entropy: bool = False) -> 
 
 def _pack(model: nn.Module, header: Mapping[str, Any], entropy: bool, plain: bool) -> bytes:
     shape = header["input"]["size"]
-    live = copied(model).double().cpu()
+    live = copied(model).cpu()  # not in float64, where weights next to a tie could have other codes
     packer = Packer(entropy, plain)
     stored = _pack_layers(model, live, shape, packer)
     activations = _pack_activations(live, packer)
