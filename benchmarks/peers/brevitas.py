@@ -1,0 +1,44 @@
+"""Brevitas: equalise, quantise layer by layer, GPTQ, bias correction."""
+
+import brevitas.nn as qnn
+import torch
+from brevitas.graph.calibrate import bias_correction_mode, calibration_mode
+from brevitas.graph.gptq import gptq_mode
+from brevitas.graph.quantize import layerwise_quantize, preprocess_for_quantize
+from brevitas.quant.scaled_int import Int8WeightPerChannelFloatMSE
+from brevitas.quant.shifted_scaled_int import ShiftedUint8ActPerTensorFloatMSE
+from peers.flow import Job, run
+from torch import nn
+
+
+@torch.no_grad()
+def quantise(job: Job) -> nn.Module:
+    """The flow of Brevitas' ``imagenet_classification/ptq`` example, with its layerwise backend."""
+    model = preprocess_for_quantize(job.model, equalize_iters=20)
+    quantizers = {
+        "weight_quant": Int8WeightPerChannelFloatMSE.let(bit_width=job.weight_bits),
+        "input_quant": ShiftedUint8ActPerTensorFloatMSE.let(bit_width=job.activation_bits),
+        "bias_quant": None,
+        "return_quant_tensor": False,
+    }
+    layers = {nn.Conv2d: (qnn.QuantConv2d, quantizers), nn.Linear: (qnn.QuantLinear, quantizers)}
+    model = layerwise_quantize(model, layers, name_blacklist=[job.stem])
+    with calibration_mode(model):
+        show(model, job)
+    with gptq_mode(model, act_order=True, use_quant_activations=True) as gptq:
+        for _ in range(gptq.num_layers):
+            show(gptq.model, job)
+            gptq.update()
+    with bias_correction_mode(model):
+        show(model, job)
+    return model
+
+
+def show(model: nn.Module, job: Job) -> None:
+    """Run the calibration images."""
+    for batch in job.batches:
+        model(batch)
+
+
+if __name__ == "__main__":
+    run(quantise)
