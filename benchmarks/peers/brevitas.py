@@ -23,6 +23,7 @@ def quantise(job: Job) -> nn.Module:
     }
     layers = {nn.Conv2d: (qnn.QuantConv2d, quantizers), nn.Linear: (qnn.QuantLinear, quantizers)}
     model = layerwise_quantize(model, layers, name_blacklist=[job.stem])
+    model(job.batches[0])  # so that the weights' scales are there
     with calibration_mode(model):
         show(model, job)
     with gptq_mode(model, act_order=True, use_quant_activations=True) as gptq:
