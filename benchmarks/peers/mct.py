@@ -12,6 +12,7 @@ from torch import Tensor, nn
 EPOCHS = 5  # as in its own example
 KERNEL = "kernel_attr"
 FLOAT_BITS = 32
+INPUT_BITS = (2, 3, 4, 8, FLOAT_BITS)  # whatever comes
 NAMES = schema.OperatorSetNames
 POOL = "pool"
 POOLS = mct.core.CustomOpsetLayers([torch.mean, Tensor.mean, nn.AdaptiveAvgPool2d])
@@ -77,7 +78,7 @@ def operation(bits: int, quantised: bool, attributes: dict | None = None) -> sch
         attr_weights_configs_mapping=attributes or {},
         activation_quantization_method=QuantizationMethod.UNIFORM,
         activation_n_bits=bits,
-        supported_input_activation_n_bits=bits,
+        supported_input_activation_n_bits=INPUT_BITS,
         enable_activation_quantization=quantised,
         quantization_preserving=False,
         fixed_scale=None,
