@@ -1,4 +1,4 @@
-"""Brevitas: equalise, quantise layer by layer, GPTQ, bias correction."""
+"""Brevitas: equalise, quantise layer by layer, GPTQ below 8 bits, bias correction."""
 
 import brevitas.nn as qnn
 import torch
@@ -26,13 +26,19 @@ def quantise(job: Job) -> nn.Module:
     model(job.batches[0])  # so that the weights' scales are there
     with calibration_mode(model):
         show(model, job)
+    if job.weight_bits < 8:
+        round_by_gptq(model, job)
+    with bias_correction_mode(model):
+        show(model, job)
+    return model
+
+
+def round_by_gptq(model: nn.Module, job: Job) -> None:
+    """Weights after weights, each layer fed by the quantised ones before it."""
     with gptq_mode(model, act_order=True, use_quant_activations=True) as gptq:
         for _ in range(gptq.num_layers):
             show(gptq.model, job)
             gptq.update()
-    with bias_correction_mode(model):
-        show(model, job)
-    return model
 
 
 def show(model: nn.Module, job: Job) -> None:
