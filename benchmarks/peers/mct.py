@@ -44,7 +44,7 @@ def quantise(job: Job) -> nn.Module:
 
 
 def capabilities(job: Job) -> schema.TargetPlatformCapabilities:
-    """Weights per channel, outputs per tensor, both with a zero point; the last layer's output stays in float."""
+    """Weights per channel, outputs per tensor with a zero point; the last layer's output stays in float."""
     weights = {KERNEL: attribute(job.weight_bits, quantised=True)}
     quantised = operation(job.activation_bits, quantised=True)
     layer = options(operation(job.activation_bits, quantised=True, attributes=weights))
@@ -91,7 +91,7 @@ def operation(bits: int, quantised: bool, attributes: dict | None = None) -> sch
 def attribute(bits: int, quantised: bool) -> schema.AttributeQuantizationConfig:
     """Of a weight or bias."""
     return schema.AttributeQuantizationConfig(
-        weights_quantization_method=QuantizationMethod.UNIFORM,
+        weights_quantization_method=QuantizationMethod.SYMMETRIC,
         weights_n_bits=bits,
         weights_per_channel_threshold=True,
         enable_weights_quantization=quantised,
