@@ -9,11 +9,13 @@ from aimet_torch.batch_norm_fold import fold_all_batch_norms
 from aimet_torch.common.defs import QuantScheme
 from aimet_torch.cross_layer_equalization import equalize_model
 from aimet_torch.model_preparer import prepare_model
+from aimet_torch.quantization.affine import QuantizeDequantize
+from aimet_torch.quantization.encoding_analyzer import SqnrEncodingAnalyzer
 from aimet_torch.quantsim import QuantizationSimModel
 from peers.flow import Job, run
 from torch import nn
 
-# Quantises the inputs of convolutions and linear layers, and their weights per channel.
+# Weights per channel; which inputs are quantised is said below.
 CONFIG = str(Path(__file__).with_suffix(".json"))
 ITERATIONS = 1000  # a layer; its own default, 15,000, takes hours on a CPU
 AS_FLOAT = 16  # bits of the stem's weights while the others are rounded
@@ -44,11 +46,18 @@ def quantise(job: Job) -> nn.Module:
         )
         stem = stem_of(sim.model)
         stem.param_quantizers["weight"] = None
-        stem.input_quantizers[0] = None
+        for module in sim.model.modules():
+            if isinstance(module, nn.Conv2d | nn.Linear) and module is not stem:
+                module.input_quantizers[0] = input_quantizer(job.activation_bits)
         if encodings is not None:
             sim.set_and_freeze_param_encodings(encodings)
     sim.compute_encodings(lambda quantised, _: show(quantised, job), None)
     return sim.model
+
+
+def input_quantizer(bits: int) -> QuantizeDequantize:
+    """With a zero point, per tensor; its range is that of the best signal to noise."""
+    return QuantizeDequantize((), bits, symmetric=False, encoding_analyzer=SqnrEncodingAnalyzer(()))
 
 
 def rounded(model: nn.Module, job: Job, folder: str) -> nn.Module:
