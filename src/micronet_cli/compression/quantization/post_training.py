@@ -13,7 +13,9 @@ from micronet_cli.compression.quantization.equalization import equalize
 from micronet_cli.compression.quantization.fixed_grid import FixedGrids
 from micronet_cli.compression.quantization.layer_by_layer import LayerByLayer
 from micronet_cli.compression.quantization.operand_ranges import operands_shown
+from micronet_cli.compression.quantization.weight_ranges import set_weight_ranges
 from micronet_cli.functional.calibration import RangeEstimate, mse
+from micronet_cli.functional.weight_ranges import WeightRange, least_error
 from micronet_cli.layers.copies import copied
 from micronet_cli.layers.fake_quantize import ActivationFakeQuantize, FakeQuantize
 from micronet_cli.layers.finite import FiniteOutputs, NotFinite
@@ -39,6 +41,7 @@ class PostTraining:
         correct_bias: what quantisation adds to the mean of an output is taken off again (the same, section 4.2).
         activation_range: batch -> range of the inputs' quantisers meanwhile; null: each quantiser's own estimate.
         adaround: learned rounding; null: to the nearest.
+        weight_range: (rows, how they are rounded) -> the weights' ranges, which get a gain each; null: their own.
     """
 
     images: int = 512
@@ -48,6 +51,7 @@ class PostTraining:
     correct_bias: bool = True
     activation_range: RangeEstimate | None = mse
     adaround: AdaRound | None = field(default_factory=AdaRound)
+    weight_range: WeightRange | None = least_error
 
     def __post_init__(self) -> None:
         for name in ("images", "rows", "memory_mb"):
@@ -97,6 +101,8 @@ class PostTrainingQuantization:
             ValueError: a weight scheme that is not range-linear, or an output that is not finite.
         """
         FixedGrids(standardize_once=True).attach(model)
+        if self.settings.weight_range is not None:
+            set_weight_ranges(model, self.settings.weight_range)
         handles = []
         for name, module in model.named_modules():
             handles += self._watch(name, module)
