@@ -109,7 +109,12 @@ def calibrate(job: Job, network: Network, settings: PostTraining, device: torch.
     calibrated = Calibrated(sweep, rules, batches)
     network.model.to(device).eval()
     sweep.reference.to(device)
-    log.info("%d pairs of layers equalised; ranges from %d images", len(sweep.pairs), calibrated.images)
+    log.info(
+        "%d pairs of layers equalised, biases absorbed in %d; ranges from %d images",
+        len(sweep.pairs),
+        len(sweep.absorbed),
+        calibrated.images,
+    )
     sweep.calibrate(network.model, batches)
     return calibrated
 

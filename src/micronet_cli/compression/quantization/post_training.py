@@ -9,6 +9,7 @@ from torch import Tensor, nn
 from torch.utils.hooks import RemovableHandle
 
 from micronet_cli.compression.quantization.adaround import AdaRound
+from micronet_cli.compression.quantization.bias_absorption import absorb_biases
 from micronet_cli.compression.quantization.equalization import equalize
 from micronet_cli.compression.quantization.fixed_grid import FixedGrids
 from micronet_cli.compression.quantization.layer_by_layer import LayerByLayer
@@ -42,6 +43,7 @@ class PostTraining:
         activation_range: batch -> range of the inputs' quantisers meanwhile; null: each quantiser's own estimate.
         adaround: learned rounding; null: to the nearest.
         weight_range: (rows, how they are rounded) -> the weights' ranges, which get a gain each; null: their own.
+        absorb_bias: high biases are absorbed by the next layer (arXiv 1906.04721, section 4.1.3), after equalisation.
     """
 
     images: int = 512
@@ -52,6 +54,7 @@ class PostTraining:
     activation_range: RangeEstimate | None = mse
     adaround: AdaRound | None = field(default_factory=AdaRound)
     weight_range: WeightRange | None = least_error
+    absorb_bias: bool = False
 
     def __post_init__(self) -> None:
         for name in ("images", "rows", "memory_mb"):
@@ -72,9 +75,12 @@ class PostTraining:
         pairs = []
         if self.equalize:
             pairs = equalize(model, found)
+        absorbed = []
+        if self.absorb_bias:
+            absorbed = absorb_biases(model, found)
         reference = copied(model).eval()
         standardize_once(reference)
-        return PostTrainingQuantization(self, found, pairs, reference)
+        return PostTrainingQuantization(self, found, pairs, reference, absorbed)
 
 
 @dataclass
@@ -86,12 +92,14 @@ class PostTrainingQuantization:
         chains: layer -> what follows it, in the executed order.
         pairs: the layers that were equalised.
         reference: the network in float.
+        absorbed: the pairs of layers of which the second took biases from the first.
     """
 
     settings: PostTraining
     chains: dict[str, Chain]
     pairs: list[tuple[str, str]]
     reference: nn.Module
+    absorbed: list[tuple[str, str]]
 
     @torch.no_grad()
     def calibrate(self, model: nn.Module, batches: Sequence[Tensor]) -> None:
