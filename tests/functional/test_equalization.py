@@ -5,6 +5,7 @@ import torch
 import torch.nn.functional as F
 
 from micronet_cli.functional.equalization import (
+    absorbable,
     equalization_scales,
     expected_output,
     input_ranges,
@@ -74,3 +75,8 @@ FAR_APART = {
 @pytest.mark.parametrize(("produced", "consumed"), FAR_APART.values(), ids=FAR_APART.keys())
 def test_ranges_beyond_comparison_keep_their_scale(produced, consumed):
     assert equalization_scales(torch.tensor([produced, 8.0]), torch.tensor([consumed, 2.0])).tolist() == [1, 2]
+
+
+def test_what_is_always_exceeded_is_never_negative():
+    mean, deviation = torch.tensor([5.0, 3.0, -4.0, 2.0]), torch.tensor([1.0, 1.5, 0.5, 0.0])
+    assert absorbable(mean, deviation).tolist() == [2, 0, 0, 2]

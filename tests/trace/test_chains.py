@@ -54,6 +54,9 @@ def test_pools_and_a_flattened_pixel_are_passed():
         conv(3, 4), nn.ReLU(), nn.MaxPool2d(2), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(4, 2)
     )
     assert follow(pooled)["0"] == (None, "relu", "5", True)
+    assert chains(pooled, (3, 8, 8))["0"].shiftable
+    averaged = nn.Sequential(conv(3, 4), nn.AvgPool2d(2, padding=1), conv(4, 4))
+    assert not chains(averaged, (3, 8, 8))["0"].shiftable  # there are zeros beside the channels
     spread = nn.Sequential(conv(3, 4), nn.Flatten(), nn.Linear(256, 2))
     assert follow(spread)["0"] == (None, None, None, False)
 

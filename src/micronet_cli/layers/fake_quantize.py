@@ -92,6 +92,10 @@ class WeightFakeQuantize(FakeQuantize):
             low, high = channel_range(values)
         else:
             low, high = tensor_range(values)
+        return self.qparams_within(low, high)
+
+    def qparams_within(self, low: Tensor, high: Tensor) -> tuple[Tensor, Tensor]:
+        """Scale and zero point of the range from ``low`` to ``high``, of their shape."""
         if self.symmetric:
             return range_symmetric(low, high, self.bits)
         return range_linear(low, high, self.bits)

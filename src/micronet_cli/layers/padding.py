@@ -7,6 +7,15 @@ from torch import Tensor, nn
 from micronet_cli.torch_internals import reversed_padding
 
 
+def pads_zeros(layer: nn.Module) -> bool:
+    """Whether the layer's kernel may run over zeros beside its input."""
+    if isinstance(layer, nn.Linear):
+        return False
+    if isinstance(layer, timm.layers.Conv2dSame):
+        return max(layer.kernel_size) > 1
+    return layer.padding_mode == "zeros" and any(reversed_padding(layer))
+
+
 def padded(layer: nn.Conv2d, x: Tensor) -> Tensor:
     """``[N, C, H, W] -> [N, C, H', W']``, of which the layer is the convolution without padding."""
     if isinstance(layer, timm.layers.Conv2dSame):

@@ -146,7 +146,12 @@ def calibrate(job: Job, network: Network, settings: PostTraining, device: torch.
     network.model.to(device).eval()
     sweep.reference.to(device)
     images = sum(len(batch) for batch in batches)
-    log.info("%d pairs of layers equalised; ranges from %d images", len(sweep.pairs), images)
+    log.info(
+        "%d pairs of layers equalised, biases absorbed in %d; ranges from %d images",
+        len(sweep.pairs),
+        len(sweep.absorbed),
+        images,
+    )
     sweep.calibrate(network.model, batches)
     weights = float_weights(network.model)
     return Calibrated(sweep, rules, batches, weights)

@@ -46,6 +46,7 @@ class Chain:
         activation: the function that follows, ``y -> f(y)``, or None.
         function: its operator's name.
         after: name of the layer that reads the result channel by channel, through nothing but pooling, or None.
+        shiftable: whether adding c to the channel everywhere adds c to what the layer after reads, but for its padding.
         scalable: whether what makes a channel, the BatchNorm's weight or else the layer's, can be multiplied by s > 0
             to multiply the channel by it, and the weight that reads the channel divided by it.
     """
@@ -55,6 +56,7 @@ class Chain:
     activation: Callable[[Tensor], Tensor] | None = None
     function: str | None = None
     after: str | None = None
+    shiftable: bool = True
     scalable: bool = False
 
     @property
@@ -137,6 +139,9 @@ class _Follower:
             taken = not pooled and self._take(op, read_dim, chain)
             if not taken and op.kind not in RELAYS:
                 pooled = True
+                # It may have zeros in its windows, which nothing is added to.
+                if op.kind == "avg_pool2d":
+                    chain.shiftable = False
                 behind = self._behind_pool(op, read_dim)
             if behind is None:
                 return chain

@@ -14,7 +14,9 @@ from micronet_cli.compression.quantization.post_training import PostTraining
 from micronet_cli.compression.quantization.quantizer import BitsRule, OutputRule, Quantizer
 from micronet_cli.compression.quantization.weight_quantizers import RangeLinear, WeightLSQ
 from micronet_cli.functional.calibration import min_max, mse
+from micronet_cli.functional.weight_ranges import least_error
 from micronet_cli.layers.effective_weight import attach_mask, effective_weight, original_weight
+from micronet_cli.layers.fake_quantize import WeightFakeQuantize
 from micronet_cli.layers.finite import NotFinite
 from micronet_cli.layers.rules import compressible_layers
 from tests.trace.test_batch_norm import random_statistics
@@ -57,7 +59,7 @@ def distance(model, sweep):
     return float((model(images()[0]) - sweep.reference(images()[0])).square().mean())
 
 
-OFF = {"equalize": False, "correct_bias": False, "adaround": None}
+OFF = {"equalize": False, "correct_bias": False, "adaround": None, "weight_range": None}
 
 
 class Grid(NamedTuple):
@@ -143,6 +145,16 @@ def test_ranges_come_from_the_float_network():
     assert not any(module.training for module in model.modules())
     other, _, _ = quantized(activation_range=mse, input_bits=4, **OFF)
     assert other[5].input_fake_quantize.high < model[5].input_fake_quantize.high
+
+
+def test_weights_have_their_own_range_or_the_one_that_is_asked_for():
+    own, sweep, _ = quantized(bits=2, **OFF)
+    fitted, _, _ = quantized(bits=2, **OFF | {"weight_range": least_error})
+    for name in compressible_layers(own):
+        floats = sweep.reference.get_submodule(name).weight
+        assert torch.equal(own.get_submodule(name).weight, WeightFakeQuantize(2)(floats))
+        rounded = fitted.get_submodule(name).weight
+        torch.testing.assert_close((rounded * floats).flatten(1).sum(1), floats.square().flatten(1).sum(1))
 
 
 def test_folded_batch_norms_are_corrected_too():

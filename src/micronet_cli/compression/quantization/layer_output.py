@@ -60,7 +60,6 @@ def shift_output(model: nn.Module, chain: Chain, change: Tensor) -> None:
     The layer's bias takes it, or else the BatchNorm's running mean; a layer that has neither stays as it is. A channel
     that the BatchNorm multiplies by 0, or nearly so, cannot be changed from there.
     """
-    layer = model.get_submodule(chain.layer)
     norm = batch_norm_of(model, chain)
     if norm is not None:
         gain, _ = gain_and_shift(norm)
@@ -70,6 +69,13 @@ def shift_output(model: nn.Module, chain: Chain, change: Tensor) -> None:
         divided = change / divisor
         reaches_output = is_nonzero & divided.isfinite()
         change = torch.where(reaches_output, divided, 0)
+    shift_products(model, chain, change)
+
+
+def shift_products(model: nn.Module, chain: Chain, change: Tensor) -> None:
+    """Add ``change`` ``[C_out]`` to a layer's products, in its bias or else in its BatchNorm's running mean, if any."""
+    layer = model.get_submodule(chain.layer)
+    norm = batch_norm_of(model, chain)
     if layer.bias is not None:
         layer.bias.add_(change)
     elif norm is not None:

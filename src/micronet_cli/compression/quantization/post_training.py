@@ -9,11 +9,14 @@ from torch import Tensor, nn
 from torch.utils.hooks import RemovableHandle
 
 from micronet_cli.compression.quantization.adaround import AdaRound
+from micronet_cli.compression.quantization.bias_absorption import absorb_biases
 from micronet_cli.compression.quantization.equalization import equalize
 from micronet_cli.compression.quantization.fixed_grid import FixedGrids
 from micronet_cli.compression.quantization.layer_by_layer import LayerByLayer
 from micronet_cli.compression.quantization.operand_ranges import operands_shown
+from micronet_cli.compression.quantization.weight_ranges import set_weight_ranges
 from micronet_cli.functional.calibration import RangeEstimate, mse
+from micronet_cli.functional.weight_ranges import WeightRange, least_error
 from micronet_cli.layers.copies import copied
 from micronet_cli.layers.fake_quantize import ActivationFakeQuantize, FakeQuantize
 from micronet_cli.layers.finite import FiniteOutputs, NotFinite
@@ -41,6 +44,8 @@ class PostTraining:
         adaround: learned rounding; null: to the nearest.
         rescue: so many of the layers that hurt most get a bit more each; null: none. Of ``stage=ptq``.
         max_drop: as many layers do as it takes, share of the calibration images whose prediction may change; null: any.
+        weight_range: (rows, how they are rounded) -> the weights' ranges, which get a gain each; null: their own.
+        absorb_bias: high biases are absorbed by the next layer (arXiv 1906.04721, section 4.1.3), after equalisation.
     """
 
     images: int = 512
@@ -52,6 +57,8 @@ class PostTraining:
     adaround: AdaRound | None = field(default_factory=AdaRound)
     rescue: int | None = None
     max_drop: float | None = None
+    weight_range: WeightRange | None = least_error
+    absorb_bias: bool = False
 
     def __post_init__(self) -> None:
         for name in ("images", "rows", "memory_mb"):
@@ -81,9 +88,12 @@ class PostTraining:
         pairs = []
         if self.equalize:
             pairs = equalize(model, found)
+        absorbed = []
+        if self.absorb_bias:
+            absorbed = absorb_biases(model, found)
         reference = copied(model).eval()
         standardize_once(reference)
-        return PostTrainingQuantization(self, found, pairs, reference)
+        return PostTrainingQuantization(self, found, pairs, reference, absorbed)
 
 
 @dataclass
@@ -95,12 +105,14 @@ class PostTrainingQuantization:
         chains: layer -> what follows it, in the executed order.
         pairs: the layers that were equalised.
         reference: the network in float.
+        absorbed: the pairs of layers of which the second took biases from the first.
     """
 
     settings: PostTraining
     chains: dict[str, Chain]
     pairs: list[tuple[str, str]]
     reference: nn.Module
+    absorbed: list[tuple[str, str]]
 
     @torch.no_grad()
     def calibrate(self, model: nn.Module, batches: Sequence[Tensor]) -> None:
@@ -110,6 +122,8 @@ class PostTrainingQuantization:
             ValueError: a weight scheme that is not range-linear, or an output that is not finite.
         """
         FixedGrids(standardize_once=True).attach(model)
+        if self.settings.weight_range is not None:
+            set_weight_ranges(model, self.settings.weight_range)
         handles = []
         for name, module in model.named_modules():
             handles += self._watch(name, module)
