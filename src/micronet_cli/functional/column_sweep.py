@@ -13,34 +13,33 @@ from micronet_cli.functional.masks import shrink_mask
 BLOCK = 32
 
 
-def swept_mask(weight: Tensor, hessian: Tensor, mask: Tensor, sparsity: float, granularity: Granularity) -> Tensor:
-    """The mask with exactly ``round(n * sparsity)`` dropped weights (algorithm 1 there, with the shares below).
+def swept_mask(weight: Tensor, hessian: Tensor, mask: Tensor, plan: Tensor, granularity: Granularity) -> Tensor:
+    """A mask that drops as many weights of each block of columns as ``plan`` does, and better ones (algorithm 1 there).
 
-    How many of a block of columns go is decided at the beginning, by w_p^2 / [H^-1]_pp over the whole layer; which of
-    them, when the sweep arrives there, by the weights as they have made up for what went on their left.
+    Which of a block go is decided when the sweep arrives there, by the weights as they have made up for what went on
+    their left: the least w_p^2 / U_pp^2, where U^T U = H^-1.
 
     Args:
         weight: ``[rows, d]``.
         hessian: ``[d, d]``, positive definite.
         mask: bool ``[rows, d]``, True = kept. What it dropped stays dropped.
-        sparsity: fraction of zeros in [0, 1].
+        plan: a mask that drops at least as much, as the importances before the sweep make it.
         granularity: single elements, or N of M neighbouring columns.
 
     >>> hessian = torch.tensor([[2.0, 1.0], [1.0, 2.0]])
-    >>> swept_mask(torch.tensor([[1.0, 2.0]]), hessian, torch.ones(1, 2, dtype=torch.bool), 0.5, NM(1, 2)).tolist()
+    >>> everything, plan = torch.tensor([[True, True]]), torch.tensor([[True, False]])
+    >>> swept_mask(torch.tensor([[1.0, 2.0]]), hessian, everything, plan, NM(1, 2)).tolist()
     [[False, True]]
     """
     block = granularity.m if isinstance(granularity, NM) else BLOCK
     inverse = torch.linalg.inv(hessian.double())
     left = (weight * mask).double()
-    alone = left.square() / inverse.diagonal()
-    shares = shrink_mask(alone, mask, sparsity, granularity)
     # H^-1 = U^T U: row p of U belongs to the inverse that the columns from p on have by themselves.
     factor = torch.linalg.cholesky(inverse, upper=True)
     swept = []
     for first in range(0, weight.shape[1], block):
         here = slice(first, first + block)
-        dropped = ~shares[:, here]
+        dropped = ~plan[:, here]
         share = float(dropped.double().mean())
         cost = left[:, here].square() / factor.diagonal()[here].square()
         kept = shrink_mask(cost, mask[:, here], share, granularity)

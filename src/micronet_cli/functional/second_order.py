@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 # Elements of the inverse Hessians that are worked on at once.
-CHUNK_ELEMENTS = 2**24
+CHUNK_ELEMENTS = 2**22
 # In which a row is emptied: one by one takes so long for long rows, and is no better by a measurable amount.
 STEPS = 64
 

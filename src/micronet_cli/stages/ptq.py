@@ -1,4 +1,4 @@
-"""``stage=ptq``: quantise without training, from some training images and none of their labels."""
+"""``stage=ptq``: quantise without training, from some training images and none of their labels; prune as well."""
 
 import logging
 import time
@@ -14,6 +14,7 @@ from tqdm.contrib.logging import logging_redirect_tqdm
 
 from micronet_cli import checkpoint, distributed
 from micronet_cli.allocator import share_freed_memory
+from micronet_cli.compression.compressor import Compressor
 from micronet_cli.compression.quantization.layer_by_layer import LayerByLayer
 from micronet_cli.compression.quantization.post_training import HISTORY, PostTraining, PostTrainingQuantization
 from micronet_cli.errors import Interrupted, UserError
@@ -24,6 +25,7 @@ from micronet_cli.stages.beginning import log_starting_accuracy
 from micronet_cli.stages.compress import attach_compressors, logged_rule_table
 from micronet_cli.stages.eval import evaluate_network
 from micronet_cli.stages.job import Job
+from micronet_cli.stages.prune_once import check_rules, chosen_pruner, prune_once
 from micronet_cli.stages.score import score_network
 from micronet_cli.training.interrupt import StopRequest
 
@@ -36,15 +38,14 @@ def checked_settings(job: Job) -> PostTraining:
     """The ``ptq`` group; fails before the heavy work.
 
     Raises:
-        UserError: a part is switched off that the stage is about, pruning is switched on, or several processes.
+        UserError: a part is switched off that the stage is about, the pruning needs training, or several processes.
     """
     settings = job.parts.ptq
     if settings is None:
         raise UserError("ptq=none: stage=ptq needs an option, as in ptq=<name>")
-    if job.parts.quantize is None:
-        raise UserError("quantize=none: stage=ptq needs an option, as in quantize=<name>")
-    if job.parts.prune is not None:
-        raise UserError("prune: stage=ptq does not prune; run stage=prune first and give its run as init_from")
+    pruner = chosen_pruner(job)
+    if job.parts.quantize is None and pruner is None:
+        raise UserError("quantize=none: stage=ptq needs an option, as in quantize=<name>, or prune=obc")
     processes = distributed.world_size()
     if processes > 1:
         raise UserError(f"trainer.devices={processes}: stage=ptq runs in one process")
@@ -73,7 +74,7 @@ class Calibrated:
 
 
 def run(job: Job) -> dict[str, Any]:
-    """Quantise, report on test."""
+    """Prune if asked, quantise, report on test."""
     settings = checked_settings(job)
     device = job.parts.trainer.torch_device()
     network = job.network()
@@ -82,12 +83,9 @@ def run(job: Job) -> dict[str, Any]:
         calibrated = calibrate(job, network, settings, device)
     except ValueError as error:
         raise UserError(f"stage=ptq: {error}") from None
-    network.compressors = [*network.compressors, HISTORY]
-    if settings.adaround is not None or settings.correct_bias:
-        try:
-            refine(job, network, calibrated)
-        except NotFinite as error:
-            raise UserError(f"stage=ptq: {error}") from None
+    if job.parts.quantize is not None:
+        network.compressors = [*network.compressors, HISTORY]
+        refine_if_asked(job, network, settings, calibrated)
     loader = job.loader(network, job.parts.eval.split, device)
     metrics = evaluate_network(job, network, loader)
     metrics["calibration_images"] = calibrated.images
@@ -96,21 +94,44 @@ def run(job: Job) -> dict[str, Any]:
     return metrics | report.metrics()
 
 
-def calibrate(job: Job, network: Network, settings: PostTraining, device: torch.device) -> Calibrated:
-    """Attach the quantisers and set their ranges.
+def refine_if_asked(job: Job, network: Network, settings: PostTraining, calibrated: Calibrated) -> None:
+    """``refine``, unless there is nothing to round or correct.
 
     Raises:
-        ValueError: the network has a part that cannot be quantised so.
+        UserError: what a layer gives is not finite.
+    """
+    if settings.adaround is None and not settings.correct_bias:
+        return
+    try:
+        refine(job, network, calibrated)
+    except NotFinite as error:
+        raise UserError(f"stage=ptq: {error}") from None
+
+
+def calibrate(job: Job, network: Network, settings: PostTraining, device: torch.device) -> Calibrated:
+    """Prune if asked, attach the quantisers and set their ranges.
+
+    Raises:
+        ValueError: the network has a part that cannot be quantised or pruned so, or what a layer gives is not finite.
     """
     sweep = settings.prepare(network.model, network.spec.size)
-    quantizers = attach_compressors(job, network)
-    rules = logged_rule_table(quantizers, network)
-    batches = calibration_batches(job, network, settings.images, device)
-    calibrated = Calibrated(sweep, rules, batches)
     network.model.to(device).eval()
     sweep.reference.to(device)
-    log.info("%d pairs of layers equalised; ranges from %d images", len(sweep.pairs), calibrated.images)
-    sweep.calibrate(network.model, batches)
+    compressors: list[Compressor] = []
+    batches: list[Tensor] = []
+    if chosen_pruner(job) is not None:
+        check_rules(job, network)
+        batches = calibration_batches(job, network, settings.images, device)
+        masks = prune_once(job, network, sweep, batches)
+        compressors.append(masks)
+    compressors += attach_compressors(job, network, ["quantize"])
+    rules = logged_rule_table(compressors, network)
+    batches = batches or calibration_batches(job, network, settings.images, device)
+    calibrated = Calibrated(sweep, rules, batches)
+    network.model.to(device)
+    if job.parts.quantize is not None:
+        log.info("%d pairs of layers equalised; ranges from %d images", len(sweep.pairs), calibrated.images)
+        sweep.calibrate(network.model, batches)
     return calibrated
 
 
