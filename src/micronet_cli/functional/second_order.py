@@ -16,12 +16,12 @@ CHUNK_ELEMENTS = 2**22
 STEPS = 64
 
 
-def damped(hessian: Tensor, dampening: float) -> Tensor:
+def damped(hessian: Tensor, dampening: float | Tensor) -> Tensor:
     """H + dampening * mean(diag H) * I in float64, positive definite; the identity where H is all zero.
 
     Args:
         hessian: ``[..., d, d]``; each has its own mean.
-        dampening: above 0.
+        dampening: above 0; of all, or ``[...]``.
 
     >>> damped(torch.tensor([[2.0, 0.0], [0.0, 0.0]]), 0.5).tolist(), damped(torch.zeros(1, 1), 0.1).tolist()
     ([[2.5, 0.0], [0.0, 0.5]], [[1.0]])

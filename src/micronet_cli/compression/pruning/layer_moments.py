@@ -7,6 +7,8 @@ from torch import Tensor
 
 from micronet_cli.trace.layer_inputs import product
 
+MOST_SHRINKAGE = 0.99
+
 
 @dataclass(frozen=True)
 class Moments:
@@ -17,12 +19,15 @@ class Moments:
         cross: E[(W x - W x') x'^T], ``[groups, C_out / groups, d]``.
         change: E|W x - W x'|^2.
         size: E|W x|^2.
+        shrinkage: how far the Hessian would best be drawn towards a multiple of the identity, for so few rows, in
+            [0, 1); ``[groups]``.
     """
 
     hessian: Tensor
     cross: Tensor
     change: float
     size: float
+    shrinkage: Tensor
 
     @classmethod
     def of(cls, weight: Tensor, rows: Tensor, other_rows: Tensor) -> "Moments":
@@ -31,11 +36,13 @@ class Moments:
         outputs = product(rows, weight)
         changes = outputs - product(other_rows, weight)
         by_group = changes.unflatten(0, (groups, -1))
+        hessian = torch.bmm(other_rows.transpose(1, 2), other_rows) / count
         return cls(
-            hessian=torch.bmm(other_rows.transpose(1, 2), other_rows) / count,
+            hessian=hessian,
             cross=torch.bmm(by_group, other_rows) / count,
             change=float(changes.square().sum()) / count,
             size=float(outputs.square().sum()) / count,
+            shrinkage=_shrinkage(hessian, other_rows),
         )
 
     def nearest_weight(self, weight: Tensor, hessian: Tensor) -> Tensor:
@@ -56,3 +63,20 @@ class Moments:
         """``[C_out, ...] -> [groups, C_out / groups, d]``."""
         rows = weight.flatten(1)
         return rows.unflatten(0, (len(self.hessian), -1))
+
+
+def _shrinkage(hessian: Tensor, rows: Tensor) -> Tensor:
+    """min(1, E|x x^T - H|^2 / n / |H - m I|^2), with m the mean of H's diagonal (Ledoit and Wolf 2004, section 3.2).
+
+    Args:
+        hessian: H = E[x x^T] over the rows, ``[groups, d, d]``.
+        rows: x, ``[groups, n, d]``.
+    """
+    _, count, inputs = rows.shape
+    fourth = rows.square().sum(2).square().mean(1)  # E|x|^4
+    square = hessian.square().sum((1, 2))
+    trace = hessian.diagonal(dim1=1, dim2=2).sum(1)
+    noise = (fourth - square) / count
+    distance = square - trace.square() / inputs
+    share = noise / distance.clamp(min=torch.finfo(hessian.dtype).tiny)
+    return share.clamp(0, MOST_SHRINKAGE)

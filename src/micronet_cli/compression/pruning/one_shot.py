@@ -120,7 +120,9 @@ class OneShot:
         parts = effective_weight(target.layer)
         assert parts is not None
         assert parts.mask is not None
-        hessians = damped(moments.hessian, self.pruner.dampening)
+        # (1 - s) H + s m I is damped by s / (1 - s), but for a factor.
+        dampening = moments.shrinkage / (1 - moments.shrinkage)
+        hessians = damped(moments.hessian, dampening.clamp(min=self.pruner.dampening))
         nearest = moments.nearest_weight(in_float, hessians)
         found = sparse_weight(nearest, parts.mask, hessians, target.sparsity, self.pruner.granularity)
         before = moments.error(in_float, in_float * found.mask)
