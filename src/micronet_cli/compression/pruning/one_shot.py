@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from micronet_cli.compression.pruning.layer_moments import Moments
 from micronet_cli.compression.pruning.second_order import SecondOrderPruner, Target
 from micronet_cli.compression.pruning.sparse_weight import sparse_weight
-from micronet_cli.compression.quantization.layer_output import normalised, shift_output
+from micronet_cli.compression.quantization.layer_output import can_be_shifted, normalised, shift_output
 from micronet_cli.functional.equalization import expected_output
 from micronet_cli.functional.second_order import damped
 from micronet_cli.layers.effective_weight import effective_weight, original_weight
@@ -101,17 +101,12 @@ class OneShot:
         line: dict[str, Any] = {"layer": name}
         target = self._targets.get(name)
         if target is not None:
-            if self._is_shifted(chain):
+            if can_be_shifted(self.model, chain):
                 rows.sub_(means[0][:, None])
                 pruned_rows.sub_(means[1][:, None])
             line |= self._prune(target, rows, pruned_rows)
         self._correct(chain, *means)
         return line
-
-    def _is_shifted(self, chain: Chain) -> bool:
-        """Whether the mean of a layer's output can be corrected behind it."""
-        layer = self.model.get_submodule(chain.layer)
-        return chain.norm is not None or layer.bias is not None
 
     def _prune(self, target: Target, rows: Tensor, pruned_rows: Tensor) -> dict[str, Any]:
         """Give a layer its mask and weights; its sparsity and errors."""
