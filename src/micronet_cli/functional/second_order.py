@@ -67,7 +67,7 @@ def obs_importance(
     # What was dropped before costs nothing, and so goes first.
     masked = (weight * mask).double().reshape(-1, size)
     importances = []
-    for rows in _parts(len(masked), size):
+    for rows in _parts(masked, size):
         of_rows = inverses[rows // weight.shape[-2]]
         importances.append(_emptied(masked[rows], of_rows))
     return torch.cat(importances).view(weight.shape)
@@ -102,11 +102,10 @@ def obs_update(
     order = kept.byte().argsort(dim=1, descending=True, stable=True)
     numbers = order[:, :most]
     updated = torch.zeros_like(products)
-    for rows in _parts(len(kept), most):
+    for rows in _parts(kept, most):
         own = numbers[rows]
         is_kept = kept[rows].gather(1, own)
-        systems = hessians[rows // weight.shape[-2]]
-        systems = _taken_out(systems, own, is_kept)
+        systems = _taken_out(hessians, rows // weight.shape[-2], own, is_kept)
         right = products[rows].gather(1, own) * is_kept
         factors = torch.linalg.cholesky(systems)
         solutions = torch.cholesky_solve(right[:, :, None], factors)
@@ -115,18 +114,25 @@ def obs_update(
     return updated.to(weight.dtype).view(weight.shape)
 
 
-def _taken_out(matrices: Tensor, numbers: Tensor, is_kept: Tensor) -> Tensor:
-    """``[rows, d, d] -> [rows, k, k]``: the chosen rows and columns; the identity's where not kept."""
-    each = torch.arange(len(matrices), device=matrices.device)
-    chosen = matrices[each[:, None, None], numbers[:, :, None], numbers[:, None, :]]
+def _taken_out(hessians: Tensor, groups: Tensor, numbers: Tensor, is_kept: Tensor) -> Tensor:
+    """Of each row's Hessian the chosen rows and columns, ``[rows, k, k]``; the identity's where not kept.
+
+    Args:
+        hessians: ``[groups, d, d]``.
+        groups: of each row, ``[rows]``.
+        numbers: chosen for each row, ``[rows, k]``.
+        is_kept: of the chosen ones, bool ``[rows, k]``.
+    """
+    chosen = hessians[groups[:, None, None], numbers[:, :, None], numbers[:, None, :]]
     both = is_kept[:, :, None] & is_kept[:, None, :]
     return torch.where(both, chosen, _identity_like(chosen))
 
 
-def _parts(rows: int, size: int) -> Sequence[Tensor]:
-    """Numbers of rows, as many at a time as matrices of ``size`` fit."""
+def _parts(rows: Tensor, size: int) -> Sequence[Tensor]:
+    """Numbers of ``rows``, as many at a time as matrices of ``size`` fit."""
     at_once = CHUNK_ELEMENTS // max(1, size**2)
-    return torch.arange(rows).split(max(1, at_once))
+    numbers = torch.arange(len(rows), device=rows.device)
+    return numbers.split(max(1, at_once))
 
 
 def _emptied(weight: Tensor, inverses: Tensor) -> Tensor:

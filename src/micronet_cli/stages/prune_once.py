@@ -10,6 +10,7 @@ from torch import Tensor
 from tqdm import tqdm
 from tqdm.contrib.logging import logging_redirect_tqdm
 
+from micronet_cli.allocator import share_freed_memory
 from micronet_cli.compression.pruning.masks import Masks
 from micronet_cli.compression.pruning.one_shot import OneShot
 from micronet_cli.compression.pruning.second_order import SecondOrderPruner
@@ -82,6 +83,7 @@ def prune_once(job: Job, network: Network, sweep: PostTrainingQuantization, batc
 def _prune(job: Job, work: OneShot, batches: Sequence[Tensor]) -> None:
     """Go through the layers; a line of history for each that is pruned."""
     job.run.rewind_history(lambda line: False)
+    share_freed_memory()
     bar = tqdm(total=len(work.names), desc="prune", unit="layer", dynamic_ncols=True, disable=None)
     log_above_bar = nullcontext() if bar.disable else logging_redirect_tqdm()
     with log_above_bar, bar:
