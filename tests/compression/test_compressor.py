@@ -4,6 +4,7 @@ import pytest
 import torch
 from torch import nn
 
+from micronet_cli.compression.pruning.masks import Masks
 from micronet_cli.compression.pruning.pruner import Pruner, SparsityRule
 from micronet_cli.compression.pruning.removal import Removal
 from micronet_cli.compression.pruning.second_order import SecondOrderPruner
@@ -16,6 +17,7 @@ CASES = {
     "pruner": (Pruner(RULES), False, {"0", "1"}),
     "pruner by gradients": (Pruner(RULES, importance=Taylor()), True, {"0", "1"}),
     "second order": (SecondOrderPruner(RULES), False, {"0", "1"}),
+    "masks": (Masks(RULES), False, {"0", "1"}),
     "quantizer": (Quantizer({"all": BitsRule(match=".*")}), False, {"0", "1"}),
     "removal": (Removal(outputs={"0": [1]}, inputs={"1": [1]}), False, {"0"}),
     "fixed grids": (FixedGrids(), False, set()),

@@ -148,3 +148,26 @@ def test_update_of_each_row_follows_its_own_mask():
 def test_dampening_makes_a_singular_hessian_invertible(dampening):
     singular = torch.ones(3, 3)
     assert torch.linalg.eigvalsh(damped(singular, dampening)).min() == pytest.approx(dampening)
+
+
+def test_each_group_follows_its_own_hessian():
+    weight, hessian = correlated()
+    hessians = torch.stack([hessian, torch.eye(8, dtype=torch.float64)])
+    weights = torch.stack([weight, weight])
+    masks = torch.stack([ones(6, 8), torch.rand(6, 8) > 0.5])
+    importance, updated = obs_importance(weights, hessians, masks), obs_update(weights, hessians, masks)
+    for group in range(2):
+        alone = (weights[group], hessians[group], masks[group])
+        torch.testing.assert_close(importance[group], obs_importance(*alone))
+        torch.testing.assert_close(updated[group], obs_update(*alone))
+
+
+def test_several_at_a_time_are_nearly_as_good(monkeypatch):
+    weight, hessian = correlated(rows=16, d=32)
+    errors = []
+    for steps in (32, 8):
+        monkeypatch.setattr(second_order, "STEPS", steps)
+        mask = shrink_mask(obs_importance(weight, hessian, ones(16, 32)), ones(16, 32), 0.5)
+        errors.append(error(weight, obs_update(weight, hessian, mask), hessian))
+    assert errors[0] != errors[1]
+    assert errors[1] < 1.1 * errors[0]

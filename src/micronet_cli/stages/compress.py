@@ -17,7 +17,7 @@ COMPRESSORS = ("prune", "quantize")
 UNPACKED = "give init_from=<the run that it was exported from>"
 
 
-def attach_compressors(job: Job, network: Network) -> list[Compressor]:
+def attach_compressors(job: Job, network: Network, groups: Sequence[str] = COMPRESSORS) -> list[Compressor]:
     """Attach the config's compressors (prune, then quantise), note them in the network's history, return them.
 
     Raises:
@@ -25,7 +25,7 @@ def attach_compressors(job: Job, network: Network) -> list[Compressor]:
     """
     attached: dict[str, Compressor] = {}
     problems = []
-    for group in COMPRESSORS:
+    for group in groups:
         compressor = getattr(job.parts, group)
         if compressor is None:
             continue

@@ -31,7 +31,7 @@ class Findings:
 
     Attributes:
         distance: of the logits from those in float, over some calibration images.
-        rows: of the layers, the worst first; empty where the logits are not finite.
+        rows: of the layers, the worst first; empty where none is quantised, or the logits are not finite.
     """
 
     distance: LogitDistance
@@ -70,6 +70,8 @@ def diagnosed(
     distance = diagnosis.distance(compared)
     if not math.isfinite(distance.error):
         return Findings(distance, [])  # the evaluation says where that begins
+    if not diagnosis.layers:  # pruned only
+        return Findings(distance, [])
     part = COMPARED_PART if thorough else LAYERS_PART
     looked_at = spread(batches, min(MOST, max(FEWEST, total // part)))
     rows = diagnosis.rows(looked_at, max(MEASURED, measured))

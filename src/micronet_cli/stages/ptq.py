@@ -1,4 +1,4 @@
-"""``stage=ptq``: quantise without training, from some training images and none of their labels."""
+"""``stage=ptq``: quantise without training, from some training images and none of their labels; prune as well."""
 
 import logging
 import time
@@ -14,6 +14,7 @@ from tqdm.contrib.logging import logging_redirect_tqdm
 
 from micronet_cli import distributed
 from micronet_cli.allocator import share_freed_memory
+from micronet_cli.compression.compressor import Compressor
 from micronet_cli.compression.quantization.layer_by_layer import LayerByLayer
 from micronet_cli.compression.quantization.post_training import HISTORY, PostTraining, PostTrainingQuantization
 from micronet_cli.errors import Interrupted, UserError
@@ -26,6 +27,7 @@ from micronet_cli.stages.compress import attach_compressors, logged_rule_table
 from micronet_cli.stages.diagnosis import diagnosed
 from micronet_cli.stages.eval import evaluate_network
 from micronet_cli.stages.job import Job
+from micronet_cli.stages.prune_once import check_rules, chosen_pruner, prune_once
 from micronet_cli.stages.rescue import Rescue
 from micronet_cli.stages.saved_layers import SavedLayers
 from micronet_cli.stages.score import score_network
@@ -40,15 +42,14 @@ def checked_settings(job: Job) -> PostTraining:
     """The ``ptq`` group; fails before the heavy work.
 
     Raises:
-        UserError: a part is switched off that the stage is about, pruning is switched on, or several processes.
+        UserError: a part is switched off that the stage is about, the pruning needs training, or several processes.
     """
     settings = job.parts.ptq
     if settings is None:
         raise UserError("ptq=none: stage=ptq needs an option, as in ptq=<name>")
-    if job.parts.quantize is None:
-        raise UserError("quantize=none: stage=ptq needs an option, as in quantize=<name>")
-    if job.parts.prune is not None:
-        raise UserError("prune: stage=ptq does not prune; run stage=prune first and give its run as init_from")
+    pruner = chosen_pruner(job)
+    if job.parts.quantize is None and pruner is None:
+        raise UserError("quantize=none: stage=ptq needs an option, as in quantize=<name>, or prune=obc")
     processes = distributed.world_size()
     if processes > 1:
         raise UserError(f"trainer.devices={processes}: stage=ptq runs in one process")
@@ -79,7 +80,7 @@ class Calibrated:
 
 
 def run(job: Job) -> dict[str, Any]:
-    """Quantise, report on test."""
+    """Prune if asked, quantise, report on test."""
     settings = checked_settings(job)
     device = job.parts.trainer.torch_device()
     network = job.network()
@@ -121,6 +122,8 @@ def post_trained(
         calibrated = calibrate(job, network, settings, device)
     except ValueError as error:
         raise UserError(f"stage=ptq: {error}") from None
+    if job.parts.quantize is None:
+        return calibrated, ()
     network.compressors = [*network.compressors, HISTORY]
     if settings.adaround is None and not settings.correct_bias:
         return calibrated, ()
@@ -133,26 +136,35 @@ def post_trained(
 
 
 def calibrate(job: Job, network: Network, settings: PostTraining, device: torch.device) -> Calibrated:
-    """Attach the quantisers and set their ranges.
+    """Prune if asked, attach the quantisers and set their ranges.
 
     Raises:
-        ValueError: the network has a part that cannot be quantised so.
+        ValueError: the network has a part that cannot be quantised or pruned so, or what a layer gives is not finite.
     """
     sweep = settings.prepare(network.model, network.spec.size)
-    quantizers = attach_compressors(job, network)
-    rules = logged_rule_table(quantizers, network)
-    warn_of_nearest(settings, rules)
-    batches = calibration_batches(job, network, settings.images, device)
     network.model.to(device).eval()
     sweep.reference.to(device)
-    images = sum(len(batch) for batch in batches)
-    log.info(
-        "%d pairs of layers equalised, biases absorbed in %d; ranges from %d images",
-        len(sweep.pairs),
-        len(sweep.absorbed),
-        images,
-    )
-    sweep.calibrate(network.model, batches)
+    compressors: list[Compressor] = []
+    batches: list[Tensor] = []
+    if chosen_pruner(job) is not None:
+        check_rules(job, network)
+        batches = calibration_batches(job, network, settings.images, device)
+        masks = prune_once(job, network, sweep, batches)
+        compressors.append(masks)
+    compressors += attach_compressors(job, network, ["quantize"])
+    rules = logged_rule_table(compressors, network)
+    warn_of_nearest(settings, rules)
+    batches = batches or calibration_batches(job, network, settings.images, device)
+    network.model.to(device)
+    if job.parts.quantize is not None:
+        images = sum(len(batch) for batch in batches)
+        log.info(
+            "%d pairs of layers equalised, biases absorbed in %d; ranges from %d images",
+            len(sweep.pairs),
+            len(sweep.absorbed),
+            images,
+        )
+        sweep.calibrate(network.model, batches)
     weights = float_weights(network.model)
     return Calibrated(sweep, rules, batches, weights)
 

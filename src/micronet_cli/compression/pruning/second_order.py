@@ -1,7 +1,7 @@
 """One-shot pruning with a weight update from calibration data (Optimal Brain Compression, arXiv 2208.11580)."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import torch
@@ -10,11 +10,13 @@ from torch.nn import functional as F
 from torch.utils.hooks import RemovableHandle
 
 from micronet_cli.compression.pruning.gradient_scores import averaged
+from micronet_cli.compression.pruning.sparse_weight import sparse_weight
 from micronet_cli.compression.pruning.sparsity_rules import SparsityRule, sparsity_table
 from micronet_cli.errors import UserError
+from micronet_cli.functional.granularity import NM, Element, Granularity
 from micronet_cli.functional.masks import shrink_mask
 from micronet_cli.functional.pruning import magnitude
-from micronet_cli.functional.second_order import damped, obs_importance, obs_update
+from micronet_cli.functional.second_order import damped
 from micronet_cli.layers.effective_weight import attach_mask, effective_weight, original_weight
 from micronet_cli.layers.layer_input import first_input
 from micronet_cli.layers.padding import padded
@@ -25,7 +27,7 @@ HESSIAN = "hessian"
 
 
 @dataclass(frozen=True)
-class _Target:
+class Target:
     """A layer that is pruned, and the fraction of its weights that goes."""
 
     name: str
@@ -47,6 +49,7 @@ class SecondOrderPruner:
         dampening: part of the mean diagonal that is added to the Hessian's, above 0.
         max_inputs: longest sum of products of a layer, C_in / groups * kH * kW; memory grows with its square, time with
             its cube.
+        granularity: single elements, or N:M.
     """
 
     rules: Mapping[str, SparsityRule]
@@ -54,6 +57,7 @@ class SecondOrderPruner:
     calibration: float = 0.02
     dampening: float = 0.01
     max_inputs: int = 2304
+    granularity: Granularity = field(default_factory=Element)
 
     def __post_init__(self) -> None:
         if not 0 < self.at <= 1:
@@ -64,9 +68,20 @@ class SecondOrderPruner:
             raise ValueError(f"dampening={self.dampening}: must be above 0")
         if self.max_inputs < 1:
             raise ValueError(f"max_inputs={self.max_inputs}: must be at least 1")
-        self._targets: list[_Target] = []
+        if not isinstance(self.granularity, Element | NM):
+            raise ValueError(f"granularity={self.granularity}: must be Element or NM")
+        self._check_sparsities()
+        self._targets: list[Target] = []
         self._watching: list[RemovableHandle] = []
         self._done = False
+
+    def _check_sparsities(self) -> None:
+        most = self.granularity.max_sparsity
+        for name, rule in self.rules.items():
+            if rule.sparsity and rule.sparsity > most:
+                raise ValueError(
+                    f"rules.{name}.sparsity={rule.sparsity}: must be at most {most} for {self.granularity}"
+                )
 
     @property
     def reads_gradients(self) -> bool:
@@ -79,9 +94,19 @@ class SecondOrderPruner:
         Raises:
             ValueError: a rule is left with no layer, or a layer is of another kind or too large.
         """
-        self._targets = []
+        self._targets = self.targets(model)
         self._watching = []
         self._done = False
+        for target in self._targets:
+            _attach_hessian(target.layer)
+
+    def targets(self, model: nn.Module) -> list[Target]:
+        """The layers that are pruned, in the network's order.
+
+        Raises:
+            ValueError: a rule is left with no layer, or a layer is of another kind or too large.
+        """
+        targets = []
         matches = match_layers(model, self.rules, "prune")
         for name, (rule_name, rule) in matches.items():
             if not rule.sparsity:
@@ -92,15 +117,18 @@ class SecondOrderPruner:
                 raise ValueError(
                     f"prune.rules.{rule_name}: {name}: {problem}; a later rule with sparsity=null leaves it alone"
                 )
-            _attach_hessian(layer)
-            target = _Target(name, layer, rule.sparsity)
-            self._targets.append(target)
+            targets.append(Target(name, layer, rule.sparsity))
+        return targets
 
     def _problem(self, layer: nn.Module) -> str | None:
         """Why the layer cannot be pruned by its inputs, None where it can."""
         if not has_rows(layer):
             return "must be a linear layer or a 2-d convolution"
-        inputs = _inputs_of(layer)
+        weight = original_weight(layer)
+        multiple = self.granularity.input_multiple
+        if weight.shape[1] % multiple != 0:
+            return f"has an input dimension of {weight.shape[1]}, {self.granularity} needs a multiple of {multiple}"
+        inputs = weight[0].numel()
         if inputs > self.max_inputs:
             return f"has {inputs} inputs, at most prune.max_inputs={self.max_inputs} are allowed"
         return None
@@ -139,7 +167,7 @@ class SecondOrderPruner:
             handle = target.layer.register_forward_pre_hook(gather_inputs, with_kwargs=True)
             self._watching.append(handle)
 
-    def _prune(self, target: _Target, watched: bool) -> None:
+    def _prune(self, target: Target, watched: bool) -> None:
         parts = effective_weight(target.layer)
         assert parts is not None
         assert parts.mask is not None
@@ -149,57 +177,26 @@ class SecondOrderPruner:
             return
         original = original_weight(target.layer)
         weight = original * parts.mask
-        weight = weight.flatten(1)
-        mask = parts.mask.flatten(1)
         hessians = averaged(target.layer, HESSIAN)
         if hessians.any():
-            weight, mask = _pruned(weight, mask, hessians, target.sparsity, self.dampening)
-            updated = weight.view(original.shape)
+            hessians = damped(hessians, self.dampening)
+            updated, mask = sparse_weight(weight, parts.mask, hessians, target.sparsity, self.granularity)
             original.copy_(updated)
         elif watched:
             raise UserError(f"prune: no input of {target.name} was seen; it needs trainer.compile=false")
         else:  # an untrained what-if
-            importance = magnitude(weight)
-            mask = shrink_mask(importance, mask, target.sparsity)
-        mask = mask.view(original.shape)
+            mask = shrink_mask(magnitude(weight), parts.mask, target.sparsity, self.granularity)
         parts.mask.copy_(mask)
-
-
-def _inputs_of(layer: nn.Module) -> int:
-    """Length of the layer's sums of products."""
-    weight = original_weight(layer)
-    return weight[0].numel()
 
 
 def _attach_hessian(layer: nn.Module) -> None:
     """A buffer ``[groups, d, d]`` of zeros beside the layer's mask."""
     weight = original_weight(layer)
     groups = getattr(layer, "groups", 1)
-    inputs = _inputs_of(layer)
+    inputs = weight[0].numel()
     hessian = weight.new_zeros((groups, inputs, inputs))
     parts = attach_mask(layer)
     parts.register_buffer(HESSIAN, hessian)
-
-
-def _pruned(weight: Tensor, mask: Tensor, hessians: Tensor, sparsity: float, dampening: float) -> tuple[Tensor, Tensor]:
-    """Weight and mask ``[C_out, d]`` at ``sparsity``; ``hessians`` are ``[groups, d, d]``."""
-    groups = len(hessians)
-    rows = len(weight) // groups
-    weights = weight.split(rows)
-    masks = mask.split(rows)
-    damped_hessians = [damped(hessian, dampening) for hessian in hessians]
-    # Which weights go is decided over the whole layer, not group by group.
-    importances = []
-    for part, hessian, kept in zip(weights, damped_hessians, masks, strict=True):
-        importance = obs_importance(part, hessian, kept)
-        importances.append(importance)
-    mask = shrink_mask(torch.cat(importances), mask, sparsity)
-    masks = mask.split(rows)
-    updated = []
-    for part, hessian, kept in zip(weights, damped_hessians, masks, strict=True):
-        update = obs_update(part, hessian, kept)
-        updated.append(update)
-    return torch.cat(updated), mask
 
 
 def gather_inputs(layer: nn.Module, args: tuple, kwargs: dict[str, Any]) -> None:

@@ -13,7 +13,7 @@ from micronet_cli.compression.quantization.adaround import AdaRound
 from micronet_cli.compression.quantization.layer_output import can_be_shifted, normalised, shift_output
 from micronet_cli.compression.quantization.reconstruction import Reconstruction, mean_square
 from micronet_cli.functional.equalization import expected_output
-from micronet_cli.layers.effective_weight import effective_weight
+from micronet_cli.layers.effective_weight import effective_weight, original_weight
 from micronet_cli.layers.finite import NotFinite
 from micronet_cli.trace.carried import carried
 from micronet_cli.trace.chains import Chain
@@ -150,7 +150,7 @@ class LayerByLayer:
             judged = self._reconstruction(self.model, chain, quantized_rows, target)
             before = float(judged.error(layer.weight)) / size
         _check_finite(name, before)
-        learned = self._is_learned(layer, judged, in_float.weight, size)
+        learned = self._is_learned(layer, judged, size)
         if learned:
             assert self.adaround is not None
             centred = self.correct_bias and can_be_shifted(self.model, chain)
@@ -172,14 +172,15 @@ class LayerByLayer:
         return Reconstruction(rows, target, normalised(network, chain), chain.activation)
 
     @torch.no_grad()
-    def _is_learned(self, layer: nn.Module, judged: Reconstruction, in_float: Tensor, size: float) -> bool:
+    def _is_learned(self, layer: nn.Module, judged: Reconstruction, size: float) -> bool:
         """Whether the layer's rounding is learned."""
         parts = effective_weight(layer)
         if self.adaround is None or parts is None or parts.fake_quantize is None:
             return False
         if self.adaround.learns(parts.fake_quantize.bits):
             return True
-        unrounded = judged.outputs(in_float)
+        # Not the float network's, which need not be pruned.
+        unrounded = judged.outputs(parts.masked(original_weight(layer)))
         rounded = judged.outputs(layer.weight)
         change = mean_square(rounded - unrounded)
         return self.adaround.learns_from(float(change) / size)
