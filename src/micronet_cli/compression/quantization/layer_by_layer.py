@@ -15,7 +15,7 @@ from micronet_cli.compression.quantization.reconstruction import Reconstruction,
 from micronet_cli.functional.equalization import expected_output
 from micronet_cli.layers.effective_weight import effective_weight
 from micronet_cli.layers.finite import NotFinite
-from micronet_cli.trace.carried import carried
+from micronet_cli.trace.carried import Carried, carried
 from micronet_cli.trace.chains import Chain
 from micronet_cli.trace.layer_inputs import has_rows, input_rows
 
@@ -123,18 +123,22 @@ class LayerByLayer:
             NotFinite: an error is not.
         """
         images = sum(len(batch) for batch in batches)
-        per_image = max(1, self.rows // images)
         networks = (self.reference, self.model)
         # The other half is for the run that is at work, and the rows.
         waiting_bytes = self.memory_mb * 2**20 / 2
         with carried(networks, batches, waiting_bytes, self.directory) as forward:
             for name in self.names[self.done :]:
-                layer = self.reference.get_submodule(name)
-                inputs = forward.inputs(name)
-                rows = input_rows(layer, inputs, images, per_image, self._generator)
-                line = self._layer(name, *rows)
+                line = self._step(name, forward, images)
                 self.done += 1
                 yield line
+
+    def _step(self, name: str, forward: Carried, images: int) -> dict[str, Any]:
+        """The next of ``names``."""
+        layer = self.reference.get_submodule(name)
+        inputs = forward.inputs(name)
+        per_image = max(1, self.rows // images)
+        rows = input_rows(layer, inputs, images, per_image, self._generator)
+        return self._layer(name, *rows)
 
     def _layer(self, name: str, rows: Tensor, quantized_rows: Tensor) -> dict[str, Any]:
         """Round and correct one layer, given the rows that it reads in both networks; its error before and after."""

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 
 import torch
@@ -9,6 +10,8 @@ from torch import Tensor, nn
 from torch.utils.hooks import RemovableHandle
 
 from micronet_cli.compression.quantization.adaround import AdaRound
+from micronet_cli.compression.quantization.block_by_block import BlockByBlock
+from micronet_cli.compression.quantization.block_reconstruction import BlockReconstruction
 from micronet_cli.compression.quantization.equalization import equalize
 from micronet_cli.compression.quantization.fixed_grid import FixedGrids
 from micronet_cli.compression.quantization.layer_by_layer import LayerByLayer
@@ -19,6 +22,7 @@ from micronet_cli.layers.fake_quantize import ActivationFakeQuantize, FakeQuanti
 from micronet_cli.layers.finite import FiniteOutputs, NotFinite
 from micronet_cli.layers.layer_input import watch_input
 from micronet_cli.layers.standardized import standardize_once
+from micronet_cli.trace.blocks import Block, blocks
 from micronet_cli.trace.chains import Chain, chains
 
 HISTORY = {
@@ -39,6 +43,7 @@ class PostTraining:
         correct_bias: what quantisation adds to the mean of an output is taken off again (the same, section 4.2).
         activation_range: batch -> range of the inputs' quantisers meanwhile; null: each quantiser's own estimate.
         adaround: learned rounding; null: to the nearest.
+        block: reconstruction of whole blocks; null: layer by layer.
     """
 
     images: int = 512
@@ -48,6 +53,7 @@ class PostTraining:
     correct_bias: bool = True
     activation_range: RangeEstimate | None = mse
     adaround: AdaRound | None = field(default_factory=AdaRound)
+    block: BlockReconstruction | None = None
 
     def __post_init__(self) -> None:
         for name in ("images", "rows", "memory_mb"):
@@ -70,7 +76,10 @@ class PostTraining:
             pairs = equalize(model, found)
         reference = copied(model).eval()
         standardize_once(reference)
-        return PostTrainingQuantization(self, found, pairs, reference)
+        parts = []
+        if self.block is not None:
+            parts = blocks(reference, input_shape)
+        return PostTrainingQuantization(self, found, pairs, reference, parts)
 
 
 @dataclass
@@ -82,12 +91,14 @@ class PostTrainingQuantization:
         chains: layer -> what follows it, in the executed order.
         pairs: the layers that were equalised.
         reference: the network in float.
+        blocks: those that are reconstructed as a whole.
     """
 
     settings: PostTraining
     chains: dict[str, Chain]
     pairs: list[tuple[str, str]]
     reference: nn.Module
+    blocks: list[Block]
 
     @torch.no_grad()
     def calibrate(self, model: nn.Module, batches: Sequence[Tensor]) -> None:
@@ -109,7 +120,10 @@ class PostTrainingQuantization:
     def layer_by_layer(self, model: nn.Module, directory: Path | None = None, seed: int = 0) -> LayerByLayer:
         """What rounds and corrects the calibrated ``model``; see there."""
         settings = self.settings
-        return LayerByLayer(
+        kind: Callable[..., LayerByLayer] = LayerByLayer
+        if settings.block is not None:
+            kind = partial(BlockByBlock, blocks=self.blocks, reconstruction=settings.block)
+        return kind(
             self.reference,
             model,
             self.chains,

@@ -1,0 +1,96 @@
+"""Stand-ins for the quantisers of a block while it learns: weights between two levels, ranges whose width is learned."""
+
+import torch
+from torch import Tensor, nn
+
+from micronet_cli.compression.quantization.fixed_grid import FixedGrid
+from micronet_cli.functional.adaptive_rounding import inverse_rectified_sigmoid, rectified_sigmoid
+from micronet_cli.functional.learned_step import learned_step
+from micronet_cli.functional.quantization import quant_max
+from micronet_cli.layers.fake_quantize import ActivationFakeQuantize, FakeQuantize
+
+LEAST_WIDTH = 0.01  # of a range, where learning began with 1
+
+
+class SoftRounding(FakeQuantize):
+    """A weight on its stored grid, each value a learned part of a step above the level below it (AdaRound).
+
+    Args:
+        grid: where the levels are.
+        weight: the masked weight in float; a pruned one stays zero.
+        mask: True = kept; None: all.
+
+    Attributes:
+        variables: V, of the weight's shape.
+    """
+
+    def __init__(self, grid: FixedGrid, weight: Tensor, mask: Tensor | None) -> None:
+        super().__init__(grid.bits)
+        self._grid = [grid]  # not a child: it has a place of its own
+        exact = weight.detach() * grid.scale - grid.zero_point
+        self._floor = exact.floor()
+        self._mask = mask
+        self.variables = nn.Parameter(inverse_rectified_sigmoid(exact - self._floor))
+
+    def fraction(self) -> Tensor:
+        """h(V) in [0, 1]."""
+        return rectified_sigmoid(self.variables)
+
+    def forward(self, weight: Tensor) -> Tensor:
+        """The soft weight, in the place of ``weight``."""
+        return self._weight(self.fraction())
+
+    def rounded(self) -> Tensor:
+        """The weight with every value at the nearer of its two levels."""
+        is_up = self.fraction() >= 0.5
+        return self._weight(is_up.to(self._floor.dtype))
+
+    def _weight(self, fraction: Tensor) -> Tensor:
+        (grid,) = self._grid
+        codes = (self._floor + fraction).clamp(0, grid.largest)
+        weight = (codes + grid.zero_point) / grid.scale
+        if self._mask is None:
+            return weight
+        return weight * self._mask
+
+
+class LearnedWidth(FakeQuantize):
+    """An activation's range times a learned factor, with LSQ's gradient (arXiv 1902.08153, equation 3).
+
+    A part of the values, drawn anew each time, goes on in float (QDrop, arXiv 2203.05740, equation 7).
+
+    Args:
+        quantizer: what it stands in for.
+        drop: probability that a value goes on in float.
+        generator: draws which.
+
+    Attributes:
+        width: the factor, 0-dim.
+    """
+
+    def __init__(self, quantizer: ActivationFakeQuantize, drop: float, generator: torch.Generator) -> None:
+        super().__init__(quantizer.bits)
+        self.width = nn.Parameter(torch.ones_like(quantizer.low))
+        self._scale, self._zero_point = quantizer.qparams()
+        self._drop = drop
+        self._generator = generator
+
+    def factor(self) -> Tensor:
+        """The width as it is used, 0-dim."""
+        return self.width.clamp_min(LEAST_WIDTH)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Shape and type unchanged."""
+        step = self.factor() / self._scale
+        largest = quant_max(self.bits)
+        quantized = learned_step(x.to(step.dtype), step, self._zero_point, largest, gradient_scale=1.0)
+        return mixed(quantized.to(x.dtype), x, self._drop, self._generator)
+
+
+def mixed(quantized: Tensor, in_float: Tensor, drop: float, generator: torch.Generator) -> Tensor:
+    """``quantized``, but ``in_float`` where a coin of probability ``drop`` says so; shape unchanged."""
+    if drop == 0:
+        return quantized
+    # Drawn on the CPU, so that every device draws the same.
+    coins = torch.empty(quantized.shape, dtype=torch.bool).bernoulli_(drop, generator=generator)
+    return torch.where(coins.to(quantized.device), in_float, quantized)
