@@ -153,14 +153,17 @@ class _Finder:
                 self.candidates[name] = self._block(call, *arguments.of[name])
 
     def within(self, name: str) -> list[str]:
-        """The blocks of a module: itself where it holds fewer than two."""
+        """The blocks of a module: itself where it holds fewer than two, and is more than what it holds."""
         found = []
         for child, _ in self._model.get_submodule(name).named_children():
             path = f"{name}.{child}" if name else child
             found += self.within(path)
-        if len(found) < 2 and name in self.candidates:
-            return [name]
-        return found
+        block = self.candidates.get(name)
+        if block is None or len(found) > 1:
+            return found
+        if found and self.candidates[found[0]].layers == block.layers:
+            return found
+        return [name]
 
     def _inside(self, call: Call) -> list[Call]:
         """The calls of layers within a call."""

@@ -70,7 +70,9 @@ class BlockByBlock(LayerByLayer):
             return super()._step(name, forward, images)
         data = self._data(block, forward, images)
         together = self._together(block)
-        learning = LearningBlock(block, self.model, self.reconstruction, self._learns, self._generator)
+        learning = LearningBlock(
+            block, self.model, self.reconstruction, self._learns, self.correct_bias, self._generator
+        )
         before = learning.error(data, together)
         module = self.model.get_submodule(name)
         nearest = copy.deepcopy(module.state_dict())

@@ -1,5 +1,6 @@
 """What a block reads in both networks, and what it gives in float."""
 
+import math
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
@@ -77,3 +78,8 @@ class BlockData:
     def size(self) -> float:
         """Mean squared length of an image's target, 1 where that is 0."""
         return self._total / self.images or 1.0
+
+    @property
+    def root_mean_square(self) -> float:
+        """Of the targets' values."""
+        return math.sqrt(self.size / self.target[0].numel())

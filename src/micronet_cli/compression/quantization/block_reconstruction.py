@@ -8,6 +8,7 @@ import math
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 
 import torch
 from torch import Tensor, nn
@@ -18,6 +19,8 @@ from micronet_cli.compression.quantization.soft_rounding import LearnedWidth, So
 from micronet_cli.functional.adaptive_rounding import annealed_beta, rounding_regularizer
 from micronet_cli.layers.effective_weight import effective_weight, has_computed_weight, original_weight
 from micronet_cli.layers.fake_quantize import ActivationFakeQuantize, FakeQuantize
+from micronet_cli.layers.rules import COMPRESSIBLE, shared_parameters
+from micronet_cli.torch_internals import BatchNorm
 from micronet_cli.trace.blocks import Block
 
 
@@ -30,6 +33,7 @@ class BlockReconstruction:
         batch_size: images a step; fewer where they would not fit into memory.
         lr: Adam's learning rate of the rounding variables.
         width_lr: that of the factors on the activations' ranges, which falls to 0 by half a cosine.
+        bias_lr: that of the biases, in units of the root mean square of what the block gives; falls alike.
         regularization: lambda, the weight of the term that drives every h to 0 or 1, beside a relative error.
         warmup: part of the steps without it, in [0, 1).
         drop: probability that an activation goes on in float, in [0, 1].
@@ -39,6 +43,7 @@ class BlockReconstruction:
     batch_size: int = 32
     lr: float = 0.01
     width_lr: float = 0.001
+    bias_lr: float = 0.001
     regularization: float = 0.01
     warmup: float = 0.2
     drop: float = 0.5
@@ -48,7 +53,7 @@ class BlockReconstruction:
             value = getattr(self, name)
             if value < 1:
                 raise ValueError(f"{name}={value}: must be at least 1")
-        for name in ("lr", "width_lr", "regularization"):
+        for name in ("lr", "width_lr", "bias_lr", "regularization"):
             value = getattr(self, name)
             if value <= 0:
                 raise ValueError(f"{name}={value}: must be above 0")
@@ -63,6 +68,7 @@ class LearningBlock:
 
     Args:
         learns: bits of a weight -> whether its rounding is learned.
+        correct_bias: whether biases are learned too.
         generator: draws images and what goes on in float; on the CPU.
     """
 
@@ -72,6 +78,7 @@ class LearningBlock:
         model: nn.Module,
         settings: BlockReconstruction,
         learns: Callable[[float], bool],
+        correct_bias: bool,
         generator: torch.Generator,
     ) -> None:
         self._block = block
@@ -79,11 +86,14 @@ class LearningBlock:
         self._module = model.get_submodule(block.name)
         self._settings = settings
         self._generator = generator
-        self._weights = []
+        self._layers = []
         for name in block.layers:
             layer = model.get_submodule(name)
             if _has_rounding(layer, learns):
-                self._weights.append(layer)
+                self._layers.append(layer)
+        self._biases: list[nn.Parameter] = []
+        if correct_bias:
+            self._biases = _own_biases(self._module, shared_parameters(model))
 
     def error(self, data: BlockData, batch_size: int) -> float:
         """||f(x) - f'(x')||^2 over ||f(x)||^2, over all images."""
@@ -95,51 +105,64 @@ class LearningBlock:
         return total / (data.size * data.images)
 
     def learn(self, data: BlockData, batch_size: int) -> None:
-        """Round the weights and set the ranges."""
-        roundings = []
-        for layer in self._weights:
-            parts = effective_weight(layer)
-            stand_in = SoftRounding(parts.fake_quantize, original_weight(layer), parts.mask)
-            roundings.append(_Place(parts, "fake_quantize", parts.fake_quantize, stand_in))
-        widths = []
-        for owner, key, quantizer in _tracked_ranges(self._module):
-            stand_in = LearnedWidth(quantizer, self._settings.drop, self._generator)
-            widths.append(_Place(owner, key, quantizer, stand_in))
-        if not roundings and not widths:
+        """Round the weights, set the ranges and the biases."""
+        weights = self._stand_ins_of_weights()
+        ranges = self._stand_ins_of_ranges()
+        if not weights and not ranges:
             return
-        with _frozen(self._module), _standing_in([*roundings, *widths]):
-            self._descend(data, batch_size, roundings, widths)
+        with _learning_alone(self._module, self._biases), _standing_in([*weights, *ranges]):
+            self._descend(data, batch_size, weights, ranges)
         with torch.no_grad():
-            for layer, place in zip(self._weights, roundings, strict=True):
+            for layer, place in zip(self._layers, weights, strict=True):
                 original_weight(layer).copy_(place.stand_in.rounded())
-            for place in widths:
-                factor = place.stand_in.factor()
-                place.quantizer.low.mul_(factor)
-                place.quantizer.high.mul_(factor)
+            for place in ranges:
+                place.stand_in.widen(place.quantizer)
+
+    def _stand_ins_of_weights(self) -> list["_Place"]:
+        places = []
+        for layer in self._layers:
+            parts = effective_weight(layer)
+            grid = parts.fake_quantize
+            rounding = SoftRounding(grid, original_weight(layer), parts.mask)
+            places.append(_Place(parts, "fake_quantize", grid, rounding))
+        return places
+
+    def _stand_ins_of_ranges(self) -> list["_Place"]:
+        places = []
+        for owner, key, quantizer in _tracked_ranges(self._module):
+            width = LearnedWidth(quantizer, self._settings.drop, self._generator)
+            places.append(_Place(owner, key, quantizer, width))
+        return places
 
     def _descend(
-        self, data: BlockData, batch_size: int, roundings: Sequence["_Place"], widths: Sequence["_Place"]
+        self, data: BlockData, batch_size: int, weights: Sequence["_Place"], ranges: Sequence["_Place"]
     ) -> None:
         settings = self._settings
+        roundings = [place.stand_in for place in weights]
+        variables = [rounding.variables for rounding in roundings]
+        widths = [place.stand_in.width for place in ranges]
+        bias_lr = settings.bias_lr * data.root_mean_square
         groups = [
-            {"params": [place.stand_in.variables for place in roundings], "lr": settings.lr},
-            {"params": [place.stand_in.width for place in widths], "lr": settings.width_lr},
+            {"params": variables, "lr": settings.lr},
+            {"params": widths, "lr": settings.width_lr},
+            {"params": self._biases, "lr": bias_lr},
         ]
         optimizer = torch.optim.Adam(groups)
+        falling = partial(_falling, steps=settings.iterations)
+        schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, [_constant, falling, falling])
         for step in range(settings.iterations):
-            progress = step / settings.iterations
-            optimizer.param_groups[1]["lr"] = settings.width_lr * (1 + math.cos(math.pi * progress)) / 2
             x, target = data.drawn(batch_size, settings.drop, self._generator)
             difference = self._block.run(self._model, x) - target
             loss = difference.square().sum() / (data.size * len(x))
-            beta = annealed_beta(progress, settings.warmup)
+            beta = annealed_beta(step / settings.iterations, settings.warmup)
             if beta is not None:
-                for place in roundings:
-                    undecided = rounding_regularizer(place.stand_in.fraction(), beta)
+                for rounding in roundings:
+                    undecided = rounding_regularizer(rounding.fraction(), beta)
                     loss = loss + settings.regularization * undecided
             optimizer.zero_grad()
             loss.backward()
             optimizer.step()
+            schedule.step()
 
 
 @dataclass(frozen=True)
@@ -164,16 +187,46 @@ def _standing_in(places: Sequence[_Place]) -> Iterator[None]:
 
 
 @contextmanager
-def _frozen(module: nn.Module) -> Iterator[None]:
-    """No parameter of the module gets a gradient inside the block."""
-    learning = [parameter for parameter in module.parameters() if parameter.requires_grad]
+def _learning_alone(module: nn.Module, learning: Sequence[nn.Parameter]) -> Iterator[None]:
+    """Of all parameters of the module only these get a gradient inside the block."""
+    before = [(parameter, parameter.requires_grad) for parameter in module.parameters()]
+    module.requires_grad_(False)
     for parameter in learning:
-        parameter.requires_grad_(False)
+        parameter.requires_grad_(True)
     try:
         yield
     finally:
+        for parameter, required in before:
+            parameter.requires_grad_(required)
         for parameter in learning:
-            parameter.requires_grad_(True)
+            parameter.grad = None
+
+
+def _own_biases(module: nn.Module, shared: set[Tensor]) -> list[nn.Parameter]:
+    """The biases of a module's layers and BatchNorms that nothing else uses."""
+    found = []
+    for part in module.modules():
+        if not isinstance(part, (*COMPRESSIBLE, BatchNorm)):
+            continue
+        bias = dict(part.named_parameters(recurse=False)).get("bias")
+        if bias is not None and bias not in shared:
+            found.append(bias)
+    return found
+
+
+def _constant(step: int) -> float:
+    """A learning rate that stays."""
+    return 1.0
+
+
+def _falling(step: int, steps: int) -> float:
+    """One that falls to 0 by half a cosine.
+
+    >>> _falling(0, 10), _falling(5, 10), _falling(10, 10)
+    (1.0, 0.5, 0.0)
+    """
+    angle = math.pi * step / steps
+    return (1 + math.cos(angle)) / 2
 
 
 def _has_rounding(layer: nn.Module, learns: Callable[[float], bool]) -> bool:

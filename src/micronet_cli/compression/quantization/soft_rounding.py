@@ -5,6 +5,7 @@ from torch import Tensor, nn
 
 from micronet_cli.compression.quantization.fixed_grid import FixedGrid
 from micronet_cli.functional.adaptive_rounding import inverse_rectified_sigmoid, rectified_sigmoid
+from micronet_cli.functional.coins import coins
 from micronet_cli.functional.learned_step import learned_step
 from micronet_cli.functional.quantization import quant_max
 from micronet_cli.layers.fake_quantize import ActivationFakeQuantize, FakeQuantize
@@ -79,6 +80,12 @@ class LearnedWidth(FakeQuantize):
         """The width as it is used, 0-dim."""
         return self.width.clamp_min(LEAST_WIDTH)
 
+    def widen(self, quantizer: ActivationFakeQuantize) -> None:
+        """Give the quantiser the learned range."""
+        factor = self.factor().detach()
+        quantizer.low.mul_(factor)
+        quantizer.high.mul_(factor)
+
     def forward(self, x: Tensor) -> Tensor:
         """Shape and type unchanged."""
         step = self.factor() / self._scale
@@ -92,5 +99,6 @@ def mixed(quantized: Tensor, in_float: Tensor, drop: float, generator: torch.Gen
     if drop == 0:
         return quantized
     # Drawn on the CPU, so that every device draws the same.
-    coins = torch.empty(quantized.shape, dtype=torch.bool).bernoulli_(drop, generator=generator)
-    return torch.where(coins.to(quantized.device), in_float, quantized)
+    dropped = coins(quantized.shape, drop, generator)
+    # Weights of 0 and 1 give the two exactly, in less time than ``where``.
+    return torch.lerp(quantized, in_float, dropped.to(quantized))
