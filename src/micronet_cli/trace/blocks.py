@@ -174,9 +174,10 @@ class _Finder:
     def _is_block(self, call: Call) -> bool:
         layers = self._inside(call)
         names = {layer.module for layer in layers}
-        if len(names) < 2 or len(call.inputs) != 1 or len(call.outputs) != 1:
+        if len(names) < 2 or len(call.outputs) != 1 or not self._alive.alone(call.first):
             return False
-        if not self._alive.is_alone(call.inputs[0].value, call.first):
+        # An input that is given by name is not among these.
+        if not all(self._alive.is_alone(read.value, call.first) for read in call.inputs):
             return False
         if not self._alive.is_alone(call.outputs[0].value, call.end):
             return False

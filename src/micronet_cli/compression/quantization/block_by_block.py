@@ -15,9 +15,12 @@ from micronet_cli.layers.finite import NotFinite
 from micronet_cli.trace.blocks import Block
 from micronet_cli.trace.carried import Carried
 
-# What a step of learning takes beside its multiplications: so many for each element that the block makes.
-PER_ELEMENT = 60
-HELD_OF_ELEMENT = 12  # bytes, while gradients are taken
+# For each element that a block makes of an image: what costs as many multiplications as it in a step of learning, and
+# what a step holds.
+PER_ELEMENT = 200
+BYTES_PER_ELEMENT = 12
+# What a step may hold. Large images have many positions each, so that fewer of them are enough.
+STEP_BYTES = 1 << 28
 
 
 @dataclass
@@ -58,11 +61,10 @@ class BlockByBlock(LayerByLayer):
         return self.reconstruction.iterations * self._together(block) * of_image
 
     def _together(self, block: Block) -> int:
-        """Images a step."""
-        # A quarter is for what the block reads and gives.
-        bytes_for_step = self.memory_mb * 2**20 / 4
-        fitting = bytes_for_step // (HELD_OF_ELEMENT * max(block.elements, 1))
-        return max(1, min(self.reconstruction.batch_size, int(fitting)))
+        """Images a step, however much memory there is: it decides what is learned."""
+        bytes_per_image = BYTES_PER_ELEMENT * block.elements
+        fitting = max(1, STEP_BYTES // bytes_per_image)
+        return min(self.reconstruction.batch_size, fitting)
 
     def _step(self, name: str, forward: Carried, images: int) -> dict[str, Any]:
         block = self._blocks.get(name)
@@ -92,7 +94,9 @@ class BlockByBlock(LayerByLayer):
     @torch.no_grad()
     def _data(self, block: Block, forward: Carried, images: int) -> BlockData:
         """What the block reads in both networks, and gives in float."""
-        data = BlockData(images, self.memory_mb * 2**20 / 4, self.directory)
+        # Half of the memory is for the waiting networks.
+        in_memory = self.memory_mb * 2**20 / 4
+        data = BlockData(images, in_memory, self.directory)
         for _, (in_float, quantized) in forward.inputs(block.name):
             # A block may write over what it reads.
             target = block.run(self.reference, in_float.clone())
