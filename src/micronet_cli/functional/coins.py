@@ -16,6 +16,7 @@ def coins(shape: Sequence[int], probability: float, generator: torch.Generator) 
     long.
 
     Args:
+        shape: of the result.
         probability: in [0, 1].
         generator: on the CPU.
 

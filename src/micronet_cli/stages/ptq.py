@@ -83,7 +83,7 @@ def run(job: Job) -> dict[str, Any]:
     except ValueError as error:
         raise UserError(f"stage=ptq: {error}") from None
     network.compressors = [*network.compressors, HISTORY]
-    if settings.adaround is not None or settings.correct_bias or settings.block is not None:
+    if settings.refines:
         try:
             refine(job, network, calibrated)
         except NotFinite as error:

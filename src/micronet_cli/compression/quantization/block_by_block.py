@@ -37,8 +37,8 @@ class BlockByBlock(LayerByLayer):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        self._blocks = {}
-        block_of = {}
+        self._blocks: dict[str, Block] = {}
+        block_of: dict[str, str] = {}
         quantized = {*self.names, *self.left_out}
         for block in self.blocks:
             if quantized.isdisjoint(block.layers):
@@ -85,7 +85,10 @@ class BlockByBlock(LayerByLayer):
             module.load_state_dict(nearest)
             after = before
         if not math.isfinite(after):
-            raise NotFinite(f"{name}: what quantisation changes in its output is {after}")
+            raise NotFinite(
+                f"{name}: what quantisation changes in its output is {after}; "
+                "give a network with smaller weights, or leave its layers in float"
+            )
         return {"layer": name, "error_before": before, "error": after, "learned": learned}
 
     def _learns(self, bits: float) -> bool:

@@ -1,7 +1,7 @@
 """A block's weights are rounded, and its activations' ranges set, so that what it gives stays.
 
-BRECQ (Li et al., arXiv 2102.05426) judges a block by its output; QDrop (Wei et al., arXiv 2203.05740) lets a part of the
-activations go on in float meanwhile.
+BRECQ (Li et al., arXiv 2102.05426) judges a block by its output; QDrop (Wei et al., arXiv 2203.05740) lets a part of
+the activations go on in float meanwhile.
 """
 
 import math
@@ -122,7 +122,9 @@ class LearningBlock:
         places = []
         for layer in self._layers:
             parts = effective_weight(layer)
+            assert parts is not None
             grid = parts.fake_quantize
+            assert isinstance(grid, FixedGrid)
             rounding = SoftRounding(grid, original_weight(layer), parts.mask)
             places.append(_Place(parts, "fake_quantize", grid, rounding))
         return places

@@ -61,6 +61,11 @@ class PostTraining:
             if value < 1:
                 raise ValueError(f"{name}={value}: must be at least 1")
 
+    @property
+    def refines(self) -> bool:
+        """Whether anything is done once the ranges are set."""
+        return self.adaround is not None or self.correct_bias or self.block is not None
+
     def prepare(self, model: nn.Module, input_shape: Sequence[int]) -> "PostTrainingQuantization":
         """Equalise ``model`` in place and keep a float copy of it, before a quantiser is attached.
 

@@ -1,4 +1,4 @@
-"""Stand-ins for the quantisers of a block while it learns: weights between two levels, ranges whose width is learned."""
+"""Stand-ins for the quantisers of a block that learns: weights between two levels, ranges of a learned width."""
 
 import torch
 from torch import Tensor, nn
