@@ -121,11 +121,13 @@ def test_what_is_not_finite_is_named():
         list(sweep.layer_by_layer(model).run(images()))
 
 
-def test_a_block_costs_what_its_steps_take():
+def test_a_block_costs_its_layers_and_its_steps():
     sweep, model = calibrated()
-    work = sweep.layer_by_layer(model)
+    alone, _ = calibrated(block=None)
     block = sweep.blocks[0]
     # 2 convolutions of 16 channels at 8x8; 2 BatchNorms, 2 ReLUs and an addition beside them.
     assert block.multiplications == 2 * 16 * 16 * 9 * 64
     assert block.elements == 7 * 16 * 64
-    assert work.costs()[1] == 10 * 8 * (3 * block.multiplications + 200 * block.elements)
+    of_layers = sum(alone.layer_by_layer(model).costs()[1:3])
+    of_steps = 10 * 8 * (3 * block.multiplications + 200 * block.elements)
+    assert sweep.layer_by_layer(model).costs()[1] == of_layers + of_steps

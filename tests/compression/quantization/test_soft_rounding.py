@@ -8,17 +8,24 @@ from micronet_cli.compression.quantization.soft_rounding import LearnedWidth, So
 from micronet_cli.layers.fake_quantize import ActivationFakeQuantize, WeightFakeQuantize
 
 
-def rounding(mask=None):
+def rounding(mask=None, weight=None):
     """A channel of 2 bits whose levels are -1, 0, 1, 2."""
-    weight = torch.tensor([[-1.0, 0.25, 0.75, 2.0]])
-    grid = FixedGrid(WeightFakeQuantize(2), weight)
-    return SoftRounding(grid, weight, mask), weight
+    in_float = torch.tensor([[-1.0, 0.25, 0.75, 2.0]])
+    grid = FixedGrid(WeightFakeQuantize(2), in_float)
+    weight = in_float if weight is None else weight
+    return SoftRounding(grid, weight, in_float, mask), weight
 
 
-def test_it_begins_where_the_weight_is():
+def test_it_begins_at_its_level_or_nearly():
     soft, weight = rounding()
-    torch.testing.assert_close(soft(weight), weight)
+    torch.testing.assert_close(soft(weight), torch.tensor([[-1, 0.1, 0.9, 2]]))
     assert soft.rounded().tolist() == [[-1, 0, 1, 2]]
+
+
+def test_a_level_that_was_chosen_is_where_it_begins():
+    soft, weight = rounding(weight=torch.tensor([[0.0, 1.0, -1.0, 2.0]]))
+    torch.testing.assert_close(soft(weight), torch.tensor([[-0.4, 0.7, -0.6, 2.0]]))
+    assert torch.equal(soft.rounded(), weight)
 
 
 def test_variables_decide_and_the_grid_bounds_them():

@@ -1,19 +1,18 @@
 """Block after block is reconstructed, each with what the blocks before it have become; other layers as they come."""
 
 import copy
-import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 import torch
+from torch import Tensor, nn
 
 from micronet_cli.compression.quantization.block_data import BlockData
 from micronet_cli.compression.quantization.block_reconstruction import BlockReconstruction, LearningBlock
-from micronet_cli.compression.quantization.layer_by_layer import LayerByLayer
-from micronet_cli.layers.finite import NotFinite
+from micronet_cli.compression.quantization.layer_by_layer import LayerByLayer, check_finite
 from micronet_cli.trace.blocks import Block
-from micronet_cli.trace.carried import Carried
+from micronet_cli.trace.carried import Carried, carried
 
 # For each element that a block makes of an image: what costs as many multiplications as it in a step of learning, and
 # what a step holds.
@@ -37,6 +36,7 @@ class BlockByBlock(LayerByLayer):
 
     def __post_init__(self) -> None:
         super().__post_init__()
+        self._single = set(self.names)
         self._blocks: dict[str, Block] = {}
         block_of: dict[str, str] = {}
         quantized = {*self.names, *self.left_out}
@@ -48,7 +48,7 @@ class BlockByBlock(LayerByLayer):
         steps: dict[str, None] = {}
         for name in self.chains:
             step = block_of.get(name, name)
-            if step in self._blocks or name in self.names:
+            if step in self._blocks or name in self._single:
                 steps[step] = None
         self.names = list(steps)
         self.left_out = [name for name in self.left_out if name not in block_of]
@@ -58,7 +58,9 @@ class BlockByBlock(LayerByLayer):
         if block is None:
             return super()._cost(name)
         of_image = 3 * block.multiplications + PER_ELEMENT * block.elements
-        return self.reconstruction.iterations * self._together(block) * of_image
+        learning = self.reconstruction.iterations * self._together(block) * of_image
+        alone = [super(BlockByBlock, self)._cost(layer) for layer in block.layers if layer in self._single]
+        return learning + sum(alone)
 
     def _together(self, block: Block) -> int:
         """Images a step, however much memory there is: it decides what is learned."""
@@ -76,20 +78,28 @@ class BlockByBlock(LayerByLayer):
             block, self.model, self.reconstruction, self._learns, self.correct_bias, self._generator
         )
         before = learning.error(data, together)
+        check_finite(name, before)
+        self._layers_of(block, data)
+        layer_by_layer = learning.error(data, together)
         module = self.model.get_submodule(name)
-        nearest = copy.deepcopy(module.state_dict())
+        state = copy.deepcopy(module.state_dict())
         learning.learn(data, together)
-        after = learning.error(data, together)
-        learned = after < before
+        error = learning.error(data, together)
+        learned = error < layer_by_layer
         if not learned:
-            module.load_state_dict(nearest)
-            after = before
-        if not math.isfinite(after):
-            raise NotFinite(
-                f"{name}: what quantisation changes in its output is {after}; "
-                "give a network with smaller weights, or leave its layers in float"
-            )
-        return {"layer": name, "error_before": before, "error": after, "learned": learned}
+            module.load_state_dict(state)
+            error = layer_by_layer
+        check_finite(name, error)
+        return {"layer": name, "error_before": before, "error": error, "learned": learned}
+
+    def _layers_of(self, block: Block, data: BlockData) -> None:
+        """Round and correct the layers of a block one after the other: where its own learning begins."""
+        networks = (_Alone(self.reference, block, 0), _Alone(self.model, block, 1))
+        batches = data.read.split(self._together(block))
+        with carried(networks, batches, self.memory_mb * 2**20 / 4, self.directory) as forward:
+            for name in block.layers:
+                if name in self._single:
+                    super()._step(name, forward, data.images)
 
     def _learns(self, bits: float) -> bool:
         return self.adaround is not None and self.adaround.learns(bits)
@@ -105,3 +115,24 @@ class BlockByBlock(LayerByLayer):
             target = block.run(self.reference, in_float.clone())
             data.add(in_float, quantized, target)
         return data
+
+
+class _Alone(nn.Module):
+    """One block of a network as a network.
+
+    Args:
+        model: the network, whose modules keep their names.
+        number: which of the two tensors is read of ``[N, 2, ...]``.
+    """
+
+    def __init__(self, model: nn.Module, block: Block, number: int) -> None:
+        super().__init__()
+        self._modules = model._modules
+        self._block = block
+        self._number = number
+
+    def forward(self, pairs: Tensor) -> Tensor:
+        """What the block gives."""
+        # A clone: what a run reads may be put on disk.
+        read = pairs[:, self._number].clone()
+        return self._block.run(self, read)

@@ -13,7 +13,11 @@ from micronet_cli.compression.quantization.soft_rounding import mixed
 
 
 class BlockData:
-    """The tensors of all images, ``[images, ...]``; in memory, or in a file without a name.
+    """The tensors of all images; in memory, or in a file without a name.
+
+    Attributes:
+        read: in float and in the quantised network, ``[images, 2, ...]``.
+        target: ``[images, ...]``.
 
     Args:
         images: how many there will be.
@@ -21,8 +25,7 @@ class BlockData:
         directory: where that is; None: the system's own place.
     """
 
-    in_float: Tensor
-    quantized: Tensor
+    read: Tensor
     target: Tensor
 
     def __init__(self, images: int, in_memory: float, directory: Path | None = None) -> None:
@@ -35,20 +38,19 @@ class BlockData:
     def add(self, in_float: Tensor, quantized: Tensor, target: Tensor) -> None:
         """Take in a batch: what is read in float and in the quantised network, and what is given in float."""
         if not self._filled:
-            self._allocate(in_float, target)
+            self._allocate(torch.stack((in_float, quantized), 1), target)
         places = slice(self._filled, self._filled + len(in_float))
-        self.in_float[places] = in_float
-        self.quantized[places] = quantized
+        self.read[places, 0] = in_float
+        self.read[places, 1] = quantized
         self.target[places] = target
         self._filled += len(in_float)
         self._total += float(target.square().sum())
 
     def _allocate(self, read: Tensor, given: Tensor) -> None:
-        of_one_image = 2 * read[0].nbytes + given[0].nbytes
+        of_one_image = read[0].nbytes + given[0].nbytes
         on_disk = of_one_image * self.images > self._in_memory
         self._device = read.device
-        self.in_float = self._empty(read, on_disk)
-        self.quantized = self._empty(read, on_disk)
+        self.read = self._empty(read, on_disk)
         self.target = self._empty(given, on_disk)
 
     def _empty(self, like: Tensor, on_disk: bool) -> Tensor:
@@ -62,17 +64,14 @@ class BlockData:
     def drawn(self, count: int, drop: float, generator: torch.Generator) -> tuple[Tensor, Tensor]:
         """Some images at random: what the block reads, each value in float with probability ``drop``; its target."""
         chosen = torch.randint(self.images, (count,), generator=generator).to(self.target.device)
-        quantized = self.quantized[chosen].to(self._device)
         target = self.target[chosen].to(self._device)
-        if drop == 0:
-            return quantized, target
-        in_float = self.in_float[chosen].to(self._device)
+        in_float, quantized = self.read[chosen].to(self._device).unbind(1)
         return mixed(quantized, in_float, drop, generator), target
 
     def batches(self, count: int) -> Iterator[tuple[Tensor, Tensor]]:
         """All images in order, ``count`` at a time: what the quantised network reads, and the target."""
-        for quantized, target in zip(self.quantized.split(count), self.target.split(count), strict=True):
-            yield quantized.to(self._device), target.to(self._device)
+        for read, target in zip(self.read.split(count), self.target.split(count), strict=True):
+            yield read[:, 1].to(self._device), target.to(self._device)
 
     @property
     def size(self) -> float:

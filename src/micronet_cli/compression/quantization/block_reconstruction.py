@@ -64,7 +64,7 @@ class BlockReconstruction:
 
 
 class LearningBlock:
-    """A block of a quantised network, and what of it can learn.
+    """A block of a quantised network, and what of it can learn; its weights as they are now are those in float.
 
     Args:
         learns: bits of a weight -> whether its rounding is learned.
@@ -91,6 +91,7 @@ class LearningBlock:
             layer = model.get_submodule(name)
             if _has_rounding(layer, learns):
                 self._layers.append(layer)
+        self._in_float = [original_weight(layer).detach().clone() for layer in self._layers]
         self._biases: list[nn.Parameter] = []
         if correct_bias:
             self._biases = _own_biases(self._module, shared_parameters(model))
@@ -120,12 +121,12 @@ class LearningBlock:
 
     def _stand_ins_of_weights(self) -> list["_Place"]:
         places = []
-        for layer in self._layers:
+        for layer, in_float in zip(self._layers, self._in_float, strict=True):
             parts = effective_weight(layer)
             assert parts is not None
             grid = parts.fake_quantize
             assert isinstance(grid, FixedGrid)
-            rounding = SoftRounding(grid, original_weight(layer), parts.mask)
+            rounding = SoftRounding(grid, original_weight(layer), in_float, parts.mask)
             places.append(_Place(parts, "fake_quantize", grid, rounding))
         return places
 

@@ -153,7 +153,7 @@ class LayerByLayer:
             size = float(mean_square(target)) or 1.0
             judged = self._reconstruction(self.model, chain, quantized_rows, target)
             before = float(judged.error(layer.weight)) / size
-        _check_finite(name, before)
+        check_finite(name, before)
         learned = self._is_learned(layer, judged, in_float.weight, size)
         if learned:
             assert self.adaround is not None
@@ -164,7 +164,7 @@ class LayerByLayer:
         with torch.no_grad():
             corrected = self._reconstruction(self.model, chain, quantized_rows, target)
             after = float(corrected.error(layer.weight)) / size
-        _check_finite(name, after)
+        check_finite(name, after)
         return {"layer": name, "error_before": before, "error": after, "learned": learned}
 
     def _reconstruction(
@@ -197,7 +197,7 @@ class LayerByLayer:
         shift_output(self.model, chain, change)
 
 
-def _check_finite(name: str, error: float) -> None:
+def check_finite(name: str, error: float) -> None:
     """Raise NotFinite where a layer's error is not finite."""
     if not math.isfinite(error):
         raise NotFinite(

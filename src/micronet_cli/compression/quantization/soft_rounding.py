@@ -7,31 +7,40 @@ from micronet_cli.compression.quantization.fixed_grid import FixedGrid
 from micronet_cli.functional.adaptive_rounding import inverse_rectified_sigmoid, rectified_sigmoid
 from micronet_cli.functional.coins import coins
 from micronet_cli.functional.learned_step import learned_step
-from micronet_cli.functional.quantization import quant_max
+from micronet_cli.functional.quantization import codes, quant_max
 from micronet_cli.layers.fake_quantize import ActivationFakeQuantize, FakeQuantize
 
+START = (
+    0.4  # of the way from a weight's level to where it was in float: less than a half, or it would have another level
+)
 LEAST_WIDTH = 0.01  # of a range, where learning began with 1
 
 
 class SoftRounding(FakeQuantize):
     """A weight on its stored grid, each value a learned part of a step above the level below it (AdaRound).
 
+    It begins near the level that it has on the grid, and may go to the next one on the other side of where it was in
+    float.
+
     Args:
         grid: where the levels are.
-        weight: the masked weight in float; a pruned one stays zero.
-        mask: True = kept; None: all.
+        weight: the masked weight as it is, on the grid or not.
+        in_float: as it was in float.
+        mask: True = kept, a pruned weight stays zero; None: all.
 
     Attributes:
         variables: V, of the weight's shape.
     """
 
-    def __init__(self, grid: FixedGrid, weight: Tensor, mask: Tensor | None) -> None:
+    def __init__(self, grid: FixedGrid, weight: Tensor, in_float: Tensor, mask: Tensor | None) -> None:
         super().__init__(grid.bits)
         self._grid = [grid]  # not a child: it has a place of its own
-        exact = weight.detach() * grid.scale - grid.zero_point
-        self._floor = exact.floor()
         self._mask = mask
-        self.variables = nn.Parameter(inverse_rectified_sigmoid(exact - self._floor))
+        level = codes(weight.detach(), grid.scale, grid.zero_point, grid.largest)
+        beside = in_float.detach() * grid.scale - grid.zero_point - level
+        self._floor = torch.where(beside < 0, level - 1, level)
+        start = level + START * beside.clamp(-1, 1)
+        self.variables = nn.Parameter(inverse_rectified_sigmoid(start - self._floor))
 
     def fraction(self) -> Tensor:
         """h(V) in [0, 1]."""
@@ -48,8 +57,8 @@ class SoftRounding(FakeQuantize):
 
     def _weight(self, fraction: Tensor) -> Tensor:
         (grid,) = self._grid
-        codes = (self._floor + fraction).clamp(0, grid.largest)
-        weight = (codes + grid.zero_point) / grid.scale
+        soft_codes = (self._floor + fraction).clamp(0, grid.largest)
+        weight = (soft_codes + grid.zero_point) / grid.scale
         if self._mask is None:
             return weight
         return weight * self._mask
