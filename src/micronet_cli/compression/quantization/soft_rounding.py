@@ -10,9 +10,7 @@ from micronet_cli.functional.learned_step import learned_step
 from micronet_cli.functional.quantization import codes, quant_max
 from micronet_cli.layers.fake_quantize import ActivationFakeQuantize, FakeQuantize
 
-START = (
-    0.4  # of the way from a weight's level to where it was in float: less than a half, or it would have another level
-)
+START = 0.4  # of the way from a weight's level to where it was in float; 0.5 is another level's
 LEAST_WIDTH = 0.01  # of a range, where learning began with 1
 
 
