@@ -94,7 +94,10 @@ class BlockByBlock(LayerByLayer):
 
     def _layers_of(self, block: Block, data: BlockData) -> None:
         """Round and correct the layers of a block one after the other: where its own learning begins."""
-        networks = (_Alone(self.reference, block, 0), _Alone(self.model, block, 1))
+        networks = []
+        for number, model in enumerate((self.reference, self.model)):
+            alone = _Alone(model, block, number, data.device)
+            networks.append(alone)
         batches = data.read.split(self._together(block))
         with carried(networks, batches, self.memory_mb * 2**20 / 4, self.directory) as forward:
             for name in block.layers:
@@ -123,16 +126,18 @@ class _Alone(nn.Module):
     Args:
         model: the network, whose modules keep their names.
         number: which of the two tensors is read of ``[N, 2, ...]``.
+        device: where it runs.
     """
 
-    def __init__(self, model: nn.Module, block: Block, number: int) -> None:
+    def __init__(self, model: nn.Module, block: Block, number: int, device: torch.device) -> None:
         super().__init__()
         self._modules = model._modules
         self._block = block
         self._number = number
+        self._device = device
 
     def forward(self, pairs: Tensor) -> Tensor:
         """What the block gives."""
-        # A clone: what a run reads may be put on disk.
-        read = pairs[:, self._number].clone()
+        # A copy: what a run reads may be put on disk.
+        read = pairs[:, self._number].to(self._device, copy=True)
         return self._block.run(self, read)

@@ -18,6 +18,7 @@ class BlockData:
     Attributes:
         read: in float and in the quantised network, ``[images, 2, ...]``.
         target: ``[images, ...]``.
+        device: of the networks.
 
     Args:
         images: how many there will be.
@@ -49,7 +50,7 @@ class BlockData:
     def _allocate(self, read: Tensor, given: Tensor) -> None:
         of_one_image = read[0].nbytes + given[0].nbytes
         on_disk = of_one_image * self.images > self._in_memory
-        self._device = read.device
+        self.device = read.device
         self.read = self._empty(read, on_disk)
         self.target = self._empty(given, on_disk)
 
@@ -64,14 +65,14 @@ class BlockData:
     def drawn(self, count: int, drop: float, generator: torch.Generator) -> tuple[Tensor, Tensor]:
         """Some images at random: what the block reads, each value in float with probability ``drop``; its target."""
         chosen = torch.randint(self.images, (count,), generator=generator).to(self.target.device)
-        target = self.target[chosen].to(self._device)
-        in_float, quantized = self.read[chosen].to(self._device).unbind(1)
+        target = self.target[chosen].to(self.device)
+        in_float, quantized = self.read[chosen].to(self.device).unbind(1)
         return mixed(quantized, in_float, drop, generator), target
 
     def batches(self, count: int) -> Iterator[tuple[Tensor, Tensor]]:
         """All images in order, ``count`` at a time: what the quantised network reads, and the target."""
         for read, target in zip(self.read.split(count), self.target.split(count), strict=True):
-            yield read[:, 1].to(self._device), target.to(self._device)
+            yield read[:, 1].to(self.device), target.to(self.device)
 
     @property
     def size(self) -> float:

@@ -30,7 +30,7 @@ class BlockReconstruction:
 
     Attributes:
         iterations: steps of Adam a block.
-        batch_size: images a step; fewer where they would not fit into memory.
+        batch_size: images a step; fewer of a block that would take more than 256 MiB for them.
         lr: Adam's learning rate of the rounding variables.
         width_lr: that of the factors on the activations' ranges, which falls to 0 by half a cosine.
         bias_lr: that of the biases, in units of the root mean square of what the block gives; falls alike.
@@ -39,7 +39,7 @@ class BlockReconstruction:
         drop: probability that an activation goes on in float, in [0, 1].
     """
 
-    iterations: int = 1000
+    iterations: int = 600
     batch_size: int = 32
     lr: float = 0.01
     width_lr: float = 0.001
