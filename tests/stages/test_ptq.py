@@ -117,6 +117,7 @@ MISTAKES = {
     "learned steps": Mistake("quantize=lsq", "layer1.0.conv1 has LearnedStepWeight; must be range-linear"),
     "key": Mistake("ptq.image=3", "ptq.image: unknown key; did you mean images"),
     "value": Mistake("ptq.adaround.iterations=0", "ptq.adaround.iterations=0: must be at least 1"),
+    "a block's value": Mistake("ptq.block.drop=2", "ptq.block.drop=2: must be a probability in [0, 1]"),
     "rule without a layer": Mistake("quantize.rules.conv.match=nothing", "matches no layer"),
 }
 
@@ -162,6 +163,32 @@ def test_an_interrupted_run_goes_on_where_it_stopped(micronet, monkeypatch, tmp_
     assert history_of(directory) == history_of(whole)
     ends = [load(str(run)).model.state_dict() for run in (whole, directory)]
     assert all(torch.equal(value, ends[1][name]) for name, value in ends[0].items())
+
+
+BLOCKS = ("ptq=block", "ptq.images=64", "ptq.rows=4096", "ptq.block.iterations=20", "ptq.block.batch_size=8")
+
+
+def test_blocks_are_reconstructed_and_the_rest_goes_layer_by_layer(micronet, monkeypatch, tmp_path, capsys):
+    arguments = ("stage=ptq", *TINY, *BLOCKS, "ptq.adaround.iterations=20", "quantize.weight_bits=3")
+    whole = micronet(*arguments)
+    assert [line["layer"] for line in history_of(whole)] == ["layer1.0", "layer2.0", "layer3.0", "linear"]
+    assert "layer 1/4 layer1.0: error" in capsys.readouterr().out
+    directory = tmp_path / "stopped"
+    stopped_after(2, micronet, monkeypatch, directory, *arguments)
+    micronet(*arguments, "resume=true", "ptq.memory_mb=1", directory=directory)
+    assert history_of(directory) == history_of(whole)
+    ends = [load(str(run)).model.state_dict() for run in (whole, directory)]
+    assert all(torch.equal(value, ends[1][name]) for name, value in ends[0].items())
+
+
+@pytest.mark.slow
+def test_blocks_are_better_than_layers_at_few_bits(chain, micronet):
+    few_bits = ("stage=ptq", f"init_from={chain / 'prune'}", "quantize.weight_bits=2", "quantize.activation_bits=3")
+    losses = {}
+    for preset in ("default", "block"):
+        run = micronet(*few_bits, f"ptq={preset}", "ptq.images=256", "ptq.rows=8192")
+        losses[preset] = metrics_of(run)["loss"]
+    assert losses["block"] < losses["default"]
 
 
 def test_the_time_left_follows_from_what_the_layers_cost(monkeypatch):

@@ -199,7 +199,7 @@ def post_training(
     quantizer.attach(model)
     model.eval()
     sweep.calibrate(model, batches)
-    if settings.adaround is not None or settings.correct_bias:
+    if settings.refines:
         work = sweep.layer_by_layer(model, seed=seed)
         for _ in work.run(batches):
             pass

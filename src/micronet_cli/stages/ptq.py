@@ -125,7 +125,7 @@ def post_trained(
     if job.parts.quantize is None:
         return calibrated, ()
     network.compressors = [*network.compressors, HISTORY]
-    if settings.adaround is None and not settings.correct_bias:
+    if not settings.refines:
         return calibrated, ()
     try:
         work = refine(job, network, calibrated, rescue)

@@ -15,7 +15,7 @@ from micronet_cli.compression.quantization.reconstruction import Reconstruction,
 from micronet_cli.functional.equalization import expected_output
 from micronet_cli.layers.effective_weight import effective_weight, original_weight
 from micronet_cli.layers.finite import NotFinite
-from micronet_cli.trace.carried import carried
+from micronet_cli.trace.carried import Carried, carried
 from micronet_cli.trace.chains import Chain
 from micronet_cli.trace.layer_inputs import has_rows, input_rows
 
@@ -125,18 +125,22 @@ class LayerByLayer:
             NotFinite: an error is not.
         """
         images = sum(len(batch) for batch in batches)
-        per_image = max(1, self.rows // images)
         networks = (self.reference, self.model)
         # The other half is for the run that is at work, and the rows.
         waiting_bytes = self.memory_mb * 2**20 / 2
         with carried(networks, batches, waiting_bytes, self.directory) as forward:
             for name in self.names[self.done :]:
-                layer = self.reference.get_submodule(name)
-                inputs = forward.inputs(name)
-                rows = input_rows(layer, inputs, images, per_image, self._generator)
-                line = self._layer(name, *rows)
+                line = self._step(name, forward, images)
                 self.done += 1
                 yield line
+
+    def _step(self, name: str, forward: Carried, images: int) -> dict[str, Any]:
+        """The next of ``names``."""
+        layer = self.reference.get_submodule(name)
+        inputs = forward.inputs(name)
+        per_image = max(1, self.rows // images)
+        rows = input_rows(layer, inputs, images, per_image, self._generator)
+        return self._layer(name, *rows)
 
     def _layer(self, name: str, rows: Tensor, quantized_rows: Tensor) -> dict[str, Any]:
         """Round and correct one layer, given the rows that it reads in both networks; its error before and after."""
@@ -149,7 +153,7 @@ class LayerByLayer:
             size = float(mean_square(target)) or 1.0
             judged = self._reconstruction(self.model, chain, quantized_rows, target)
             before = float(judged.error(layer.weight)) / size
-        _check_finite(name, before)
+        check_finite(name, before)
         learned = self._is_learned(layer, judged, size)
         if learned:
             assert self.adaround is not None
@@ -160,7 +164,7 @@ class LayerByLayer:
         with torch.no_grad():
             corrected = self._reconstruction(self.model, chain, quantized_rows, target)
             after = float(corrected.error(layer.weight)) / size
-        _check_finite(name, after)
+        check_finite(name, after)
         return {"layer": name, "error_before": before, "error": after, "learned": learned}
 
     def _reconstruction(
@@ -194,7 +198,7 @@ class LayerByLayer:
         shift_output(self.model, chain, change)
 
 
-def _check_finite(name: str, error: float) -> None:
+def check_finite(name: str, error: float) -> None:
     """Raise NotFinite where a layer's error is not finite."""
     if not math.isfinite(error):
         raise NotFinite(

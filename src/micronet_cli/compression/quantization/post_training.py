@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 
 import torch
@@ -10,6 +11,8 @@ from torch.utils.hooks import RemovableHandle
 
 from micronet_cli.compression.quantization.adaround import AdaRound
 from micronet_cli.compression.quantization.bias_absorption import absorb_biases
+from micronet_cli.compression.quantization.block_by_block import BlockByBlock
+from micronet_cli.compression.quantization.block_reconstruction import BlockReconstruction
 from micronet_cli.compression.quantization.equalization import equalize
 from micronet_cli.compression.quantization.fixed_grid import FixedGrids
 from micronet_cli.compression.quantization.layer_by_layer import LayerByLayer
@@ -22,6 +25,7 @@ from micronet_cli.layers.fake_quantize import ActivationFakeQuantize, FakeQuanti
 from micronet_cli.layers.finite import FiniteOutputs, NotFinite
 from micronet_cli.layers.layer_input import watch_input
 from micronet_cli.layers.standardized import standardize_once
+from micronet_cli.trace.blocks import Block, blocks
 from micronet_cli.trace.chains import Chain, chains
 
 HISTORY = {
@@ -46,6 +50,7 @@ class PostTraining:
         max_drop: as many layers do as it takes, share of the calibration images whose prediction may change; null: any.
         weight_range: (rows, how they are rounded) -> the weights' ranges, which get a gain each; null: their own.
         absorb_bias: high biases are absorbed by the next layer (arXiv 1906.04721, section 4.1.3), after equalisation.
+        block: reconstruction of whole blocks; null: layer by layer.
     """
 
     images: int = 512
@@ -59,6 +64,7 @@ class PostTraining:
     max_drop: float | None = None
     weight_range: WeightRange | None = least_error
     absorb_bias: bool = False
+    block: BlockReconstruction | None = None
 
     def __post_init__(self) -> None:
         for name in ("images", "rows", "memory_mb"):
@@ -74,6 +80,11 @@ class PostTraining:
             raise ValueError(f"max_drop={self.max_drop}: must be a share of the predictions in [0, 1), or null (any)")
         if self.rescue is not None and self.max_drop is not None:
             raise ValueError(f"max_drop={self.max_drop}: ptq.rescue={self.rescue} is given too; take one of them")
+
+    @property
+    def refines(self) -> bool:
+        """Whether anything is done once the ranges are set."""
+        return self.adaround is not None or self.correct_bias or self.block is not None
 
     def prepare(self, model: nn.Module, input_shape: Sequence[int]) -> "PostTrainingQuantization":
         """Equalise ``model`` in place and keep a float copy of it, before a quantiser is attached.
@@ -93,7 +104,10 @@ class PostTraining:
             absorbed = absorb_biases(model, found)
         reference = copied(model).eval()
         standardize_once(reference)
-        return PostTrainingQuantization(self, found, pairs, reference, absorbed)
+        parts = []
+        if self.block is not None:
+            parts = blocks(reference, input_shape)
+        return PostTrainingQuantization(self, found, pairs, reference, absorbed, parts)
 
 
 @dataclass
@@ -106,6 +120,7 @@ class PostTrainingQuantization:
         pairs: the layers that were equalised.
         reference: the network in float.
         absorbed: the pairs of layers of which the second took biases from the first.
+        blocks: those that are reconstructed as a whole.
     """
 
     settings: PostTraining
@@ -113,6 +128,7 @@ class PostTrainingQuantization:
     pairs: list[tuple[str, str]]
     reference: nn.Module
     absorbed: list[tuple[str, str]]
+    blocks: list[Block]
 
     @torch.no_grad()
     def calibrate(self, model: nn.Module, batches: Sequence[Tensor]) -> None:
@@ -136,7 +152,10 @@ class PostTrainingQuantization:
     def layer_by_layer(self, model: nn.Module, directory: Path | None = None, seed: int = 0) -> LayerByLayer:
         """What rounds and corrects the calibrated ``model``; see there."""
         settings = self.settings
-        return LayerByLayer(
+        kind: Callable[..., LayerByLayer] = LayerByLayer
+        if settings.block is not None:
+            kind = partial(BlockByBlock, blocks=self.blocks, reconstruction=settings.block)
+        return kind(
             self.reference,
             model,
             self.chains,

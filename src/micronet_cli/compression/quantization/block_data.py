@@ -1,0 +1,85 @@
+"""What a block reads in both networks, and what it gives in float."""
+
+import math
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from micronet_cli.compression.quantization.soft_rounding import mixed
+
+
+class BlockData:
+    """The tensors of all images; in memory, or in a file without a name.
+
+    Attributes:
+        read: in float and in the quantised network, ``[images, 2, ...]``.
+        target: ``[images, ...]``.
+        device: of the networks.
+
+    Args:
+        images: how many there will be.
+        in_memory: bytes that may be held; beyond that everything is in the file.
+        directory: where that is; None: the system's own place.
+    """
+
+    read: Tensor
+    target: Tensor
+
+    def __init__(self, images: int, in_memory: float, directory: Path | None = None) -> None:
+        self.images = images
+        self._in_memory = in_memory
+        self._directory = directory
+        self._filled = 0
+        self._total = 0.0
+
+    def add(self, in_float: Tensor, quantized: Tensor, target: Tensor) -> None:
+        """Take in a batch: what is read in float and in the quantised network, and what is given in float."""
+        if not self._filled:
+            self._allocate(torch.stack((in_float, quantized), 1), target)
+        places = slice(self._filled, self._filled + len(in_float))
+        self.read[places, 0] = in_float
+        self.read[places, 1] = quantized
+        self.target[places] = target
+        self._filled += len(in_float)
+        self._total += float(target.square().sum())
+
+    def _allocate(self, read: Tensor, given: Tensor) -> None:
+        of_one_image = read[0].nbytes + given[0].nbytes
+        on_disk = of_one_image * self.images > self._in_memory
+        self.device = read.device
+        self.read = self._empty(read, on_disk)
+        self.target = self._empty(given, on_disk)
+
+    def _empty(self, like: Tensor, on_disk: bool) -> Tensor:
+        shape = (self.images, *like.shape[1:])
+        if not on_disk:
+            return like.new_empty(shape)
+        of_type = torch.empty(0, dtype=like.dtype).numpy().dtype
+        file = tempfile.TemporaryFile(dir=self._directory)  # noqa: SIM115  lives as long as what is mapped
+        return torch.from_numpy(np.memmap(file, of_type, "w+", shape=shape))
+
+    def drawn(self, count: int, drop: float, generator: torch.Generator) -> tuple[Tensor, Tensor]:
+        """Some images at random: what the block reads, each value in float with probability ``drop``; its target."""
+        chosen = torch.randint(self.images, (count,), generator=generator).to(self.target.device)
+        target = self.target[chosen].to(self.device)
+        in_float, quantized = self.read[chosen].to(self.device).unbind(1)
+        return mixed(quantized, in_float, drop, generator), target
+
+    def batches(self, count: int) -> Iterator[tuple[Tensor, Tensor]]:
+        """All images in order, ``count`` at a time: what the quantised network reads, and the target."""
+        for read, target in zip(self.read.split(count), self.target.split(count), strict=True):
+            yield read[:, 1].to(self.device), target.to(self.device)
+
+    @property
+    def size(self) -> float:
+        """Mean squared length of an image's target, 1 where that is 0."""
+        return self._total / self.images or 1.0
+
+    @property
+    def root_mean_square(self) -> float:
+        """Of the targets' values."""
+        return math.sqrt(self.size / self.target[0].numel())
