@@ -16,6 +16,7 @@ from micronet_cli import checkpoint, distributed
 from micronet_cli.allocator import share_freed_memory
 from micronet_cli.compression.quantization.layer_by_layer import LayerByLayer
 from micronet_cli.compression.quantization.post_training import HISTORY, PostTraining, PostTrainingQuantization
+from micronet_cli.data.eval_batch import images_together
 from micronet_cli.errors import Interrupted, UserError
 from micronet_cli.layers.finite import NotFinite
 from micronet_cli.network import Network
@@ -28,7 +29,6 @@ from micronet_cli.stages.score import score_network
 from micronet_cli.training.interrupt import StopRequest
 
 log = logging.getLogger(__name__)
-PIXELS_TOGETHER = 1 << 20  # of the images that go through the networks at one time
 SAVED_EVERY = 20  # times what saving takes
 
 
@@ -125,8 +125,8 @@ def calibration_batches(job: Job, network: Network, images: int, device: torch.d
         classes=network.classes,
     )
     batches = []
+    together = images_together(network.spec, torch.device("cpu"))  # a GPU holds as much: the two networks wait at a layer
     for batch, _ in loader.batches():
-        together = max(1, PIXELS_TOGETHER // batch[0, 0].numel())
         batches += batch.split(together)
     if not batches:
         raise UserError("data: not one image could be read")
