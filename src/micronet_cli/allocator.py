@@ -24,7 +24,8 @@ def keep_freed_memory() -> bool:
     """Let glibc keep freed blocks of any size for the next request; True where it agreed.
 
     By default blocks of megabytes go back to the system when freed and are zeroed page by page when they
-    come back: a training step on the CPU pays for that at every activation. Peak memory does not change.
+    come back: a network on the CPU pays for that at every activation, many times what an element-wise operation takes.
+    Peak memory does not change.
     """
     return _set(M_MMAP_THRESHOLD, THRESHOLD) and _set(M_TRIM_THRESHOLD, THRESHOLD)
 
