@@ -23,6 +23,8 @@ from micronet_cli.trace.layer_inputs import has_rows, input_rows
 PER_STEP = 1e7
 PER_WEIGHT = 200
 PER_OUTPUT = 200
+# Rows, the first of them in their random order, that tell a layer's error; all of them decide what is changed.
+JUDGED = 1 << 13
 
 
 @dataclass
@@ -141,20 +143,19 @@ class LayerByLayer:
         chain = self.chains[name]
         layer = self.model.get_submodule(name)
         in_float = self.reference.get_submodule(name)
-        undisturbed = self._reconstruction(self.reference, chain, rows)
+        judged_rows = quantized_rows[:, :JUDGED]
         with torch.no_grad():
-            target = undisturbed.outputs(in_float.weight)
+            target = self._reconstruction(self.reference, chain, rows[:, :JUDGED]).outputs(in_float.weight)
             size = float(mean_square(target)) or 1.0
-            judged = self._reconstruction(self.model, chain, quantized_rows, target)
+            judged = self._reconstruction(self.model, chain, judged_rows, target)
             before = float(judged.error(layer.weight)) / size
         learned = self._is_learned(layer, judged, in_float.weight, size)
         if learned:
-            assert self.adaround is not None
-            self.adaround.round(layer, judged)
+            self._round(chain, rows, quantized_rows)
         if self.correct_bias:
             self._correct_bias(chain, rows, quantized_rows)
         with torch.no_grad():
-            corrected = self._reconstruction(self.model, chain, quantized_rows, target)
+            corrected = self._reconstruction(self.model, chain, judged_rows, target)
             after = float(corrected.error(layer.weight)) / size
         if not math.isfinite(after):
             raise NotFinite(
@@ -170,6 +171,16 @@ class LayerByLayer:
         if target is None:
             target = rows.new_empty(0)
         return Reconstruction(rows, target, normalised(network, chain), chain.activation)
+
+    def _round(self, chain: Chain, rows: Tensor, quantized_rows: Tensor) -> None:
+        """Learn the rounding of a layer, from all rows."""
+        assert self.adaround is not None
+        in_float = self.reference.get_submodule(chain.layer)
+        undisturbed = self._reconstruction(self.reference, chain, rows)
+        with torch.no_grad():
+            target = undisturbed.outputs(in_float.weight)
+        layer = self.model.get_submodule(chain.layer)
+        self.adaround.round(layer, self._reconstruction(self.model, chain, quantized_rows, target))
 
     @torch.no_grad()
     def _is_learned(self, layer: nn.Module, judged: Reconstruction, in_float: Tensor, size: float) -> bool:
