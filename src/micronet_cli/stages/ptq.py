@@ -125,7 +125,8 @@ def calibration_batches(job: Job, network: Network, images: int, device: torch.d
         classes=network.classes,
     )
     batches = []
-    together = images_together(network.spec, torch.device("cpu"))  # a GPU holds as much: the two networks wait at a layer
+    # On a GPU too: both networks wait at a layer, beside these images.
+    together = images_together(network.spec, torch.device("cpu"))
     for batch, _ in loader.batches():
         batches += batch.split(together)
     if not batches:

@@ -23,6 +23,8 @@ from micronet_cli.trace.layer_inputs import has_rows, input_rows
 PER_STEP = 1e7
 PER_WEIGHT = 200
 PER_OUTPUT = 200
+# Of the images that are at work at one time: few, for both networks keep what they need meanwhile.
+PIXELS_TOGETHER = 1 << 19
 # Rows, the first of them in their random order, that tell a layer's error; all of them decide what is changed.
 JUDGED = 1 << 13
 
@@ -124,12 +126,16 @@ class LayerByLayer:
         Raises:
             NotFinite: an error is not.
         """
-        images = sum(len(batch) for batch in batches)
+        pieces: list[Tensor] = []
+        for batch in batches:
+            together = max(1, PIXELS_TOGETHER // batch[0, 0].numel())
+            pieces += batch.split(together)
+        images = sum(len(piece) for piece in pieces)
         per_image = max(1, self.rows // images)
         networks = (self.reference, self.model)
         # The other half is for the run that is at work, and the rows.
         waiting_bytes = self.memory_mb * 2**20 / 2
-        with carried(networks, batches, waiting_bytes, self.directory) as forward:
+        with carried(networks, pieces, waiting_bytes, self.directory) as forward:
             for name in self.names[self.done :]:
                 layer = self.reference.get_submodule(name)
                 inputs = forward.inputs(name)
