@@ -17,7 +17,7 @@ from micronet_cli.layers.effective_weight import effective_weight
 from micronet_cli.layers.finite import NotFinite
 from micronet_cli.trace.carried import carried
 from micronet_cli.trace.chains import Chain
-from micronet_cli.trace.layer_inputs import has_rows, input_rows
+from micronet_cli.trace.layer_inputs import Room, has_rows, input_rows
 
 # What costs as many multiplications as it: a step of learning whatever the layer, a weight in it, an output.
 PER_STEP = 1e7
@@ -26,7 +26,7 @@ PER_OUTPUT = 200
 # Of the images that are at work at one time: few, for both networks keep what they need meanwhile.
 PIXELS_TOGETHER = 1 << 19
 # Rows, the first of them in their random order, that tell a layer's error; all of them decide what is changed.
-JUDGED = 1 << 13
+JUDGED = 1 << 12
 
 
 @dataclass
@@ -133,13 +133,14 @@ class LayerByLayer:
         images = sum(len(piece) for piece in pieces)
         per_image = max(1, self.rows // images)
         networks = (self.reference, self.model)
+        rooms = [Room() for _ in networks]
         # The other half is for the run that is at work, and the rows.
         waiting_bytes = self.memory_mb * 2**20 / 2
         with carried(networks, pieces, waiting_bytes, self.directory) as forward:
             for name in self.names[self.done :]:
                 layer = self.reference.get_submodule(name)
                 inputs = forward.inputs(name)
-                rows = input_rows(layer, inputs, images, per_image, self._generator)
+                rows = input_rows(layer, inputs, images, per_image, self._generator, rooms)
                 line = self._layer(name, *rows)
                 self.done += 1
                 yield line
