@@ -19,7 +19,9 @@ from micronet_cli.trace.carried import carried
 from micronet_cli.trace.chains import Chain
 from micronet_cli.trace.layer_inputs import Room, has_rows, input_rows
 
-# What costs as many multiplications as it: a step of learning whatever the layer, a weight in it, an output.
+# What costs as many multiplications as it: a row that is read after the images were carried there, a step of learning
+# whatever the layer, a weight in it, an output.
+PER_ROW = 4e5
 PER_STEP = 1e7
 PER_WEIGHT = 200
 PER_OUTPUT = 200
@@ -81,7 +83,8 @@ class LayerByLayer:
         weights = layer.weight.numel()
         outputs = len(layer.weight)
         per_row = weights + PER_OUTPUT * outputs
-        cost = self.rows * per_row
+        judged = min(self.rows, JUDGED)
+        cost = self.rows * PER_ROW + judged * per_row
         parts = effective_weight(layer)
         if self.adaround is None or parts is None or parts.fake_quantize is None:
             return cost
