@@ -9,7 +9,7 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
-from micronet_cli.functional.quantization import codes, quant_max, range_linear, tensor_range
+from micronet_cli.functional.quantization import quant_max, range_linear, tensor_range
 
 RangeEstimate = Callable[[Tensor, float], tuple[Tensor, Tensor]]
 SAMPLE = 1 << 16  # values that the slower estimates look at
@@ -57,14 +57,13 @@ def _squared_errors(values: Tensor, scales: Tensor, zero_points: Tensor, largest
     """What rounding to each of some ranges costs, in sum over the values: ``[n], 2 x [ranges] -> [ranges]``."""
     scale = scales[:, None]
     zero_point = zero_points[:, None]
-    errors = torch.zeros_like(scales)
+    in_steps = torch.zeros_like(scales)
     # The values in all ranges would be read from memory at every operation; a part of them stays in the cache.
     for part in values.split(TOGETHER):
-        rounded = codes(part, scale, zero_point, largest)
-        rounded.add_(zero_point).div_(scale)
-        differences = rounded.sub_(part)
-        errors += differences.square_().sum(1)
-    return errors
+        exact = torch.addcmul(-zero_point, part, scale)
+        rounded = exact.round().clamp_(0, largest)
+        in_steps += rounded.sub_(exact).square_().sum(1)
+    return in_steps / scales / scales  # a square could be out of range
 
 
 def sample(x: Tensor) -> Tensor:
