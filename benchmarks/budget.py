@@ -94,7 +94,7 @@ def main() -> None:
     model = Model(given.model, weights=given.weights).build(len(data.class_names))
     spec, rules = InputSpec.of(model), rule_set("official")
     val, test = (data.loader(split, spec, torch.device("cpu")) for split in ("val", "test"))
-    calibration = [images for images, _ in val.some(CALIBRATION_BATCHES * data.eval_batch_size).batches()]
+    calibration = [images for images, _ in val.some(CALIBRATION_BATCHES * val.batch_size).batches()]
 
     def score(compressors: Compressors) -> float:
         return float(score_with(compressed(model, compressors), rules, spec.size).metrics()["micronet_score"])

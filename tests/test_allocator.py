@@ -7,7 +7,14 @@ from pathlib import Path
 
 import pytest
 
-from micronet_cli.allocator import keep_freed_memory, share_freed_memory, use_huge_pages
+from micronet_cli.allocator import (
+    BoundedGrowth,
+    give_back_freed_memory,
+    keep_freed_memory,
+    resident_bytes,
+    share_freed_memory,
+    use_huge_pages,
+)
 
 NAME = "THP_MEM_ALLOC_ENABLE"
 MODE = Path("/sys/kernel/mm/transparent_hugepage/enabled")
@@ -46,6 +53,34 @@ def test_another_c_library_is_no_error(monkeypatch):
     monkeypatch.setattr(sys, "platform", "linux")
     monkeypatch.setattr("ctypes.CDLL", lambda _: object())
     assert keep_freed_memory() is False
+
+
+def test_what_is_kept_goes_back_once_the_process_has_grown():
+    code = (
+        "import torch\nfrom micronet_cli.allocator import BoundedGrowth, keep_freed_memory, resident_bytes\n"
+        "assert keep_freed_memory()\n"
+        "growth, before = BoundedGrowth(1 << 27), resident_bytes()\n"
+        "def kept(size):\n"
+        "    gap, above = torch.ones(size >> 2), torch.ones(1 << 10)\n"
+        "    del gap; growth.check(); return resident_bytes() - before >> 20\n"
+        "print(kept(1 << 26), kept(1 << 28))"
+    )
+    out = subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True).stdout
+    little, much = map(int, out.split())
+    assert little > 50  # of 64 MiB
+    assert much < 50  # of 256 MiB more
+
+
+@pytest.mark.parametrize("platform", ["darwin", "win32"])
+def test_only_linux_is_asked_to_give_memory_back(monkeypatch, platform):
+    monkeypatch.setattr(sys, "platform", platform)
+    assert not give_back_freed_memory()
+
+
+def test_a_system_that_tells_no_size_is_no_error(monkeypatch, tmp_path):
+    monkeypatch.setattr("micronet_cli.allocator.STATM", tmp_path / "nowhere")
+    assert resident_bytes() == 0
+    BoundedGrowth(1).check()
 
 
 def test_threads_share_one_heap():

@@ -38,7 +38,7 @@ ALLOWED = {
     "data": {"distributed", "errors", "models"},
     "layers": {"distributed", "functional"},
     # floor 3
-    "trace": {"functional", "layers"},
+    "trace": {"allocator", "functional", "layers"},
     # floor 4
     "compression": {"distributed", "errors", "functional", "layers", "trace"},
     "scoring": {"functional", "layers", "tables", "trace"},
@@ -51,7 +51,7 @@ ALLOWED = {
     "checkpoint": {"artifact", "config", "errors", "layers", "models", "network", "renamed", "runs", "strict_json"},
     # floor 7
     "training": {
-        "allocator", "checkpoint", "compression", "data", "distributed", "errors", "functional", "layers", "models",
+        "checkpoint", "compression", "data", "distributed", "errors", "functional", "layers", "models",
         "network", "runs",
     },
     "library": {

@@ -9,6 +9,7 @@ from micronet_cli.data.base import Data
 from micronet_cli.data.protocol import DataSet, missing_members
 from micronet_cli.data.sources import ArraySource
 from micronet_cli.errors import UserError
+from micronet_cli.models.model import InputSpec
 from tests.data.test_loader import CPU, SPEC, batches
 
 
@@ -43,6 +44,17 @@ def test_settings_reach_the_loader():
     assert (settings.seed, settings.augmentation.mixup) == (9, 0.5)
     assert (loader.training, loader.where) == (True, "data.train")
     assert data.loader("val", SPEC, CPU).batch_size == 3
+
+
+LARGE = InputSpec((1, 512, 512), mean=(0.5,), std=(0.5,))
+
+
+@pytest.mark.parametrize("split", ["val", "test"])
+def test_evaluation_takes_as_many_images_as_their_size_allows_unless_told(split):
+    assert Shades().loader(split, LARGE, CPU).batch_size == 4
+    assert Shades().sample(split, 9, LARGE, CPU).batch_size == 4
+    assert Shades(eval_batch_size=9).loader(split, LARGE, CPU).batch_size == 9
+    assert Shades().loader("train", LARGE, CPU).batch_size == 128
 
 
 def test_a_network_of_other_classes_counts_them():

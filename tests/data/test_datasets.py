@@ -20,7 +20,7 @@ def test_digits_splits_are_disjoint_and_whole():
 
 WRONG = {
     "batch_size=0": {"batch_size": 0},
-    "eval_batch_size=-1": {"eval_batch_size": -1},
+    "eval_batch_size=-1: must be at least 1, or auto": {"eval_batch_size": -1},
     "batch_size=5: must be even for mixup and cutmix": {"batch_size": 5, "cutmix": 1.0},
     "random_erasing=1.5: must be a probability": {"random_erasing": 1.5},
     "val_fraction=1: must be a fraction in": {"val_fraction": 1},

@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from micronet_cli.functional.calibration import SAMPLE, SHRINKS, min_max, mse, percentile, sample
-from micronet_cli.functional.quantization import fake_quantize
+from micronet_cli.functional.quantization import fake_quantize, range_linear
 
 
 def number(value):
@@ -89,6 +89,24 @@ def test_sample_is_everything_up_to_its_limit_and_no_more_beyond():
     exact = torch.arange(SAMPLE)
     assert torch.equal(sample(exact.view(256, -1)), exact.float())
     assert len(sample(torch.zeros(SAMPLE + 1))) <= SAMPLE // 2 + 1
+
+
+def test_a_sample_does_not_depend_on_the_layout_in_memory():
+    x = torch.randn(4, 6, 64, 65, generator=torch.Generator().manual_seed(0))
+    assert torch.equal(sample(x.contiguous(memory_format=torch.channels_last)), sample(x))
+
+
+def test_mse_is_the_best_of_all_ranges_tried_one_by_one():
+    x = torch.randn(5000, generator=torch.Generator().manual_seed(0))
+    errors = {}
+    for fortieths in range(SHRINKS, 0, -1):
+        share = fortieths / SHRINKS
+        low, high = x.min() * share, x.max() * share
+        scale, zero_point = range_linear(low, high, 3)
+        rounded = fake_quantize(x, scale, zero_point, 7)
+        errors[low.item(), high.item()] = float((rounded - x).square().mean())
+    best = min(errors, key=errors.__getitem__)
+    assert [end.item() for end in mse(x, 3)] == pytest.approx(best)
 
 
 def test_sample_is_detached_float32():

@@ -47,3 +47,8 @@ def test_what_is_padded_needs_no_padding(layer):
     x = torch.randn(2, 2, 7, 8)
     made = F.conv2d(padded(layer, x), layer.weight, layer.bias, layer.stride, 0, layer.dilation)
     torch.testing.assert_close(made, layer(x))
+
+
+def test_what_needs_no_padding_is_not_copied():
+    x = torch.randn(2, 2, 7, 8)
+    assert padded(nn.Conv2d(2, 3, 1), x) is x

@@ -144,6 +144,7 @@ def stopped_after(layers, micronet, monkeypatch, directory, *arguments):
 
     with monkeypatch.context() as patch:
         patch.setattr(LayerByLayer, "run", cut_off)
+        patch.setattr("micronet_cli.stages.ptq.SAVED_EVERY", 0)  # however quick the layers are
         with pytest.raises(SystemExit) as stopped:
             micronet(*arguments, directory=directory)
     assert stopped.value.code == 130

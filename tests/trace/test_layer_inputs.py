@@ -5,7 +5,7 @@ import torch
 from timm.layers import Conv2dSame, StdConv2d
 from torch import nn
 
-from micronet_cli.trace.layer_inputs import GROUPED_VALUES, has_rows, input_rows, product
+from micronet_cli.trace.layer_inputs import GROUPED_VALUES, Room, has_rows, input_rows, product
 
 ALL = 10**6
 
@@ -104,3 +104,22 @@ def test_neighbours_come_from_all_batches():
     batches = [torch.full((8, 4, 1), float(number)) for number in range(4)]
     rows = rows_of(nn.Linear(1, 1), *batches)
     assert set(rows[0, :32, 0].tolist()) == {0, 1, 2, 3}
+
+
+def test_rows_lie_where_the_last_ones_did():
+    room, inputs = Room(), [(2, [torch.randn(2, 4, 3)])]
+    layer = nn.Linear(3, 1)
+    found = []
+    for per_image in (2, ALL, 2):
+        (rows,) = input_rows(layer, inputs, 2, per_image, torch.Generator().manual_seed(0), [room])
+        (alone,) = input_rows(layer, inputs, 2, per_image, torch.Generator().manual_seed(0))
+        assert torch.equal(rows, alone)
+        found.append(rows.data_ptr())
+    _, many, few = found
+    assert many == few
+
+
+def test_a_room_is_of_the_type_that_is_asked_for():
+    room = Room()
+    room.empty(torch.empty(0), 5)
+    assert room.empty(torch.empty(0, dtype=torch.float64), 2, 2).dtype == torch.float64

@@ -6,6 +6,7 @@ import pytest
 import torch
 from torch import nn
 
+from micronet_cli.layers.fake_quantize import ActivationFakeQuantize, attach_input_fake_quantize
 from micronet_cli.trace.paused import PausedRun
 
 
@@ -26,6 +27,21 @@ def test_a_layer_changed_at_the_pause_is_what_goes_on():
     assert run.advance(model[0]) is None
     assert run.ended
     assert not [module for module in model.modules() if module._forward_pre_hooks]
+
+
+def test_what_a_quantiser_gives_does_not_wait():
+    model, x = network(), torch.randn(4, 3)
+    quantizer = ActivationFakeQuantize(4)
+    quantizer(x)
+    attach_input_fake_quantize(model[2], quantizer.eval())
+    run = PausedRun(model, x)
+    run.advance(model[0])
+    with torch.no_grad():
+        read = model[:2](x)
+    assert torch.equal(run.advance(model[2]), quantizer(read))
+    assert run.held.in_use == read.nbytes
+    assert run.advance(model[2]) is None
+    assert not quantizer._forward_pre_hooks
 
 
 def test_a_closed_run_ends_where_it_is():

@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from typing import Literal
 
 import numpy as np
 import torch
@@ -10,6 +11,7 @@ import torch
 from micronet_cli.data.augment import Augment, Augmentation
 from micronet_cli.data.base_loader import LoaderSettings
 from micronet_cli.data.class_names import read_class_names
+from micronet_cli.data.eval_batch import images_together
 from micronet_cli.data.loader import Loader
 from micronet_cli.data.protocol import Batches
 from micronet_cli.data.sources import Source, Subset, relabelled, split_off
@@ -22,7 +24,8 @@ class Data:
     """What the packaged data sets share, a ``protocol.DataSet``; one's own adds ``source`` and ``own_class_names``.
 
     Attributes:
-        batch_size: images a training step, over all processes; evaluation takes ``eval_batch_size``.
+        batch_size: images a training step, over all processes.
+        eval_batch_size: images an evaluation's step, over all processes; ``auto``: as many as ``images_together`` says.
         workers: decoding processes; null: one a core. Splits held in memory need none.
         augment, auto_augment, color_jitter, random_erasing, mixup, cutmix: see ``data.augment.Augmentation``.
         input_size: height and width in pixels; null: the network's.
@@ -36,7 +39,7 @@ class Data:
     """
 
     batch_size: int = 128
-    eval_batch_size: int = 256
+    eval_batch_size: int | Literal["auto"] = "auto"
     workers: int | None = None
     augment: Augment = "crop_flip"
     auto_augment: str | None = None
@@ -54,9 +57,10 @@ class Data:
     split_seed: int = 0
 
     def __post_init__(self) -> None:
-        for name in ("batch_size", "eval_batch_size"):
-            if getattr(self, name) < 1:
-                raise ValueError(f"{name}={getattr(self, name)}: must be at least 1")
+        if self.batch_size < 1:
+            raise ValueError(f"batch_size={self.batch_size}: must be at least 1")
+        if self.eval_batch_size != "auto" and self.eval_batch_size < 1:
+            raise ValueError(f"eval_batch_size={self.eval_batch_size}: must be at least 1, or auto")
         if self.batch_size % 2 and (self.mixup or self.cutmix):
             raise ValueError(f"batch_size={self.batch_size}: must be even for mixup and cutmix")
         if not 0 <= self.random_erasing <= 1:
@@ -141,7 +145,7 @@ class Data:
         return Loader(
             source=self.labelled(split, classes),
             spec=spec,
-            settings=self.loader_settings(split == "train", seed),
+            settings=self.loader_settings(split == "train", seed, spec, device),
             training=split == "train",
             device=device,
             classes=len(classes or self.class_names),
@@ -164,23 +168,28 @@ class Data:
         return Loader(
             source=Subset(source, chosen),
             spec=spec,
-            settings=self.loader_settings(False, seed),
+            settings=self.loader_settings(False, seed, spec, device),
             training=False,
             device=device,
             classes=len(classes or self.class_names),
             where=f"data.{split}",
         )
 
-    def loader_settings(self, training: bool, seed: int) -> LoaderSettings:
+    def loader_settings(self, training: bool, seed: int, spec: InputSpec, device: torch.device) -> LoaderSettings:
         """The settings of one split's loader."""
         return LoaderSettings(
-            batch_size=self.batch_size if training else self.eval_batch_size,
+            batch_size=self.batch_size if training else self._evaluated_together(spec, device),
             workers=self.workers,
             cache_mb=self.cache_mb,
             max_corrupt=self.max_corrupt,
             seed=seed,
             augmentation=self.augmentation,
         )
+
+    def _evaluated_together(self, spec: InputSpec, device: torch.device) -> int:
+        if self.eval_batch_size == "auto":
+            return images_together(spec, device)
+        return self.eval_batch_size
 
     def _part(self, whole: Source, split: str) -> Source:
         """``train`` or ``val``, of images that hold both."""

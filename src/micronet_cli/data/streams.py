@@ -208,7 +208,7 @@ class TimmStream(Data):
             known_total=total,
             at_most=at_most,
             spec=spec,
-            settings=self.loader_settings(training, seed),
+            settings=self.loader_settings(training, seed, spec, device),
             training=training,
             device=device,
             classes=len(classes),

@@ -38,14 +38,9 @@ def sampled_patches(
     y = rows[:, None, None] * stride[0] + down[:, None]
     x = columns[:, None, None] * stride[1] + across
     pixel = (image * image_height + y) * image_width + x
-    pixel = pixel.flatten(1)
-    # What is read one after the other lies together: all channels of a pixel, or a whole plane.
-    if groups == 1:
-        channels_last = padded.permute(0, 2, 3, 1)
-        pixels = channels_last.reshape(-1, channels)
-        patches = pixels[pixel]  # [n, kH kW, C]
-        return patches.transpose(1, 2).flatten(1)[None]
-    planes = padded.transpose(0, 1).flatten(1)
-    patches = planes[:, pixel]  # [C, n, kH kW]
-    by_group = patches.unflatten(0, (groups, -1))
-    return by_group.transpose(1, 2).flatten(2)
+    # All channels of a pixel lie together: channels last is read without a copy of the whole.
+    pixels = padded.permute(0, 2, 3, 1).reshape(-1, channels)
+    patches = pixels.index_select(0, pixel.flatten())
+    by_position = patches.view(len(images), height * width, channels)
+    by_group = by_position.unflatten(2, (groups, -1))  # [n, kH kW, groups, C / groups]
+    return by_group.permute(2, 0, 3, 1).flatten(2)

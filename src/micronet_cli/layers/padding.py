@@ -21,5 +21,8 @@ def padded(layer: nn.Conv2d, x: Tensor) -> Tensor:
     if isinstance(layer, timm.layers.Conv2dSame):
         # TensorFlow's: as much as the stride asks for at this size, more of it at the end.
         return timm.layers.pad_same(x, layer.kernel_size, layer.stride, layer.dilation)
+    padding = reversed_padding(layer)
+    if not any(padding):
+        return x  # F.pad would copy it
     mode = "constant" if layer.padding_mode == "zeros" else layer.padding_mode
-    return F.pad(x, reversed_padding(layer), mode)
+    return F.pad(x, padding, mode)

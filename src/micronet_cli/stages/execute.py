@@ -16,6 +16,7 @@ import torch
 from omegaconf import DictConfig, OmegaConf
 
 from micronet_cli import distributed
+from micronet_cli.allocator import keep_freed_memory
 from micronet_cli.config import check_config, to_plain
 from micronet_cli.console import go_on_unread
 from micronet_cli.dotted_path import make_working_directory_importable
@@ -92,6 +93,7 @@ def _run_stage(
     stage: ModuleType, config: DictConfig, checked: Mapping[str, Any], directory: Path, overrides: list[str]
 ) -> dict[str, Any]:
     started = time.perf_counter()
+    keep_freed_memory()
     node = stage_node(config, stage)
     check_directory(config, directory)
     run = Run(directory, config.resume, writes=distributed.rank() == 0)

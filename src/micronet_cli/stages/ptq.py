@@ -17,6 +17,7 @@ from micronet_cli.allocator import share_freed_memory
 from micronet_cli.compression.compressor import Compressor
 from micronet_cli.compression.quantization.layer_by_layer import LayerByLayer
 from micronet_cli.compression.quantization.post_training import HISTORY, PostTraining, PostTrainingQuantization
+from micronet_cli.data.eval_batch import images_together
 from micronet_cli.errors import Interrupted, UserError
 from micronet_cli.explore.diagnosis import Diagnosis
 from micronet_cli.explore.in_float import float_weights
@@ -34,7 +35,6 @@ from micronet_cli.stages.score import score_network
 from micronet_cli.training.interrupt import StopRequest
 
 log = logging.getLogger(__name__)
-PIXELS_TOGETHER = 1 << 20  # of the images that go through the networks at one time
 FEW_BITS = 4
 
 
@@ -195,8 +195,9 @@ def calibration_batches(job: Job, network: Network, images: int, device: torch.d
         classes=network.classes,
     )
     batches = []
+    # On a GPU too: both networks wait at a layer, beside these images.
+    together = images_together(network.spec, torch.device("cpu"))
     for batch, _ in loader.batches():
-        together = max(1, PIXELS_TOGETHER // batch[0, 0].numel())
         batches += batch.split(together)
     if not batches:
         raise UserError("data: not one image could be read")

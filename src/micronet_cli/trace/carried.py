@@ -9,10 +9,12 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
+from micronet_cli.allocator import BoundedGrowth
 from micronet_cli.torch_internals import tree_leaves, version_of
 from micronet_cli.trace.paused import PausedRun
 
 log = logging.getLogger(__name__)
+GROWTH_BYTES = 1 << 29
 
 
 class Carried:
@@ -38,6 +40,7 @@ class Carried:
         self._directory = directory
         self._runs: dict[tuple[int, int], PausedRun] = {}  # number of the network and of the batch -> its run
         self._in_use: dict[PausedRun, int] = {}
+        self._growth = BoundedGrowth(GROWTH_BYTES)
         self._from_images = False
         keeping = _keeping(models[0], batches)
         if keeping:
@@ -96,6 +99,7 @@ class Carried:
         if sum(self._in_use.values()) > self._memory_bytes:
             run.held.spill(self._directory)
             self._in_use[run] = 0
+        self._growth.check()
 
     def close(self) -> None:
         """End all runs."""

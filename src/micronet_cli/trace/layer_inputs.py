@@ -1,5 +1,6 @@
 """What a layer reads at some positions of some images: rows of its sums of products."""
 
+import math
 from collections.abc import Iterable, Sequence
 from typing import Protocol
 
@@ -26,9 +27,31 @@ def has_rows(layer: nn.Module) -> bool:
     return isinstance(layer, nn.Linear | nn.Conv2d) and runs_linear(layer)
 
 
+class Room:
+    """Memory that the rows of one layer after the other lie in: new memory costs as much as what is put there."""
+
+    def __init__(self) -> None:
+        self._memory = torch.empty(0)
+
+    def empty(self, like: Tensor, *shape: int) -> Tensor:
+        """``shape``, of the type and on the device of ``like``; valid until the next call."""
+        count = math.prod(shape)
+        memory = self._memory
+        fits = len(memory) >= count and memory.dtype == like.dtype and memory.device == like.device
+        if not fits:
+            self._memory = torch.empty(0)  # the smaller one goes first
+            self._memory = like.new_empty(count)
+        return self._memory[:count].view(shape)
+
+
 @torch.no_grad()
 def input_rows(
-    layer: nn.Module, inputs: Inputs, images: int, per_image: int, generator: torch.Generator
+    layer: nn.Module,
+    inputs: Inputs,
+    images: int,
+    per_image: int,
+    generator: torch.Generator,
+    rooms: Sequence[Room] = (),
 ) -> list[Tensor]:
     """The rows that a layer reads, from the same positions in each of some networks: ``[groups, n, d]`` each.
 
@@ -40,6 +63,7 @@ def input_rows(
         images: in all batches.
         per_image: positions an image, drawn by ``generator`` where there are more; fewer of a layer of many groups.
         generator: on the CPU.
+        rooms: where the rows go, one a network; none: to memory of their own.
     """
     groups = getattr(layer, "groups", 1)
     if groups > 1:
@@ -58,7 +82,8 @@ def input_rows(
                 places = _draw(share, count, per_image, generator).to(x.device)
             if number == len(found):
                 total = len(places) * images // count
-                found.append(_Shuffled(total, generator.initial_seed()))
+                room = rooms[number] if rooms else Room()
+                found.append(_Shuffled(total, generator.initial_seed(), room))
             # Where there are fewer positions than images, they repeat.
             at_places = rows.at(places % rows.total)
             found[number].add(at_places)
@@ -81,11 +106,13 @@ class _Shuffled:
     Args:
         total: of all batches.
         seed: of the order.
+        room: where they go.
     """
 
     rows: Tensor
 
-    def __init__(self, total: int, seed: int) -> None:
+    def __init__(self, total: int, seed: int, room: Room) -> None:
+        self._room = room
         generator = torch.Generator().manual_seed(seed)
         self._order = torch.randperm(total, generator=generator)
         self._filled = 0
@@ -94,9 +121,9 @@ class _Shuffled:
         """Take in ``[groups, m, d]``."""
         groups, count, length = rows.shape
         if not self._filled:
-            self.rows = rows.new_empty(groups, len(self._order), length)
+            self.rows = self._room.empty(rows, groups, len(self._order), length)
         places = self._order[self._filled : self._filled + count]
-        self.rows[:, places.to(rows.device)] = rows
+        self.rows.index_copy_(1, places.to(rows.device), rows)
         self._filled += count
 
 

@@ -43,9 +43,14 @@ class PausedRun:
         return not self._thread.is_alive()
 
     def advance(self, layer: nn.Module) -> Tensor | None:
-        """Go on to the layer's next call and pause there: what it reads; None where the network ends before."""
+        """Go on to the layer's next call and pause there: what it reads; None where the network ends before.
+
+        A quantised layer pauses in front of its input's quantiser: what that gives would wait beside what it reads.
+        """
         self._input = None
-        handle = watch_input(layer, self._pause)
+        quantizer = getattr(layer, "input_fake_quantize", None)
+        paused_at = layer if quantizer is None else quantizer
+        handle = watch_input(paused_at, self._pause)
         try:
             self._go_on.release()
             self._stopped.acquire()
@@ -56,7 +61,11 @@ class PausedRun:
         read, self._input = self._input, None
         if read is None:
             self._thread.join()
-        return read
+            return None
+        if quantizer is None:
+            return read
+        with torch.no_grad():
+            return quantizer(read)
 
     def close(self) -> None:
         """End it where it is."""

@@ -10,7 +10,6 @@ import torch
 from torch import Tensor, nn
 
 from micronet_cli import checkpoint, distributed
-from micronet_cli.allocator import keep_freed_memory
 from micronet_cli.compression.compressor import Compressor
 from micronet_cli.data.protocol import Batches
 from micronet_cli.errors import Interrupted
@@ -88,8 +87,6 @@ class Trainer:
             UserError: the loss is not finite.
             Interrupted: SIGINT or SIGTERM came; the state is saved.
         """
-        if self.train.device.type == "cpu":
-            keep_freed_memory()
         if self.run_dir.resume and self.run_dir.state.is_file():
             self.restore()
         self._train_to_the_end()

@@ -5,6 +5,7 @@ import copy
 import pytest
 import torch
 
+from micronet_cli.compression.quantization import layer_by_layer
 from micronet_cli.compression.quantization.adaround import AdaRound
 from micronet_cli.compression.quantization.post_training import PostTraining
 from micronet_cli.compression.quantization.quantizer import BitsRule, Quantizer
@@ -64,6 +65,18 @@ def test_eight_bits_are_rounded_to_the_nearest_unless_asked():
         sweep, model = calibrated(weight_bits=8, when=when)
         learned[when] = [line["learned"] for line in sweep.layer_by_layer(model).run(images())]
     assert learned == {"auto": [False] * 4, "always": [True] * 4}
+
+
+def test_few_rows_tell_the_error_of_what_all_rows_decide(monkeypatch):
+    sweep, model = calibrated()
+    by_all = list(sweep.layer_by_layer(model).run(images()))
+    monkeypatch.setattr(layer_by_layer, "JUDGED", 256)
+    sweep, other = calibrated()
+    by_few = list(sweep.layer_by_layer(other).run(images()))
+    assert same(model, other)
+    errors, estimates = ([line["error"] for line in lines] for lines in (by_all, by_few))
+    assert estimates == pytest.approx(errors, rel=0.3)
+    assert estimates != errors
 
 
 def test_a_layer_that_learns_costs_more():

@@ -17,12 +17,18 @@ from micronet_cli.layers.effective_weight import effective_weight, original_weig
 from micronet_cli.layers.finite import NotFinite
 from micronet_cli.trace.carried import Carried, carried
 from micronet_cli.trace.chains import Chain
-from micronet_cli.trace.layer_inputs import has_rows, input_rows
+from micronet_cli.trace.layer_inputs import Room, has_rows, input_rows
 
-# What costs as many multiplications as it: a step of learning whatever the layer, a weight in it, an output.
+# What costs as many multiplications as it: a row that is read after the images were carried there, a step of learning
+# whatever the layer, a weight in it, an output.
+PER_ROW = 4e5
 PER_STEP = 1e7
 PER_WEIGHT = 200
 PER_OUTPUT = 200
+# Of the images that are at work at one time: few, for both networks keep what they need meanwhile.
+PIXELS_TOGETHER = 1 << 19
+# Rows, the first of them in their random order, that tell a layer's error; all of them decide what is changed.
+JUDGED = 1 << 12
 
 
 @dataclass
@@ -57,6 +63,7 @@ class LayerByLayer:
 
     def __post_init__(self) -> None:
         self._generator = torch.Generator().manual_seed(self.seed)
+        self._rooms = [Room(), Room()]  # of the float network's rows, and of the other's
         quantized = []
         for name, layer in self.model.named_modules():
             if _is_quantized(layer):
@@ -77,7 +84,8 @@ class LayerByLayer:
         weights = layer.weight.numel()
         outputs = len(layer.weight)
         per_row = weights + PER_OUTPUT * outputs
-        cost = self.rows * per_row
+        judged = min(self.rows, JUDGED)
+        cost = self.rows * PER_ROW + judged * per_row
         parts = effective_weight(layer)
         if self.adaround is None or parts is None or parts.fake_quantize is None:
             return cost
@@ -124,11 +132,15 @@ class LayerByLayer:
         Raises:
             NotFinite: an error is not.
         """
-        images = sum(len(batch) for batch in batches)
+        pieces: list[Tensor] = []
+        for batch in batches:
+            together = max(1, PIXELS_TOGETHER // batch[0, 0].numel())
+            pieces += batch.split(together)
+        images = sum(len(piece) for piece in pieces)
         networks = (self.reference, self.model)
         # The other half is for the run that is at work, and the rows.
         waiting_bytes = self.memory_mb * 2**20 / 2
-        with carried(networks, batches, waiting_bytes, self.directory) as forward:
+        with carried(networks, pieces, waiting_bytes, self.directory) as forward:
             for name in self.names[self.done :]:
                 line = self._step(name, forward, images)
                 self.done += 1
@@ -139,7 +151,7 @@ class LayerByLayer:
         layer = self.reference.get_submodule(name)
         inputs = forward.inputs(name)
         per_image = max(1, self.rows // images)
-        rows = input_rows(layer, inputs, images, per_image, self._generator)
+        rows = input_rows(layer, inputs, images, per_image, self._generator, self._rooms)
         return self._layer(name, *rows)
 
     def _layer(self, name: str, rows: Tensor, quantized_rows: Tensor) -> dict[str, Any]:
@@ -147,22 +159,20 @@ class LayerByLayer:
         chain = self.chains[name]
         layer = self.model.get_submodule(name)
         in_float = self.reference.get_submodule(name)
-        undisturbed = self._reconstruction(self.reference, chain, rows)
+        judged_rows = quantized_rows[:, :JUDGED]
         with torch.no_grad():
-            target = undisturbed.outputs(in_float.weight)
+            target = self._reconstruction(self.reference, chain, rows[:, :JUDGED]).outputs(in_float.weight)
             size = float(mean_square(target)) or 1.0
-            judged = self._reconstruction(self.model, chain, quantized_rows, target)
+            judged = self._reconstruction(self.model, chain, judged_rows, target)
             before = float(judged.error(layer.weight)) / size
         check_finite(name, before)
         learned = self._is_learned(layer, judged, size)
         if learned:
-            assert self.adaround is not None
-            centred = self.correct_bias and can_be_shifted(self.model, chain)
-            self.adaround.round(layer, judged, centred)
+            self._round(chain, rows, quantized_rows)
         if self.correct_bias:
             self._correct_bias(chain, rows, quantized_rows)
         with torch.no_grad():
-            corrected = self._reconstruction(self.model, chain, quantized_rows, target)
+            corrected = self._reconstruction(self.model, chain, judged_rows, target)
             after = float(corrected.error(layer.weight)) / size
         check_finite(name, after)
         return {"layer": name, "error_before": before, "error": after, "learned": learned}
@@ -174,6 +184,18 @@ class LayerByLayer:
         if target is None:
             target = rows.new_empty(0)
         return Reconstruction(rows, target, normalised(network, chain), chain.activation)
+
+    def _round(self, chain: Chain, rows: Tensor, quantized_rows: Tensor) -> None:
+        """Learn the rounding of a layer, from all rows."""
+        assert self.adaround is not None
+        in_float = self.reference.get_submodule(chain.layer)
+        undisturbed = self._reconstruction(self.reference, chain, rows)
+        with torch.no_grad():
+            target = undisturbed.outputs(in_float.weight)
+        layer = self.model.get_submodule(chain.layer)
+        judged = self._reconstruction(self.model, chain, quantized_rows, target)
+        centred = self.correct_bias and can_be_shifted(self.model, chain)
+        self.adaround.round(layer, judged, centred)
 
     @torch.no_grad()
     def _is_learned(self, layer: nn.Module, judged: Reconstruction, size: float) -> bool:
