@@ -177,8 +177,8 @@ def warn_of_nearest(settings: PostTraining, rules: Mapping[str, Mapping[str, Any
         few += any(number is not None and number <= FEW_BITS for number in bits)
     if settings.adaround is None and few:
         log.warning(
-            "ptq.adaround=null: %d layers of %d bits or fewer are rounded to the nearest, which costs accuracy (without "
-            "ptq.correct_bias most of it, where layers are depthwise); the agreement at the end says how much",
+            "ptq.adaround=null: %d layers of %d bits or fewer are rounded to the nearest, which costs accuracy, and "
+            "without ptq.correct_bias most of it where layers are depthwise; the agreement at the end says how much",
             few,
             FEW_BITS,
         )
