@@ -6,6 +6,7 @@ from typing import Literal
 import torch
 from torch import Tensor, nn
 
+from micronet_cli.compression.quantization.descent import Descent
 from micronet_cli.compression.quantization.fixed_grid import FixedGrid
 from micronet_cli.compression.quantization.reconstruction import Reconstruction
 from micronet_cli.functional.adaptive_rounding import (
@@ -26,9 +27,11 @@ LARGE_ERROR = 7.5e-4
 class AdaRound:
     """Adaptive rounding of a layer's weight on its stored grid.
 
+    Coordinate descent finds integers that are closer, in a fraction of the time; Adam is the paper's way.
+
     Attributes:
         when: ``always``; ``auto``: where rounding matters, see ``learns`` and ``learns_from``.
-        iterations: steps of Adam a layer.
+        iterations: steps of Adam a layer; None: coordinate descent. All that follows is Adam's.
         batch_size: rows a step.
         lr: Adam's learning rate.
         regularization: lambda, the weight of the term that drives every h to 0 or 1.
@@ -36,7 +39,7 @@ class AdaRound:
     """
 
     when: Literal["auto", "always"] = "auto"
-    iterations: int = 1000
+    iterations: int | None = None
     batch_size: int = 1024
     lr: float = 0.01
     regularization: float = 0.01
@@ -47,7 +50,7 @@ class AdaRound:
             raise ValueError(f"when={self.when}: must be auto or always")
         for name in ("iterations", "batch_size"):
             value = getattr(self, name)
-            if value < 1:
+            if value is not None and value < 1:
                 raise ValueError(f"{name}={value}: must be at least 1")
         for name in ("lr", "regularization"):
             value = getattr(self, name)
@@ -68,8 +71,24 @@ class AdaRound:
         """
         return error > LARGE_ERROR
 
-    def round(self, layer: nn.Module, reconstruction: Reconstruction) -> None:
-        """Set the layer's original weight to grid values: the learned rounding, or the nearest where that is better."""
+    def round(self, layer: nn.Module, reconstruction: Reconstruction, centred: bool = False) -> None:
+        """Set the layer's original weight to values on its grid.
+
+        Args:
+            layer: its weight on a stored grid, which may get other steps.
+            reconstruction: what it reads, and what it has to give.
+            centred: bias correction sets the mean of its output afterwards.
+        """
+        if self.iterations is None:
+            descent = Descent(layer, reconstruction, centred)
+            rounded = descent.run()
+            with torch.no_grad():
+                original_weight(layer).copy_(rounded)
+        else:
+            self._learn(layer, reconstruction, self.iterations)
+
+    def _learn(self, layer: nn.Module, reconstruction: Reconstruction, iterations: int) -> None:
+        """By Adam; the nearest where that is better."""
         parts = effective_weight(layer)
         assert parts is not None
         assert isinstance(parts.fake_quantize, FixedGrid)
@@ -88,10 +107,10 @@ class AdaRound:
         variables = inverse_rectified_sigmoid(exact_codes - floor).requires_grad_()
         optimizer = torch.optim.Adam([variables], self.lr)
         error = reconstruction.loss(weight(exact_codes - floor), self.batch_size)
-        for step in range(self.iterations):
+        for step in range(iterations):
             fraction = rectified_sigmoid(variables)
             loss = error(weight(fraction), step)
-            beta = annealed_beta(step / self.iterations, self.warmup)
+            beta = annealed_beta(step / iterations, self.warmup)
             if beta is not None:
                 loss = loss + self.regularization * rounding_regularizer(fraction, beta)
             optimizer.zero_grad()

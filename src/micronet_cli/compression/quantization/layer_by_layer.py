@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from micronet_cli.compression.quantization.adaround import AdaRound
-from micronet_cli.compression.quantization.layer_output import normalised, shift_output
+from micronet_cli.compression.quantization.layer_output import can_be_shifted, normalised, shift_output
 from micronet_cli.compression.quantization.reconstruction import Reconstruction, mean_square
 from micronet_cli.functional.equalization import expected_output
 from micronet_cli.layers.effective_weight import effective_weight
@@ -83,9 +83,11 @@ class LayerByLayer:
             return cost
         if not self.adaround.learns(parts.fake_quantize.bits):
             return cost
-        if self.chains[name].activation is None:
-            step = weights * layer.weight[0].numel()
-        else:
+        inputs = layer.weight[0].numel()
+        if self.adaround.iterations is None:
+            return cost + self.rows * inputs * inputs + 2 * self.rows * per_row
+        step = weights * inputs
+        if self.chains[name].activation is not None:
             step = self.adaround.batch_size * per_row
         return cost + self.adaround.iterations * (step + PER_STEP + PER_WEIGHT * weights)
 
@@ -147,20 +149,18 @@ class LayerByLayer:
             size = float(mean_square(target)) or 1.0
             judged = self._reconstruction(self.model, chain, quantized_rows, target)
             before = float(judged.error(layer.weight)) / size
+        _check_finite(name, before)
         learned = self._is_learned(layer, judged, in_float.weight, size)
         if learned:
             assert self.adaround is not None
-            self.adaround.round(layer, judged)
+            centred = self.correct_bias and can_be_shifted(self.model, chain)
+            self.adaround.round(layer, judged, centred)
         if self.correct_bias:
             self._correct_bias(chain, rows, quantized_rows)
         with torch.no_grad():
             corrected = self._reconstruction(self.model, chain, quantized_rows, target)
             after = float(corrected.error(layer.weight)) / size
-        if not math.isfinite(after):
-            raise NotFinite(
-                f"{name}: what quantisation changes in its output is {after}; "
-                "give a network with smaller weights, or leave the layer in float"
-            )
+        _check_finite(name, after)
         return {"layer": name, "error_before": before, "error": after, "learned": learned}
 
     def _reconstruction(
@@ -191,6 +191,15 @@ class LayerByLayer:
         quantized = _mean_output(self.model, chain, quantized_rows)
         change = in_float - quantized
         shift_output(self.model, chain, change)
+
+
+def _check_finite(name: str, error: float) -> None:
+    """Raise NotFinite where a layer's error is not finite."""
+    if not math.isfinite(error):
+        raise NotFinite(
+            f"{name}: what quantisation changes in its output is {error}; "
+            "give a network with smaller weights, or leave the layer in float"
+        )
 
 
 def _mean_output(network: nn.Module, chain: Chain, rows: Tensor) -> Tensor:

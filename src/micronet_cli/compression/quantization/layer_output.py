@@ -48,6 +48,12 @@ def normalised(model: nn.Module, chain: Chain) -> Affine:
     return Affine(gain.view(-1, 1), shift.view(-1, 1))
 
 
+def can_be_shifted(model: nn.Module, chain: Chain) -> bool:
+    """Whether ``shift_output`` finds something that takes the change."""
+    layer = model.get_submodule(chain.layer)
+    return layer.bias is not None or batch_norm_of(model, chain) is not None
+
+
 def shift_output(model: nn.Module, chain: Chain, change: Tensor) -> None:
     """Add ``change`` ``[C_out]`` to what a layer and its BatchNorm give.
 
