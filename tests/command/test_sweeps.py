@@ -45,30 +45,30 @@ def written(sweep):
 
 
 def fail_and_run_again(capfd, sweep, *launcher):
-    """Four jobs of which the third fails, then the same with that one mended."""
+    """Three jobs of which the second fails, then the same with that one mended."""
     where = (f"hydra.sweep.dir={sweep}", *launcher)
     with pytest.raises(SystemExit) as caught:
-        main([*SWEEP, "seed=0,1,x,3", *where])
+        main([*SWEEP, "seed=0,x,2", *where])
     said = capfd.readouterr()
     assert caught.value.code == 2
     assert said.err.splitlines() == [
-        "micronet: 1 of 4 jobs failed:",
-        "  job 2 (seed=x): seed='x': must be a whole number",
+        "micronet: 1 of 3 jobs failed:",
+        "  job 1 (seed=x): seed='x': must be a whole number",
     ]
     assert f"sweep: {sweep}; summary: {sweep / 'summary.csv'}" in said.out
     rows = summary_of(sweep)
-    assert [row["status"] for row in rows] == ["completed", "completed", "failed", "completed"]
-    assert [row["directory"] for row in rows] == ["0", "1", "2", "3"]
-    assert rows[2]["reason"] == "seed='x': must be a whole number"
-    assert rows[2]["top1"] is None
+    assert [row["status"] for row in rows] == ["completed", "failed", "completed"]
+    assert [row["directory"] for row in rows] == ["0", "1", "2"]
+    assert rows[1]["reason"] == "seed='x': must be a whole number"
+    assert rows[1]["top1"] is None
     for column in ("top1", "split", "val_top1"):
-        assert rows[3][column] == metrics_of(sweep / "3").get(column)
+        assert rows[2][column] == metrics_of(sweep / "2").get(column)
     before = written(sweep)
 
-    main([*SWEEP, "seed=0,1,2,3", *where, "resume=true"])
+    main([*SWEEP, "seed=0,1,2", *where, "resume=true"])
     after = written(sweep)
-    assert {job for job in after if after[job] != before.get(job)} == {"2"}
-    assert [row["status"] for row in summary_of(sweep)] == ["completed"] * 4
+    assert {job for job in after if after[job] != before.get(job)} == {"1"}
+    assert [row["status"] for row in summary_of(sweep)] == ["completed"] * 3
     assert "resume=True" not in summary_of(sweep)[0]["overrides"]
 
 

@@ -277,12 +277,10 @@ def test_bfloat16_activations_keep_their_type(name):
     assert model[2].input_fake_quantize(x).dtype == torch.bfloat16
 
 
-@pytest.mark.parametrize("name", ["w4a4", "lsq", "lsq_plus"])
+@pytest.mark.parametrize("name", ["w4a4", "lsq", pytest.param("lsq_plus", marks=pytest.mark.slow)])
 def test_a_training_step_compiles_without_graph_breaks(name):
     torch._dynamo.reset()
-    # The quantised layers are alike to the compiler: two of them, behind one another, are enough.
-    model = nn.Sequential(nn.Conv2d(3, 4, 3), nn.SiLU(), nn.Conv2d(4, 4, 3), nn.Flatten(), nn.Linear(64, 4))
-    build(config(name), "quantize").attach(model)
+    model, _ = quantized(name, activation=nn.SiLU)
     traced = copy.deepcopy(model)
     compiled = torch.compile(traced, backend="aot_eager", fullgraph=True)
     for step in range(2):
