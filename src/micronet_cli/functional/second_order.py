@@ -12,7 +12,7 @@ from torch import Tensor
 
 # Elements of the inverse Hessians that are worked on at once.
 CHUNK_ELEMENTS = 2**22
-# In which a row is emptied: one by one takes so long for long rows, and is no better by a measurable amount.
+# In which a row is emptied. One by one takes many times as long for long rows, and saves less than 1 % of the error.
 STEPS = 64
 
 

@@ -5,6 +5,7 @@ import torch
 
 from micronet_cli.compression.pruning import sparse_weight as module
 from micronet_cli.compression.pruning.sparse_weight import sparse_weight
+from micronet_cli.errors import UserError
 from micronet_cli.functional.granularity import NM, Element
 from micronet_cli.functional.masks import shrink_mask
 from micronet_cli.functional.second_order import damped, obs_update
@@ -60,3 +61,10 @@ def test_groups_are_as_good_as_each_alone():
         rows = slice(4 * group, 4 * group + 4)
         alone = obs_update(weight[rows], hessians[group], found.mask[rows])
         torch.testing.assert_close(found.weight[rows], alone)
+
+
+@pytest.mark.parametrize("granularity", [Element(), NM(2, 4)], ids=str)
+def test_a_hessian_that_is_not_definite_is_answered(granularity):
+    weight, mask, hessians = layer(1, 6, 8)
+    with pytest.raises(UserError, match="dampening: too small"):
+        sparse_weight(weight, mask, -hessians, 0.5, granularity)

@@ -78,7 +78,8 @@ class OneShot:
             went: the mean of |W x - W' x'|^2 over that of |W x|^2.
 
         Raises:
-            NotFinite: an error is not.
+            NotFinite: an output is not.
+            UserError: the pruner's dampening is too small.
         """
         generator = torch.Generator().manual_seed(self.seed)
         images = sum(len(batch) for batch in batches)
@@ -112,6 +113,8 @@ class OneShot:
         """Give a layer its mask and weights; its sparsity and errors."""
         in_float = self.reference.get_submodule(target.name).weight
         moments = Moments.of(in_float, rows, pruned_rows)
+        if not math.isfinite(moments.size + moments.change):
+            raise NotFinite(f"{target.name}: its output is not finite; give another checkpoint")
         parts = effective_weight(target.layer)
         assert parts is not None
         assert parts.mask is not None
@@ -122,8 +125,6 @@ class OneShot:
         found = sparse_weight(nearest, parts.mask, hessians, target.sparsity, self.pruner.granularity)
         before = moments.error(in_float, in_float * found.mask)
         after = moments.error(in_float, found.weight)
-        if not math.isfinite(after):
-            raise NotFinite(f"{target.name}: what pruning changes in its output is {after}")
         original_weight(target.layer).copy_(found.weight)
         parts.mask.copy_(found.mask)
         sparsity = float((~found.mask).double().mean())

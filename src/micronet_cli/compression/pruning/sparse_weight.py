@@ -5,6 +5,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from micronet_cli.errors import UserError
 from micronet_cli.functional.column_sweep import swept_mask
 from micronet_cli.functional.granularity import NM, Granularity
 from micronet_cli.functional.masks import ELEMENT, shrink_mask
@@ -32,7 +33,20 @@ def sparse_weight(
         hessians: ``[groups, d, d]``, positive definite.
         sparsity: fraction of zeros in [0, 1).
         granularity: single elements, or N:M.
+
+    Raises:
+        UserError: a Hessian is positive definite no more once it is rounded.
     """
+    try:
+        return _found(weight, mask, hessians, sparsity, granularity)
+    except torch.linalg.LinAlgError:
+        raise UserError(
+            "prune.dampening: too small for a layer's inputs, which depend on each other; raise it"
+        ) from None
+
+
+def _found(weight: Tensor, mask: Tensor, hessians: Tensor, sparsity: float, granularity: Granularity) -> SparseWeight:
+    """The same, where the Hessians let it."""
     groups = len(hessians)
     rows = len(weight)
     inputs = hessians.shape[-1]
