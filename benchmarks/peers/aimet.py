@@ -44,13 +44,13 @@ def quantise(job: Job) -> nn.Module:
             default_output_bw=job.activation_bits,
             config_file=CONFIG,
         )
+        if encodings is not None:
+            sim.set_and_freeze_param_encodings(encodings)
         stem = stem_of(sim.model)
         stem.param_quantizers["weight"] = None
         for module in sim.model.modules():
             if isinstance(module, nn.Conv2d | nn.Linear) and module is not stem:
                 module.input_quantizers[0] = input_quantizer(job.activation_bits)
-        if encodings is not None:
-            sim.set_and_freeze_param_encodings(encodings)
     sim.compute_encodings(lambda quantised, _: show(quantised, job), None)
     return sim.model
 
