@@ -83,7 +83,6 @@ class Diagnosis:
         Args:
             images: ``[N, C, H, W]``.
             measured: so many layers of the largest shares are put back to float, beside those without an estimate.
-
         """
         prefix = Prefix(self.model, images[:1])
         together = max(1, REMEMBERED_BYTES // max(1, prefix.bytes_per_image))

@@ -66,7 +66,10 @@ def diagnosed(
         measured: layers that are put back to float, at least.
     """
     total = sum(len(batch) for batch in batches)
-    compared = batches if thorough else [spread(batches, max(FEWEST, total // COMPARED_PART))]
+    compared = batches
+    if not thorough:
+        some = spread(batches, max(FEWEST, total // COMPARED_PART))
+        compared = some.split(len(batches[0]))
     distance = diagnosis.distance(compared)
     if not math.isfinite(distance.error):
         return Findings(distance, [])  # the evaluation says where that begins

@@ -2,7 +2,7 @@
 
 import logging
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass
 from typing import Any
@@ -20,8 +20,9 @@ from micronet_cli.compression.quantization.post_training import HISTORY, PostTra
 from micronet_cli.data.eval_batch import images_together
 from micronet_cli.errors import Interrupted, UserError
 from micronet_cli.explore.diagnosis import Diagnosis
-from micronet_cli.explore.in_float import float_weights
+from micronet_cli.explore.in_float import float_weights, quantized_layers
 from micronet_cli.layers.finite import NotFinite
+from micronet_cli.layers.rules import compressible_layers
 from micronet_cli.network import Network
 from micronet_cli.stages.beginning import log_starting_accuracy
 from micronet_cli.stages.compress import attach_compressors, logged_rule_table
@@ -111,7 +112,7 @@ def run(job: Job) -> dict[str, Any]:
 
 def post_trained(
     job: Job, network: Network, settings: PostTraining, device: torch.device, rescue: Rescue
-) -> tuple[Calibrated, Sequence[str]]:
+) -> tuple[Calibrated, Collection[str]]:
     """Quantise the network in place; the layers whose output has the mean that it has in float.
 
     Raises:
@@ -131,8 +132,10 @@ def post_trained(
         work = refine(job, network, calibrated, rescue)
     except NotFinite as error:
         raise UserError(f"stage=ptq: {error}") from None
-    corrected = work.names if settings.correct_bias else ()
-    return calibrated, corrected
+    if not settings.correct_bias:
+        return calibrated, ()
+    layers = compressible_layers(network.model).keys() & quantized_layers(network.model).keys()
+    return calibrated, layers - set(work.left_out)
 
 
 def calibrate(job: Job, network: Network, settings: PostTraining, device: torch.device) -> Calibrated:
