@@ -6,6 +6,7 @@ import pytest
 import torch
 from torch import nn
 
+from micronet_cli.compression.quantization.adaround import AdaRound
 from micronet_cli.compression.quantization.fixed_grid import FixedGrids
 from micronet_cli.compression.quantization.quantizer import BitsRule, Quantizer
 from micronet_cli.compression.quantization.weight_quantizers import RangeLinear
@@ -66,6 +67,23 @@ def test_a_layer_by_hand():
     assert layer.weight.tolist() == [[0] * 15 + [4]]
     set_weight_ranges(model, least_error)
     torch.testing.assert_close(layer.weight, torch.full((1, 16), 31 / 19))
+
+
+LEARNED = {
+    "few bits": (2, True),
+    "enough bits to learn on the own range": (3, False),
+    "so many that rounding is to the nearest": (8, True),
+}
+
+
+@pytest.mark.parametrize(("bits", "moves"), LEARNED.values(), ids=LEARNED)
+def test_learned_rounding_of_enough_bits_keeps_the_own_range(bits, moves):
+    torch.manual_seed(0)
+    layer = nn.Linear(32, 4)
+    model = gridded(nn.Sequential(layer), bits)
+    before = layer.weight.clone()
+    set_weight_ranges(model, least_error, AdaRound())
+    assert torch.equal(layer.weight, before) != moves
 
 
 def test_a_weight_of_two_layers_keeps_its_grid():

@@ -139,7 +139,7 @@ class PostTrainingQuantization:
         """
         FixedGrids(standardize_once=True).attach(model)
         if self.settings.weight_range is not None:
-            set_weight_ranges(model, self.settings.weight_range)
+            set_weight_ranges(model, self.settings.weight_range, self.settings.adaround)
         handles = []
         for name, module in model.named_modules():
             handles += self._watch(name, module)
