@@ -149,7 +149,7 @@ def test_explain_asks_for_an_option_that_is_left_out(composed):
         complaint(composed, "model=")
         == "model=: must be followed by an option (there are auto, timm and every timm name)"
     )
-    assert complaint(composed, "ptq=") == "ptq=: must be followed by an option (there are default, none)"
+    assert complaint(composed, "ptq=") == "ptq=: must be followed by an option (there are block, default, none)"
 
 
 def test_explain_names_a_value_that_the_grammar_refuses(composed):

@@ -60,7 +60,7 @@ MISTAKES = {
         f"{SCORE}s",
         {},
         f"stage.module: '{SCORE}s' cannot be imported; micronet_cli.stages has no scores; "
-        "did you mean score or compress or chosen?",
+        "did you mean score or compress or rescue?",
     ),
     "null": Mistake(None, {}, "stage.module=None: must be the dotted path of a module with run(job)"),
     "another module's key": Mistake(SCORE, {"multiple": 1}, "stage.multiple: unknown key; did you mean module?"),

@@ -144,7 +144,7 @@ def stopped_after(layers, micronet, monkeypatch, directory, *arguments):
 
     with monkeypatch.context() as patch:
         patch.setattr(LayerByLayer, "run", cut_off)
-        patch.setattr("micronet_cli.stages.ptq.SAVED_EVERY", 0)  # however quick the layers are
+        patch.setattr("micronet_cli.stages.saved_layers.SAVED_EVERY", 0)  # however quick the layers are
         with pytest.raises(SystemExit) as stopped:
             micronet(*arguments, directory=directory)
     assert stopped.value.code == 130
@@ -154,7 +154,7 @@ def test_an_interrupted_run_goes_on_where_it_stopped(micronet, monkeypatch, tmp_
     arguments = ("stage=ptq", *TINY, *QUICK)
     whole = micronet(*arguments)
     directory = tmp_path / "stopped"
-    monkeypatch.setattr("micronet_cli.stages.ptq.SAVED_EVERY", 0)  # every layer, however slow the machine is
+    monkeypatch.setattr("micronet_cli.stages.saved_layers.SAVED_EVERY", 0)  # every layer, however slow the machine is
     stopped_after(3, micronet, monkeypatch, directory, *arguments)
     assert len(history_of(directory)) == 3
     said = mistake(*arguments, "resume=true", "ptq.rows=99", directory=directory)
