@@ -131,7 +131,8 @@ class _Alone(nn.Module):
 
     def __init__(self, model: nn.Module, block: Block, number: int, device: torch.device) -> None:
         super().__init__()
-        self._modules = model._modules
+        for name, child in model.named_children():
+            self.add_module(name, child)
         self._block = block
         self._number = number
         self._device = device
