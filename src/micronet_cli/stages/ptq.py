@@ -159,6 +159,7 @@ def calibrate(job: Job, network: Network, settings: PostTraining, device: torch.
     warn_of_nearest(settings, rules)
     batches = batches or calibration_batches(job, network, settings.images, device)
     network.model.to(device)
+    weights: dict[str, Tensor] = {}
     if job.parts.quantize is not None:
         images = sum(len(batch) for batch in batches)
         log.info(
@@ -167,8 +168,9 @@ def calibrate(job: Job, network: Network, settings: PostTraining, device: torch.
             len(sweep.absorbed),
             images,
         )
+        # Before ranges get their gains.
+        weights = float_weights(network.model)
         sweep.calibrate(network.model, batches)
-    weights = float_weights(network.model)
     return Calibrated(sweep, rules, batches, weights)
 
 
