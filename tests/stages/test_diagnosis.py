@@ -1,15 +1,10 @@
 """Guards what ``stage=ptq`` ends with: the worst layers in the log and in diagnosis.csv, and its figures."""
 
 import csv
-from typing import NamedTuple
 
-import pytest
 import torch
 
-from micronet_cli.compression.quantization.adaround import AdaRound
-from micronet_cli.compression.quantization.post_training import PostTraining
 from micronet_cli.stages.diagnosis import spread
-from micronet_cli.stages.ptq import warn_of_nearest
 from tests.conftest import TINY, metrics_of
 
 SPOILT = ("quantize.rules.bad.match=layer2\\.0\\.conv2", "quantize.rules.bad.weight_bits=2")
@@ -38,31 +33,6 @@ def test_the_spoilt_layer_is_told_and_written(micronet, capsys):
     assert 0 < metrics["logits_snr_db"] < 60
     assert f"{metrics['float_agreement']:.2f} % of 16 calibration images" in said
     assert "rounded to the nearest, which costs accuracy" in said
-
-
-class Warned(NamedTuple):
-    """Bits of weight and input by layer, and how many layers are warned of."""
-
-    bits: list[tuple[float | None, float | None]]
-    adaround: AdaRound | None
-    layers: int
-
-
-WARNED = {
-    "weights and inputs": Warned([(4, 8), (8, 4), (2.5, None), (5, 8)], None, 3),
-    "enough bits": Warned([(8, 8), (5, None)], None, 0),
-    "learned": Warned([(4, 4)], AdaRound(), 0),
-}
-
-
-@pytest.mark.parametrize("case", WARNED.values(), ids=WARNED)
-def test_few_bits_to_the_nearest_are_warned_of(case, caplog):
-    rules = {}
-    for number, (weight_bits, activation_bits) in enumerate(case.bits):
-        rules[str(number)] = {"weight_bits": weight_bits, "activation_bits": activation_bits}
-    warn_of_nearest(PostTraining(adaround=case.adaround), rules)
-    said = [f"ptq.adaround=null: {case.layers} layers of 4 bits or fewer"] if case.layers else []
-    assert [record.getMessage()[: len(said[0])] for record in caplog.records] == said
 
 
 def test_images_are_spread_over_all_batches():

@@ -2,41 +2,36 @@
 
 import logging
 import time
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Sequence
 from contextlib import nullcontext
-from dataclasses import dataclass
 from typing import Any
 
 import torch
-from torch import Tensor
 from tqdm import tqdm
 from tqdm.contrib.logging import logging_redirect_tqdm
 
 from micronet_cli import distributed
 from micronet_cli.allocator import share_freed_memory
-from micronet_cli.compression.compressor import Compressor
 from micronet_cli.compression.quantization.layer_by_layer import LayerByLayer
-from micronet_cli.compression.quantization.post_training import HISTORY, PostTraining, PostTrainingQuantization
-from micronet_cli.data.eval_batch import images_together
+from micronet_cli.compression.quantization.post_training import HISTORY, PostTraining
 from micronet_cli.errors import Interrupted, UserError
 from micronet_cli.explore.diagnosis import Diagnosis
-from micronet_cli.explore.in_float import float_weights, quantized_layers
+from micronet_cli.explore.in_float import quantized_layers
 from micronet_cli.layers.finite import NotFinite
 from micronet_cli.layers.rules import compressible_layers
 from micronet_cli.network import Network
 from micronet_cli.stages.beginning import log_starting_accuracy
-from micronet_cli.stages.compress import attach_compressors, logged_rule_table
+from micronet_cli.stages.calibration import Calibrated, calibrate
 from micronet_cli.stages.diagnosis import diagnosed
 from micronet_cli.stages.eval import evaluate_network
 from micronet_cli.stages.job import Job
-from micronet_cli.stages.prune_once import check_rules, chosen_pruner, prune_once
+from micronet_cli.stages.prune_once import chosen_pruner
 from micronet_cli.stages.rescue import Rescue
 from micronet_cli.stages.saved_layers import SavedLayers
 from micronet_cli.stages.score import score_network
 from micronet_cli.training.interrupt import StopRequest
 
 log = logging.getLogger(__name__)
-FEW_BITS = 4
 
 
 def checked_settings(job: Job) -> PostTraining:
@@ -56,28 +51,6 @@ def checked_settings(job: Job) -> PostTraining:
         raise UserError(f"trainer.devices={processes}: stage=ptq runs in one process")
     job.require_splits("train", job.parts.eval.split)
     return settings
-
-
-@dataclass(frozen=True)
-class Calibrated:
-    """A network whose ranges are set.
-
-    Attributes:
-        sweep: what rounds and corrects it, layer after layer.
-        rules: layer -> the rules and targets for it.
-        batches: the training images that the ranges come from.
-        weights: layer -> its weight in float.
-    """
-
-    sweep: PostTrainingQuantization
-    rules: dict[str, dict[str, Any]]
-    batches: list[Tensor]
-    weights: dict[str, Tensor]
-
-    @property
-    def images(self) -> int:
-        """How many training images it has seen."""
-        return sum(len(batch) for batch in self.batches)
 
 
 def run(job: Job) -> dict[str, Any]:
@@ -136,77 +109,6 @@ def post_trained(
         return calibrated, ()
     layers = compressible_layers(network.model).keys() & quantized_layers(network.model).keys()
     return calibrated, layers - set(work.left_out)
-
-
-def calibrate(job: Job, network: Network, settings: PostTraining, device: torch.device) -> Calibrated:
-    """Prune if asked, attach the quantisers and set their ranges.
-
-    Raises:
-        ValueError: the network has a part that cannot be quantised or pruned so, or what a layer gives is not finite.
-    """
-    sweep = settings.prepare(network.model, network.spec.size)
-    network.model.to(device).eval()
-    sweep.reference.to(device)
-    compressors: list[Compressor] = []
-    batches: list[Tensor] = []
-    if chosen_pruner(job) is not None:
-        check_rules(job, network)
-        batches = calibration_batches(job, network, settings.images, device)
-        masks = prune_once(job, network, sweep, batches)
-        compressors.append(masks)
-    compressors += attach_compressors(job, network, ["quantize"])
-    rules = logged_rule_table(compressors, network)
-    warn_of_nearest(settings, rules)
-    batches = batches or calibration_batches(job, network, settings.images, device)
-    network.model.to(device)
-    weights: dict[str, Tensor] = {}
-    if job.parts.quantize is not None:
-        images = sum(len(batch) for batch in batches)
-        log.info(
-            "%d pairs of layers equalised, biases absorbed in %d; ranges from %d images",
-            len(sweep.pairs),
-            len(sweep.absorbed),
-            images,
-        )
-        # Before ranges get their gains.
-        weights = float_weights(network.model)
-        sweep.calibrate(network.model, batches)
-    return Calibrated(sweep, rules, batches, weights)
-
-
-def warn_of_nearest(settings: PostTraining, rules: Mapping[str, Mapping[str, Any]]) -> None:
-    """Where few bits are rounded to the nearest."""
-    few = 0
-    for columns in rules.values():
-        bits = [columns.get("weight_bits"), columns.get("activation_bits")]
-        few += any(number is not None and number <= FEW_BITS for number in bits)
-    if settings.adaround is None and few:
-        log.warning(
-            "ptq.adaround=null: %d layers of %d bits or fewer are rounded to the nearest, which costs accuracy, and "
-            "without ptq.correct_bias most of it where layers are depthwise; the agreement at the end says how much",
-            few,
-            FEW_BITS,
-        )
-
-
-def calibration_batches(job: Job, network: Network, images: int, device: torch.device) -> list[Tensor]:
-    """Images drawn by the seed from train, as evaluation would see them."""
-    loader = job.parts.data.sample(
-        split="train",
-        images=images,
-        spec=network.spec,
-        device=device,
-        seed=job.seed,
-        classes=network.classes,
-    )
-    batches = []
-    # On a GPU too: both networks wait at a layer, beside these images.
-    together = images_together(network.spec, torch.device("cpu"))
-    for batch, _ in loader.batches():
-        batches += batch.split(together)
-    if not batches:
-        raise UserError("data: not one image could be read")
-    return batches
 
 
 def refine(job: Job, network: Network, calibrated: Calibrated, rescue: Rescue) -> LayerByLayer:
