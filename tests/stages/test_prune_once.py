@@ -16,7 +16,8 @@ OBC = (
     "stage=ptq", "prune=obc", "prune.rules.conv.sparsity=0.5", "prune.rules.conv.match=layer[12].*|linear",
     "ptq.images=128", "ptq.rows=2048",
 )  # fmt: skip
-QUICK = ("quantize=w4a4", "ptq.adaround.iterations=40", "ptq.adaround.batch_size=128")
+# Two rounds, each of which prunes.
+QUICK = ("quantize=w4a4", "ptq.rescue=1", "ptq.adaround.iterations=40", "ptq.adaround.batch_size=128")
 NM = "prune.granularity._target_=micronet_cli.functional.granularity.NM"
 
 
@@ -78,7 +79,7 @@ def test_a_packed_file_computes_the_same(runs, micronet, name):
     torch.testing.assert_close(found, wanted, atol=1e-4, rtol=1e-4)
 
 
-def test_an_interrupted_run_is_pruned_once(runs, micronet, monkeypatch, tmp_path):
+def test_an_interrupted_run_ends_as_the_whole_one(runs, micronet, monkeypatch, tmp_path):
     whole = LayerByLayer.run
 
     def cut_off(work, batches):

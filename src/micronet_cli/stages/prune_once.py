@@ -24,6 +24,8 @@ from micronet_cli.stages.job import Job
 log = logging.getLogger(__name__)
 HISTORY = "micronet_cli.compression.pruning.masks.Masks"
 
+KIND = "pruned"  # of a line of history
+
 
 def chosen_pruner(job: Job) -> SecondOrderPruner | None:
     """The ``prune`` group, None where it is none.
@@ -53,7 +55,7 @@ def check_rules(job: Job, network: Network) -> None:
 def prune_once(job: Job, network: Network, sweep: PostTrainingQuantization, batches: Sequence[Tensor]) -> Masks:
     """Prune the network towards ``sweep.reference``, and note its masks, which are returned, in its history.
 
-    A run that resumes has pruned already: its saved state brings masks and weights.
+    A run that resumes does it again, to the same end: what follows judges by the pruned network in float.
 
     Raises:
         ValueError: a layer cannot be pruned so, or what it gives is not finite.
@@ -75,14 +77,14 @@ def prune_once(job: Job, network: Network, sweep: PostTrainingQuantization, batc
         job.run.directory,
         job.seed,
     )
-    if not (job.run.resume and job.run.state.is_file()):
-        _prune(job, work, batches)
+    _prune(job, work, batches)
     return masks
 
 
 def _prune(job: Job, work: OneShot, batches: Sequence[Tensor]) -> None:
     """Go through the layers; a line of history for each that is pruned."""
-    job.run.rewind_history(lambda line: False)
+    # What another round, or a run that was interrupted here, has done.
+    job.run.rewind_history(lambda line: line["kind"] != KIND)
     share_freed_memory()
     bar = tqdm(total=len(work.names), desc="prune", unit="layer", dynamic_ncols=True, disable=None)
     log_above_bar = nullcontext() if bar.disable else logging_redirect_tqdm()
@@ -91,7 +93,7 @@ def _prune(job: Job, work: OneShot, batches: Sequence[Tensor]) -> None:
             bar.update()
             if "sparsity" not in line:
                 continue
-            job.run.record({"kind": "pruned", "step": 0, **line})
+            job.run.record({"kind": KIND, "step": 0, **line})
             log.info("layer %d/%d %s: %s", number, len(work.names), line["layer"], _told(line))
 
 
