@@ -55,8 +55,7 @@ def test_a_checkpoint_of_an_earlier_version_is_exported_with_its_removed_channel
     with torch.no_grad():
         logits = packed(fixed_images())
     expected = torch.tensor(EXPECTED["model.mnet"]["logits"], dtype=torch.float64)
-    # Scales were computed anew in float64 then; now they are those that the network executes, in float32.
-    torch.testing.assert_close(logits, expected, rtol=1e-6, atol=0)
+    torch.testing.assert_close(logits, expected, rtol=1e-9, atol=0)
 
 
 @pytest.mark.parametrize("path", DOTTED_PATHS)

@@ -90,8 +90,21 @@ def test_float32_rounding_of_a_16_bit_code_is_no_fault():
     weight = torch.tensor([[65535.0]]) / scale
     scaled = weight.double() * scale.double()
     assert abs(scaled - 65535) > 1e-3
-    integers, _ = integers_of_weight("a", weight.double(), scale.double(), torch.zeros(1, 1), WeightFakeQuantize(16))
+    integers, _ = integers_of_weight("a", weight, scale, torch.zeros(1, 1), WeightFakeQuantize(16))
     assert integers.tolist() == [[65535]]
+
+
+def test_a_rounding_error_of_float64_is_no_fault():
+    weight = torch.tensor([[3.0000001]], dtype=torch.float64)
+    one, zero = torch.ones(1, 1), torch.zeros(1, 1)
+    integers, _ = integers_of_weight("a", weight, one, zero, WeightFakeQuantize(2))
+    assert integers.tolist() == [[3]]
+
+
+def test_a_weight_beside_its_grid_is_a_fault():
+    one, zero = torch.ones(1, 1), torch.zeros(1, 1)
+    with pytest.raises(ValueError, match="codes do not give the effective weight"):
+        integers_of_weight("a", torch.tensor([[3.0012]]), one, zero, WeightFakeQuantize(2))
 
 
 def test_codes_are_those_of_the_layers_own_precision():

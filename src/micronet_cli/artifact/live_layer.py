@@ -1,8 +1,8 @@
 """A live layer to its entry and streams: integers behind the effective weight, and what follows the layer.
 
-Codes are those that the layer executes in its own precision, read from its effective weight and checked against it. A
-BatchNorm that follows a layer becomes a factor and a bias a channel, in float64 and whatever its sign, so no weight is
-quantised again.
+Codes are those that the layer executes in its own precision, read from its effective weight and checked against it.
+Scales are computed in float64. A BatchNorm that follows a layer becomes a factor and a bias a channel, in float64 too
+and whatever its sign, so no weight is quantised again.
 """
 
 from dataclasses import dataclass, replace
@@ -19,10 +19,12 @@ from micronet_cli.functional.quantization import quant_max
 from micronet_cli.layers.batch_norm import gain_and_shift
 from micronet_cli.layers.effective_weight import EffectiveWeight, effective_weight, incoming_weight
 from micronet_cli.layers.fake_quantize import WeightFakeQuantize
+from micronet_cli.layers.held_codes import weight_scale
 
-# How far a weight times its scale may be from an integer. A float32 weight is rounded by 2^-24 of itself, and so is its
-# scale; codes are at most 2^16, so that a few such roundings make some 2^-7.
-MAX_ROUNDING = 2**-6
+# How far a weight times its scale may be from an integer, beside what the layer's precision leaves of the product:
+# weight and scale are rounded a few times by half of its resolution each.
+MAX_ROUNDING = 1e-3
+ROUNDINGS = 2
 
 
 def pack_layer(packer: Packer, name: str, layer: nn.Module, norm: nn.Module | None, integer: bool) -> Layer | None:
@@ -105,13 +107,11 @@ def _pack_quantised(
     """Store a layer's integers, and the factors that make them its output."""
     quantizer = effective.fake_quantize
     assert quantizer is not None
-    incoming = incoming_weight(layer).detach()
-    own_scale, own_zero_point = effective.qparams(incoming)
-    # From here on in float64; the codes and their scale are those of the layer's own precision.
-    weight: Tensor = layer.weight.detach().double()
-    scale = own_scale.double()
-    zero_point = own_zero_point.double()
-    integers, zero_codes = integers_of_weight(entry.name, weight, scale, zero_point, quantizer)
+    weight: Tensor = layer.weight.detach()
+    incoming = effective.masked(incoming_weight(layer).detach())
+    own_scale, zero_point = quantizer.qparams(incoming)
+    integers, zero_codes = integers_of_weight(entry.name, weight, own_scale, zero_point, quantizer)
+    scale = weight_scale(quantizer, incoming, torch.float64)
     codes = integers + along_channels(zero_codes, integers.ndim)
     largest_code = int(max(codes.max(), zero_codes.max()))
 
@@ -156,10 +156,12 @@ def integers_of_weight(
 ) -> tuple[np.ndarray, np.ndarray]:
     """Integers of the effective weight, and codes of 0 (``[C_out]`` or ``[1]``), checked.
 
+    Weight, scale and zero point are in the precision that they are executed in.
+
     Raises:
         ValueError: they do not give the weight back.
     """
-    scaled = weight * scale
+    scaled = weight.double() * scale.double()
     integers = torch.round(scaled)
     codes = integers - zero_point
     largest: float = quant_max(quantizer.bits)
@@ -168,7 +170,10 @@ def integers_of_weight(
     rounding = (scaled - integers).abs()
     in_range = codes.min() >= 0 and codes.max() <= largest
     scheme = type(quantizer).__name__
-    if rounding.max() > MAX_ROUNDING or not in_range:
+    resolution = ROUNDINGS * torch.finfo(weight.dtype).eps
+    most_rounding = MAX_ROUNDING + resolution * integers.abs()
+    is_grid = bool((rounding <= most_rounding).all())
+    if not is_grid or not in_range:
         raise ValueError(f"layer {name}: {scheme}'s codes do not give the effective weight")
     zero_codes = -zero_point.reshape(-1)
     if zero_codes.min() < 0:

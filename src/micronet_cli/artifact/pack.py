@@ -19,7 +19,7 @@ from micronet_cli.layers.copies import copied
 from micronet_cli.layers.effective_weight import has_computed_weight, took_standardization
 from micronet_cli.layers.fake_quantize import ActivationFakeQuantize
 from micronet_cli.layers.finite import is_sound
-from micronet_cli.layers.held_codes import at_least_single
+from micronet_cli.layers.held_codes import at_least_single, range_scale
 from micronet_cli.layers.plain_product import runs_linear
 from micronet_cli.layers.products import OPERANDS
 from micronet_cli.layers.rules import compressible_layers
@@ -181,8 +181,9 @@ def _pack_activations(live: nn.Module, packer: Packer) -> list[Activation]:
         if not isinstance(module, ActivationFakeQuantize):
             continue
         carrier, place = _place(name)
-        qparams = module.qparams()
-        scale, zero_point = (float(value) for value in qparams)
+        _, own_zero_point = module.qparams()
+        zero_point = float(own_zero_point)
+        scale = float(range_scale(module, torch.float64))
         usable_scale = np.isfinite(scale) and scale > 0
         zero_codes = 2**ZERO_POINT_BITS
         holds_zero = -zero_codes < zero_point <= 0
