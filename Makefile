@@ -12,7 +12,7 @@ help: ## This list
 
 $(INSTALLED): pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(VENV)
-	$(BIN)/python -m pip install --compile --constraint constraints.txt --editable ".[sweep,log,data,export,search,report,docs,dev]"
+	$(BIN)/python -m pip install --compile --constraint constraints.txt --editable ".[sweep,log,data,export,openvino,search,report,docs,dev]"
 	$(BIN)/python -m compileall -q src
 	touch $@
 

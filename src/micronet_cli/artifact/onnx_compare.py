@@ -17,7 +17,8 @@ from onnx.helper import make_tensor_value_info
 from torch import Tensor, nn
 
 from micronet_cli.artifact.compare import BATCH, Codes, Comparison, scale_of_output, watched
-from micronet_cli.artifact.onnx import INPUT, OUTPUT, session
+from micronet_cli.artifact.engines.onnxruntime import session
+from micronet_cli.artifact.onnx import INPUT, OUTPUT
 from micronet_cli.artifact.onnx_graph import Index
 
 
@@ -46,7 +47,7 @@ def compare_onnx(path: Path, model: nn.Module, images: Tensor, fused: bool = Fal
         path: what ``export_onnx`` wrote.
         model: what it was made of, in evaluation mode.
         images: normalised for the network.
-        fused: with onnxruntime's integer kernels, see ``onnx.session``.
+        fused: with onnxruntime's integer kernels, see ``engines.onnxruntime.session``.
     """
     proto = onnx.load(path)
     cuts = cut_behind_quantizers(proto.graph, model)
