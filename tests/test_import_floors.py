@@ -63,7 +63,7 @@ ALLOWED = {
         "allocator", "artifact", "checkpoint", "compression", "config", "console", "data", "distributed", "dotted_path",
         "errors",
         "explore", "functional", "layers", "models", "network", "overrides", "paths", "renamed", "runs", "scoring",
-        "tables", "trace", "training",
+        "strict_json", "tables", "trace", "training",
     },
     # floor 9
     "command": {"allocator", "console", "dotted_path", "errors", "overrides", "paths", "runs", "stages", "strict_json"},
