@@ -1,7 +1,7 @@
 """A directory that is ready to publish, laid out as the Hugging Face hub and timm expect it.
 
-``config.json`` and ``model.safetensors`` are what timm reads; ``micronet.safetensors`` is the checkpoint, with its masks
-and quantisers, which micronet reads instead where it is there.
+``config.json`` and ``model.safetensors`` are what timm reads; ``micronet.safetensors`` is the checkpoint, with its
+masks and quantisers, which micronet reads instead where it is there.
 """
 
 import json

@@ -49,8 +49,8 @@ def export_int8(
     Args:
         network: float or quantised.
         path: the file.
-        images: ``[N, C, H, W]``, normalised for the network; the smallest and largest activations on them are the ranges
-            of a network that has none of its own.
+        images: ``[N, C, H, W]``, normalised for the network; the smallest and largest activations on them are the
+            ranges of a network that has none of its own.
         reduce_range: 7-bit weights where training gave none, so that sums of two products never saturate on CPUs with
             AVX2 and without VNNI.
         wide: output channels of the first convolution in integers; 0: all of them.
