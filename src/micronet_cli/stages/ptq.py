@@ -133,8 +133,10 @@ def refine(job: Job, network: Network, calibrated: Calibrated, rescue: Rescue) -
         for line in work.run(calibrated.batches):
             number = work.done
             job.run.record({"kind": "layer", "step": saved.first_step + number, **line})
+            place = f"layer {number}/{total} {line['layer']}"
             errors = f"error {line['error_before']:.4f} -> {line['error']:.4f}"
-            log.info("layer %d/%d %s: %s, %.0f s left", number, total, line["layer"], errors, pace.seconds_left(number))
+            seconds_left = pace.seconds_left(number)
+            log.info("%s: %s, %.0f s left", place, errors, seconds_left)
             bar.update()
             saved.save(always=stop.asked)
             if stop.asked and number < total:
