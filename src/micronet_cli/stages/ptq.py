@@ -124,7 +124,7 @@ def refine(job: Job, network: Network, calibrated: Calibrated, rescue: Rescue) -
     saved = SavedLayers(job.run, work, rescue.state())
     saved.restore()
     share_freed_memory()
-    pace = Pace(work.costs(), work.done)
+    pace = Pace(work.costs(calibrated.batches), work.done)
     stop = StopRequest("layer")
     total = len(work.names)
     bar = tqdm(total=total, initial=work.done, desc="ptq", unit="layer", dynamic_ncols=True, disable=None)
