@@ -13,10 +13,10 @@ from micronet_cli.trace.chains import Chain
 from micronet_cli.trace.layer_inputs import positions_looked_at
 
 NETWORKS = 2  # in float and quantised
-# What takes as long as so many multiplications, measured on EfficientNet-Lite0: a number that a module reads or gives,
-# rounding included; a layer by itself; a number that a row reads; a weight at a row that judges it.
+# What takes as long as so many multiplications, fitted to EfficientNet-Lite0 and ResNet-20: a number that a module
+# reads or gives, rounding included; a layer by itself; a number that a row reads; a weight at a row that judges it.
 PER_ELEMENT = 60
-PER_LAYER = 2e9
+PER_LAYER = 4e9
 PER_VALUE = 30
 PER_JUDGED = 17
 # Of rounding: a second moment at a row; two weights of a channel in the sweeps; of Adam, a step whatever the layer, a
