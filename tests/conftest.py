@@ -2,7 +2,9 @@
 
 import json
 import os
+import sys
 from pathlib import Path
+from types import FunctionType
 
 import numpy as np
 import pytest
@@ -24,6 +26,20 @@ def _one_thread():
     # Tiny networks gain nothing from more, and a busy machine would make them many times slower.
     torch.set_num_threads(1)
     os.environ["OMP_NUM_THREADS"] = "1"
+
+
+@pytest.fixture(autouse=True, scope="module")
+def _no_patch_stays():
+    """A function is patched where it is used: a module imported while it is patched at home would keep the patch."""
+    yield
+    stayed = []
+    for name, module in list(sys.modules.items()):
+        if name.partition(".")[0] != "micronet_cli":
+            continue
+        for key, value in vars(module).items():
+            if isinstance(value, FunctionType) and value.__module__.startswith("tests."):
+                stayed.append(f"{name}.{key}")
+    assert stayed == []
 
 
 @pytest.fixture
