@@ -64,6 +64,14 @@ def micronet(tmp_path):
     return call
 
 
+@pytest.fixture(scope="session")
+def trained(tmp_path_factory):
+    """The run of a network after two epochs of digits, to begin from; it belongs to every test of the process."""
+    where = tmp_path_factory.mktemp("trained") / "run"
+    main(["stage=train", *TINY, "trainer.epochs=2", f"hydra.run.dir={where}"])
+    return where
+
+
 @pytest.fixture
 def mistake(micronet, capsys):
     """Arguments as typed -> what stderr says, after checking the shape that every mistake's answer has."""
