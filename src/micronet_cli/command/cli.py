@@ -87,6 +87,7 @@ def run_hydra(arguments: list[str], completing: bool = False) -> None:
     import hydra
     from hydra.core.global_hydra import GlobalHydra
 
+    from micronet_cli.command.one_composition import composed_once
     from micronet_cli.command.search_path import register
     from micronet_cli.command.show import show
     from micronet_cli.command.sweeps import reported
@@ -113,7 +114,7 @@ def run_hydra(arguments: list[str], completing: bool = False) -> None:
     GlobalHydra.instance().clear()
     decorate = hydra.main(version_base="1.3", config_path=str(CONF), config_name="config")
     try:
-        with reported():
+        with reported(), composed_once():
             decorate(task)()
     finally:
         sys.argv = argv_before
