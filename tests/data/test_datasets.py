@@ -5,7 +5,7 @@ import pytest
 import torch
 from PIL import Image
 
-from micronet_cli.data.datasets import Cifar, Digits, ImageFolder, NoImages, read_digits
+from micronet_cli.data.datasets import Cifar, Digits, ImageFolder, NoImages
 from micronet_cli.errors import UserError
 from tests.data.test_loader import CPU, SPEC, batches, same
 
@@ -16,14 +16,6 @@ def test_digits_splits_are_disjoint_and_whole():
     assert [len(source.labels) for source in indices] == [1294, 144, 359]
     rest = np.concatenate([data.source("train").source.indices[data.source(s).indices] for s in ("train", "val")])
     assert len(set(rest) | set(data.source("test").indices)) == 1797
-
-
-def test_digits_are_scikit_learn_s():
-    from sklearn.datasets import load_digits
-
-    images, labels = read_digits()
-    assert np.array_equal(images, load_digits().images)
-    assert np.array_equal(labels, load_digits().target)
 
 
 WRONG = {

@@ -4,7 +4,6 @@ import logging
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, Literal
 
@@ -49,29 +48,16 @@ class Digits(Data):
 
     @cached_property
     def _splits(self) -> dict[str, Source]:
-        images, labels = read_digits()
-        pixels = np.round(images * (255 / 16)).astype(np.uint8)
-        rest, test = split_off(ArraySource(pixels, labels), 0.2, self.split_seed)
+        from sklearn.datasets import load_digits
+
+        digits = load_digits()
+        pixels = np.round(digits.images * (255 / 16)).astype(np.uint8)
+        rest, test = split_off(ArraySource(pixels, digits.target), 0.2, self.split_seed)
         return {
             "train": self._part(rest, "train"),
             "val": self._part(rest, "val"),
             "test": test,
         }
-
-
-def read_digits() -> tuple[np.ndarray, np.ndarray]:
-    """What ``sklearn.datasets.load_digits`` gives: images ``[N, 8, 8]`` with values from 0 to 16, and their labels.
-
-    Its file is read without it, because importing it takes a fifth of the time until the first image is there.
-    """
-    package = find_spec("sklearn")
-    assert package is not None
-    assert package.submodule_search_locations is not None
-    (folder,) = package.submodule_search_locations
-    table = np.loadtxt(Path(folder, "datasets", "data", "digits.csv.gz"), delimiter=",")
-    pixels = table[:, :-1]
-    labels = table[:, -1].astype(np.int64)
-    return pixels.reshape(-1, 8, 8), labels
 
 
 @dataclass(kw_only=True)
