@@ -17,6 +17,7 @@ from micronet_cli.dotted_path import make_working_directory_importable
 from micronet_cli.errors import Interrupted, JobsFailed, UserError
 from micronet_cli.overrides import explain, free_key, group_names, options_of
 from micronet_cli.paths import CONF, use_config_directory
+from micronet_cli.threads import spin_briefly
 
 MAX_LINES = 15
 HELP = {"-h", "--help"}
@@ -50,6 +51,7 @@ def main(argv: list[str] | None = None) -> None:
         return
     go_on_unread()
     use_huge_pages()
+    spin_briefly()
     make_working_directory_importable()
     debug = "debug=true" in [argument.lstrip("+").lower() for argument in arguments]
     try:
