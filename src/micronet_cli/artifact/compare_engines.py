@@ -7,6 +7,7 @@ logits are compared end to end as well.
 import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -206,13 +207,13 @@ def openers() -> Mapping[str, Callable[[Path], Run]]:
     found: dict[str, Callable[[Path], Run]] = {}
     for name, level in onnxruntime.GraphOptimizationLevel.__members__.items():
         label = name.removeprefix("ORT_").removeprefix("ENABLE_").lower()
-        found[f"onnxruntime {label}"] = lambda path, level=level: _onnxruntime(path, level)
+        found[f"onnxruntime {label}"] = partial(_onnxruntime, level)
     if OpenVino().installed():
         found["openvino"] = _openvino
     return found
 
 
-def _onnxruntime(path: Path, level: Any) -> Run:
+def _onnxruntime(level: Any, path: Path) -> Run:
     import onnxruntime
 
     options = session_options(torch.get_num_threads())
