@@ -42,7 +42,6 @@ def timm_config(network: Network, architecture: nn.Module) -> dict[str, Any]:
         "crop_pct": spec.crop_pct,
         "interpolation": spec.interpolation,
         "num_classes": len(network.classes),
-        "fixed_input_size": True,
     }
     first = getattr(architecture, "pretrained_cfg", None) or {}
     for key in ("first_conv", "classifier"):
