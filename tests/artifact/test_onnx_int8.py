@@ -94,9 +94,12 @@ def test_trained_ranges_stay_and_no_quantiser_is_added(tmp_path, bits):
             kinds[node.output[0]] = node.attribute[0].t.data_type
     quantisers = [node for node in proto.graph.node if node.op_type == "QuantizeLinear"]
     assert [kinds[node.input[2]] for node in quantisers] == 3 * [onnx.TensorProto.UINT8]
-    found = check_onnx(path, network.model, images, fused=True)
-    assert found["equal_predictions"] == 1
-    assert found["max_abs_deviation"] < 0.02 * found["max_abs_logit"]
+    found = check_onnx(path, network.model, images)
+    assert found["max_abs_deviation"] < 1e-5
+    if bits == 8:  # onnxruntime rounds biases to the unit of the products, which 4 bits make coarse
+        fused = check_onnx(path, network.model, images, fused=True)
+        assert fused["equal_predictions"] == 1
+        assert fused["max_abs_deviation"] < 0.02 * fused["max_abs_logit"]
 
 
 def test_logits_of_a_float_network_are_not_quantised():
