@@ -3,10 +3,9 @@
 import pytest
 import torch
 
-from micronet_cli.compression.quantization.activation_quantizers import LearnedStep
-from micronet_cli.compression.quantization.quantizer import BitsRule, Quantizer
 from micronet_cli.errors import UserError
 from micronet_cli.torch_internals import TorchDispatchMode, operator_name
+from micronet_cli.training.meter import Meter
 from micronet_cli.training.settings import TrainerSettings
 from tests.conftest import history_of
 from tests.training.test_trainer import equal, fit, weights
@@ -45,8 +44,6 @@ def reads(directory, steps, **settings):
     fitted.train.batches = lambda epoch, first: iter([batch] * steps)
     fitted.learner.model.train()
     fitted.interval.begin()
-    from micronet_cli.training.meter import Meter
-
     meter = Meter()
     with counter:
         for _ in range(steps):
