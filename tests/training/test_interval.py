@@ -2,31 +2,13 @@
 
 import pytest
 import torch
+from synchronisations import Reads
 
 from micronet_cli.errors import UserError
-from micronet_cli.torch_internals import TorchDispatchMode, operator_name
 from micronet_cli.training.meter import Meter
 from micronet_cli.training.settings import TrainerSettings
 from tests.conftest import history_of
 from tests.training.test_trainer import equal, fit, weights
-
-READS = {"_local_scalar_dense", "nonzero", "masked_select", "is_nonzero", "equal"}
-
-
-class Reads(TorchDispatchMode):
-    """Counts operations that would wait for a GPU."""
-
-    def __init__(self):
-        super().__init__()
-        self.count = 0
-
-    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
-        name = operator_name(func)
-        indices = args[1] if name in ("index", "index_put_") else ()
-        has_mask = any(index is not None and index.dtype == torch.bool for index in indices)
-        self.count += name in READS or has_mask
-        return func(*args, **(kwargs or {}))
-
 
 def deferred(*arguments, **options):
     fitted = fit(*arguments, **options)
