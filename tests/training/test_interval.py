@@ -10,6 +10,7 @@ from micronet_cli.training.settings import TrainerSettings
 from tests.conftest import history_of
 from tests.training.test_trainer import equal, fit, weights
 
+
 def deferred(*arguments, **options):
     fitted = fit(*arguments, **options)
     fitted.interval.runs_ahead = True
