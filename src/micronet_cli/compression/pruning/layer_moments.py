@@ -32,7 +32,7 @@ class Moments:
 
     @classmethod
     def of(cls, weight: Tensor, rows: Tensor, other_rows: Tensor, images: int) -> "Moments":
-        """For ``weight`` ``[C_out, ...]``, over rows x and x', ``[groups, n, d]`` each: as many of each image in turn."""
+        """For ``weight`` ``[C_out, ...]``, over rows x and x', ``[groups, n, d]`` each, which follow the images."""
         groups, count, _ = rows.shape
         outputs = product(rows, weight)
         changes = outputs - product(other_rows, weight)
