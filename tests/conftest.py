@@ -1,5 +1,6 @@
 """What several tests share: a config as the command line composes it, the command line itself, small real images."""
 
+import importlib.util
 import json
 import os
 import sys
@@ -26,6 +27,15 @@ def _one_thread():
     # Tiny networks gain nothing from more, and a busy machine would make them many times slower.
     torch.set_num_threads(1)
     os.environ["OMP_NUM_THREADS"] = "1"
+
+
+@pytest.fixture(autouse=True, scope="session")
+def _absl_leaves_captured_output_open():
+    # OpenVINO imports it where it is installed. It keeps the stderr of its import and closes it with the log handlers,
+    # which each command makes anew: pytest's own stderr, while a test has another.
+    if importlib.util.find_spec("absl") is not None:
+        absl_logging = importlib.import_module("absl.logging")
+        absl_logging.get_absl_handler().python_handler.setStream(sys.__stderr__)
 
 
 @pytest.fixture(autouse=True, scope="module")

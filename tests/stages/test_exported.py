@@ -1,11 +1,12 @@
 """Accuracy of exported files: what is counted, when a user is warned, and a network that only guesses."""
 
 import json
+from types import SimpleNamespace
 
 import pytest
 import torch
 
-from micronet_cli.stages.exported import Accuracy, Exported
+from micronet_cli.stages.exported import Accuracy, Exported, _evaluates
 from tests.conftest import TINY, metrics_of
 
 
@@ -45,14 +46,27 @@ def test_untrained_network_is_called_that(micronet):
     run = micronet("stage=export", *TINY, "export.weights=false", "export.images=1")
     (warning,) = metrics_of(run)["export_warnings"]
     assert warning.startswith("untrained network: ")
-    log = (run / "micronet.log").read_text() if (run / "micronet.log").exists() else ""
-    assert "predictions equal" not in log
     report = json.loads((run / "export.json").read_text())["engines"]
     assert report["model.onnx"]["onnxruntime all"]["accuracy"]["images"] == 359
 
 
-def test_evaluation_can_be_refused_and_needs_data(micronet, mistake):
-    run = micronet("stage=export", *TINY, "export.weights=false", "export.images=1", "export.evaluate=false")
-    assert "exported_top1" not in metrics_of(run)
+@pytest.mark.parametrize(
+    ("asked", "problems", "evaluates"),
+    [
+        pytest.param(None, [], True, id="where data are there"),
+        pytest.param(None, ["no images"], False, id="where none are"),
+        pytest.param(False, [], False, id="refused"),
+    ],
+)
+def test_evaluation_is_the_default_where_data_are_there(asked, problems, evaluates):
+    parts = SimpleNamespace(
+        export=SimpleNamespace(evaluate=asked),
+        eval=SimpleNamespace(split="test"),
+        data=SimpleNamespace(problems=lambda splits: problems),
+    )
+    assert _evaluates(SimpleNamespace(parts=parts)) is evaluates
+
+
+def test_evaluation_that_is_asked_for_needs_data(mistake):
     said = mistake("stage=export", "model=resnet8", "export.evaluate=true", "export.images=1")
     assert "data" in said
