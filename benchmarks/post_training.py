@@ -7,9 +7,9 @@ and judged by 250 others, one image a class; ResNet-20 with 1,024 training image
 images. The images to evaluate are the same for every seed; those to calibrate with are drawn by it. Every method
 quantises weights per channel and inputs per tensor, of every layer but the stem, which stays in float.
 
-A row is one command, on one thread: imports, calibration and evaluation included. Finished rows are kept in
-``--out``/rows.jsonl with the commit that made them, so that an interrupted benchmark goes on; ``--finished`` writes the
-page of what there is. Peers run in virtual environments of their own, made on demand; ours needs none of them.
+A row is one command, on one thread: imports, calibration and evaluation included. Finished rows are kept in ``--rows``
+with the commit that made them, so that an interrupted benchmark goes on, on another day too: peers' rows stay as long
+as ``peers/`` does. ``--finished`` writes the page of what there is. Peers run in virtual environments of their own, made on demand; ours needs none of them.
 """
 
 import argparse
@@ -181,6 +181,7 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--images", type=int, help="at most so many to calibrate and to evaluate, to try it out")
     parser.add_argument("--finished", action="store_true", help="only write the page of the rows that are finished")
     parser.add_argument("--out", type=Path, default=ROOT / "outputs" / "post_training")
+    parser.add_argument("--rows", type=Path, default=ROOT / "benchmarks" / "post_training.jsonl")
     parser.add_argument("--output", type=Path, default=ROOT / "benchmarks" / "post_training.md")
     return parser.parse_args()
 
@@ -197,7 +198,7 @@ def main() -> None:
         images[name].write(given.seeds)
         percent = top1(images[name].float_logits(), images[name].labels())
         print(f"{name} in float: {percent:.2f} % of {images[name].evaluate} images", flush=True)
-    finished = FinishedRows(out / "rows.jsonl")
+    finished = FinishedRows(given.rows)
     planned = list(tasks(given))
     if not given.finished:
         for peer in given.peers:
