@@ -9,7 +9,8 @@ quantises weights per channel and inputs per tensor, of every layer but the stem
 
 A row is one command, on one thread: imports, calibration and evaluation included. Finished rows are kept in ``--rows``
 with the commit that made them, so that an interrupted benchmark goes on, on another day too: peers' rows stay as long
-as ``peers/`` does. ``--finished`` writes the page of what there is. Peers run in virtual environments of their own, made on demand; ours needs none of them.
+as ``peers/`` does. ``--finished`` writes the page of what there is. Peers run in virtual environments of their own,
+made on demand; ours needs none of them.
 """
 
 import argparse
