@@ -7,6 +7,7 @@ from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import ClassVar
 
+from micronet_cli.scoring.accumulators import ACCUMULATORS
 from micronet_cli.scoring.charges import ELEMENTWISE, Charge
 from micronet_cli.scoring.prices import PRICES, REMEDIES, Price
 from micronet_cli.trace.records import Op, TracedNetwork
@@ -16,7 +17,7 @@ SMALL_IMAGE_PIXELS = 64
 # What an option may be.
 CHOICES = {
     "unknown": ("error", "warn"),
-    "accumulator": ("fp32", "integer", "adder_tree"),
+    "accumulator": ACCUMULATORS,
 }
 
 
@@ -63,7 +64,8 @@ class Rules:
         compare: another rule set's name for the waterfall, or None.
         task: key of the bases, None: cifar100 up to 64 pixels, else imagenet.
         bases: tasks of the user's own.
-        accumulator: ``fp32``, ``integer`` or ``adder_tree``.
+        accumulator: what adds up quantised products: ``fp32``, ``integer``, ``adder_tree``, ``int16`` (integers of 16 bits
+            at most; a wider sum is a float of 16) or ``fp16``.
         nonlinearity_bits: bits of activation functions, None: as the rule set says.
         paths: early exits: module name -> measured probability that an example leaves after it.
         block: shape of the blocks of a block mask over (C_out, C_in), None: masks of single elements.
