@@ -46,18 +46,10 @@ class Xilinx2019(Official):
         """Dense weights, thresholds, and the classifier's bias."""
         charges: list[Charge] = []
         for op in network.ops:
-            dot = op.dot
-            if dot is None or dot.weight is None:
-                continue
-            elements = network.stored[dot.weight].elements
-            charges.append(Charge(op.layer, WEIGHTS, elements * network.stored_bits[dot.weight]))
-            width = _accumulator_bits(op, dot, network)
-            channels = len(dot.nonzeros)
-            levels = _levels_after(op, network)
-            if levels:
-                charges.append(Charge(op.layer, SCALES, channels * width * levels))
-            else:
-                charges.append(Charge(op.layer, BIASES, channels * width))
+            if op.dot is not None and op.dot.weight is not None:
+                charges += _stored_product(op, op.dot, op.dot.weight, network)
+            elif op.kind == "add":
+                charges.append(_stored_sum(op, network))
         return charges
 
     def math(self, network: TracedNetwork) -> list[Charge]:
@@ -92,12 +84,32 @@ class Xilinx2019(Official):
             yield Charge(op.layer, BIAS_ADD, additions=dot.outputs, math_ops=dot.outputs * width / 32)
 
 
+def _stored_product(op: Op, dot: Dot, weight: int, network: TracedNetwork) -> Iterator[Charge]:
+    """The weight, and the thresholds or the bias after it."""
+    elements = network.stored[weight].elements
+    yield Charge(op.layer, WEIGHTS, elements * network.stored_bits[weight])
+    width = _accumulator_bits(op, dot, network)
+    channels = len(dot.nonzeros)
+    levels = _levels_after(op, network)
+    if levels:
+        yield Charge(op.layer, SCALES, channels * width * levels)
+    else:
+        yield Charge(op.layer, BIASES, channels * width)
+
+
+def _stored_sum(op: Op, network: TracedNetwork) -> Charge:
+    """The thresholds after a residual sum."""
+    channels = op.reads[0].layout.shape[1]
+    levels, width = _requantized_sum(op, network)
+    return Charge(op.layer, SCALES, channels * width * levels)
+
+
 def _accumulator_bits(op: Op, dot: Dot, network: TracedNetwork) -> int:
     """Width of the largest product times its number: kernel x output channels a group, as Brevitas counts it."""
     assert dot.weight is not None
     largest_input = 2 ** network.value_bits[op.inputs[0]] - 1
     # Narrow range: one level of the weight's code is left out.
-    largest_weight = 2 ** network.stored_bits[dot.weight] - 1
+    largest_weight = 2 ** network.stored_bits[dot.weight] - 2
     terms = dot.terms
     if op.kind == "convolution":
         channels_in = op.reads[0].layout.shape[1]
@@ -122,9 +134,14 @@ def _sum(op: Op, network: TracedNetwork) -> Iterator[Charge]:
     """A residual sum, and the thresholds that make it as narrow as its operands again."""
     bits = max(network.value_bits[value] for value in op.inputs)
     yield Charge(op.layer, ELEMENTWISE, additions=op.elements, math_ops=op.elements * bits / 32)
-    levels = 2**bits - 1
-    width = math.ceil(math.log2(2 * levels))
+    levels, width = _requantized_sum(op, network)
     yield _compared(op, op.elements, levels, width)
+
+
+def _requantized_sum(op: Op, network: TracedNetwork) -> tuple[int, int]:
+    """Thresholds that a sum of two values is compared with, and its width."""
+    levels = 2 ** max(network.value_bits[value] for value in op.inputs) - 1
+    return levels, math.ceil(math.log2(2 * levels))
 
 
 def _compared(op: Op, elements: int, levels: int, width: int) -> Charge:
