@@ -1,14 +1,10 @@
-"""Networks of the 2019 challenge's entries, built from the shipped experiments."""
+"""Networks of the 2019 challenge's entries: the benchmark's way from a shipped experiment to its network, once each."""
 
-import sys
 from functools import cache
-from pathlib import Path
+
+from challenge import trace_of
 
 from micronet_cli.trace.trace import Trace
-
-sys.path.append(str(Path(__file__).parents[2] / "benchmarks"))
-
-from challenge import trace_of  # noqa: E402  the benchmark's: one way from an experiment to its network
 
 
 @cache

@@ -29,7 +29,8 @@ class Model:
     """A classifier.
 
     Attributes:
-        name: any timm name; ``resnet8/20/32/44/56`` are the CIFAR ResNets.
+        name: any timm name; ``resnet8/20/32/44/56`` are the CIFAR ResNets, ``densenet_bc100_k12``, ``kaist_micronet``
+            and ``proxylessnas_mobile14`` networks of the 2019 challenge.
         weights: a weights file, or a trainer's checkpoint; null: random, or the hub's with ``pretrained``.
         pretrained: take the weights from timm's hub.
         num_classes: null: as many as the data has.

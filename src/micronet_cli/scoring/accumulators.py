@@ -17,6 +17,9 @@ def accumulation_bits(accumulator: str, op: Op, dot: Dot, network: TracedNetwork
 
     Args:
         accumulator: one of ``ACCUMULATORS``; products of floats are added at 32 bits whatever it is.
+        op: the operation.
+        dot: its product.
+        network: that executes it.
     """
     additions = dot.channel_additions
     quantized = quantized_operands(op, dot, network)
