@@ -25,6 +25,7 @@ ALLOWED = {
     "allocator": set(),
     "renamed": set(),
     "strict_json": set(),
+    "threads": set(),
     "torch_internals": set(),
     # floor 1
     "dotted_path": {"errors", "renamed"},
@@ -66,7 +67,10 @@ ALLOWED = {
         "tables", "trace", "training",
     },
     # floor 9
-    "command": {"allocator", "console", "dotted_path", "errors", "overrides", "paths", "runs", "stages", "strict_json"},
+    "command": {
+        "allocator", "console", "dotted_path", "errors", "overrides", "paths", "runs", "stages", "strict_json",
+        "threads",
+    },
     "__init__": {"compression", "layers", "library", "scoring"},
 }  # fmt: skip
 EVERYWHERE = {"torch_internals"}

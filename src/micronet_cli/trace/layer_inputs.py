@@ -65,11 +65,7 @@ def input_rows(
         generator: on the CPU.
         rooms: where the rows go, one a network; none: to memory of their own.
     """
-    groups = getattr(layer, "groups", 1)
-    if groups > 1:
-        read_at_each = groups * layer.weight[0].numel()
-        most = GROUPED_VALUES // (read_at_each * images)
-        per_image = min(per_image, max(1, most))
+    per_image = positions_looked_at(layer, images, per_image)
     found: list[_Shuffled] = []
     share = 0
     for count, read in inputs:
@@ -89,6 +85,16 @@ def input_rows(
             found[number].add(at_places)
             del rows
     return [shuffled.rows for shuffled in found]
+
+
+def positions_looked_at(layer: nn.Module, images: int, per_image: int) -> int:
+    """How many of an image's positions are: ``per_image``, or fewer of a layer of many groups."""
+    groups = getattr(layer, "groups", 1)
+    if groups == 1:
+        return per_image
+    read_at_each = groups * layer.weight[0].numel()
+    most = GROUPED_VALUES // (read_at_each * images)
+    return min(per_image, max(1, most))
 
 
 def product(rows: Tensor, weight: Tensor) -> Tensor:

@@ -74,6 +74,7 @@ class SecondOrderPruner:
         self._targets: list[Target] = []
         self._watching: list[RemovableHandle] = []
         self._done = False
+        self._step = 0
 
     def _check_sparsities(self) -> None:
         most = self.granularity.max_sparsity
@@ -97,6 +98,7 @@ class SecondOrderPruner:
         self._targets = self.targets(model)
         self._watching = []
         self._done = False
+        self._step = 0
         for target in self._targets:
             _attach_hessian(target.layer)
 
@@ -140,6 +142,9 @@ class SecondOrderPruner:
         Raises:
             UserError: inputs were watched for, and none arrived.
         """
+        if step < self._step:
+            self._forget()
+        self._step = step
         progress = step / total_steps
         if progress < self.at:
             # The small shift keeps rounding from putting the first step off.
@@ -150,9 +155,7 @@ class SecondOrderPruner:
         if self._done:
             return True
         watched = bool(self._watching)
-        for handle in self._watching:
-            handle.remove()
-        self._watching = []
+        self._forget()
         for target in self._targets:
             self._prune(target, watched)
         self._done = True
@@ -161,6 +164,13 @@ class SecondOrderPruner:
     def table(self, model: nn.Module) -> dict[str, dict[str, object]]:
         """Layer -> its rule and target, as the run's table shows them."""
         return sparsity_table(model, self.rules)
+
+    def _forget(self) -> None:
+        """Be as after ``attach``; what was gathered is in the layers' buffers."""
+        for handle in self._watching:
+            handle.remove()
+        self._watching = []
+        self._done = False
 
     def _watch(self) -> None:
         for target in self._targets:
