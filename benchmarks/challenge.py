@@ -59,7 +59,7 @@ ROWS = (
     Row("riair_densenet", "type 0, as entered", 0.004169, RIAIR_CIFAR, {}, "adder_tree"),
     Row("riair_densenet", "type 4, as ranked", 0.004375, RIAIR_CIFAR, {"nonlinearity_bits": 32}, "adder_tree"),
     Row("riair_densenet", "type 2", 0.008544, RIAIR_CIFAR, {"nonlinearity_bits": 32, "accumulator": "fp32"}),
-    Row("kaist", "as ranked", 0.005446, "kaist2019", freebie=True),
+    Row("kaist", "as ranked", 0.0054454020554474585, "kaist2019", freebie=True),
     Row("xilinx_proxylessnas", "as ranked", 0.5558137893676758, "xilinx2019", {}, "integer"),
     Row("efficientnet_b1", "as entered", 0.3492, "seed2019"),
     Row("efficientnet_b1", "as ranked", 0.3772, "seed2019", {"nonlinearity_bits": 32}),

@@ -1,11 +1,8 @@
 """DenseNet-BC-100 is the paper's: size, products, block widths."""
 
-import copy
-
 import pytest
 import timm
 import torch
-from torch.utils.flop_counter import FlopCounterMode
 
 from micronet_cli.models.model import InputSpec, Model
 
@@ -15,6 +12,21 @@ NAME = "densenet_bc100_k12"
 @pytest.fixture(scope="module")
 def model():
     return Model(NAME).build()
+
+
+def products(model):
+    """Multiplications of one image, counted layer by layer."""
+    counts = []
+
+    def count(layer, inputs, output):
+        counts.append(output.numel() * layer.weight[0].numel())
+
+    layers = [m for m in model.modules() if isinstance(m, torch.nn.Conv2d | torch.nn.Linear)]
+    hooks = [layer.register_forward_hook(count) for layer in layers]
+    model(torch.zeros(1, 3, 32, 32))
+    for hook in hooks:
+        hook.remove()
+    return sum(counts)
 
 
 def test_size_is_the_papers(model):
@@ -35,9 +47,7 @@ def test_products_are_those_of_the_papers_widths(model):
             wanted += width * (width // 2) * side**2
             width, side = width // 2, side // 2
     wanted += width * 100
-    with FlopCounterMode(display=False) as counter:
-        copy.deepcopy(model).to("meta")(torch.zeros(1, 3, 32, 32, device="meta"))
-    assert counter.get_total_flops() // 2 == wanted == 287_960_472
+    assert products(model) == wanted == 287_960_472
 
 
 def test_depth_counts_convolutions_and_the_classifier(model):
