@@ -29,7 +29,8 @@ import torch
 from onnxruntime.quantization import QuantFormat, QuantType, quantize_static
 from torch import nn
 
-from micronet_cli.artifact.onnx import INPUT, export_onnx, session
+from micronet_cli.artifact.engines.onnxruntime import session
+from micronet_cli.artifact.onnx import INPUT, export_onnx
 from micronet_cli.artifact.onnx_int8 import Batches, export_int8
 from micronet_cli.artifact.onnx_operators import quiet
 from micronet_cli.compression.pruning.dead_channels import find_dead_channels

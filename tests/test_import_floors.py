@@ -64,7 +64,7 @@ ALLOWED = {
         "allocator", "artifact", "checkpoint", "compression", "config", "console", "data", "distributed", "dotted_path",
         "errors",
         "explore", "functional", "layers", "models", "network", "overrides", "paths", "renamed", "runs", "scoring",
-        "tables", "trace", "training",
+        "strict_json", "tables", "trace", "training",
     },
     # floor 9
     "command": {

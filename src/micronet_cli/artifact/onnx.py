@@ -11,14 +11,15 @@ from typing import Any
 
 import numpy as np
 import onnx
-import onnxruntime
 import torch
 from torch import Tensor, nn
 from torch.nn.utils.parametrize import register_parametrization
 
+from micronet_cli.artifact.engines.onnxruntime import session
 from micronet_cli.artifact.onnx_biases import fit_biases, float_biases, hold_biases
 from micronet_cli.artifact.onnx_file import write_checked
 from micronet_cli.artifact.onnx_graph import name_nodes, strip
+from micronet_cli.artifact.onnx_metadata import describe_in
 from micronet_cli.artifact.onnx_operators import (
     TRANSLATIONS,
     QuantizedActivation,
@@ -145,6 +146,7 @@ def export_onnx(network: Network, path: Path, opset: int = OPSET) -> dict[str, A
     fit_biases(proto.graph, float_biases(proto.graph))
     hold_biases(proto.graph)
     split_bounds(proto.graph)
+    describe_in(proto, network)
     written = write_checked(proto, path)
     modules = list(model.modules())
     return {
@@ -153,16 +155,6 @@ def export_onnx(network: Network, path: Path, opset: int = OPSET) -> dict[str, A
         "quantized_weights": sum(isinstance(module, QuantizedWeight) for module in modules),
         "quantized_activations": sum(isinstance(module, QuantizedActivation) for module in modules),
     }
-
-
-def session(path: Path, threads: int = 1, fused: bool = True) -> onnxruntime.InferenceSession:
-    """A session on the CPU; without ``fused`` every QuantizeLinear and DequantizeLinear is computed as it stands."""
-    options = onnxruntime.SessionOptions()
-    options.intra_op_num_threads = threads
-    options.log_severity_level = 3
-    if not fused:
-        options.add_session_config_entry("session.disable_quant_qdq", "1")
-    return onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
 
 
 @torch.no_grad()

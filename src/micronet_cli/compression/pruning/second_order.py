@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
@@ -50,6 +50,8 @@ class SecondOrderPruner:
         max_inputs: longest sum of products of a layer, C_in / groups * kH * kW; memory grows with its square, time with
             its cube.
         granularity: single elements, or N:M.
+        scope: without training, ``global``: the rules' sparsities give the total, and layers differ by what it does to
+            the logits; ``layer``: each has its own. In training each has its own.
     """
 
     rules: Mapping[str, SparsityRule]
@@ -58,8 +60,11 @@ class SecondOrderPruner:
     dampening: float = 0.01
     max_inputs: int = 2304
     granularity: Granularity = field(default_factory=Element)
+    scope: Literal["layer", "global"] = "layer"
 
     def __post_init__(self) -> None:
+        if self.scope not in ("layer", "global"):
+            raise ValueError(f"scope={self.scope}: must be layer or global")
         if not 0 < self.at <= 1:
             raise ValueError(f"at={self.at}: must be a fraction of the run in (0, 1]")
         if not 0 < self.calibration <= self.at:
