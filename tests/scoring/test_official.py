@@ -253,43 +253,6 @@ def accumulation(network, **options):
     return charge.additions, charge.math_ops * 32
 
 
-def test_accumulator_in_float_takes_32_bits_an_addition():
-    assert accumulation(product()) == (4 + 2, 6 * 32)
-
-
-def test_integer_accumulator_without_codes_is_as_wide_as_operands_and_terms():
-    # 4 + 4 + ceil(log2 of 4, the mean non-zeros) for all channels.
-    assert accumulation(product(), accumulator="integer") == (6, 6 * 10)
-
-
-def test_integer_accumulator_is_exact_where_codes_are_known():
-    # Channel 0: weights +7 and -3 on inputs 0 .. 15 stay in -45 .. 105: 8 bits. Channel 1: +1 in 0 .. 15: 5 bits.
-    extremes = np.array([[7, 1], [-3, 0]])
-    network = product(extremes=extremes, codes=(0, 15))
-    assert accumulation(network, accumulator="integer") == (6, 4 * 8 + 2 * 5)
-
-
-def test_integer_accumulator_is_never_wider_than_a_float():
-    extremes = np.array([[2.0**40, 2.0**40], [0, 0]])
-    network = product(extremes=extremes, codes=(0, 15))
-    assert accumulation(network, accumulator="integer") == (6, 6 * 32)
-
-
-def test_adder_tree_sums_each_channels_levels():
-    # Five leaves: 2 additions at 8, 1 at 9, 1 at 10 bits. Three: 1 at 8, 1 at 9.
-    assert accumulation(product(), accumulator="adder_tree") == (6, 35 + 17)
-
-
-@pytest.mark.parametrize("accumulator", ["fp32", "integer", "adder_tree"])
-def test_accumulator_of_an_empty_channel_costs_nothing(accumulator):
-    assert accumulation(product((0, 1)), accumulator=accumulator) == (0, 0)
-
-
-@pytest.mark.parametrize("accumulator", ["integer", "adder_tree"])
-def test_accumulator_of_float_inputs_takes_32_bits(accumulator):
-    assert accumulation(product(quantized=False), accumulator=accumulator) == (6, 6 * 32)
-
-
 def test_product_by_hand():
     multiply, accumulate, bias = Official().math(product(bias=1))
     assert (multiply.part, multiply.multiplications, multiply.math_ops, multiply.bits) == (MULTIPLY, 8, 1, "4x4")

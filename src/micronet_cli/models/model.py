@@ -13,7 +13,12 @@ from timm.data import resolve_model_data_config
 from torch import nn
 
 from micronet_cli.errors import UserError, near_misses
-from micronet_cli.models import cifar_resnet  # noqa: F401  registers its networks with timm
+from micronet_cli.models import (  # noqa: F401  these register their networks with timm
+    cifar_densenet,
+    cifar_resnet,
+    kaist_micronet,
+    proxylessnas,
+)
 from micronet_cli.models.classifier import Asker, classes_in, classifiers, replace_or_refuse
 from micronet_cli.models.fitting import load_fitted
 from micronet_cli.models.weights_file import read_weights
@@ -24,7 +29,8 @@ class Model:
     """A classifier.
 
     Attributes:
-        name: any timm name; ``resnet8/20/32/44/56`` are the CIFAR ResNets.
+        name: any timm name; ``resnet8/20/32/44/56`` are the CIFAR ResNets, ``densenet_bc100_k12``, ``kaist_micronet``
+            and ``proxylessnas_mobile14`` networks of the 2019 challenge.
         weights: a weights file, or a trainer's checkpoint; null: random, or the hub's with ``pretrained``.
         pretrained: take the weights from timm's hub.
         num_classes: null: as many as the data has.

@@ -73,6 +73,7 @@ def score_with(
         ValueError: an operation has no price, or an option does not fit the network.
     """
     from micronet_cli.layers.rules import own_shape
+    from micronet_cli.scoring.accumulators import NEED_CODES
     from micronet_cli.scoring.dense import dense_charges
     from micronet_cli.scoring.score_report import ScoreReport
     from micronet_cli.trace.trace import Trace
@@ -82,7 +83,7 @@ def score_with(
     else:
         shape = rules.input_shape or input_shape or own_shape(model)
         trace = Trace(model, shape)
-    needs_codes = rules.accumulator == "integer"
+    needs_codes = rules.accumulator in NEED_CODES
     network = trace.read(codes=needs_codes, block=rules.block)
     charges = rules.charges(network)
     dense = dense_charges(trace.structure, rules)

@@ -4,16 +4,8 @@ from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import ClassVar
 
-import numpy as np
-
-from micronet_cli.functional.counting import (
-    accumulator_width,
-    adder_tree_bits,
-    bitmask_bits,
-    block_mask_bits,
-    dense_bits,
-    uniform_width,
-)
+from micronet_cli.functional.counting import bitmask_bits, block_mask_bits, dense_bits
+from micronet_cli.scoring.accumulators import accumulation_bits
 from micronet_cli.scoring.charges import (
     ACCUMULATE,
     BIAS_ADD,
@@ -30,7 +22,7 @@ from micronet_cli.scoring.charges import (
 )
 from micronet_cli.scoring.prices import Price
 from micronet_cli.scoring.rules import Rules
-from micronet_cli.trace.records import FLOAT_BITS, Dot, ExecutedQuantizer, Op, Stored, TracedNetwork
+from micronet_cli.trace.records import FLOAT_BITS, Dot, Op, Stored, TracedNetwork
 
 FREEBIE_BITS = 16
 
@@ -142,21 +134,28 @@ class Official(Rules):
             math_ops=count * bits / 32,
             bits=shown,
         )
+        yield self._accumulated(op, dot, network)
+        if dot.bias is not None:
+            yield self._bias_added(op, dot)
+
+    def _accumulated(self, op: Op, dot: Dot, network: TracedNetwork) -> Charge:
+        """All additions of a product, the bias left out."""
         additions = dot.channel_additions.sum()
-        added_bits = self._accumulation_bits(op, dot, network)
-        yield Charge(
+        added_bits = accumulation_bits(self.accumulator, op, dot, network)
+        return Charge(
             op.layer,
             ACCUMULATE,
             additions=float(additions),
             math_ops=added_bits / 32,
         )
-        if dot.bias is not None:
-            yield Charge(
-                op.layer,
-                BIAS_ADD,
-                additions=dot.outputs,
-                math_ops=dot.outputs,
-            )
+
+    def _bias_added(self, op: Op, dot: Dot) -> Charge:
+        return Charge(
+            op.layer,
+            BIAS_ADD,
+            additions=dot.outputs,
+            math_ops=dot.outputs,
+        )
 
     def _binary_bits(self, op: Op, dot: Dot, network: TracedNetwork) -> int | None:
         """1 where a value with a sign bit of its own meets weights of plus and minus one magnitude [T].
@@ -169,26 +168,6 @@ class Official(Rules):
         if data.quantizers is not None:
             return None
         return 1
-
-    def _accumulation_bits(self, op: Op, dot: Dot, network: TracedNetwork) -> float:
-        """Bits of all additions of the product, the bias left out."""
-        additions = dot.channel_additions
-        quantized = _quantized_operands(op, dot, network)
-        if self.accumulator == "fp32" or quantized is None:
-            return float(additions.sum()) * FLOAT_BITS
-        weight_bits, data = quantized
-        if self.accumulator == "integer":
-            widths = _widths(dot, weight_bits, data)
-            return float((additions * widths).sum())
-        product_bits = weight_bits + data.bits
-        # Channels with equally many weights have equal trees.
-        sizes, channels = np.unique(dot.nonzeros, return_counts=True)
-        tree_bits = []
-        for size, count in zip(sizes.tolist(), channels.tolist(), strict=True):
-            one = adder_tree_bits(size, product_bits, FLOAT_BITS)
-            tree_bits.append(one * count)
-        outputs_a_channel = dot.outputs / len(dot.nonzeros)
-        return sum(tree_bits) * outputs_a_channel
 
     def _priced(self, op: Op, network: TracedNetwork) -> list[Charge]:
         price = self.price(op)
@@ -218,43 +197,6 @@ class Official(Rules):
         data = [network.value_bits[i] for i in op.inputs]
         parameters = [network.stored_bits[i] for i in op.parameters]
         return max([*data, *parameters])
-
-
-def _quantized_operands(op: Op, dot: Dot, network: TracedNetwork) -> tuple[int, ExecutedQuantizer] | None:
-    """Bits of the weight, or of the left activation, and the input's quantiser.
-
-    None unless both operands are integer codes of one quantiser each.
-    """
-    *left, data = op.inputs
-    quantizers = [_only_quantizer(value, network) for value in op.inputs]
-    bits = [network.value_bits[value] for value in left]
-    if dot.weight is not None:
-        quantizers.append(network.stored[dot.weight].quantizer)
-        bits.append(network.stored_bits[dot.weight])
-    name = _only_quantizer(data, network)
-    if name is None or None in quantizers or len(bits) != 1:
-        return None
-    return bits[0], network.quantizers[name]
-
-
-def _only_quantizer(value: int, network: TracedNetwork) -> str | None:
-    """The quantiser whose codes an activation holds; None for floats and for codes of several."""
-    names = network.values[value].quantizers
-    if names is None or len(names) != 1:
-        return None
-    (name,) = names
-    return name
-
-
-def _widths(dot: Dot, weight_bits: int, data: ExecutedQuantizer) -> np.ndarray | int:
-    """Width of each channel's accumulator, exact where the integer weights and inputs are known."""
-    if dot.extremes is None or data.codes is None:
-        mean_terms = float(dot.nonzeros.mean())
-        width = uniform_width(weight_bits, data.bits, mean_terms)
-        return min(FLOAT_BITS, width)
-    positive, negative = dot.extremes
-    widths = accumulator_width(positive, negative, data.codes)
-    return np.minimum(widths, FLOAT_BITS)
 
 
 def _times(share: float, charges: Iterable[Charge]) -> Iterator[Charge]:

@@ -7,16 +7,19 @@ from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import ClassVar
 
+from micronet_cli.scoring.accumulators import ACCUMULATORS
 from micronet_cli.scoring.charges import ELEMENTWISE, Charge
 from micronet_cli.scoring.prices import PRICES, REMEDIES, Price
 from micronet_cli.trace.records import Op, TracedNetwork
 from micronet_cli.trace.what_if import with_sparsity
 
 SMALL_IMAGE_PIXELS = 64
+# The arithmetic of entries to the challenge, beside the official rules.
+ENTRIES = ("seed2019", "kaist2019", "riair2019", "riaircifar2019", "xilinx2019")
 # What an option may be.
 CHOICES = {
     "unknown": ("error", "warn"),
-    "accumulator": ("fp32", "integer", "adder_tree"),
+    "accumulator": ACCUMULATORS,
 }
 
 
@@ -63,7 +66,8 @@ class Rules:
         compare: another rule set's name for the waterfall, or None.
         task: key of the bases, None: cifar100 up to 64 pixels, else imagenet.
         bases: tasks of the user's own.
-        accumulator: ``fp32``, ``integer`` or ``adder_tree``.
+        accumulator: what adds up quantised products: ``fp32``, ``integer``, ``adder_tree``, ``int16`` (integers of 16
+            bits at most; a wider sum is a float of 16) or ``fp16``.
         nonlinearity_bits: bits of activation functions, None: as the rule set says.
         paths: early exits: module name -> measured probability that an example leaves after it.
         block: shape of the blocks of a block mask over (C_out, C_in), None: masks of single elements.
@@ -176,7 +180,7 @@ def rules_named(key: str, name: str) -> type[Rules]:
 
     Args:
         key: the option that holds the name, for the message.
-        name: ``official`` or ``seed2019`` (a module of this package and its class), or the dotted path of a class.
+        name: ``official`` or one of ``ENTRIES`` (a module of this package and its class), or a class's dotted path.
 
     Raises:
         ValueError: there is none.
@@ -191,7 +195,7 @@ def rules_named(key: str, name: str) -> type[Rules]:
     except (ImportError, AttributeError, TypeError, ValueError):
         found = None
     if not isinstance(found, type) or not issubclass(found, Rules):
-        raise ValueError(f"{key}={name}: must be official, seed2019 or the dotted path of a rule set")
+        raise ValueError(f"{key}={name}: must be official, {', '.join(ENTRIES)} or the dotted path of a rule set")
     return found
 
 
