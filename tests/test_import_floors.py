@@ -46,6 +46,7 @@ ALLOWED = {
     "artifact": {
         "compression", "config", "dotted_path", "errors", "functional", "layers", "models", "network", "runs", "trace",
     },
+    "latency": {"artifact", "layers", "network", "tables"},
     "explore": {"distributed", "errors", "functional", "layers", "renamed", "scoring", "strict_json", "trace"},
     # floor 6
     "checkpoint": {"artifact", "config", "errors", "layers", "models", "network", "renamed", "runs", "strict_json"},
@@ -62,8 +63,8 @@ ALLOWED = {
     "stages": {
         "allocator", "artifact", "checkpoint", "compression", "config", "console", "data", "distributed", "dotted_path",
         "errors",
-        "explore", "functional", "layers", "models", "network", "overrides", "paths", "renamed", "runs", "scoring",
-        "tables", "trace", "training",
+        "explore", "functional", "latency", "layers", "models", "network", "overrides", "paths", "renamed", "runs",
+        "scoring", "tables", "trace", "training",
     },
     # floor 9
     "command": {"allocator", "console", "dotted_path", "errors", "overrides", "paths", "runs", "stages", "strict_json"},
