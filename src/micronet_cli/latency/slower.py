@@ -18,7 +18,7 @@ SHOWN = 4
 NOTICEABLE = 0.02  # of the dense network's milliseconds
 FEW_ZEROS = 0.1
 BLOCK = 16  # channels of a vector in the float kernels of onnxruntime and OpenVINO
-FASTER = 1.03  # below, the difference is noise, or none
+NOISE = 0.03  # of a ratio
 
 
 @dataclass(frozen=True)
@@ -66,9 +66,13 @@ def _has_codes(layer: nn.Module) -> bool:
     return effective is not None and effective.fake_quantize is not None
 
 
-def is_no_faster(ratio: float) -> bool:
-    """Of a compressed network that many times as fast as the dense one in its engine."""
-    return ratio < FASTER
+def verdict(ratio: float) -> str:
+    """``slower``, ``no faster`` or nothing of a network so many times as fast as the dense one in its engine."""
+    if ratio < 1 - NOISE:
+        return "slower"
+    if ratio < 1 + NOISE:
+        return "no faster"
+    return ""
 
 
 def profiles(subject: Subject, dense: Subject, images: np.ndarray, threads: int) -> list[str]:
@@ -93,8 +97,8 @@ def advice(subject: Subject, nature: Nature) -> list[str]:
         found.append(f"{engine} imitates quantisers in float; stage=export writes files with integers")
     elif nature.has_codes and subject.file and not subject.file.endswith(INT8_SUFFIX):
         found.append(
-            f"{engine} turns the codes of this file into floats in every run, and has no kernels for most of their "
-            "types: export.int8=true writes a file for 8-bit kernels"
+            f"this file holds the codes of training in their own types, most of which {engine} has no fast kernels for "
+            "or turns into floats in every run: export.int8=true writes a file for 8-bit kernels"
         )
     elif subject.file.endswith(INT8_SUFFIX):
         found.append("conversions between integers and floats cost more than 8-bit products gain in layers this small")
@@ -136,5 +140,7 @@ def _sums(operations: Sequence[Operation], group: Callable[[Operation], str]) ->
 
 
 def _layer(operation: Operation) -> str:
-    """The module that a node's name begins with."""
-    return operation.name.partition("/")[0] or "(outside layers)"
+    """The module that a node's name begins with; a weight's parametrization belongs to its layer."""
+    module, _, _ = operation.name.partition("/")
+    layer, _, _ = module.partition(".parametrizations.")
+    return layer or "(outside layers)"

@@ -12,7 +12,7 @@ import torch
 from micronet_cli.artifact.engines.known import installed_engines
 from micronet_cli.errors import UserError
 from micronet_cli.latency.measurement import Measurement, Row
-from micronet_cli.latency.slower import advice, is_no_faster, profiles
+from micronet_cli.latency.slower import advice, profiles, verdict
 from micronet_cli.latency.subjects import COMPRESSED, DENSE, Subject
 from micronet_cli.latency.table import metrics, shown
 from micronet_cli.stages.job import Job
@@ -24,6 +24,7 @@ NEEDS_DATA = False
 ONE_PROCESS = True  # several would take each other's time
 TAKES_ONNX = True
 FILE = "latency.csv"
+BUSY = 0.5  # load of each core by other work
 
 
 def run(job: Job) -> dict[str, Any]:
@@ -36,6 +37,7 @@ def run(job: Job) -> dict[str, Any]:
     engines = installed_engines(latency.engine_names)
     log.info("engines: %s", ", ".join(engine.name for engine in engines))
     _warn_of_too_many(latency.threads)
+    _warn_of_others()
     threads_before = torch.get_num_threads()
     try:
         with tempfile.TemporaryDirectory() as directory:
@@ -87,11 +89,10 @@ def _explain(rows: list[Row], measurement: Measurement, found: Measured) -> None
     dense = {each.engine.name: each for each in found.subjects if each.network == DENSE}
     for row in rows:
         ratio = row["engine_ratio"]
-        if row["network"] != COMPRESSED or ratio is None or not is_no_faster(ratio):
+        if row["network"] != COMPRESSED or ratio is None or not verdict(ratio):
             continue
         subject = subjects[row["network"], row["file"], row["engine"]]
-        speed = "slower than" if ratio < 1 else "no faster than"
-        lines = [f"{subject}: {ratio:.2f} times as fast as the dense network there, {speed} it; by its profiler:"]
+        lines = [f"{subject} is {verdict(ratio)} than the dense network there, {ratio:.2f} times as fast; profiled:"]
         lines += _profiles(subject, dense[row["engine"]], measurement)
         lines += [f"what helps: {line}" for line in advice(subject, found.nature)]
         log.warning("%s", "\n  ".join(lines))
@@ -105,8 +106,24 @@ def _profiles(subject: Subject, dense: Subject, measurement: Measurement) -> lis
 
 
 def _warn_of_too_many(threads: list[int]) -> None:
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    cores = _cores()
     if max(threads) > cores:
+        log.warning("latency.threads=%s: more than the %d cores of this process wait for each other", threads, cores)
+
+
+def _warn_of_others() -> None:
+    """Other work takes time that is none of the networks'; taking turns keeps ratios fair, not milliseconds."""
+    if not hasattr(os, "getloadavg"):
+        return
+    load, _, _ = os.getloadavg()
+    cores = _cores()
+    if load > BUSY * cores:
         log.warning(
-            "latency.threads=%s: this process may use %d cores; more threads wait for each other", threads, cores
+            "the machine is busy, load %.1f on %d cores: milliseconds are too long, ratios less so", load, cores
         )
+
+
+def _cores() -> int:
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
