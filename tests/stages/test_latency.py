@@ -92,7 +92,6 @@ def test_a_quantised_network_stands_beside_the_dense_one(micronet, capsys):
     assert max(float(row["latency_ratio"]) for row in rows[:2]) == 1.0
     metrics = metrics_of(run)
     assert metrics["latency_ms"] == min(float(row["latency_ms"]) for row in rows[2:])
-    assert metrics["top1"] == metrics_of(trained)["top1"]
     slower = [row for row in rows if float(row["engine_ratio"]) < 0.97]
     said = capsys.readouterr().out
     assert said.count("slower than the dense network there") == len(slower)

@@ -47,7 +47,7 @@ def run(job: Job) -> dict[str, Any]:
         torch.set_num_threads(threads_before)
     if not rows:
         raise UserError("latency: no engine runs this network; the warnings above say why")
-    return found.metrics | metrics(rows, latency.batch_sizes[0], latency.threads[0])
+    return metrics(rows, latency.batch_sizes[0], latency.threads[0])
 
 
 def _rows(job: Job, found: Measured) -> list[Row]:
@@ -119,7 +119,7 @@ def _warn_of_others() -> None:
     cores = _cores()
     if load > BUSY * cores:
         log.warning(
-            "the machine is busy, load %.1f on %d cores: milliseconds are too long, ratios less so", load, cores
+            "the machine is busy, load %.1f on %d cores: milliseconds are too long, ratios less", load, cores
         )
 
 

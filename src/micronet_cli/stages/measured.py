@@ -2,7 +2,7 @@
 
 import logging
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -23,8 +23,6 @@ log = logging.getLogger(__name__)
 ONNX = ".onnx"
 EXPORTED = ("model*.onnx", "model*.xml")  # what stage=export wrote for engines
 IMAGES = 8  # for ranges and running statistics: what they hold does not decide how fast a network is
-# What the network's own run reports of it, that stands beside its milliseconds.
-REPORTED = ("top1", "split", "micronet_score", "score_profile", "storage_params", "storage_score")
 
 
 @dataclass(frozen=True)
@@ -35,13 +33,11 @@ class Measured:
         subjects: the network and the dense one in every engine.
         size: ``(C, H, W)`` of an image.
         nature: what is known of the network, to say why it is no faster.
-        metrics: what was reported of it.
     """
 
     subjects: list[Subject]
     size: Sequence[int]
     nature: Nature
-    metrics: dict[str, Any] = field(default_factory=dict)
 
 
 def measured(job: Job, engines: Sequence[Engine], directory: Path) -> Measured:
@@ -72,8 +68,7 @@ def _of_network(job: Job, engines: Sequence[Engine], directory: Path) -> Measure
         found += _all_of(job, COMPRESSED, network, engines, directory, _exported(job.init_from))
     if job.parts.export.int8 and network.packed is None:
         found += _int8(job, network, engines, directory)
-    reported = {key: network.metrics[key] for key in REPORTED if key in network.metrics}
-    return Measured(found, network.spec.size, known, reported)
+    return Measured(found, network.spec.size, known)
 
 
 def _of_file(job: Job, path: Path, engines: Sequence[Engine], directory: Path) -> Measured:
