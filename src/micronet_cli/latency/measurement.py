@@ -68,11 +68,16 @@ class Measurement:
         assert self._rounds is not None
         self._rounds.measure(seconds)
 
+    @property
+    def seconds(self) -> dict[Key, list[float]]:
+        """Seconds of each round so far, of those subjects that have any."""
+        if self._rounds is None:
+            return {}
+        return {key: values for key, values in self._rounds.seconds.items() if values}
+
     def rows(self) -> list[Row]:
         """What was measured so far, a row a subject in the order of the subjects; a ratio needs the dense network."""
-        if self._rounds is None:
-            return []
-        seconds = {key: values for key, values in self._rounds.seconds.items() if values}
+        seconds = self.seconds
         fastest = fastest_dense(seconds)
         rows = []
         for subject in self.subjects:

@@ -118,9 +118,7 @@ def _warn_of_others() -> None:
     load, _, _ = os.getloadavg()
     cores = _cores()
     if load > BUSY * cores:
-        log.warning(
-            "the machine is busy, load %.1f on %d cores: milliseconds are too long, ratios less", load, cores
-        )
+        log.warning("the machine is busy, load %.1f on %d cores: milliseconds are too long, ratios less", load, cores)
 
 
 def _cores() -> int:
