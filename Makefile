@@ -3,6 +3,11 @@ PYTHON ?= python3.11
 VENV := .venv
 BIN := $(VENV)/bin
 INSTALLED := $(VENV)/.installed
+EXTRAS := sweep,log,data,export,openvino,search,report,docs,dev
+# cpu: the build of PyTorch without CUDA and its packages, 4 GB less, where the index in use has it.
+TORCH ?= cuda
+CONSTRAINTS_cuda := constraints.txt
+CONSTRAINTS_cpu := $(VENV)/constraints.txt
 
 .DEFAULT_GOAL := help
 .PHONY: help setup demo test test-full lint format bench docs clean
@@ -10,13 +15,14 @@ INSTALLED := $(VENV)/.installed
 help: ## This list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "  %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
-$(INSTALLED): pyproject.toml constraints.txt
+$(INSTALLED): pyproject.toml constraints.txt constraints-cpu.txt
 	$(PYTHON) -m venv $(VENV)
-	$(BIN)/python -m pip install --compile --constraint constraints.txt --editable ".[sweep,log,data,export,openvino,search,report,docs,dev]"
+	grep -vE '^(torch|torchvision|triton|cuda-.*|nvidia-.*)==' constraints.txt | cat - constraints-cpu.txt > $(CONSTRAINTS_cpu)
+	$(BIN)/python -m pip install --compile --constraint $(CONSTRAINTS_$(TORCH)) --editable ".[$(EXTRAS)]"
 	$(BIN)/python -m compileall -q src
 	touch $@
 
-setup: $(INSTALLED) ## Create .venv and install everything that the stages need
+setup: $(INSTALLED) ## Create .venv and install all that the stages need; TORCH=cpu: without CUDA
 
 demo: $(INSTALLED) ## The main job on the embedded digits: train, prune, quantise, score
 	$(BIN)/micronet

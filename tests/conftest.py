@@ -2,7 +2,9 @@
 
 import json
 import os
+import sys
 from pathlib import Path
+from types import FunctionType
 
 import numpy as np
 import pytest
@@ -26,6 +28,20 @@ def _one_thread():
     os.environ["OMP_NUM_THREADS"] = "1"
 
 
+@pytest.fixture(autouse=True, scope="module")
+def _no_patch_stays():
+    """A function is patched where it is used: a module imported while it is patched at home would keep the patch."""
+    yield
+    stayed = []
+    for name, module in list(sys.modules.items()):
+        if name.partition(".")[0] != "micronet_cli":
+            continue
+        for key, value in vars(module).items():
+            if isinstance(value, FunctionType) and value.__module__.startswith("tests."):
+                stayed.append(f"{name}.{key}")
+    assert stayed == []
+
+
 @pytest.fixture
 def composed():
     """Overrides as typed -> composed config."""
@@ -46,6 +62,14 @@ def micronet(tmp_path):
         return where
 
     return call
+
+
+@pytest.fixture(scope="session")
+def trained(tmp_path_factory):
+    """The run of a network after two epochs of digits, to begin from; it belongs to every test of the process."""
+    where = tmp_path_factory.mktemp("trained") / "run"
+    main(["stage=train", *TINY, "trainer.epochs=2", f"hydra.run.dir={where}"])
+    return where
 
 
 @pytest.fixture

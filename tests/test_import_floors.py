@@ -25,6 +25,7 @@ ALLOWED = {
     "allocator": set(),
     "renamed": set(),
     "strict_json": set(),
+    "threads": set(),
     "torch_internals": set(),
     # floor 1
     "dotted_path": {"errors", "renamed"},
@@ -64,10 +65,13 @@ ALLOWED = {
         "allocator", "artifact", "checkpoint", "compression", "config", "console", "data", "distributed", "dotted_path",
         "errors",
         "explore", "functional", "latency", "layers", "models", "network", "overrides", "paths", "renamed", "runs",
-        "scoring", "tables", "trace", "training",
+        "scoring", "strict_json", "tables", "threads", "trace", "training",
     },
     # floor 9
-    "command": {"allocator", "console", "dotted_path", "errors", "overrides", "paths", "runs", "stages", "strict_json"},
+    "command": {
+        "allocator", "console", "dotted_path", "errors", "overrides", "paths", "runs", "stages", "strict_json",
+        "threads",
+    },
     "__init__": {"compression", "layers", "library", "scoring"},
 }  # fmt: skip
 EVERYWHERE = {"torch_internals"}

@@ -52,11 +52,11 @@ def chain(tmp_path_factory):
     def call(name, *arguments):
         main([*arguments, f"hydra.run.dir={root / name}"])
 
-    call("train", "stage=train", *TINY, "trainer.epochs=4")
-    call("prune", "stage=prune", f"init_from={root / 'train'}", "prune.rules.conv.sparsity=0.7", "trainer.epochs=2")
+    call("train", "stage=train", *TINY, "trainer.epochs=3")
+    call("prune", "stage=prune", f"init_from={root / 'train'}", "prune.rules.conv.sparsity=0.7", "trainer.epochs=1")
     call(
         "qat", "stage=qat", f"init_from={root / 'prune'}", "quantize=w4a4", "distill=soft_targets",
-        f"distill.teacher.weights={root / 'train'}", "trainer.epochs=2",
+        f"distill.teacher.weights={root / 'train'}", "trainer.epochs=1",
     )  # fmt: skip
     call("score", "stage=score", f"init_from={root / 'qat'}")
     call("eval", "stage=eval", f"init_from={root / 'qat'}")
@@ -133,7 +133,7 @@ def test_history_begins_within_the_first_epoch(chain):
     assert lines[0]["kind"] == "step"
     assert lines[0]["epoch"] == 0
     assert {"loss", "top1", "lr", "images_per_second"} <= lines[0].keys()
-    assert [line["epoch"] for line in lines if line["kind"] == "epoch"] == list(range(4))
+    assert [line["epoch"] for line in lines if line["kind"] == "epoch"] == list(range(3))
 
 
 def test_layers_csv_names_rules(chain):

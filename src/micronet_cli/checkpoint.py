@@ -18,6 +18,7 @@ from safetensors.torch import save as serialize
 from torch import nn
 
 from micronet_cli.artifact import runtime
+from micronet_cli.artifact.bundle import bundled_checkpoint
 from micronet_cli.config import build
 from micronet_cli.errors import UserError
 from micronet_cli.layers.standardized import as_written
@@ -116,9 +117,10 @@ def load(
     Raises:
         UserError: no such file, a damaged or newer one, compressors that do not fit the model, or tensors that do not.
     """
-    if is_hub(path):
+    bundled = bundled_checkpoint(path) if is_hub(path) else None
+    if is_hub(path) and bundled is None:
         return _load_hub(path, where, config)
-    file = resolve(path, where)
+    file = bundled or resolve(path, where)
     if file.suffix == runtime.SUFFIX:
         return _load_packed(file, where, config, trust)
     header = read_header(file, where)
@@ -164,6 +166,9 @@ def beginning(path: str, trust: Sequence[str] = ()) -> dict[str, Any]:
         UserError: there is none, or a damaged one.
     """
     if is_hub(path):
+        bundled = bundled_checkpoint(path)
+        if bundled is not None:
+            return {"model": read_header(bundled, trust=trust)["model"]}  # whose data lie with whoever published it
         with torch.device("meta"):
             model = _from_hub(path, "init_from", weights=False)
         return {"model": config_of(model)}

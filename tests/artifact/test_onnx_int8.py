@@ -8,7 +8,7 @@ from onnx import helper, numpy_helper
 
 from micronet_cli.artifact import onnx_file
 from micronet_cli.artifact.onnx import check_onnx
-from micronet_cli.artifact.onnx_int8 import export_int8, float_nodes, pool_means
+from micronet_cli.artifact.onnx_int8 import export_int8, float_nodes, keep_logits_float, pool_means
 from micronet_cli.compression.quantization.quantizer import Quantizer
 from micronet_cli.network import Network
 from tests.artifact.exportable import ALL, SPEC, nearly_dead, settle, small
@@ -48,7 +48,7 @@ def test_narrow_beginning_stays_float():
 
 def test_trained_codes_stay_and_the_rest_is_calibrated(tmp_path):
     model = small()
-    Quantizer(ALL, 4, 8).attach(model)
+    Quantizer(ALL, 4, None).attach(model)
     images = torch.randn(64, *SPEC.size)
     network = Network(settle(model, images), {}, list("abcde"), SPEC)
     told = export_int8(network, tmp_path / "int8.onnx", images, wide=0)
@@ -75,6 +75,44 @@ def test_shifts_of_nearly_dead_channels_are_kept(tmp_path):
     for fused in (True, False):
         found = check_onnx(path, model, images, fused)
         assert found["max_abs_deviation"] < 0.05 * found["max_abs_logit"]
+
+
+@pytest.mark.parametrize("bits", [4, 8])
+def test_trained_ranges_stay_and_no_quantiser_is_added(tmp_path, bits):
+    model = small()
+    Quantizer(ALL, bits, bits).attach(model)
+    images = torch.randn(8, *SPEC.size)
+    network = Network(settle(model, images), {}, list("abcde"), SPEC)
+    path = tmp_path / "int8.onnx"
+    told = export_int8(network, path, 100 * images)  # whose ranges are not the network's
+    assert told["trained_ranges"]
+    assert told["trained_weights"] == 3
+    proto = onnx.load(path)
+    kinds = {tensor.name: tensor.data_type for tensor in proto.graph.initializer}
+    for node in proto.graph.node:
+        if node.op_type == "Constant":
+            kinds[node.output[0]] = node.attribute[0].t.data_type
+    quantisers = [node for node in proto.graph.node if node.op_type == "QuantizeLinear"]
+    assert [kinds[node.input[2]] for node in quantisers] == 3 * [onnx.TensorProto.UINT8]
+    found = check_onnx(path, network.model, images)
+    assert found["max_abs_deviation"] < 1e-5
+    if bits == 8:  # onnxruntime rounds biases to the unit of the products, which 4 bits make coarse
+        fused = check_onnx(path, network.model, images, fused=True)
+        assert fused["equal_predictions"] == 1
+        assert fused["max_abs_deviation"] < 0.02 * fused["max_abs_logit"]
+
+
+def test_logits_of_a_float_network_are_not_quantised():
+    nodes = [
+        helper.make_node("Gemm", ["x", "w"], ["a"]),
+        helper.make_node("QuantizeLinear", ["a", "scale", "zero"], ["q"]),
+        helper.make_node("DequantizeLinear", ["q", "scale", "zero"], ["logits"]),
+    ]
+    logits = helper.make_tensor_value_info("logits", onnx.TensorProto.FLOAT, None)
+    graph = helper.make_graph(nodes, "last", [], [logits])
+    keep_logits_float(graph)
+    (node,) = graph.node
+    assert (node.op_type, list(node.output)) == ("Gemm", ["logits"])
 
 
 @pytest.mark.slow

@@ -8,9 +8,10 @@ import sys
 import time
 
 import pytest
+from omegaconf import OmegaConf
 
 from micronet_cli.command.cli import main
-from micronet_cli.command.sweeps import Sweep
+from micronet_cli.command.sweeps import Sweep, number_of_jobs
 from micronet_cli.errors import Interrupted, JobsFailed, UserError
 from micronet_cli.runs.outcomes import Outcome, raise_for_failed
 from tests.conftest import TINY, metrics_of
@@ -74,6 +75,19 @@ def fail_and_run_again(capfd, sweep, *launcher):
 
 def test_failed_job_is_reported_and_a_second_go_runs_only_it(capfd, tmp_path):
     fail_and_run_again(capfd, tmp_path / "sweep")
+
+
+@pytest.mark.parametrize(
+    ("overrides", "params", "jobs"),
+    [
+        pytest.param(["seed=0"], None, 1, id="one"),
+        pytest.param(["seed=0,1,2", "optim.lr=0.1,0.2", "model=resnet8"], None, 6, id="every combination"),
+        pytest.param(["seed=range(0,4)"], {"optim.lr": "0.1,0.2"}, 8, id="range, and the sweeper's own"),
+    ],
+)
+def test_jobs_are_counted_before_they_start(overrides, params, jobs):
+    config = OmegaConf.create({"hydra": {"sweeper": {"params": params}, "overrides": {"task": overrides}}})
+    assert number_of_jobs(config) == jobs
 
 
 @pytest.mark.slow

@@ -40,6 +40,13 @@ def test_exported_network_is_evaluated_and_scored_like_its_checkpoint(quantised,
     assert set(report["layers"]) == {"conv1", "linear", *report["certificate"]}
     assert report["onnx"]["model.onnx"]["bytes"] == (run / "model.onnx").stat().st_size
     assert report["onnx"]["model.onnx"]["equal_predictions"] >= 0.75  # of 8 images, one may lie on a tie
+    engines = report["engines"]
+    assert set(engines) == {"simulator", "model.mnet", "model.onnx"}
+    fused = engines["model.onnx"]["onnxruntime all"]
+    assert len(fused["layers"]) == 7
+    assert all(layer["codes_within_one_step"] == 1 for layer in fused["layers"].values())
+    assert fused["accuracy"]["images"] == exported["exported_images"] == 359
+    assert fused["accuracy"]["network_top1"] == pytest.approx(trained["top1"], abs=0.3)
     plain = report["model.safetensors"]
     assert plain["bytes"] == (run / "model.safetensors").stat().st_size
     assert "timm.create_model('resnet8', num_classes=10" in plain["load"]
@@ -165,7 +172,8 @@ def checked(monkeypatch, tmp_path, source, packed):
         monkeypatch.setattr(export, name, lambda *given: {})
     images = torch.arange(20000).reshape(1, 1, 100, 200) % 10
     network = Network(source, {}, [], InputSpec((1, 100, 200), (0.5,), (0.5,)))
-    return export._checked(network, path, images.float(), "random")
+    _, report = export._checked(network, path, images.float(), "random")
+    return report
 
 
 def test_one_code_of_a_constant_table_on_a_tie_is_no_fault(monkeypatch, tmp_path):

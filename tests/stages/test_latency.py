@@ -71,7 +71,7 @@ def test_mistakes_have_a_way_out(mistake, tiny, tmp_path):
 
 def test_a_busy_machine_is_said(monkeypatch, caplog):
     monkeypatch.setattr("os.getloadavg", lambda: (64.0, 1.0, 1.0), raising=False)
-    monkeypatch.setattr(latency, "_cores", lambda: 2)
+    monkeypatch.setattr(latency, "cores", lambda: 2)
     latency._warn_of_others()
     assert "load 64.0 on 2 cores" in caplog.text
     latency._warn_of_too_many([1, 4])

@@ -17,13 +17,13 @@ OBC = (
     "ptq.images=128", "ptq.rows=2048",
 )  # fmt: skip
 # Two rounds, each of which prunes.
-QUICK = ("quantize=w4a4", "ptq.rescue=1", "ptq.adaround.iterations=40", "ptq.adaround.batch_size=128")
+QUICK = ("quantize=w4a4", "ptq.rescue=1", "ptq.adaround.iterations=10", "ptq.adaround.batch_size=128")
 NM = "prune.granularity._target_=micronet_cli.functional.granularity.NM"
 
 
 @pytest.fixture(scope="module")
-def runs(tmp_path_factory):
-    """A dense network, and what becomes of it without training."""
+def runs(tmp_path_factory, trained):
+    """What becomes of a dense network without training."""
     from micronet_cli.command.cli import main
 
     root = tmp_path_factory.mktemp("once")
@@ -31,16 +31,15 @@ def runs(tmp_path_factory):
     def call(name, *arguments):
         main([*arguments, f"hydra.run.dir={root / name}"])
 
-    call("dense", "stage=train", *TINY, "trainer.epochs=2")
-    start = f"init_from={root / 'dense'}"
+    start = f"init_from={trained}"
     call("pruned", *OBC, start, "quantize=none")
     call("half", *OBC, start, NM, "quantize=none", "prune.rules.conv.match=layer2.*")
     call("joint", *OBC, start, *QUICK)
     return root
 
 
-def test_half_of_the_weights_go_and_the_network_stays(runs):
-    dense, pruned = (metrics_of(runs / name) for name in ("dense", "pruned"))
+def test_half_of_the_weights_go_and_the_network_stays(runs, trained):
+    dense, pruned = (metrics_of(run) for run in (trained, runs / "pruned"))
     assert pruned["status"] == "completed"
     assert pruned["weight_sparsity"] == pytest.approx(0.125, abs=0.01)
     assert pruned["top1"] > dense["top1"] - 3
@@ -79,7 +78,7 @@ def test_a_packed_file_computes_the_same(runs, micronet, name):
     torch.testing.assert_close(found, wanted, atol=1e-4, rtol=1e-4)
 
 
-def test_an_interrupted_run_ends_as_the_whole_one(runs, micronet, monkeypatch, tmp_path):
+def test_an_interrupted_run_ends_as_the_whole_one(runs, trained, micronet, monkeypatch, tmp_path):
     whole = LayerByLayer.run
 
     def cut_off(work, batches):
@@ -88,7 +87,7 @@ def test_an_interrupted_run_ends_as_the_whole_one(runs, micronet, monkeypatch, t
             if work.done == 2:
                 raise KeyboardInterrupt
 
-    arguments = (*OBC, f"init_from={runs / 'dense'}", *QUICK)
+    arguments = (*OBC, f"init_from={trained}", *QUICK)
     directory = tmp_path / "stopped"
     with monkeypatch.context() as patch:
         patch.setattr(LayerByLayer, "run", cut_off)

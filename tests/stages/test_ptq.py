@@ -15,12 +15,14 @@ from micronet_cli.stages.ptq import Pace
 from tests.conftest import TINY, history_of, metrics_of
 
 QUICK = ("ptq.images=128", "ptq.rows=4096", "ptq.adaround.iterations=60", "ptq.adaround.batch_size=256")
+# Where the rounding is compared with itself, it need not be good.
+FEW = ("ptq.images=128", "ptq.rows=4096", "ptq.adaround.iterations=10", "ptq.adaround.batch_size=64")
 OFF = ("ptq.equalize=false", "ptq.correct_bias=false", "ptq.adaround=null")
 
 
 @pytest.fixture(scope="module")
-def chain(tmp_path_factory):
-    """train -> prune -> ptq -> qat, and the same network rounded to the nearest."""
+def chain(tmp_path_factory, trained):
+    """prune -> ptq -> qat, and the same network rounded to the nearest."""
     from micronet_cli.command.cli import main
 
     root = tmp_path_factory.mktemp("ptq")
@@ -28,8 +30,7 @@ def chain(tmp_path_factory):
     def call(name, *arguments):
         main([*arguments, f"hydra.run.dir={root / name}"])
 
-    call("train", "stage=train", *TINY, "trainer.epochs=2")
-    call("prune", "stage=prune", f"init_from={root / 'train'}", "prune.rules.conv.sparsity=0.5", "trainer.epochs=1")
+    call("prune", "stage=prune", f"init_from={trained}", "prune.rules.conv.sparsity=0.5", "trainer.epochs=1")
     bits = ("quantize=w4a4", "quantize.weight_bits=3")
     call("ptq", "stage=ptq", f"init_from={root / 'prune'}", *bits, *QUICK)
     call("nearest", "stage=ptq", f"init_from={root / 'prune'}", *bits, *QUICK[:1], *OFF)
@@ -151,7 +152,7 @@ def stopped_after(layers, micronet, monkeypatch, directory, *arguments):
 
 
 def test_an_interrupted_run_goes_on_where_it_stopped(micronet, monkeypatch, tmp_path, capsys, mistake):
-    arguments = ("stage=ptq", *TINY, *QUICK)
+    arguments = ("stage=ptq", *TINY, *FEW)
     whole = micronet(*arguments)
     directory = tmp_path / "stopped"
     monkeypatch.setattr("micronet_cli.stages.saved_layers.SAVED_EVERY", 0)  # every layer, however slow the machine is
@@ -166,11 +167,11 @@ def test_an_interrupted_run_goes_on_where_it_stopped(micronet, monkeypatch, tmp_
     assert all(torch.equal(value, ends[1][name]) for name, value in ends[0].items())
 
 
-BLOCKS = ("ptq=block", "ptq.images=64", "ptq.rows=4096", "ptq.block.iterations=20", "ptq.block.batch_size=8")
+BLOCKS = ("ptq=block", "ptq.images=64", "ptq.rows=4096", "ptq.block.iterations=8", "ptq.block.batch_size=8")
 
 
 def test_blocks_are_reconstructed_and_the_rest_goes_layer_by_layer(micronet, monkeypatch, tmp_path, capsys):
-    arguments = ("stage=ptq", *TINY, *BLOCKS, "ptq.adaround.iterations=20", "quantize.weight_bits=3")
+    arguments = ("stage=ptq", *TINY, *BLOCKS, "ptq.adaround.iterations=8", "quantize.weight_bits=3")
     whole = micronet(*arguments)
     assert [line["layer"] for line in history_of(whole)] == ["layer1.0", "layer2.0", "layer3.0", "linear"]
     assert "layer 1/4 layer1.0: error" in capsys.readouterr().out

@@ -24,8 +24,8 @@ QUICK = ("ptq.images=64", "ptq.rows=1024", "ptq.adaround.iterations=20", "ptq.ad
 
 
 @pytest.fixture(scope="module")
-def chain(tmp_path_factory):
-    """train -> ptq, with and without a rescue."""
+def chain(tmp_path_factory, trained):
+    """ptq, with and without a rescue."""
     from micronet_cli.command.cli import main
 
     root = tmp_path_factory.mktemp("rescue")
@@ -33,8 +33,7 @@ def chain(tmp_path_factory):
     def call(name, *arguments):
         main([*arguments, f"hydra.run.dir={root / name}"])
 
-    start = f"init_from={root / 'train'}"
-    call("train", "stage=train", *TINY, "trainer.epochs=2")
+    start = f"init_from={trained}"
     call("plain", "stage=ptq", start, *QUICK, *SPOILT)
     call("rescued", "stage=ptq", start, *QUICK, *SPOILT, "ptq.rescue=1")
     return root
@@ -73,8 +72,8 @@ def test_what_is_written_evaluates_and_packs(chain, micronet):
     torch.testing.assert_close(packed, own, rtol=1e-3, atol=1e-3)
 
 
-def test_the_rules_are_an_option_of_their_own(chain, micronet):
-    start = f"init_from={chain / 'train'}"
+def test_the_rules_are_an_option_of_their_own(chain, trained, micronet):
+    start = f"init_from={trained}"
     again = micronet("--config-dir", str(chain / "rescued" / "rules"), "stage=ptq", start, *QUICK, "quantize=rescue")
     assert_same_network(again, chain / "rescued")
 
@@ -84,8 +83,8 @@ def assert_same_network(one, other):
     assert all(torch.equal(value, ends[1][name]) for name, value in ends[0].items())
 
 
-def test_as_many_as_it_takes(chain, micronet, capsys):
-    start = f"init_from={chain / 'train'}"
+def test_as_many_as_it_takes(chain, trained, micronet, capsys):
+    start = f"init_from={trained}"
     run = micronet("stage=ptq", start, *QUICK[:2], *SPOILT, "ptq.adaround=null", "ptq.max_drop=0.02")
     metrics = metrics_of(run)
     assert metrics["float_agreement"] >= 98 > metrics["float_agreement_before"]
@@ -152,9 +151,9 @@ PLACES = {
 
 @pytest.mark.parametrize(("layers", "diagnoses_again"), PLACES.values(), ids=PLACES.keys())
 def test_an_interrupted_rescue_ends_in_the_same_network(
-    layers, diagnoses_again, chain, micronet, monkeypatch, tmp_path, capsys
+    layers, diagnoses_again, chain, trained, micronet, monkeypatch, tmp_path, capsys
 ):
-    arguments = ("stage=ptq", f"init_from={chain / 'train'}", *QUICK, *SPOILT, "ptq.rescue=1")
+    arguments = ("stage=ptq", f"init_from={trained}", *QUICK, *SPOILT, "ptq.rescue=1")
     stopped(monkeypatch, micronet, layers, *arguments, directory=tmp_path)
     capsys.readouterr()
     micronet(*arguments, "resume=true", directory=tmp_path)

@@ -4,8 +4,8 @@ from types import SimpleNamespace
 
 import pytest
 
-from micronet_cli import distributed
 from micronet_cli.errors import UserError
+from micronet_cli.stages import train
 from micronet_cli.stages.train import check_teacher
 from tests.conftest import TINY
 
@@ -40,6 +40,6 @@ def test_no_teacher_needs_no_weights():
 
 
 def test_batch_is_shared_evenly_by_the_processes(mistake, monkeypatch):
-    monkeypatch.setattr(distributed, "world_size", lambda: 3)
+    monkeypatch.setattr(train, "distributed", SimpleNamespace(world_size=lambda: 3))
     said = mistake("stage=train", *TINY, "data.batch_size=64")
     assert "data.batch_size=64: 3 processes need a multiple of 3" in said

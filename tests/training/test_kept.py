@@ -1,5 +1,7 @@
 """Which epoch's network a run ends with."""
 
+from types import SimpleNamespace
+
 import pytest
 import torch
 
@@ -61,7 +63,7 @@ def test_the_best_comes_back(kept, model):
 
 
 def test_only_the_first_process_writes(kept, model, monkeypatch):
-    monkeypatch.setattr("micronet_cli.distributed.rank", lambda: 1)
+    monkeypatch.setattr("micronet_cli.training.kept.distributed", SimpleNamespace(rank=lambda: 1))
     kept.add(model, 0, {"top1": 90.0, "loss": 1.0}, eligible=True)
     assert kept.best["epoch"] == 0
     assert not kept.run.last.exists()

@@ -19,6 +19,7 @@ from micronet_cli.artifact.engines.onnxruntime import session
 from micronet_cli.artifact.onnx_biases import fit_biases, float_biases, hold_biases
 from micronet_cli.artifact.onnx_file import write_checked
 from micronet_cli.artifact.onnx_graph import name_nodes, strip
+from micronet_cli.artifact.onnx_metadata import describe_in
 from micronet_cli.artifact.onnx_operators import (
     TRANSLATIONS,
     QuantizedActivation,
@@ -145,6 +146,7 @@ def export_onnx(network: Network, path: Path, opset: int = OPSET) -> dict[str, A
     fit_biases(proto.graph, float_biases(proto.graph))
     hold_biases(proto.graph)
     split_bounds(proto.graph)
+    describe_in(proto, network)
     written = write_checked(proto, path)
     modules = list(model.modules())
     return {

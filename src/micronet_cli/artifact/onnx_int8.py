@@ -1,12 +1,15 @@
-"""A network for onnxruntime's integer kernels: 8-bit weights and activations wherever they pay.
+"""A network in 8-bit types, for kernels that compute with these alone.
 
-onnxruntime's post-training quantiser, with three things done to the network first, each found by profiling:
+A network with activation quantisers is written as it is: its codes, its ranges, and float between them. Any other range
+or any quantiser more would make another network of it. One without them is float, and gets what is fast:
+onnxruntime's post-training quantiser, with four things done to the network, the first three found by profiling:
 
 - global means over height and width are pooled in integers (GlobalAveragePool); as ReduceMean they stay float, and the
   conversions around them cost more than squeeze-and-excitation gains;
 - the first layers stay float, up to the first convolution with 64 output channels: 64 bytes are one vector, and
   narrower layers on large images are slower in integers than in float;
-- weights that training quantised keep their codes where these fit signed 8 bits around 0.
+- weights that training quantised keep their codes where these fit signed 8 bits around 0;
+- logits stay float: in integers a code on a tie, which engines round differently, is a large part of a small logit.
 """
 
 import tempfile
@@ -24,10 +27,12 @@ from torch import Tensor, nn
 from torch.nn.utils import parametrize
 
 from micronet_cli.artifact.onnx import INPUT, OPSET, to_proto, with_codes
-from micronet_cli.artifact.onnx_biases import fit_biases, float_biases
+from micronet_cli.artifact.onnx_biases import fit_biases, float_biases, hold_biases
 from micronet_cli.artifact.onnx_file import is_large, save, write_checked
-from micronet_cli.artifact.onnx_graph import remove_unread, replace_node
+from micronet_cli.artifact.onnx_graph import Index, integer_layers, remove_unread, replace_node
+from micronet_cli.artifact.onnx_metadata import describe_in
 from micronet_cli.artifact.onnx_operators import QuantizedActivation, QuantizedWeight, along_channels, quiet
+from micronet_cli.artifact.onnx_types import pack_codes, widen_activations
 from micronet_cli.layers.rules import compressible_layers
 from micronet_cli.network import Network
 
@@ -44,16 +49,20 @@ def export_int8(
     Args:
         network: float or quantised.
         path: the file.
-        images: ``[N, C, H, W]``, normalised for the network; their smallest and largest activations are the ranges.
+        images: ``[N, C, H, W]``, normalised for the network; the smallest and largest activations on them are the
+            ranges of a network that has none of its own.
         reduce_range: 7-bit weights where training gave none, so that sums of two products never saturate on CPUs with
             AVX2 and without VNNI.
         wide: output channels of the first convolution in integers; 0: all of them.
         batch: calibration images at a time.
 
     Returns:
-        ``bytes`` of the file, number of ``float_layers``, and of ``trained_weights`` whose codes were kept.
+        ``bytes`` of the file, number of ``float_layers``, and of ``trained_weights`` whose codes were kept; whether the
+        network's own ``trained_ranges`` were.
     """
     model = with_codes(network)
+    if any(isinstance(module, QuantizedActivation) for module in model.modules()):
+        return _export_trained(network, model, path)
     overrides = plain_weights(model)
     proto = to_proto(model, network.spec.size, OPSET)
     graph = proto.graph
@@ -67,7 +76,9 @@ def export_int8(
         nodes_to_exclude=left_float,
         extra_options={"TensorQuantOverrides": overrides, "QDQDisableWeightAdjustForInt32Bias": True},
     )
+    keep_logits_float(quantised.graph)
     fit_biases(quantised.graph, biases)
+    describe_in(quantised, network)
     written = write_checked(quantised, path, full_check=False)
     layers = {node.name for node in graph.node if node.op_type in PRODUCTS}
     float_layers = layers & set(left_float)
@@ -75,7 +86,44 @@ def export_int8(
         "bytes": written,
         "float_layers": len(float_layers),
         "trained_weights": len(overrides),
+        "trained_ranges": False,
     }
+
+
+def _export_trained(network: Network, model: nn.Module, path: Path) -> dict[str, Any]:
+    """Write the ``model`` that was made of a network with activation quantisers, code for code."""
+    proto = to_proto(model, network.spec.size, OPSET)
+    graph = proto.graph
+    pack_codes(graph, least_bits=8)
+    widen_activations(graph)
+    fit_biases(graph, float_biases(graph))
+    hold_biases(graph)
+    layers = sum(node.op_type in PRODUCTS for node in graph.node)
+    describe_in(proto, network)
+    coded = list(integer_layers(Index.of(graph)))
+    integer = [layer for layer in coded if layer.has_eight_bits]
+    return {
+        "bytes": write_checked(proto, path),
+        "float_layers": layers - len(integer),
+        "trained_weights": len(coded),
+        "trained_ranges": True,
+    }
+
+
+def keep_logits_float(graph: onnx.GraphProto) -> None:
+    """Take away the quantiser behind the last layer, where there is one."""
+    index = Index.of(graph)
+    for value in graph.output:
+        dequantize = index.maker(value.name, "DequantizeLinear")
+        if dequantize is None:
+            continue
+        quantize = index.maker(dequantize.input[0], "QuantizeLinear")
+        if quantize is None:
+            continue
+        last = index.makers[quantize.input[0]]
+        last.output[0] = value.name
+        graph.node.remove(quantize)
+        graph.node.remove(dequantize)
 
 
 def _quantised(proto: onnx.ModelProto, images: CalibrationDataReader, **options: Any) -> onnx.ModelProto:

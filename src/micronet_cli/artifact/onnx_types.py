@@ -22,8 +22,8 @@ RANGES: dict[int, tuple[int, int]] = {
 FOUR_BITS = (TensorProto.UINT4, TensorProto.INT4)
 
 
-def pack_codes(graph: GraphProto) -> None:
-    """Give the codes and zero points of every weight the narrowest type that holds them.
+def pack_codes(graph: GraphProto, least_bits: int = 4) -> None:
+    """Give the codes and zero points of every weight the narrowest type of at least ``least_bits`` that holds them.
 
     Signed and without an offset where one zero point serves all channels, since integer kernels expect that.
     """
@@ -40,9 +40,9 @@ def pack_codes(graph: GraphProto) -> None:
             wide = Codes.of(tensors, given)
             # Equal zero points of several layers are one tensor, and may need several types.
             output = node.output[0]
-            centred = wide.centred()
+            centred = wide.centred(least_bits)
             narrow = centred.renamed(f"{output}.codes", f"{output}.zero_point")
-            graph.initializer.extend(narrow.tensors())
+            graph.initializer.extend(narrow.tensors(least_bits))
             packed[given] = narrow
         replacement = packed[given]
         node.input[0] = replacement.codes_name
@@ -75,24 +75,24 @@ class Codes:
         """The same under other names."""
         return replace(self, codes_name=codes_name, zero_point_name=zero_point_name)
 
-    def centred(self) -> "Codes":
+    def centred(self, least_bits: int) -> "Codes":
         """Signed around 0 where one zero point serves all channels and no bit is lost by it."""
         first = self.zero_point[0]
         if (self.zero_point != first).any():
             return self
         signed = self.codes - first
-        signed_bits = bits(narrowest(signed))
-        unsigned_bits = bits(narrowest(self.codes))
+        signed_bits = bits(narrowest(signed, least_bits))
+        unsigned_bits = bits(narrowest(self.codes, least_bits))
         if signed_bits > unsigned_bits:
             return self
         zeros = np.zeros_like(self.zero_point)
         return replace(self, codes=signed, zero_point=zeros)
 
-    def tensors(self) -> list[TensorProto]:
-        """Both in the narrowest type that holds both."""
+    def tensors(self, least_bits: int) -> list[TensorProto]:
+        """Both in the narrowest type of at least so many bits that holds both."""
         flat = [self.codes.ravel(), self.zero_point.ravel()]
         all_values = np.concatenate(flat)
-        kind = narrowest(all_values)
+        kind = narrowest(all_values, least_bits)
         dtype = tensor_dtype_to_np_dtype(kind)
         codes = self.codes.astype(dtype)
         zero_point = self.zero_point.astype(dtype)
@@ -163,18 +163,32 @@ def widen_inputs(graph: GraphProto) -> None:
             continue
         quantize = index.maker(layer.source.input[0], "QuantizeLinear")
         if layer.source_kind in FOUR_BITS and quantize is not None:
-            _widen(index, quantize, layer.source)
+            _widen(index, quantize, layer.source, np.uint16)
 
 
-def _widen(index: Index, quantize: NodeProto, dequantize: NodeProto) -> None:
-    """Let a pair of nodes compute with 16-bit codes what it computes with 4-bit ones."""
+def widen_activations(graph: GraphProto) -> None:
+    """Give all 4-bit activations 8 bits, clipped to their 16 codes, for kernels that know no narrower integers."""
+    index = Index.of(graph)
+    for node in list(graph.node):
+        if node.op_type != "DequantizeLinear":
+            continue
+        quantize = index.maker(node.input[0], "QuantizeLinear")
+        if quantize is None:
+            continue
+        zero_point = index.constants[quantize.input[2]]
+        if zero_point.data_type in FOUR_BITS:
+            _widen(index, quantize, node, np.uint8)
+
+
+def _widen(index: Index, quantize: NodeProto, dequantize: NodeProto, kind: type[np.unsignedinteger]) -> None:
+    """Let a pair of nodes compute with wider codes what it computes with 4-bit ones."""
     x, scale_name, zero_point_name = quantize.input
     scale = index.values(scale_name)
     zero_point = index.values(zero_point_name).astype(np.float32)
     name = dequantize.output[0]
     low = numpy_helper.from_array((0 - zero_point) * scale, f"{name}.low")
     high = numpy_helper.from_array((15 - zero_point) * scale, f"{name}.high")
-    wide = numpy_helper.from_array(zero_point.astype(np.uint16), f"{name}.zero_point")
+    wide = numpy_helper.from_array(zero_point.astype(kind), f"{name}.zero_point")
     index.store(low, high, wide)
     clipped = f"{name}.clipped"
     clip = make_node("Clip", [x, low.name, high.name], [clipped], clipped)
@@ -184,8 +198,8 @@ def _widen(index: Index, quantize: NodeProto, dequantize: NodeProto) -> None:
     dequantize.input[2] = wide.name
 
 
-def narrowest(values: np.ndarray) -> int:
-    """The narrowest type that holds ``values``.
+def narrowest(values: np.ndarray, least_bits: int = 4) -> int:
+    """The narrowest type of at least ``least_bits`` that holds ``values``.
 
     >>> [TensorProto.DataType.Name(narrowest(np.array(v))) for v in ([-8, 7], [0, 15], [-1, 15], [0, 300])]
     ['INT4', 'UINT4', 'INT8', 'INT16']
@@ -196,7 +210,7 @@ def narrowest(values: np.ndarray) -> int:
     low = int(values.min())
     high = int(values.max())
     for kind, (least, most) in RANGES.items():
-        if least <= low and high <= most:
+        if bits(kind) >= least_bits and least <= low and high <= most:
             return kind
     raise ValueError(f"values={low} .. {high}: must fit 16 bits")
 

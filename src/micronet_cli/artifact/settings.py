@@ -14,6 +14,9 @@ class Export:
         int8: write model.int8.onnx too, with ranges from the compared images.
         weights: write model.safetensors too, the plain weights under timm's names.
         images: how many are compared with the checkpoint, at least 1.
+        evaluate: measure the accuracy of exported files on the evaluation split, by the engines; None: where its data
+            are there.
+        bundle: write a directory that is ready to publish.
 
     Raises:
         ValueError: fewer than one image.
@@ -25,6 +28,8 @@ class Export:
     weights: bool = True
     licence: str | None = None
     images: int = 8
+    evaluate: bool | None = None
+    bundle: bool = False
 
     def __post_init__(self) -> None:
         if self.images < 1:

@@ -17,6 +17,7 @@ from micronet_cli.dotted_path import make_working_directory_importable
 from micronet_cli.errors import Interrupted, JobsFailed, UserError
 from micronet_cli.overrides import explain, free_key, group_names, options_of
 from micronet_cli.paths import CONF, use_config_directory
+from micronet_cli.threads import spin_briefly
 
 MAX_LINES = 15
 HELP = {"-h", "--help"}
@@ -50,6 +51,7 @@ def main(argv: list[str] | None = None) -> None:
         return
     go_on_unread()
     use_huge_pages()
+    spin_briefly()
     make_working_directory_importable()
     debug = "debug=true" in [argument.lstrip("+").lower() for argument in arguments]
     try:
@@ -87,6 +89,7 @@ def run_hydra(arguments: list[str], completing: bool = False) -> None:
     import hydra
     from hydra.core.global_hydra import GlobalHydra
 
+    from micronet_cli.command.one_composition import composed_once
     from micronet_cli.command.search_path import register
     from micronet_cli.command.show import show
     from micronet_cli.command.sweeps import reported
@@ -113,7 +116,7 @@ def run_hydra(arguments: list[str], completing: bool = False) -> None:
     GlobalHydra.instance().clear()
     decorate = hydra.main(version_base="1.3", config_path=str(CONF), config_name="config")
     try:
-        with reported():
+        with reported(), composed_once():
             decorate(task)()
     finally:
         sys.argv = argv_before

@@ -14,6 +14,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any, ClassVar
 
+from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.experimental.callback import Callback
 from omegaconf import DictConfig
 
@@ -21,9 +22,12 @@ from micronet_cli.errors import Interrupted, JobsFailed, UserError
 from micronet_cli.runs.directory import write_bytes
 from micronet_cli.runs.outcomes import Outcome, raise_for_failed, relative, table, write_summary
 from micronet_cli.strict_json import json_text
+from micronet_cli.threads import share_cores
 
 log = logging.getLogger(__name__)
 RECORDS = ".jobs"
+# Launchers that start all jobs of a sweep on this machine, each with all of its cores.
+ALL_AT_ONCE = {"hydra_plugins.hydra_submitit_launcher.submitit_launcher.LocalLauncher"}
 
 
 class Sweep(Callback):
@@ -45,7 +49,10 @@ class Sweep(Callback):
         self.identity = uuid.uuid4().hex
         self.directory = Path(config.hydra.sweep.dir).resolve()
         self.resume = bool(config.get("resume"))
-        self.outlived = "Slurm" in config.hydra.launcher._target_
+        launcher = config.hydra.launcher._target_
+        self.outlived = "Slurm" in launcher
+        if launcher in ALL_AT_ONCE:
+            share_cores(number_of_jobs(config))
         Sweep.current = self
         print(f"sweep: {self.directory}")
 
@@ -140,6 +147,18 @@ def reported() -> Iterator[None]:
         raise
     if Sweep.current is not None:
         raise_for_failed(Sweep.current.close(), "job")
+
+
+def number_of_jobs(config: DictConfig) -> int:
+    """The jobs of the sweep that Hydra is to launch with this config: one of every combination of values."""
+    fixed = config.hydra.sweeper.get("params") or {}
+    texts = [f"{key}={value}" for key, value in fixed.items()]
+    overrides = OverridesParser.create().parse_overrides([*texts, *config.hydra.overrides.task])
+    number = 1
+    for override in overrides:
+        if override.is_sweep_override():
+            number *= len(list(override.sweep_string_iterator()))
+    return number
 
 
 def _go_on(sweep: Sweep) -> str:

@@ -22,7 +22,10 @@ class Compressor(Protocol):
         ...
 
     def update(self, step: int, total_steps: int) -> bool:
-        """Do what is due before optimiser step ``step`` of ``total_steps``; True when at the final target."""
+        """Do what is due before optimiser step ``step`` of ``total_steps``; True when at the final target.
+
+        A step before the last one means that the network was put back to what it was then: go on as a resumed run.
+        """
         ...
 
     def table(self, model: nn.Module) -> dict[str, dict[str, object]]:

@@ -135,8 +135,8 @@ def crop_and_flip(images: Tensor, which: np.ndarray, flip: bool, seed: Position)
 
     # Broadcast to [N, H, W]: where each pixel of each image comes from.
     image = torch.arange(count, device=device).view(-1, 1, 1)
-    row = rows.to(device).unsqueeze(2)
-    column = columns.to(device).unsqueeze(1)
+    row = rows.to(device, non_blocking=True).unsqueeze(2)
+    column = columns.to(device, non_blocking=True).unsqueeze(1)
     return padded[image, row, column]
 
 

@@ -30,6 +30,7 @@ class UnusableImage(Exception):
 @cache
 def known_suffixes() -> frozenset[str]:
     """Suffixes of the formats that Pillow reads, as ``.webp``."""
+    Image.preinit()  # the common formats first, for Pillow tries one after the other
     Image.init()
     suffixes = set()
     for suffix, image_format in Image.registered_extensions().items():

@@ -42,13 +42,13 @@ def decoupled_loss(
         non_target: weight of NCKD.
     """
     classes = student.shape[1]
-    one_hot = F.one_hot(labels, classes)
-    is_label = one_hot.bool()
+    every_class = torch.arange(classes, device=labels.device)
+    is_label = labels[:, None] == every_class
     log_p = _softened(student, temperature)
     log_q = _softened(teacher.detach(), temperature)
 
-    split_p = _label_and_rest(log_p, is_label)
-    split_q = _label_and_rest(log_q, is_label)
+    split_p = _label_and_rest(log_p, labels, is_label)
+    split_q = _label_and_rest(log_q, labels, is_label)
     tckd = _batch_divergence(split_p, split_q)
 
     rest_p = _among_the_rest(log_p, is_label)
@@ -64,9 +64,10 @@ def _softened(logits: Tensor, temperature: float) -> Tensor:
     return F.log_softmax(softer, dim=1)
 
 
-def _label_and_rest(log_p: Tensor, is_label: Tensor) -> Tensor:
+def _label_and_rest(log_p: Tensor, labels: Tensor, is_label: Tensor) -> Tensor:
     """Log-probabilities of the label and of all else: ``[N, C] -> [N, 2]``."""
-    label = log_p[is_label]
+    # An index of booleans would wait for a GPU.
+    label = log_p.gather(1, labels[:, None]).squeeze(1)
     others = log_p.masked_fill(is_label, -torch.inf)
     rest = others.logsumexp(1)
     return torch.stack([label, rest], dim=1)

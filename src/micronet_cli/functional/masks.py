@@ -152,8 +152,9 @@ def kept_units(numbers: Tensor, mask: Tensor, units: int) -> Tensor:
     if units == mask.numel():  # single elements, numbered in order
         return mask.flatten()
     kept = torch.zeros(units + 1, dtype=torch.bool, device=mask.device)
-    of_kept_elements = numbers[mask]
-    kept[of_kept_elements] = True
+    # An index of booleans would wait for a GPU; what is dropped counts for the place that is left out.
+    of_kept_elements = torch.where(mask, numbers, units)
+    kept.index_fill_(0, of_kept_elements.flatten(), True)
     return kept[:units]
 
 

@@ -10,7 +10,7 @@ from micronet_cli.stages.job import Job
 
 log = logging.getLogger(__name__)
 # Enough to see weights that do not work, and soon done; differences of some points are noise.
-IMAGES = 256
+IMAGES = 128
 
 
 def log_starting_accuracy(job: Job, network: Network, split: str, device: torch.device) -> None:

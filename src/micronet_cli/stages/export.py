@@ -3,7 +3,7 @@
 import logging
 from dataclasses import asdict, replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor, nn
@@ -23,6 +23,9 @@ from micronet_cli.stages.compress import UNPACKED
 from micronet_cli.stages.job import Job
 from micronet_cli.stages.score import check_finite, score_network
 
+if TYPE_CHECKING:
+    from micronet_cli.stages.exported import Exported
+
 log = logging.getLogger(__name__)
 NEEDS_DATA = False
 
@@ -38,14 +41,16 @@ def run(job: Job) -> dict[str, Any]:
         raise UserError(f"init_from={job.init_from!r}: is packed already; {UNPACKED}")
     check_finite(network)
     score = score_network(job, network).metrics()
+    network.metrics = network.metrics | score  # what files say of the network
     content = _packed(job, network, score)
+    checked: dict[str, Any] = {}
     if job.run.writes:
-        report = _write(job, network, content)
+        report, checked = _write(job, network, content)
         claimed = score["storage_bytes"]
         sizes = {"file_bytes": len(content), "claimed_bytes": claimed}
         job.run.write_json("export.json", sizes | report)
         log.info("%s: %d bytes, %.0f claimed", job.run.packed, len(content), claimed)
-    return score | {"file_bytes": len(content), "images": None}
+    return score | {"file_bytes": len(content), "images": None} | checked
 
 
 def _packed(job: Job, network: Network, score: dict[str, Any]) -> bytes:
@@ -64,8 +69,8 @@ def _packed(job: Job, network: Network, score: dict[str, Any]) -> bytes:
         raise UserError(f"export: {error}") from None
 
 
-def _write(job: Job, network: Network, content: bytes) -> dict[str, Any]:
-    """Write all files and compare them with the checkpoint; the report.
+def _write(job: Job, network: Network, content: bytes) -> tuple[dict[str, Any], dict[str, Any]]:
+    """Write all files and compare them with the checkpoint; the report, and what of it is for metrics.json.
 
     Raises:
         UserError: what was packed computes something else.
@@ -75,16 +80,25 @@ def _write(job: Job, network: Network, content: bytes) -> dict[str, Any]:
     images, what = _images(job, network)
     job.run.write_bytes(path.name, content)
     try:
-        checked = _checked(network, path, images, what)
+        loaded, checked = _checked(network, path, images, what)
     except UserError:
         path.unlink()
         raise
     report = {"compared_images": what} | checked
+    metrics: dict[str, Any] = {}
     if options.onnx or options.int8:
-        report["onnx"] = _onnx(job, network, images)
+        written = _onnx(job, network, images)
+        report["onnx"] = written
+        exported = _examined(job, network, loaded, images, written)
+        report["engines"] = exported.as_json()
+        metrics = exported.metrics()
     if options.weights:
         report[plain_weights.NAME] = _plain_weights(job, network, images)
-    return report
+    if options.bundle:
+        from micronet_cli.stages.bundle import write_bundle
+
+        report["bundle"] = write_bundle(job, network, report)
+    return report, metrics
 
 
 def _onnx(job: Job, network: Network, images: Tensor) -> dict[str, Any]:
@@ -111,12 +125,30 @@ def _onnx(job: Job, network: Network, images: Tensor) -> dict[str, Any]:
     for name, written in found.items():
         path = job.run.directory / name
         written |= check_onnx(path, network.model, images, fused=True)
-        log.info(
-            "%s: %d bytes; largest deviation of a logit %.2g of %.2g, %.1f %% of the predictions equal",
-            name, written["bytes"], written["max_abs_deviation"], written["max_abs_logit"],
-            100 * written["equal_predictions"],
-        )  # fmt: skip
+        log.info("%s: %d bytes", name, written["bytes"])
     return found
+
+
+def _examined(
+    job: Job, network: Network, loaded: nn.Module, images: Tensor, written: dict[str, dict[str, Any]]
+) -> "Exported":
+    """The files beside the network, by layer and on the evaluation split; prints the table.
+
+    Raises:
+        UserError: ``export.evaluate=true`` without evaluation data.
+    """
+    from micronet_cli.artifact.compare_engines import packed_report
+    from micronet_cli.stages.exported import examine
+
+    files = {}
+    for name, told in written.items():
+        files[job.run.directory / name] = told.get("trained_ranges", True)
+    packed = packed_report(network.model.eval(), loaded, images)
+    exported = examine(job, network, images, packed, files)
+    log.info("files beside the network; each layer is fed with the network's own integers\n%s", exported.table())
+    for warning in exported.all_warnings():
+        log.warning("warning: %s", warning)
+    return exported
 
 
 def _plain_weights(job: Job, network: Network, images: Tensor) -> dict[str, Any]:
@@ -150,8 +182,8 @@ def _claim_onnx(job: Job, name: str) -> Path:
     return job.run.claim(name)
 
 
-def _checked(network: Network, path: Path, images: Tensor, what: str) -> dict[str, Any]:
-    """Load the file, compare it with the checkpoint, and say what is in it.
+def _checked(network: Network, path: Path, images: Tensor, what: str) -> tuple[nn.Module, dict[str, Any]]:
+    """Load the file, compare it with the checkpoint, and say what is in it: the network that it holds, the report.
 
     Raises:
         UserError: the two differ.
@@ -171,7 +203,7 @@ def _checked(network: Network, path: Path, images: Tensor, what: str) -> dict[st
         exact.same_predictions, exact.images, what, exact.differing_codes, exact.codes,
         found["float32"].differing_codes,
     )  # fmt: skip
-    return {
+    return loaded, {
         "streams": stream_bytes(written),
         "comparison": {name: asdict(comparison) for name, comparison in found.items()},
         "layers": layer_bytes(written, loaded),

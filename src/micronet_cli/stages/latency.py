@@ -18,6 +18,7 @@ from micronet_cli.latency.table import metrics, shown
 from micronet_cli.stages.job import Job
 from micronet_cli.stages.measured import Measured, measured
 from micronet_cli.tables import text_table
+from micronet_cli.threads import cores
 
 log = logging.getLogger(__name__)
 NEEDS_DATA = False
@@ -106,9 +107,11 @@ def _profiles(subject: Subject, dense: Subject, measurement: Measurement) -> lis
 
 
 def _warn_of_too_many(threads: list[int]) -> None:
-    cores = _cores()
-    if max(threads) > cores:
-        log.warning("latency.threads=%s: more than the %d cores of this process wait for each other", threads, cores)
+    available = cores()
+    if max(threads) > available:
+        log.warning(
+            "latency.threads=%s: more than the %d cores of this process wait for each other", threads, available
+        )
 
 
 def _warn_of_others() -> None:
@@ -116,12 +119,8 @@ def _warn_of_others() -> None:
     if not hasattr(os, "getloadavg"):
         return
     load, _, _ = os.getloadavg()
-    cores = _cores()
-    if load > BUSY * cores:
-        log.warning("the machine is busy, load %.1f on %d cores: milliseconds are too long, ratios less", load, cores)
-
-
-def _cores() -> int:
-    if hasattr(os, "sched_getaffinity"):
-        return len(os.sched_getaffinity(0))
-    return os.cpu_count() or 1
+    available = cores()
+    if load > BUSY * available:
+        log.warning(
+            "the machine is busy, load %.1f on %d cores: milliseconds are too long, ratios less", load, available
+        )

@@ -40,9 +40,11 @@ def input_of(model: nn.Module, name: str, data: DataSet) -> InputSpec:
             reasons.append(f"{count} x {sides[0]} x {sides[1]}: {failure(error)}")
             continue
         _check_logits(logits, name, data.class_names)
+        size = " x ".join(map(str, spec.size))
         source = "data.input_size" if data.input_size else "the images"
-        statistics = "data.mean and data.std" if getattr(data, "mean", None) else "mean and std of ImageNet"
-        log.info("%s states no input: %s from %s, %s", name, " x ".join(map(str, spec.size)), source, statistics)
+        has_statistics = bool(getattr(data, "mean", None))
+        statistics = "data.mean and data.std" if has_statistics else "mean and std of ImageNet"
+        log.info("%s states no input: %s from %s, %s", name, size, source, statistics)
         return spec
     listed = "\n".join(f"model: {name} does not take images of {reason}" for reason in reasons)
     raise UserError(f"{listed}\ngive data.input_size=<pixels> if they must have another size")

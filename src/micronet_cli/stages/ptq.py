@@ -124,7 +124,7 @@ def refine(job: Job, network: Network, calibrated: Calibrated, rescue: Rescue) -
     saved = SavedLayers(job.run, work, rescue.state())
     saved.restore()
     share_freed_memory()
-    pace = Pace(work.costs(), work.done)
+    pace = Pace(work.costs(calibrated.batches), work.done)
     stop = StopRequest("layer")
     total = len(work.names)
     bar = tqdm(total=total, initial=work.done, desc="ptq", unit="layer", dynamic_ncols=True, disable=None)
@@ -133,8 +133,10 @@ def refine(job: Job, network: Network, calibrated: Calibrated, rescue: Rescue) -
         for line in work.run(calibrated.batches):
             number = work.done
             job.run.record({"kind": "layer", "step": saved.first_step + number, **line})
+            place = f"layer {number}/{total} {line['layer']}"
             errors = f"error {line['error_before']:.4f} -> {line['error']:.4f}"
-            log.info("layer %d/%d %s: %s, %.0f s left", number, total, line["layer"], errors, pace.seconds_left(number))
+            seconds_left = pace.seconds_left(number)
+            log.info("%s: %s, %.0f s left", place, errors, seconds_left)
             bar.update()
             saved.save(always=stop.asked)
             if stop.asked and number < total:

@@ -52,10 +52,12 @@ def input_rows(
     per_image: int,
     generator: torch.Generator,
     rooms: Sequence[Room] = (),
+    shuffled: bool = True,
 ) -> list[Tensor]:
     """The rows that a layer reads, from the same positions in each of some networks: ``[groups, n, d]`` each.
 
-    Their order is random: any that follow one another are a fair sample, and lie together.
+    Their order is random: any that follow one another are a fair sample, and lie together. Or they follow the images,
+    as many of each.
 
     Args:
         layer: with ``has_rows``.
@@ -64,13 +66,10 @@ def input_rows(
         per_image: positions an image, drawn by ``generator`` where there are more; fewer of a layer of many groups.
         generator: on the CPU.
         rooms: where the rows go, one a network; none: to memory of their own.
+        shuffled: whether their order is random.
     """
-    groups = getattr(layer, "groups", 1)
-    if groups > 1:
-        read_at_each = groups * layer.weight[0].numel()
-        most = GROUPED_VALUES // (read_at_each * images)
-        per_image = min(per_image, max(1, most))
-    found: list[_Shuffled] = []
+    per_image = positions_looked_at(layer, images, per_image)
+    found: list[_Gathered] = []
     share = 0
     for count, read in inputs:
         places: Tensor | None = None
@@ -83,12 +82,23 @@ def input_rows(
             if number == len(found):
                 total = len(places) * images // count
                 room = rooms[number] if rooms else Room()
-                found.append(_Shuffled(total, generator.initial_seed(), room))
+                order = _order(total, generator.initial_seed(), shuffled)
+                found.append(_Gathered(order, room))
             # Where there are fewer positions than images, they repeat.
             at_places = rows.at(places % rows.total)
             found[number].add(at_places)
             del rows
-    return [shuffled.rows for shuffled in found]
+    return [gathered.rows for gathered in found]
+
+
+def positions_looked_at(layer: nn.Module, images: int, per_image: int) -> int:
+    """How many of an image's positions are: ``per_image``, or fewer of a layer of many groups."""
+    groups = getattr(layer, "groups", 1)
+    if groups == 1:
+        return per_image
+    read_at_each = groups * layer.weight[0].numel()
+    most = GROUPED_VALUES // (read_at_each * images)
+    return min(per_image, max(1, most))
 
 
 def product(rows: Tensor, weight: Tensor) -> Tensor:
@@ -100,21 +110,27 @@ def product(rows: Tensor, weight: Tensor) -> Tensor:
     return sums.flatten(0, 1)
 
 
-class _Shuffled:
-    """Rows of one network, batch by batch, in their places of a random order.
+def _order(total: int, seed: int, shuffled: bool) -> Tensor:
+    """The places of so many rows, a permutation."""
+    if not shuffled:
+        return torch.arange(total)
+    generator = torch.Generator().manual_seed(seed)
+    return torch.randperm(total, generator=generator)
+
+
+class _Gathered:
+    """Rows of one network, batch by batch, in their places.
 
     Args:
-        total: of all batches.
-        seed: of the order.
+        order: the place of each, in the order in which they come.
         room: where they go.
     """
 
     rows: Tensor
 
-    def __init__(self, total: int, seed: int, room: Room) -> None:
+    def __init__(self, order: Tensor, room: Room) -> None:
         self._room = room
-        generator = torch.Generator().manual_seed(seed)
-        self._order = torch.randperm(total, generator=generator)
+        self._order = order
         self._filled = 0
 
     def add(self, rows: Tensor) -> None:

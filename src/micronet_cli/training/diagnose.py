@@ -16,6 +16,15 @@ def explain_loss(loss: float, step: int, source: str, last: Path) -> str:
     )
 
 
+def explain_interval(first: int, last: int, checkpoint: Path) -> str:
+    """The message for a loss that was not finite in some steps, and was when they were repeated."""
+    return (
+        f"trainer: a loss between step {first} and step {last} is not finite, and was finite when the steps were "
+        "repeated, so that its layer is not known; lower optim.lr, or set trainer.clip_grad_norm; "
+        f"the last checkpoint is {checkpoint}"
+    )
+
+
 def explain_values(what: str, layer: str, step: int, last: Path) -> str:
     """The message for what a compressor has gathered and cannot rank by."""
     return (

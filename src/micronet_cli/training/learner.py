@@ -1,8 +1,8 @@
 """One optimiser step: what changes a network, batch by batch."""
 
-import math
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import torch
 from timm.utils import ModelEmaV3
@@ -20,7 +20,7 @@ from micronet_cli.training.meter import Meter
 from micronet_cli.training.objectives import Objective
 from micronet_cli.training.optim import Optim
 from micronet_cli.training.settings import RunLength, TrainerSettings
-from micronet_cli.training.state import Stateful
+from micronet_cli.training.state import Stateful, restore_state
 
 
 class Learner:
@@ -38,6 +38,7 @@ class Learner:
     Attributes:
         step: optimiser steps done.
         accumulated: batches done of the next one.
+        defers: whether losses are left to the meter, so that no step waits for the device to know its loss.
     """
 
     def __init__(
@@ -74,6 +75,7 @@ class Learner:
         self.forward = distributed.data_parallel(computing)
         self.step = 0
         self.accumulated = 0
+        self.defers = False
 
     def _check_precision(self) -> None:
         if self.settings.amp != "fp16":
@@ -107,17 +109,21 @@ class Learner:
         )
 
     def train_batch(self, images: Tensor, labels: Tensor, meter: Meter) -> None:
-        """Forward and backward of a batch, and the optimiser step where it is due."""
+        """Forward and backward of a batch, and the optimiser step where it is due.
+
+        Raises:
+            UserError: the loss, or what a compressor ranks by, is not finite.
+            LossesNotFinite: a compressor had to give up, and an earlier loss was not finite.
+        """
         if not self.accumulated:
-            self._prepare_step()
+            self._prepare_step(meter)
         with autocast(self.settings.amp, self.device):
             loss, logits = self.objective(self.forward, images, labels)
-        value = loss.item()
-        if not math.isfinite(value):
-            raise UserError(self._explain(value, images))
+        if not self.defers and not loss.isfinite():
+            raise UserError(self._explain(loss.item(), images))
         share = loss / self.settings.accumulate_steps
         self.scaler.scale(share).backward()
-        meter.add(value, logits, labels)
+        meter.add(loss, logits, labels)
         self.accumulated += 1
         if self.accumulated == self.settings.accumulate_steps:
             self.accumulated = 0
@@ -129,9 +135,15 @@ class Learner:
             source = source_in_training(self.model, images)
         return explain_loss(loss, self.step, source, self.last)
 
-    def _prepare_step(self) -> None:
+    def _prepare_step(self, meter: Meter) -> None:
         """Do what is due before an optimiser step: compressors, learning rate, frozen BatchNorm."""
-        self._update_compressors(self.step)
+        try:
+            self._update_compressors(self.step)
+        except UserError:
+            # Compressors give up in all processes at once. An unread loss that is not finite came before, and is told.
+            if self.defers:
+                meter.take()
+            raise
         self.scheduler.step_update(self.step)
         freeze_at = self.settings.freeze_bn_at
         if freeze_at is None:
@@ -153,6 +165,14 @@ class Learner:
         self.step += 1
         if self.ema is not None:
             self.ema.update(self.model, self.step)
+
+    def go_back(self, state: dict[str, Any]) -> None:
+        """Be at an earlier state between two steps, where compressors and BatchNorm go on as a resumed run's do."""
+        place = restore_state(self.stateful, state)
+        self.step = place.step
+        self.accumulated = 0
+        self.optimizer.zero_grad(set_to_none=True)
+        self.model.train()
 
     def settle(self) -> bool:
         """Bring all networks to where the last step left them; whether all compressors are at their final target."""

@@ -52,7 +52,8 @@ class TrainerSettings:
         label_smoothing: of the cross-entropy, in [0, 1).
         clip_grad_norm: largest gradient norm; null: any.
         accumulate_steps: batches an optimiser step.
-        log_interval_steps: optimiser steps between lines in the log and in history.jsonl.
+        log_interval_steps: optimiser steps between lines in the log and in history.jsonl. On a GPU losses are looked
+            at, and a request to stop is answered, at the end of such an interval, so that no step waits for the device.
         freeze_bn_at: progress in [0, 1] from which BatchNorm's statistics stay as they are; null: never.
         reestimate_bn_batches: take the best network's BatchNorm statistics anew from so many batches; null: do not.
         profile: write a torch profiler trace of a few steps to profile.json and name the top costs.

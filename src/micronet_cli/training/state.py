@@ -12,6 +12,7 @@ from torch.optim import Optimizer
 
 from micronet_cli import checkpoint, distributed
 from micronet_cli.errors import UserError
+from micronet_cli.torch_internals import tree_map
 
 log = logging.getLogger(__name__)
 # Of an optimiser's groups: what a resumed run takes from its config.
@@ -70,6 +71,17 @@ def state_of(parts: Stateful, place: Place) -> dict[str, Any]:
         "scaler": parts.scaler.state_dict(),
         "rng": random_states,
     }
+
+
+def copied_state(parts: Stateful, place: Place) -> dict[str, Any]:
+    """The state as it is now, in memory of its own on the devices where it is; see ``state_of``."""
+
+    def copied(leaf: Any) -> Any:
+        return leaf.clone() if isinstance(leaf, torch.Tensor) else leaf
+
+    state = state_of(parts, place)
+    copy: dict[str, Any] = tree_map(copied, state)
+    return copy
 
 
 def restore_state(parts: Stateful, state: dict[str, Any]) -> Place:

@@ -18,9 +18,10 @@ from micronet_cli.runs.directory import Run
 from micronet_cli.training.batch_norm import reestimate_batch_norm
 from micronet_cli.training.evaluate import evaluate
 from micronet_cli.training.interrupt import StopRequest
+from micronet_cli.training.interval import Interval
 from micronet_cli.training.kept import KeptNetworks
 from micronet_cli.training.learner import Learner
-from micronet_cli.training.meter import Meter
+from micronet_cli.training.meter import LossesNotFinite, Meter
 from micronet_cli.training.objectives import Objective
 from micronet_cli.training.optim import Optim
 from micronet_cli.training.profile import StepProfiler
@@ -73,6 +74,7 @@ class Trainer:
             compressors=compressors,
             last=run.last,
         )
+        self.interval = Interval(self.learner, self.length, train)
         self.kept = KeptNetworks(run, network)
         self.stop = StopRequest()
         profile_path = None
@@ -104,7 +106,10 @@ class Trainer:
         progress = Progress(self.learner.step, self.length.total, images_per_step)
         with self.stop, progress.logging(), progress.bar:
             while self.learner.step < self.length.total:
-                figures = self.train_epoch(progress)
+                try:
+                    figures = self.train_epoch(progress)
+                except LossesNotFinite:
+                    self.interval.repeat()
                 self.finish_epoch(figures["loss"])
         self.profiler.finish()
 
@@ -131,7 +136,11 @@ class Trainer:
             yield images
 
     def train_epoch(self, progress: Progress) -> dict[str, float]:
-        """The rest of the current epoch; the figures of its last interval."""
+        """The rest of the current epoch; the figures of its last interval.
+
+        Raises:
+            LossesNotFinite: a loss of the current interval is not finite, in any process.
+        """
         learner = self.learner
         meter = Meter()
         figures: dict[str, float] = {}
@@ -139,21 +148,25 @@ class Trainer:
         batches_done = steps_done * self.settings.accumulate_steps
         saved_at = time.perf_counter()
         learner.model.train()
+        self.interval.begin()
         for images, labels in self.train.batches(epoch, first=batches_done):
             learner.train_batch(images, labels, meter)
             if learner.accumulated:
                 continue
             progress.advance()
             self.profiler.step()
-            ended = self.length.ends_epoch(learner.step)
-            interval_ended = learner.step % self.settings.log_interval_steps == 0
-            if interval_ended or ended:
+            interval_ended = self.interval.ended
+            if interval_ended:
                 figures = self.log_interval(epoch, meter, progress)
-            if ended:
+            if self.length.ends_epoch(learner.step):
                 break
-            if self._save_is_due(saved_at):
+            # A state whose losses are not read yet may be spent; and several processes wait to agree on a save.
+            may_save = interval_ended or not learner.defers
+            if may_save and self._save_is_due(saved_at):
                 self.save_state()
                 saved_at = time.perf_counter()
+            if interval_ended:
+                self.interval.begin()
         return figures
 
     def _save_is_due(self, saved_at: float) -> bool:

@@ -20,7 +20,7 @@ def squared(outputs):
 
 def test_error_is_that_of_the_outputs():
     weight, seen, disturbed = rows()
-    moments = Moments.of(weight, seen, disturbed)
+    moments = Moments.of(weight, seen, disturbed, seen.shape[1])
     wanted = product(seen, weight)
     for other in (weight, 0.5 * weight, torch.zeros_like(weight)):
         found = squared(wanted - product(disturbed, other)) / squared(wanted)
@@ -29,7 +29,7 @@ def test_error_is_that_of_the_outputs():
 
 def test_nearest_weight_is_that_of_least_squares():
     weight, seen, disturbed = rows()
-    moments = Moments.of(weight, seen, disturbed)
+    moments = Moments.of(weight, seen, disturbed, seen.shape[1])
     found = moments.nearest_weight(weight, moments.hessian.double())
     for group in range(2):
         channels = slice(2 * group, 2 * group + 2)
@@ -39,14 +39,14 @@ def test_nearest_weight_is_that_of_least_squares():
 
 def test_undisturbed_inputs_leave_the_weight():
     weight, seen, _ = rows()
-    moments = Moments.of(weight, seen, seen)
+    moments = Moments.of(weight, seen, seen, seen.shape[1])
     assert torch.equal(moments.nearest_weight(weight, moments.hessian.double()), weight)
     assert moments.error(weight, weight) == 0
 
 
 def test_an_output_that_is_always_zero_divides_nothing():
     weight, seen, disturbed = rows()
-    moments = Moments.of(weight, torch.zeros_like(seen), disturbed)
+    moments = Moments.of(weight, torch.zeros_like(seen), disturbed, 300)
     assert moments.error(weight, torch.zeros_like(weight)) == pytest.approx(0, abs=1e-5)
 
 
@@ -56,7 +56,7 @@ def test_few_rows_of_many_inputs_are_drawn_towards_the_identity():
     shares = []
     for count in (20, 2000):
         seen = torch.randn(1, count, 40, generator=generator) @ mixed
-        moments = Moments.of(torch.randn(3, 40, generator=generator), seen, seen)
+        moments = Moments.of(torch.randn(3, 40, generator=generator), seen, seen, count)
         shares.append(float(moments.shrinkage))
         # What it is for: the inverse of the true moments is nearer.
         true = (mixed.T @ mixed).double()
@@ -71,10 +71,10 @@ def test_shrinkage_by_hand():
     # |H - I/2|^2 = 1/18. 4/27 over 1/18 is more than 1.
     seen = torch.tensor([[[1.0, 0.0], [1.0, 0.0], [0.0, 1.0]]])
     weight = torch.ones(1, 2)
-    assert Moments.of(weight, seen, seen).shrinkage.tolist() == pytest.approx([0.99])
+    assert Moments.of(weight, seen, seen, seen.shape[1]).shrinkage.tolist() == pytest.approx([0.99])
     # Nine times the rows: a ninth, (4/243) / (1/18) = 8/27.
     often = seen.repeat(1, 9, 1)
-    assert Moments.of(weight, often, often).shrinkage.tolist() == pytest.approx([8 / 27])
+    assert Moments.of(weight, often, often, 27).shrinkage.tolist() == pytest.approx([8 / 27])
     # No input at all.
     nothing = torch.zeros(2, 3, 2)
-    assert Moments.of(torch.ones(2, 2), nothing, nothing).shrinkage.tolist() == [0, 0]
+    assert Moments.of(torch.ones(2, 2), nothing, nothing, 3).shrinkage.tolist() == [0, 0]

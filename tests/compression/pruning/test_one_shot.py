@@ -9,6 +9,7 @@ from micronet_cli.compression.pruning.masks import Masks
 from micronet_cli.compression.pruning.one_shot import OneShot
 from micronet_cli.compression.pruning.second_order import SecondOrderPruner
 from micronet_cli.compression.pruning.sparsity_rules import SparsityRule
+from micronet_cli.functional.granularity import NM
 from micronet_cli.functional.masks import shrink_mask
 from micronet_cli.layers.copies import copied
 from micronet_cli.layers.effective_weight import effective_weight
@@ -34,12 +35,12 @@ def network():
     return model.eval()
 
 
-def pruned(model, rules=RULES, **options):
+def pruned(model, rules=RULES, seed=0, **options):
     reference = copied(model)
     found = chains(model, (3, 9, 9))
     Masks(rules).attach(model)
-    pruner = SecondOrderPruner(rules)
-    work = OneShot(reference, model, found, pruner, rows=4096, memory_mb=64, **options)
+    pruner = SecondOrderPruner(rules, **options)
+    work = OneShot(reference, model, found, pruner, rows=4096, memory_mb=64, seed=seed)
     return list(work.run(images().split(16))), reference
 
 
@@ -122,8 +123,30 @@ def test_a_layer_that_runs_twice_is_refused_by_name():
         pruned(Twice().eval())
 
 
-def test_values_that_are_not_finite_end_it():
+@pytest.mark.parametrize("scope", ["layer", "global"])
+def test_values_that_are_not_finite_end_it(scope):
     model = network()
     model[3].weight.data[0] = torch.nan
     with pytest.raises(NotFinite, match="3: its output is not finite"):
-        pruned(model)
+        pruned(model, scope=scope)
+
+
+def test_one_total_is_shared_out_by_what_the_logits_make_of_it():
+    errors = {}
+    for scope in ("layer", "global"):
+        model = network()
+        with torch.no_grad():
+            model[6].weight[:, :4] *= 0.01  # half of what the depthwise layer gives hardly matters
+        lines, reference = pruned(model, scope=scope)
+        errors[scope] = distance(model, reference)
+        sizes = {name: model.get_submodule(name).weight.numel() for name in PRUNED}
+        dropped = sum(line["sparsity"] * sizes[line["layer"]] for line in lines)
+        assert dropped == sum(sizes.values()) // 2
+    assert len({line["sparsity"] for line in lines}) == len(PRUNED)
+    assert errors["global"] < 0.8 * errors["layer"]
+
+
+def test_two_of_four_leaves_nothing_to_share_out():
+    rules = {"last": SparsityRule("{classifier}", 0.5)}
+    lines, _ = pruned(network(), rules, scope="global", granularity=NM(2, 4))
+    assert lines == pruned(network(), rules, granularity=NM(2, 4))[0]

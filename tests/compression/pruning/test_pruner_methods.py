@@ -188,7 +188,7 @@ def test_frozen_layers_are_not_listened_to():
     original_weight(model[4]).requires_grad_(False)
     pruner.update(0, TOTAL)
     assert pruner._listening is not None
-    assert len(pruner._listening) == 1
+    assert len(pruner._listening.handles) == 1
 
 
 @every_granularity

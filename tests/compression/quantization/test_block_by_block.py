@@ -128,6 +128,6 @@ def test_a_block_costs_its_layers_and_its_steps():
     # 2 convolutions of 16 channels at 8x8; 2 BatchNorms, 2 ReLUs and an addition beside them.
     assert block.multiplications == 2 * 16 * 16 * 9 * 64
     assert block.elements == 7 * 16 * 64
-    of_layers = sum(alone.layer_by_layer(model).costs()[1:3])
+    of_layers = sum(alone.layer_by_layer(model).costs(images())[1:3])
     of_steps = 10 * 8 * (3 * block.multiplications + 200 * block.elements)
-    assert sweep.layer_by_layer(model).costs()[1] == of_layers + of_steps
+    assert sweep.layer_by_layer(model).costs(images())[1] == of_layers + of_steps

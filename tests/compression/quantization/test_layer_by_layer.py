@@ -81,7 +81,7 @@ def test_few_rows_tell_the_error_of_what_all_rows_decide(monkeypatch):
 
 def test_a_layer_that_learns_costs_more():
     sweep, model = calibrated()
-    few_bits = sweep.layer_by_layer(model).costs()
+    few_bits = sweep.layer_by_layer(model).costs(images())
     sweep, model = calibrated(weight_bits=8)
-    eight_bits = sweep.layer_by_layer(model).costs()
+    eight_bits = sweep.layer_by_layer(model).costs(images())
     assert all(few > eight for few, eight in zip(few_bits, eight_bits, strict=True))

@@ -42,7 +42,10 @@ def peak_memory_bytes(engine: Engine, source: Any, threads: int, shape: Sequence
         dimensions = ",".join(map(str, shape))
         door = f"{kind.__module__}.{kind.__qualname__}"
         command = [sys.executable, "-m", __name__, door, str(path), str(threads), dimensions]
-        found = subprocess.run(command, capture_output=True, text=True, timeout=TIMEOUT_SECONDS, check=False)
+        try:
+            found = subprocess.run(command, capture_output=True, text=True, timeout=TIMEOUT_SECONDS, check=False)
+        except subprocess.TimeoutExpired:
+            return None
     if found.returncode:
         log.debug("no peak memory: %s", found.stderr)
         return None

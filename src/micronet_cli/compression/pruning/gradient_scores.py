@@ -3,6 +3,7 @@
 They are buffers of the layer's ``EffectiveWeight``, so that a resumed run goes on with them and copies stay apart.
 """
 
+from collections.abc import Sequence
 from functools import partial
 
 import torch
@@ -82,6 +83,43 @@ def _add_scores(module: EffectiveWeight, criterion: Accumulated, weight: Tensor,
     finite = gradient.nan_to_num(0.0, 0.0, 0.0)
     updated = criterion.add(scores, weight, finite)
     scores.copy_(updated)
+
+
+class Listening:
+    """Lets the gradients of some layers feed a criterion.
+
+    Attributes:
+        criterion: what ranks by the scores.
+        layers: each with a ``SCORES`` buffer.
+        handles: of the hooks; None while nobody listens.
+    """
+
+    def __init__(self, criterion: Accumulated, layers: Sequence[nn.Module]) -> None:
+        self.criterion = criterion
+        self.layers = layers
+        self.handles: list[RemovableHandle] | None = None
+        self._have_arrived = False
+
+    def have_arrived(self) -> bool:
+        """Whether there is something to rank by: gradients arrive with the first step."""
+        # Once known it is not read again, for which a GPU would be waited for at every step.
+        if not self._have_arrived:
+            self._have_arrived = any(bool(buffer_of(layer, SCORES).any()) for layer in self.layers)
+        return self._have_arrived
+
+    def start(self) -> None:
+        """Listen from now on."""
+        if self.handles is not None:
+            return
+        handles = [accumulate(layer, self.criterion) for layer in self.layers]
+        self.handles = [handle for handle in handles if handle is not None]
+
+    def stop(self) -> None:
+        """Listen no more; scores that were put back are read anew."""
+        for handle in self.handles or []:
+            handle.remove()
+        self.handles = None
+        self._have_arrived = False
 
 
 def watch_dense_gradient(layer: nn.Module) -> RemovableHandle:

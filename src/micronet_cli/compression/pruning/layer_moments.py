@@ -5,6 +5,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from micronet_cli.functional.second_order import damped
 from micronet_cli.trace.layer_inputs import product
 
 MOST_SHRINKAGE = 0.99
@@ -19,7 +20,7 @@ class Moments:
         cross: E[(W x - W x') x'^T], ``[groups, C_out / groups, d]``.
         change: E|W x - W x'|^2.
         size: E|W x|^2.
-        shrinkage: how far the Hessian would best be drawn towards a multiple of the identity, for so few rows, in
+        shrinkage: how far the Hessian would best be drawn towards a multiple of the identity, for so few images, in
             [0, 1); ``[groups]``.
     """
 
@@ -30,8 +31,8 @@ class Moments:
     shrinkage: Tensor
 
     @classmethod
-    def of(cls, weight: Tensor, rows: Tensor, other_rows: Tensor) -> "Moments":
-        """Over rows x and x', ``[groups, n, d]`` each, for ``weight`` ``[C_out, ...]``."""
+    def of(cls, weight: Tensor, rows: Tensor, other_rows: Tensor, images: int) -> "Moments":
+        """For ``weight`` ``[C_out, ...]``, over rows x and x', ``[groups, n, d]`` each, which follow the images."""
         groups, count, _ = rows.shape
         outputs = product(rows, weight)
         changes = outputs - product(other_rows, weight)
@@ -42,8 +43,14 @@ class Moments:
             cross=torch.bmm(by_group, other_rows) / count,
             change=float(changes.square().sum()) / count,
             size=float(outputs.square().sum()) / count,
-            shrinkage=_shrinkage(hessian, other_rows),
+            shrinkage=_shrinkage(hessian, other_rows, images),
         )
+
+    def damped_hessian(self, dampening: float) -> Tensor:
+        """The Hessian for so few images, damped by ``dampening`` at least; float64."""
+        # (1 - s) H + s m I is damped by s / (1 - s), but for the factor 1 - s.
+        drawn = self.shrinkage / (1 - self.shrinkage)
+        return damped(self.hessian, drawn.clamp(min=dampening))
 
     def nearest_weight(self, weight: Tensor, hessian: Tensor) -> Tensor:
         """The dense W* that minimises E|W x - W* x'|^2, like ``weight`` where ``hessian`` is damped: W + cross H^-1."""
@@ -65,18 +72,32 @@ class Moments:
         return rows.unflatten(0, (len(self.hessian), -1))
 
 
-def _shrinkage(hessian: Tensor, rows: Tensor) -> Tensor:
-    """min(1, E|x x^T - H|^2 / n / |H - m I|^2), with m the mean of H's diagonal (Ledoit and Wolf 2004, section 3.2).
+def _shrinkage(hessian: Tensor, rows: Tensor, images: int) -> Tensor:
+    """min(1, E|H_i - H|^2 / images / |H - m I|^2), with m the mean of H's diagonal (Ledoit and Wolf 2004, section 3.2).
+
+    The rows of an image are alike, so it is the images that are counted as independent, not the rows.
 
     Args:
-        hessian: H = E[x x^T] over the rows, ``[groups, d, d]``.
+        hessian: H = E[x x^T] over the rows, ``[groups, d, d]``; H_i is that of an image.
         rows: x, ``[groups, n, d]``.
+        images: that they are from.
     """
-    _, count, inputs = rows.shape
-    fourth = rows.square().sum(2).square().mean(1)  # E|x|^4
+    inputs = rows.shape[2]
     square = hessian.square().sum((1, 2))
     trace = hessian.diagonal(dim1=1, dim2=2).sum(1)
-    noise = (fourth - square) / count
+    noise = (_mean_square(rows, images) - square) / images
     distance = square - trace.square() / inputs
     share = noise / distance.clamp(min=torch.finfo(hessian.dtype).tiny)
     return share.clamp(0, MOST_SHRINKAGE)
+
+
+def _mean_square(rows: Tensor, images: int) -> Tensor:
+    """The mean of |H_i|^2 over the images, ``[groups]``; X X^T has the same norm as X^T X, and may be smaller."""
+    groups, count, inputs = rows.shape
+    per_image = count // images
+    total = rows.new_zeros(groups)
+    for own in rows.split(per_image, dim=1):
+        transposed = own.transpose(1, 2)
+        products = own @ transposed if per_image < inputs else transposed @ own
+        total += products.square().sum((1, 2))
+    return total / (images * per_image**2)

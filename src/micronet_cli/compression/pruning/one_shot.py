@@ -1,25 +1,28 @@
 """Pruning without training: layer after layer, each with what the layers before it have become."""
 
 import math
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
+from micronet_cli.compression.pruning.allocation import Reading, row_weights
 from micronet_cli.compression.pruning.layer_moments import Moments
 from micronet_cli.compression.pruning.second_order import SecondOrderPruner, Target
 from micronet_cli.compression.pruning.sparse_weight import sparse_weight
 from micronet_cli.compression.quantization.layer_output import can_be_shifted, normalised, shift_output
 from micronet_cli.functional.equalization import expected_output
-from micronet_cli.functional.second_order import damped
+from micronet_cli.functional.masks import shrink_masks
 from micronet_cli.layers.effective_weight import effective_weight, original_weight
 from micronet_cli.layers.finite import NotFinite
 from micronet_cli.trace.carried import carried
 from micronet_cli.trace.chains import Chain
 from micronet_cli.trace.layer_inputs import has_rows, input_rows
+
+LEAST_WEIGHT = 1e-3  # of a row, of the mean of its layer
 
 
 @dataclass
@@ -50,6 +53,8 @@ class OneShot:
     directory: Path | None = None
     seed: int = 0
     names: list[str] = field(init=False)
+    _row_weights: dict[str, Tensor] = field(init=False, default_factory=dict)
+    _images: int = field(init=False, default=0)
 
     def __post_init__(self) -> None:
         """Find the layers that are gone through: from the first that is pruned on, for all after it read other inputs.
@@ -81,18 +86,59 @@ class OneShot:
             NotFinite: an output is not.
             UserError: the pruner's dampening is too small.
         """
-        generator = torch.Generator().manual_seed(self.seed)
-        images = sum(len(batch) for batch in batches)
-        per_image = max(1, self.rows // images)
+        self._images = sum(len(batch) for batch in batches)
+        if self._can_be_shared_out():
+            self._share_out(batches)
         networks = (self.reference, self.model)
+        for name, (rows, pruned_rows) in self._rows(networks, self.names, batches):
+            yield self._layer(name, rows, pruned_rows)
+
+    def _rows(
+        self, networks: Sequence[nn.Module], names: Collection[str], batches: Sequence[Tensor]
+    ) -> Iterator[tuple[str, list[Tensor]]]:
+        """Layer after layer, what it reads in each network, ``[groups, n, d]``, as much of each image in turn."""
+        generator = torch.Generator().manual_seed(self.seed)
+        per_image = max(1, self.rows // self._images)
         # The other half is for the run that is at work, and the rows.
         waiting_bytes = self.memory_mb * 2**20 / 2
         with carried(networks, batches, waiting_bytes, self.directory) as forward:
-            for name in self.names:
+            for name in names:
                 layer = self.reference.get_submodule(name)
                 inputs = forward.inputs(name)
-                rows = input_rows(layer, inputs, images, per_image, generator)
-                yield self._layer(name, *rows)
+                yield name, input_rows(layer, inputs, self._images, per_image, generator, shuffled=False)
+
+    def _can_be_shared_out(self) -> bool:
+        """Whether the layers may differ in sparsity, and have room to."""
+        if self.pruner.scope == "layer":
+            return False
+        most = self.pruner.granularity.max_sparsity
+        return any(target.sparsity < most for target in self._targets.values())
+
+    def _share_out(self, batches: Sequence[Tensor]) -> None:
+        """Give layers sparsities of their own, of the same total, and their rows weights, by the logits' error.
+
+        Raises:
+            ValueError: the network has no derivatives.
+        """
+        names = [name for name in self.names if name in self._targets]
+        readings = {}
+        for name, (rows,) in self._rows((self.reference,), names, batches):
+            mean = rows.mean(1)
+            if not can_be_shifted(self.reference, self.chains[name]):
+                mean.zero_()
+            rows.sub_(mean[:, None])
+            weight = self.reference.get_submodule(name).weight.detach()
+            moments = self._moments(name, rows, rows)
+            readings[name] = Reading.of(weight, moments, mean, self.pruner.dampening)
+        generator = torch.Generator().manual_seed(self.seed)
+        self._row_weights = row_weights(self.reference, readings, batches, generator)
+        importances = [_importance(readings[name], self._row_weights[name]) for name in names]
+        masks = [_mask(self._targets[name]) for name in names]
+        sparsities = [self._targets[name].sparsity for name in names]
+        shrunk = shrink_masks(importances, masks, sparsities, self.pruner.granularity)
+        for name, mask in zip(names, shrunk, strict=True):
+            sparsity = float((~mask).double().mean())
+            self._targets[name] = replace(self._targets[name], sparsity=sparsity)
 
     @torch.no_grad()
     def _layer(self, name: str, rows: Tensor, pruned_rows: Tensor) -> dict[str, Any]:
@@ -112,29 +158,63 @@ class OneShot:
     def _prune(self, target: Target, rows: Tensor, pruned_rows: Tensor) -> dict[str, Any]:
         """Give a layer its mask and weights; its sparsity and errors."""
         in_float = self.reference.get_submodule(target.name).weight
-        moments = Moments.of(in_float, rows, pruned_rows)
-        if not math.isfinite(moments.size + moments.change):
-            raise NotFinite(f"{target.name}: its output is not finite; give another checkpoint")
-        parts = effective_weight(target.layer)
-        assert parts is not None
-        assert parts.mask is not None
-        # (1 - s) H + s m I is damped by s / (1 - s), but for a factor.
-        dampening = moments.shrinkage / (1 - moments.shrinkage)
-        hessians = damped(moments.hessian, dampening.clamp(min=self.pruner.dampening))
+        moments = self._moments(target.name, rows, pruned_rows)
+        mask = _mask(target)
+        hessians = moments.damped_hessian(self.pruner.dampening)
         nearest = moments.nearest_weight(in_float, hessians)
-        found = sparse_weight(nearest, parts.mask, hessians, target.sparsity, self.pruner.granularity)
+        # The rows compete for what stays; what one of them is best made of does not depend on its weight.
+        scale = self._row_scale(target.name, nearest)
+        found = sparse_weight(nearest * scale, mask, hessians, target.sparsity, self.pruner.granularity)
+        weight = found.weight / scale
         before = moments.error(in_float, in_float * found.mask)
-        after = moments.error(in_float, found.weight)
-        original_weight(target.layer).copy_(found.weight)
-        parts.mask.copy_(found.mask)
+        after = moments.error(in_float, weight)
+        original_weight(target.layer).copy_(weight)
+        mask.copy_(found.mask)
         sparsity = float((~found.mask).double().mean())
         return {"sparsity": sparsity, "error_before": before, "error": after}
+
+    def _moments(self, name: str, rows: Tensor, pruned_rows: Tensor) -> Moments:
+        """Of what a layer reads in both networks.
+
+        Raises:
+            NotFinite: they are not.
+        """
+        weight = self.reference.get_submodule(name).weight.detach()
+        moments = Moments.of(weight, rows, pruned_rows, self._images)
+        if not math.isfinite(moments.size + moments.change):
+            raise NotFinite(f"{name}: its output is not finite; give another checkpoint")
+        return moments
+
+    def _row_scale(self, name: str, weight: Tensor) -> Tensor:
+        """What makes the squared error of a row count as it does for the logits, ``[C_out, 1, ...]``."""
+        if name not in self._row_weights:
+            return weight.new_ones(())
+        weights = self._row_weights[name].to(weight)
+        relative = weights / weights.mean().clamp(min=torch.finfo(weight.dtype).tiny)
+        return _for_rows(relative.clamp(min=LEAST_WEIGHT).sqrt(), weight)
 
     def _correct(self, chain: Chain, mean_row: Tensor, pruned_mean_row: Tensor) -> None:
         """Give a layer's output its mean in the dense network, by its bias or BatchNorm."""
         dense = _mean_output(self.reference, chain, mean_row)
         pruned = _mean_output(self.model, chain, pruned_mean_row)
         shift_output(self.model, chain, dense - pruned)
+
+
+def _mask(target: Target) -> Tensor:
+    parts = effective_weight(target.layer)
+    assert parts is not None
+    assert parts.mask is not None
+    return parts.mask
+
+
+def _importance(reading: Reading, weights: Tensor) -> Tensor:
+    """What a weight's removal adds to the logits' squared error, like the weight."""
+    return reading.removal * _for_rows(weights, reading.removal)
+
+
+def _for_rows(values: Tensor, weight: Tensor) -> Tensor:
+    """``[C_out]`` as a factor of a weight ``[C_out, ...]``."""
+    return values.to(weight).view(-1, *[1] * (weight.dim() - 1))
 
 
 def _mean_output(network: nn.Module, chain: Chain, mean_row: Tensor) -> Tensor:

@@ -6,15 +6,13 @@ from typing import Literal
 
 import torch
 from torch import Tensor, nn
-from torch.utils.hooks import RemovableHandle
 
 from micronet_cli.compression.pruning.gradient_scores import (
     DENSE,
     SCORES,
-    accumulate,
+    Listening,
     attach_buffer,
     averaged,
-    buffer_of,
 )
 from micronet_cli.compression.pruning.regrow import Exchange, Regrow
 from micronet_cli.compression.pruning.sparsity_rules import SparsityRule, sparsity_table
@@ -78,7 +76,8 @@ class Pruner:
         self._check_regrow()
         self._targets: list[tuple[nn.Module, float]] = []
         self._reached: float | None = None
-        self._listening: list[RemovableHandle] | None = None
+        self._step = 0
+        self._listening: Listening | None = None
         self._exchange: Exchange | None = None
         self._shifts: list[tuple[nn.Module, list[nn.Parameter]]] = []
 
@@ -104,6 +103,7 @@ class Pruner:
         """
         self._targets = []
         self._reached = None
+        self._step = 0
         self._listening = None
         self._exchange = None
         if self.regrow is not None:
@@ -133,6 +133,7 @@ class Pruner:
                     )
                 attach_buffer(layer, DENSE)
             self._targets.append((layer, rule.sparsity))
+        self._listening = self._listener()
         self._shifts = []
         if isinstance(self.granularity, Filter):
             self._shifts = self._constants(model)
@@ -140,6 +141,10 @@ class Pruner:
     @torch.no_grad()
     def update(self, step: int, total_steps: int) -> bool:
         """Shrink the masks to what the schedule asks at ``step`` of ``total_steps``; True when at the final target."""
+        if step < self._step:
+            self._reached = None
+            self._stop_listening()
+        self._step = step
         fraction = self.schedule(step / total_steps)
         # At the end masks reach their target even if no gradient has arrived to rank the weights by.
         if fraction != self._reached and (step == total_steps or self._has_scores()):
@@ -154,8 +159,8 @@ class Pruner:
         settled = fraction >= 1 and self._reached == fraction
         if settled:
             self._stop_listening()
-        else:
-            self._start_listening()
+        elif self._listening is not None:
+            self._listening.start()
         return settled
 
     def table(self, model: nn.Module) -> dict[str, dict[str, object]]:
@@ -214,26 +219,20 @@ class Pruner:
         return criterion(masked)
 
     def _has_scores(self) -> bool:
-        """Whether there is something to rank by: gradients arrive with the first step."""
-        if not isinstance(self.importance, Accumulated):
-            return True
-        return any(bool(buffer_of(layer, SCORES).any()) for layer, _ in self._targets)
+        """Whether there is something to rank by."""
+        return self._listening is None or self._listening.have_arrived()
 
-    def _start_listening(self) -> None:
-        """Let gradients feed the criterion, from the first update on."""
-        if not isinstance(self.importance, Accumulated) or self._listening is not None:
-            return
-        self._listening = []
-        for layer, _ in self._targets:
-            handle = accumulate(layer, self.importance)
-            if handle is not None:
-                self._listening.append(handle)
+    def _listener(self) -> Listening | None:
+        """What feeds the criterion, where it gathers gradients."""
+        if not isinstance(self.importance, Accumulated):
+            return None
+        layers = [layer for layer, _ in self._targets]
+        return Listening(self.importance, layers)
 
     def _stop_listening(self) -> None:
         """Once the target is reached nothing is ranked any more."""
-        for handle in self._listening or []:
-            handle.remove()
-        self._listening = None
+        if self._listening is not None:
+            self._listening.stop()
 
 
 @torch.no_grad()

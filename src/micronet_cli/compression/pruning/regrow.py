@@ -95,8 +95,9 @@ class Exchange:
         """
         if step == self.step:
             return
+        has_gone_back = self.step is not None and step < self.step
         self.step = step
-        watched = bool(self.watching)
+        watched = bool(self.watching) and not has_gone_back
         for handle in self.watching:
             handle.remove()
         self.watching = []

@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
@@ -50,6 +50,8 @@ class SecondOrderPruner:
         max_inputs: longest sum of products of a layer, C_in / groups * kH * kW; memory grows with its square, time with
             its cube.
         granularity: single elements, or N:M.
+        scope: without training, ``global``: the rules' sparsities give the total, and layers differ by what it does to
+            the logits; ``layer``: each has its own. In training each has its own.
     """
 
     rules: Mapping[str, SparsityRule]
@@ -58,8 +60,11 @@ class SecondOrderPruner:
     dampening: float = 0.01
     max_inputs: int = 2304
     granularity: Granularity = field(default_factory=Element)
+    scope: Literal["layer", "global"] = "layer"
 
     def __post_init__(self) -> None:
+        if self.scope not in ("layer", "global"):
+            raise ValueError(f"scope={self.scope}: must be layer or global")
         if not 0 < self.at <= 1:
             raise ValueError(f"at={self.at}: must be a fraction of the run in (0, 1]")
         if not 0 < self.calibration <= self.at:
@@ -74,6 +79,7 @@ class SecondOrderPruner:
         self._targets: list[Target] = []
         self._watching: list[RemovableHandle] = []
         self._done = False
+        self._step = 0
 
     def _check_sparsities(self) -> None:
         most = self.granularity.max_sparsity
@@ -97,6 +103,7 @@ class SecondOrderPruner:
         self._targets = self.targets(model)
         self._watching = []
         self._done = False
+        self._step = 0
         for target in self._targets:
             _attach_hessian(target.layer)
 
@@ -140,6 +147,9 @@ class SecondOrderPruner:
         Raises:
             UserError: inputs were watched for, and none arrived.
         """
+        if step < self._step:
+            self._forget()
+        self._step = step
         progress = step / total_steps
         if progress < self.at:
             # The small shift keeps rounding from putting the first step off.
@@ -150,9 +160,7 @@ class SecondOrderPruner:
         if self._done:
             return True
         watched = bool(self._watching)
-        for handle in self._watching:
-            handle.remove()
-        self._watching = []
+        self._forget()
         for target in self._targets:
             self._prune(target, watched)
         self._done = True
@@ -161,6 +169,13 @@ class SecondOrderPruner:
     def table(self, model: nn.Module) -> dict[str, dict[str, object]]:
         """Layer -> its rule and target, as the run's table shows them."""
         return sparsity_table(model, self.rules)
+
+    def _forget(self) -> None:
+        """Be as after ``attach``; what was gathered is in the layers' buffers."""
+        for handle in self._watching:
+            handle.remove()
+        self._watching = []
+        self._done = False
 
     def _watch(self) -> None:
         for target in self._targets:

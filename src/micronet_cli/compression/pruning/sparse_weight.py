@@ -1,5 +1,7 @@
 """The weight of one layer at a sparsity, given what its inputs look like: which weights go, what the others become."""
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import NamedTuple
 
 import torch
@@ -37,8 +39,19 @@ def sparse_weight(
     Raises:
         UserError: a Hessian is positive definite no more once it is rounded.
     """
-    try:
+    with inverse_explained():
         return _found(weight, mask, hessians, sparsity, granularity)
+
+
+@contextmanager
+def inverse_explained() -> Iterator[None]:
+    """Says what a Hessian without an inverse needs.
+
+    Raises:
+        UserError: there was one within the block.
+    """
+    try:
+        yield
     except torch.linalg.LinAlgError:
         raise UserError(
             "prune.dampening: too small for a layer's inputs, which depend on each other; raise it"

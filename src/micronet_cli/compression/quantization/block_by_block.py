@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from micronet_cli.compression.quantization.block_data import BlockData
 from micronet_cli.compression.quantization.block_reconstruction import BlockReconstruction, LearningBlock
 from micronet_cli.compression.quantization.layer_by_layer import LayerByLayer, check_finite
+from micronet_cli.compression.quantization.layer_costs import LayerCosts
 from micronet_cli.trace.blocks import Block
 from micronet_cli.trace.carried import Carried, carried
 
@@ -53,13 +54,13 @@ class BlockByBlock(LayerByLayer):
         self.names = list(steps)
         self.left_out = [name for name in self.left_out if name not in block_of]
 
-    def _cost(self, name: str) -> float:
+    def _cost(self, name: str, of_layers: LayerCosts) -> float:
         block = self._blocks.get(name)
         if block is None:
-            return super()._cost(name)
+            return of_layers.cost(name)
         of_image = 3 * block.multiplications + PER_ELEMENT * block.elements
         learning = self.reconstruction.iterations * self._together(block) * of_image
-        alone = [super(BlockByBlock, self)._cost(layer) for layer in block.layers if layer in self._single]
+        alone = [of_layers.cost(layer) for layer in block.layers if layer in self._single]
         return learning + sum(alone)
 
     def _together(self, block: Block) -> int:

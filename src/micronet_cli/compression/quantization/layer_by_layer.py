@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from micronet_cli.compression.quantization.adaround import AdaRound
+from micronet_cli.compression.quantization.layer_costs import LayerCosts, layer_work
 from micronet_cli.compression.quantization.layer_output import can_be_shifted, normalised, shift_output
 from micronet_cli.compression.quantization.reconstruction import Reconstruction, mean_square
 from micronet_cli.functional.equalization import expected_output
@@ -19,12 +20,6 @@ from micronet_cli.trace.carried import Carried, carried
 from micronet_cli.trace.chains import Chain
 from micronet_cli.trace.layer_inputs import Room, has_rows, input_rows
 
-# What costs as many multiplications as it: a row that is read after the images were carried there, a step of learning
-# whatever the layer, a weight in it, an output.
-PER_ROW = 4e5
-PER_STEP = 1e7
-PER_WEIGHT = 200
-PER_OUTPUT = 200
 # Of the images that are at work at one time: few, for both networks keep what they need meanwhile.
 PIXELS_TOGETHER = 1 << 19
 # Rows, the first of them in their random order, that tell a layer's error; all of them decide what is changed.
@@ -74,30 +69,17 @@ class LayerByLayer:
             if name in quantized and has_rows(layer):
                 self.names.append(name)
         self.left_out = [name for name in quantized if name not in self.names]
+        self._layers = list(self.names)
 
-    def costs(self) -> list[float]:
-        """What each layer takes, in multiplications or as good as."""
-        return [self._cost(name) for name in self.names]
+    def costs(self, batches: Sequence[Tensor]) -> list[float]:
+        """What each layer takes with these images ``[N, C, H, W]``, in multiplications or as good as."""
+        images = sum(len(batch) for batch in batches)
+        work = layer_work(self.reference, batches[0][:1], self._layers)
+        of_layers = LayerCosts(self.model, self.chains, work, images, self.rows, JUDGED, self.adaround)
+        return [self._cost(name, of_layers) for name in self.names]
 
-    def _cost(self, name: str) -> float:
-        layer = self.model.get_submodule(name)
-        weights = layer.weight.numel()
-        outputs = len(layer.weight)
-        per_row = weights + PER_OUTPUT * outputs
-        judged = min(self.rows, JUDGED)
-        cost = self.rows * PER_ROW + judged * per_row
-        parts = effective_weight(layer)
-        if self.adaround is None or parts is None or parts.fake_quantize is None:
-            return cost
-        if not self.adaround.learns(parts.fake_quantize.bits):
-            return cost
-        inputs = layer.weight[0].numel()
-        if self.adaround.iterations is None:
-            return cost + self.rows * inputs * inputs + 2 * self.rows * per_row
-        step = weights * inputs
-        if self.chains[name].activation is not None:
-            step = self.adaround.batch_size * per_row
-        return cost + self.adaround.iterations * (step + PER_STEP + PER_WEIGHT * weights)
+    def _cost(self, name: str, of_layers: LayerCosts) -> float:
+        return of_layers.cost(name)
 
     def state(self) -> dict[str, Any]:
         """What decides the layers that are still to come."""
