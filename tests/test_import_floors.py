@@ -47,6 +47,7 @@ ALLOWED = {
     "artifact": {
         "compression", "config", "dotted_path", "errors", "functional", "layers", "models", "network", "runs", "trace",
     },
+    "latency": {"artifact", "layers", "network", "tables"},
     "explore": {"distributed", "errors", "functional", "layers", "renamed", "scoring", "strict_json", "trace"},
     # floor 6
     "checkpoint": {"artifact", "config", "errors", "layers", "models", "network", "renamed", "runs", "strict_json"},
@@ -63,8 +64,8 @@ ALLOWED = {
     "stages": {
         "allocator", "artifact", "checkpoint", "compression", "config", "console", "data", "distributed", "dotted_path",
         "errors",
-        "explore", "functional", "layers", "models", "network", "overrides", "paths", "renamed", "runs", "scoring",
-        "strict_json", "tables", "trace", "training",
+        "explore", "functional", "latency", "layers", "models", "network", "overrides", "paths", "renamed", "runs",
+        "scoring", "strict_json", "tables", "threads", "trace", "training",
     },
     # floor 9
     "command": {

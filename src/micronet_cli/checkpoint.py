@@ -87,6 +87,8 @@ def read_header(file: Path, where: str = "init_from", trust: Sequence[str] = ())
     if file.suffix == runtime.SUFFIX:
         return runtime.read_header(file, where, trust)
     plain = f"{where}={str(file)!r}: plain weights, not a checkpoint; {WEIGHTS_KEYS.get(where, 'give a run')}"
+    if file.suffix == ".onnx":
+        raise UserError(f"{where}={str(file)!r}: an ONNX file, which stage=latency alone takes; give a run")
     if is_pickle(file):
         raise UserError(plain)
     try:

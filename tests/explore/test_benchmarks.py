@@ -51,3 +51,16 @@ def test_runs_that_did_not_end_or_have_no_figures_are_on_no_benchmark():
     runs = [a_run(95.0, 0.004, status="interrupted"), a_run("95.0", 0.004), a_run(float("nan"), 0.004)]
     assert benchmarks(runs) == []
     assert not any(run["front"] for run in runs)
+
+
+def test_the_front_of_milliseconds_is_of_runs_that_were_measured_alike():
+    alike = {"latency_batch_size": 1, "latency_threads": 1}
+    runs = [
+        a_run(95.0, 0.004, latency_ms=9.0, **alike),
+        a_run(94.0, 0.001, latency_ms=12.0, **alike),  # the best by score is slow
+        a_run(93.0, 0.002, latency_ms=3.0, **alike),
+        a_run(99.0, 0.003, latency_ms=0.1, latency_batch_size=1, latency_threads=8),
+        a_run(99.0, 0.005),
+    ]
+    benchmarks(runs)
+    assert [run["latency_front"] for run in runs] == [True, False, True, False, False]

@@ -20,7 +20,7 @@ Figures = Mapping[str, Any]
 
 
 def benchmarks(runs: Runs) -> list[dict[str, Any]]:
-    """Benchmarks, that of most runs first; every run gets ``benchmark`` and ``front``.
+    """Benchmarks, that of most runs first; every run gets ``benchmark``, ``front`` and ``latency_front``.
 
     Each has a ``name``, ``chosen_by`` (a split), ``not_compared`` (runs without a figure of that split) and the places
     in ``runs`` of three of them: ``best``, the most accurate; ``small``, the lowest score within a point of it;
@@ -31,12 +31,15 @@ def benchmarks(runs: Runs) -> list[dict[str, Any]]:
         name = _benchmark(run["config"], run["metrics"])
         run["benchmark"] = name
         run["front"] = False
+        run["latency_front"] = False
         if name:
             groups[name].append(place)
     found = []
     for name in sorted(groups, key=lambda name: len(groups[name]), reverse=True):
         places = groups[name]
-        _mark_front([runs[place] for place in places])
+        group = [runs[place] for place in places]
+        _mark_front(group, "front", "micronet_score")
+        _mark_front(_measured_alike(group), "latency_front", "latency_ms")
         choice = _choice(places, runs)
         found.append({"name": name} | choice)
     return found
@@ -75,12 +78,23 @@ def _base(metrics: Figures) -> str:
     return f", base {params / score / 1e6:.3g} M"
 
 
-def _mark_front(group: Runs) -> None:
-    scores = [_score(run) for run in group]
+def _mark_front(group: Runs, key: str, cost: str) -> None:
+    costs = [run["metrics"][cost] for run in group]
     top1s = [run["metrics"]["top1"] for run in group]
-    front = pareto_front(scores, top1s)
+    front = pareto_front(costs, top1s)
     for run, on_front in zip(group, front, strict=True):
-        run["front"] = on_front
+        run[key] = on_front
+
+
+def _measured_alike(group: Runs) -> Runs:
+    """Those whose milliseconds are of one batch size and number of threads: the ones that most runs have."""
+    alike: dict[tuple, list[RunData]] = defaultdict(list)
+    for run in group:
+        metrics = run["metrics"]
+        if number(metrics.get("latency_ms")) is not None:
+            conditions = (metrics.get("latency_batch_size"), metrics.get("latency_threads"))
+            alike[conditions].append(run)
+    return max(alike.values(), key=len, default=[])
 
 
 def _score(run: RunData) -> float:

@@ -66,10 +66,17 @@ def _start(config: DictConfig, trust: Sequence[str]) -> dict[str, Any]:
     if not isinstance(init_from, str):
         way_out = "" if OmegaConf.is_config(init_from) else f", as ./{init_from}"
         raise UserError(f"init_from={init_from}: must be a path{way_out}")
+    if init_from.endswith(".onnx") and _takes_onnx(config):
+        return {"model": {}, "data": OmegaConf.load(CONF / "data" / "no_images.yaml")}
     start = checkpoint.beginning(init_from, trust=trust)
     # A network of the hub has no data of its own, and digits would have other classes.
     start.setdefault("data", OmegaConf.load(CONF / "data" / "no_images.yaml"))
     return start
+
+
+def _takes_onnx(config: DictConfig) -> bool:
+    """Whether the stage takes an ONNX file, which brings no model; one that does has ``TAKES_ONNX = True``."""
+    return "stage" in config and getattr(stage_module(config), "TAKES_ONNX", False)
 
 
 def _needs_data(config: DictConfig) -> bool:

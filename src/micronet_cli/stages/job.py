@@ -35,6 +35,7 @@ if TYPE_CHECKING:
     from micronet_cli.explore.budgets import Budget
     from micronet_cli.explore.search import Search
     from micronet_cli.explore.sensitivity import Sensitivity
+    from micronet_cli.latency.settings import Latency
     from micronet_cli.models.model import Model
     from micronet_cli.runs.loggers import Logger
     from micronet_cli.scoring.rules import Rules
@@ -58,6 +59,7 @@ class Parts:
     eval: Evaluation
     score: Rules
     export: Export
+    latency: Latency
     sensitivity: Sensitivity
     budget: Budget
     prune: Compressor | None

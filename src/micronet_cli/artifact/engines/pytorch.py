@@ -1,5 +1,6 @@
 """PyTorch: the live network, as it is or compiled."""
 
+import os
 import shutil
 from collections.abc import Sequence
 
@@ -12,6 +13,7 @@ from micronet_cli.artifact.engines.engine import Operation
 from micronet_cli.layers.copies import copied
 from micronet_cli.layers.plain_weights import give_plain_weights
 
+SILENT = "99"  # torch's profiler prints lines on a terminal that tell a user nothing
 COMPILERS = ("c++", "g++", "clang++", "cl")
 
 
@@ -53,6 +55,7 @@ class PyTorch:
 
     def profile(self, source: nn.Module, threads: int, images: np.ndarray, runs: int) -> list[Operation]:
         """As ``Engine.profile``; operators of one kind are one operation, for PyTorch knows no names of layers."""
+        os.environ.setdefault("KINETO_LOG_LEVEL", SILENT)
         opened = self.open(source, threads)
         opened.run(images)
         with profile(activities=[ProfilerActivity.CPU]) as profiled:

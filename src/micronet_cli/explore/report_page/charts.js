@@ -43,16 +43,24 @@ function plot(id, traces, more, said) {
   Plotly.react(box, traces, layout({ ...more, ...size }), { displayModeBar: false, doubleClick: "reset" });
 }
 
+// A cost is on the axis below; milliseconds are those that stage=latency found for a run.
+const COSTS = {
+  micronet_score: ["MicroNet score, lower is better", "front"],
+  latency_ms: ["milliseconds, lower is better", "latency_front"],
+};
+const cost = (run) => run.metrics[state.cost];
+const onFront = (run) => run[COSTS[state.cost][1]];
+
 // The front's axes, and where a run lies on them in pixels; a run below the axis is drawn at its lower edge.
 function frontAxes(runs) {
   const box = $("front");
   const top1 = runs.map((run) => run.metrics.top1);
-  const scores = runs.map((run) => run.metrics.micronet_score);
+  const costs = runs.map(cost);
   const inside = withoutOutliers(top1, 3);
   const [low, high] = state.whole ? [Math.min(...top1), Math.max(...top1)] : [inside[0], Math.max(...top1)];
-  const log = scores.every((score) => score > 0);
-  const along = log ? Math.log10 : (score) => score;
-  const xs = padded([along(Math.min(...scores)), along(Math.max(...scores))], 0.06);
+  const log = costs.every((each) => each > 0);
+  const along = log ? Math.log10 : (each) => each;
+  const xs = padded([along(Math.min(...costs)), along(Math.max(...costs))], 0.06);
   const ys = padded([low, high], 0.08);
   const margin = { l: narrow() ? 44 : 60, r: 14, t: 44, b: 44 };
   const [width, height] = [box.clientWidth - margin.l - margin.r, box.clientHeight - margin.t - margin.b];
@@ -64,27 +72,32 @@ function frontAxes(runs) {
     low,
     shown,
     pixels: (run) => ({
-      x: (width * (along(run.metrics.micronet_score) - xs[0])) / (xs[1] - xs[0]),
+      x: (width * (along(cost(run)) - xs[0])) / (xs[1] - xs[0]),
       y: (height * (ys[1] - shown(run))) / (ys[1] - ys[0]),
     }),
   };
 }
+function milliseconds(run) {
+  const { latency_ms: taken, latency_batch_size: batch, latency_threads: threads } = run.metrics;
+  return typeof taken !== "number" ? "" : `, ${taken.toPrecision(3)} ms (batch ${batch}, threads ${threads})`;
+}
 function drawFront() {
-  const runs = visible().filter((run) => run.benchmark && run.benchmark === state.benchmark);
+  const runs = visible().filter((run) => run.benchmark && run.benchmark === state.benchmark && typeof cost(run) === "number");
   $("below").textContent = "";
-  if (!runs.length) return plot("front", [], {}, "No completed run with accuracy and score is shown.");
+  if (!runs.length) return plot("front", [], {}, "No completed run with accuracy and such a cost is shown.");
   const axes = frontAxes(runs);
   const ticks = axes.log ? logTicks(axes.xs) : [];
-  const x = (run) => run.metrics.micronet_score,
+  const x = cost,
     y = (run) => run.metrics.top1;
   const below = runs.filter((run) => y(run) < axes.low);
   if (below.length)
     $("below").textContent =
       `Below ${axes.low.toFixed(1)} % and drawn at the lower edge: ` +
       below.map((run) => `${run.number} (${y(run).toFixed(1)} %)`).join(", ");
-  const front = runs.filter((run) => run.front).sort((p, q) => x(p) - x(q) || y(p) - y(q));
+  const front = runs.filter(onFront).sort((p, q) => x(p) - x(q) || y(p) - y(q));
   const hover = (run) =>
-    `<b>${plain(clip(label(run), 70))}</b><br>top-1 ${y(run).toFixed(2)} %, score ${x(run).toPrecision(4)}<br>` +
+    `<b>${plain(clip(label(run), 70))}</b><br>top-1 ${y(run).toFixed(2)} %, ` +
+    `score ${run.metrics.micronet_score.toPrecision(4)}${milliseconds(run)}<br>` +
     `${figure(run, "storage_bytes")}, ${figure(run, "math_ops")} operations`;
   const line = {
     x: front.map(x),
@@ -100,7 +113,7 @@ function drawFront() {
     const together = same[`${x(run)} ${y(run)}`];
     return together[0] === run ? together.map((r) => r.number).join(", ") : "";
   };
-  const ranked = [...runs].sort((p, q) => q.front - p.front);
+  const ranked = [...runs].sort((p, q) => onFront(q) - onFront(p));
   const found = placeLabels(ranked.map((run) => ({ ...axes.pixels(run), text: text(run) })));
   const sides = new Map(ranked.map((run, i) => [run, found[i]]));
   const stages = [...new Set(runs.map((run) => run.metrics.stage))];
@@ -120,9 +133,9 @@ function drawFront() {
       cliponaxis: false,
       marker: {
         symbol: of.map((run) => (below.includes(run) ? "triangle-down-open" : SYMBOLS[stage] || "diamond")),
-        size: of.map((run) => (run.number === Number(state.b) ? 16 : run.front ? 12 : 9)),
+        size: of.map((run) => (run.number === Number(state.b) ? 16 : onFront(run) ? 12 : 9)),
         color: COLOURS[i % COLOURS.length],
-        opacity: of.map((run) => (run.front ? 1 : 0.7)),
+        opacity: of.map((run) => (onFront(run) ? 1 : 0.7)),
         line: { color: css("--panel"), width: 1 },
       },
     };
@@ -132,7 +145,7 @@ function drawFront() {
     [line, ...points],
     {
       xaxis: {
-        title: { text: "MicroNet score, lower is better" },
+        title: { text: COSTS[state.cost][0] },
         type: axes.log ? "log" : "linear",
         range: axes.xs,
         ...(axes.log ? { tickmode: "array", tickvals: ticks, ticktext: ticks.map(String) } : {}),
@@ -141,7 +154,7 @@ function drawFront() {
       margin: { l: narrow() ? 44 : 60, r: 14, t: 44, b: 44 },
       hovermode: "closest",
     },
-    `Top-1 against score of ${runs.length} runs, ${front.length} of them on the Pareto front; the table holds the numbers.`,
+    `Top-1 against ${state.cost.replaceAll("_", " ")} of ${runs.length} runs, ${front.length} of them on the Pareto front; the table holds the numbers.`,
   );
   $("front").removeAllListeners?.("plotly_click");
   $("front").on("plotly_click", (event) => event.points[0].customdata && choose(event.points[0].customdata));

@@ -181,7 +181,7 @@ function choose(number) {
   redraw();
 }
 function redraw() {
-  for (const id of ["a", "b", "filter", "status", "benchmark", "quantity", "mapped"])
+  for (const id of ["a", "b", "filter", "status", "benchmark", "cost", "quantity", "mapped"])
     if ($(id).value !== (state[id] ?? "")) $(id).value = state[id] ?? "";
   for (const id of TICKS) $(id).checked = Boolean(state[id]);
   store();
@@ -214,6 +214,13 @@ function begin() {
     first?.name ?? "",
   );
   $("benchmark-label").hidden = !first;
+  const timed = RUNS.some((run) => run.benchmark && !missing(run.metrics.latency_ms));
+  options(
+    "cost",
+    [["micronet_score", "MicroNet score"], ...(timed ? [["latency_ms", "milliseconds"]] : [])],
+    "micronet_score",
+  );
+  $("cost-label").hidden = !timed;
   const mapped = RUNS.filter((run) => run.sensitivity.length);
   options(
     "mapped",
