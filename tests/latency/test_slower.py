@@ -24,13 +24,15 @@ def subject(name="2"):
 
 
 def test_profiles_name_operators_and_layers_that_take_longer():
-    operators, layers = profiles(subject("0.002"), subject("0.001"), IMAGES, 1)
+    total, operators, layers = profiles(subject("0.002"), subject("0.001"), IMAGES, 1)
+    assert total == "all: 1.00 -> 2.00 ms"
     assert operators == "operators: Mul 0.75 -> 1.50 ms, Conv 0.25 -> 0.50 ms"
     assert layers == "layers: second 0.75 -> 1.50 ms, first 0.25 -> 0.50 ms"
 
 
 def test_what_takes_less_time_is_an_operator_that_changed_and_no_slow_layer():
-    operators, layers = profiles(subject("0.001"), subject("0.002"), IMAGES, 1)
+    total, operators, layers = profiles(subject("0.001"), subject("0.002"), IMAGES, 1)
+    assert "all: 2.00 -> 1.00 ms, which is faster: other work" in total
     assert operators == "operators: Mul 1.50 -> 0.75 ms, Conv 0.50 -> 0.25 ms"
     assert layers == "layers: none differs noticeably"
 
@@ -56,7 +58,7 @@ def test_narrow_layers_are_odd_where_channels_went():
         ("model", Nature(has_codes=True), "export.int8=true"),
         ("", Nature(has_quantizers=True), "imitates quantisers in float"),
         ("", Nature(has_codes=True, has_quantizers=True, is_packed=True), "packed network's integers"),
-        ("model.int8", Nature(has_codes=True), "conversions between integers and floats"),
+        ("model.int8", Nature(has_codes=True), "conversions to integers and back"),
         ("model", Nature(zeros=0.5), "the 50 % of zeros.*prune=filter, then stage=shrink"),
         ("model", Nature(has_fewer_channels=True, has_odd_widths=True), "stage.multiple=16"),
     ],

@@ -10,6 +10,7 @@ from typing import TypeVar
 Key = TypeVar("Key")
 Calls = Mapping[Key, Callable[[], object]]
 LEAST_ROUNDS = 5
+TRIALS = 3
 # A turn of a fast call repeats it for so long: the caches are its own by then, as where it runs alone.
 TURN_SECONDS = 0.01
 
@@ -72,21 +73,23 @@ class Rounds:
             rounds += 1
 
     def _repeats(self, call: Callable[[], object]) -> int:
-        """How often it is called in a turn; it has run before."""
+        """How often it is called in a turn, by the fastest of some calls: others may have been held up."""
         call()
-        taken = self._time(call, 1)
+        taken = min(self._times(call, TRIALS))
         if taken <= 0:
             return 1
         return max(1, math.ceil(TURN_SECONDS / taken))
 
     def _turn(self, call: Callable[[], object], repeats: int) -> float:
-        """Seconds of one call."""
+        """Seconds of one call: the median, for other work may hold up some of them."""
         if repeats > 1:
             call()
-        return self._time(call, repeats) / repeats
+        return statistics.median(self._times(call, repeats))
 
-    def _time(self, call: Callable[[], object], repeats: int) -> float:
-        started = self.clock()
+    def _times(self, call: Callable[[], object], repeats: int) -> list[float]:
+        times = []
         for _ in range(repeats):
+            started = self.clock()
             call()
-        return self.clock() - started
+            times.append(self.clock() - started)
+        return times

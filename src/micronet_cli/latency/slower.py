@@ -79,7 +79,12 @@ def profiles(subject: Subject, dense: Subject, images: np.ndarray, threads: int)
     """What takes longer in it than in the dense network: operators, then layers where the engine knows them."""
     theirs = dense.engine.profile(dense.source, threads, images, PROFILED_RUNS)
     ours = subject.engine.profile(subject.source, threads, images, PROFILED_RUNS)
-    found = [f"operators: {_changes(ours, theirs, lambda operation: operation.kind)}"]
+    before = sum(operation.milliseconds for operation in theirs)
+    after = sum(operation.milliseconds for operation in ours)
+    found = [f"all: {before:.2f} -> {after:.2f} ms"]
+    if after < before:
+        found[0] += ", which is faster: other work disturbed the rounds, or what is between operators takes the time"
+    found.append(f"operators: {_changes(ours, theirs, lambda operation: operation.kind)}")
     if any("/" in operation.name for operation in ours):
         found.append(f"layers: {_changes(ours, theirs, _layer, only_slower=True)}")
     return found
@@ -101,7 +106,7 @@ def advice(subject: Subject, nature: Nature) -> list[str]:
             "or turns into floats in every run: export.int8=true writes a file for 8-bit kernels"
         )
     elif subject.file.endswith(INT8_SUFFIX):
-        found.append("conversions between integers and floats cost more than 8-bit products gain in layers this small")
+        found.append("float files, where conversions to integers and back cost more than 8-bit products gain")
     if nature.zeros > FEW_ZEROS and not nature.has_fewer_channels:
         share = f"{100 * nature.zeros:.0f} %"
         found.append(
