@@ -191,6 +191,7 @@ OBEYED = {
     "eval": "the evaluation comes after the training",
     "score": "the score comes after the training",
     "export": "another stage's",
+    "latency": "another stage's",
     "logger": "it goes on in whatever tracker is named",
     "ptq": "another stage's",
     "search": "another stage's",
