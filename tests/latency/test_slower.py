@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 from torch import nn
 
+from micronet_cli.compression.quantization import weight_quantizers
 from micronet_cli.compression.quantization.quantizer import Quantizer
 from micronet_cli.latency.slower import Nature, advice, nature, profiles, verdict
 from micronet_cli.latency.subjects import Subject
@@ -44,8 +45,17 @@ def test_nature_of_a_masked_and_quantised_network():
     Quantizer(ALL, 4, 4).attach(model)
     found = nature(model, False, False)
     assert (found.has_codes, found.has_quantizers) == (True, True)
+    assert not found.has_varied_zero_points  # no layer has groups
     assert found.zeros > 0.3
     assert not found.has_odd_widths
+
+
+@pytest.mark.parametrize(("symmetric", "varied"), [(True, False), (False, True)])
+def test_zero_points_of_grouped_convolutions_are_looked_at(symmetric, varied):
+    model = nn.Sequential(nn.Conv2d(4, 4, 3, groups=4))
+    scheme = weight_quantizers.RangeLinear(symmetric=symmetric)
+    Quantizer(ALL, 8, None, weight=scheme).attach(model)
+    assert nature(model, False, False).has_varied_zero_points == varied
 
 
 def test_narrow_layers_are_odd_where_channels_went():
@@ -56,6 +66,7 @@ def test_narrow_layers_are_odd_where_channels_went():
     ("name", "known", "said"),
     [
         ("model", Nature(has_codes=True), "export.int8=true"),
+        ("model.int8", Nature(has_codes=True, has_varied_zero_points=True), "quantize=symmetric"),
         ("", Nature(has_quantizers=True), "imitates quantisers in float"),
         ("", Nature(has_codes=True, has_quantizers=True, is_packed=True), "packed network's integers"),
         ("model.int8", Nature(has_codes=True), "conversions to integers and back"),

@@ -5,11 +5,12 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
+import torch
 from torch import nn
 
 from micronet_cli.artifact.engines.engine import Operation
 from micronet_cli.latency.subjects import INT8_SUFFIX, Subject
-from micronet_cli.layers.effective_weight import effective_weight
+from micronet_cli.layers.effective_weight import effective_weight, incoming_weight
 from micronet_cli.layers.plain import activation_quantizers
 from micronet_cli.layers.rules import compressible_layers
 
@@ -28,6 +29,7 @@ class Nature:
     Attributes:
         has_codes: weights are quantised.
         has_quantizers: activations are.
+        has_varied_zero_points: the weights of a grouped convolution have zero points that differ between channels.
         is_packed: it is the integer network of a packed file.
         zeros: fraction of its weights.
         has_fewer_channels: some were taken out.
@@ -36,6 +38,7 @@ class Nature:
 
     has_codes: bool = False
     has_quantizers: bool = False
+    has_varied_zero_points: bool = False
     is_packed: bool = False
     zeros: float = 0.0
     has_fewer_channels: bool = False
@@ -54,6 +57,7 @@ def nature(model: nn.Module, is_packed: bool, has_fewer_channels: bool) -> Natur
     return Nature(
         has_codes=is_packed or any(_has_codes(layer) for layer in layers),
         has_quantizers=bool(activation_quantizers(model)),
+        has_varied_zero_points=any(_has_varied_zero_points(layer) for layer in layers),
         is_packed=is_packed,
         zeros=zeros / max(elements, 1),
         has_fewer_channels=has_fewer_channels,
@@ -64,6 +68,16 @@ def nature(model: nn.Module, is_packed: bool, has_fewer_channels: bool) -> Natur
 def _has_codes(layer: nn.Module) -> bool:
     effective = effective_weight(layer)
     return effective is not None and effective.fake_quantize is not None
+
+
+@torch.no_grad()
+def _has_varied_zero_points(layer: nn.Module) -> bool:
+    if getattr(layer, "groups", 1) == 1 or not _has_codes(layer):
+        return False
+    effective = effective_weight(layer)
+    assert effective is not None
+    _, zero_point = effective.qparams(incoming_weight(layer))
+    return bool((zero_point != zero_point.flatten()[0]).any())
 
 
 def verdict(ratio: float) -> str:
@@ -100,6 +114,11 @@ def advice(subject: Subject, nature: Nature) -> list[str]:
         )
     elif not subject.file and nature.has_quantizers:
         found.append(f"{engine} imitates quantisers in float; stage=export writes files with integers")
+    elif nature.has_varied_zero_points and engine == "onnxruntime":
+        found.append(
+            "onnxruntime has no fast kernel for grouped convolutions whose weights have a zero point for each channel: "
+            "weights symmetric around 0, as quantize=symmetric makes them, have one"
+        )
     elif nature.has_codes and subject.file and not subject.file.endswith(INT8_SUFFIX):
         found.append(
             f"this file holds the codes of training in their own types, most of which {engine} has no fast kernels for "
