@@ -5,11 +5,13 @@ import onnx
 import pytest
 import torch
 from onnx import helper, numpy_helper
+from torch import nn
 
 from micronet_cli.artifact import onnx_file
 from micronet_cli.artifact.onnx import check_onnx
 from micronet_cli.artifact.onnx_int8 import export_int8, float_nodes, keep_logits_float, pool_means
 from micronet_cli.compression.quantization.quantizer import Quantizer
+from micronet_cli.compression.quantization.weight_quantizers import RangeLinear
 from micronet_cli.network import Network
 from tests.artifact.exportable import ALL, SPEC, nearly_dead, settle, small
 
@@ -100,6 +102,18 @@ def test_trained_ranges_stay_and_no_quantiser_is_added(tmp_path, bits):
         fused = check_onnx(path, network.model, images, fused=True)
         assert fused["equal_predictions"] == 1
         assert fused["max_abs_deviation"] < 0.02 * fused["max_abs_logit"]
+
+
+@pytest.mark.parametrize(("symmetric", "coded"), [(True, 2), (False, 1)])
+def test_grouped_weights_with_zero_points_of_their_own_are_floats(tmp_path, symmetric, coded):
+    torch.manual_seed(0)
+    model = nn.Sequential(nn.Conv2d(3, 6, 3, groups=3), nn.ReLU(), nn.Flatten(), nn.Linear(6 * 10 * 10, 5))
+    Quantizer(ALL, 8, 8, weight=RangeLinear(symmetric=symmetric)).attach(model)
+    images = torch.randn(4, *SPEC.size)
+    network = Network(settle(model, images), {}, list("abcde"), SPEC)
+    path = tmp_path / "int8.onnx"
+    assert export_int8(network, path, images)["trained_weights"] == coded
+    assert check_onnx(path, network.model, images)["max_abs_deviation"] < 1e-5
 
 
 def test_logits_of_a_float_network_are_not_quantised():

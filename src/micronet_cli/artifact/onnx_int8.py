@@ -32,7 +32,7 @@ from micronet_cli.artifact.onnx_file import is_large, save, write_checked
 from micronet_cli.artifact.onnx_graph import Index, integer_layers, remove_unread, replace_node
 from micronet_cli.artifact.onnx_metadata import describe_in
 from micronet_cli.artifact.onnx_operators import QuantizedActivation, QuantizedWeight, along_channels, quiet
-from micronet_cli.artifact.onnx_types import pack_codes, widen_activations
+from micronet_cli.artifact.onnx_types import dequantize_slow_weights, pack_codes, widen_activations
 from micronet_cli.layers.rules import compressible_layers
 from micronet_cli.network import Network
 
@@ -95,6 +95,7 @@ def _export_trained(network: Network, model: nn.Module, path: Path) -> dict[str,
     proto = to_proto(model, network.spec.size, OPSET)
     graph = proto.graph
     pack_codes(graph, least_bits=8)
+    dequantize_slow_weights(graph)
     widen_activations(graph)
     fit_biases(graph, float_biases(graph))
     hold_biases(graph)
