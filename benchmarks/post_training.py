@@ -59,7 +59,9 @@ def tasks(given: argparse.Namespace) -> Iterator[Task]:
         for network in given.networks:
             for bits in SUBJECTS[network].widths:
                 for method, source in sources.items():
-                    yield Task(network, *bits, method, seed, source, given.images)
+                    task = Task(network, *bits, method, seed, source, given.images)
+                    if given.widths is None or task.widths in given.widths:
+                        yield task
 
 
 class Bench:
@@ -176,6 +178,7 @@ def arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--data", type=Path, required=True, help="folder with models/ and data/")
     parser.add_argument("--networks", nargs="+", choices=SUBJECTS, default=list(SUBJECTS))
+    parser.add_argument("--widths", nargs="+", help="as w4a8; all by default")
     parser.add_argument("--presets", nargs="*", default=list(PRESETS), help="of ptq=")
     parser.add_argument("--peers", nargs="*", choices=PEERS, default=[])
     parser.add_argument("--seeds", nargs="+", type=int, default=[0, 1, 2])
