@@ -3,7 +3,7 @@ PYTHON ?= python3.11
 VENV := .venv
 BIN := $(VENV)/bin
 INSTALLED := $(VENV)/.installed
-EXTRAS := sweep,log,data,export,openvino,search,report,docs,dev
+EXTRAS := sweep,log,data,export,search,report,docs,dev
 # cpu: the build of PyTorch without CUDA and its packages, 4 GB less, where the index in use has it.
 TORCH ?= cuda
 CONSTRAINTS_cuda := constraints.txt

@@ -64,7 +64,7 @@ def test_commands_of_the_readme_score_what_stands_beside_them(micronet, command,
 
 def test_the_recipe_scores_one_figure_in_command_and_table():
     recipe = "stage=score +experiment=micronet2019/efficientnet_b1"
-    assert len(IN_DOCS) == 3
+    assert len(IN_DOCS) == 4
     assert len(IN_README) == 4
     assert IN_DOCS[recipe] == f"{float(IN_README[recipe]):.4f}"
     table = (ROOT / "docs" / "scoring.md").read_text()
