@@ -24,7 +24,7 @@ def test_weights_of_a_file_are_measured_on_some_images(micronet, tmp_path, capsy
     save_file(Model("resnet8").build(10).state_dict(), tmp_path / "weights.safetensors")
     micronet(*STAGES[stage], *TINY, f"model.weights={tmp_path / 'weights.safetensors'}")
     # Of val there are 144 images, of test 359.
-    assert started(capsys.readouterr().out) == {"train": [("144", "val")], "ptq": [("256", "test")]}[stage]
+    assert started(capsys.readouterr().out) == {"train": [("128", "val")], "ptq": [("128", "test")]}[stage]
 
 
 def test_a_network_without_weights_is_not_measured(micronet, capsys):
