@@ -15,7 +15,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from micronet_cli.artifact.compare import BATCH, Codes, watched
+from micronet_cli.artifact.compare import BATCH, watched
 from micronet_cli.artifact.engines.onnxruntime import session_options
 from micronet_cli.artifact.engines.openvino import OpenVino, compiled
 from micronet_cli.artifact.onnx import INPUT, OUTPUT
@@ -114,7 +114,6 @@ def _decibels(agreement: Agreement) -> str:
     return "equal" if ratio is None else f"{ratio:.1f}"
 
 
-@torch.no_grad()
 def rounding_report(model: nn.Module, images: Tensor) -> EngineReport:
     """The network in double precision beside itself in single precision.
 
@@ -122,19 +121,9 @@ def rounding_report(model: nn.Module, images: Tensor) -> EngineReport:
     ties fall to the other side and take those behind them along.
     """
     exact = in_precision(model, torch.float64)
-    report = EngineReport()
-    for part in images.split(BATCH):
-        wide = part.double()
-        with watched(model, {}) as ours:
-            logits = model(part)
-        with watched(exact, ours) as theirs:
-            exact(wide)
-        _add_codes(report, ours, theirs)
-        report.logits.add(logits, exact(wide))
-    return report
+    return _report(model, exact, images, torch.float64)
 
 
-@torch.no_grad()
 def packed_report(source: nn.Module, packed: nn.Module, images: Tensor) -> EngineReport:
     """The packed file's runtime beside the network, both in single precision.
 
@@ -143,23 +132,25 @@ def packed_report(source: nn.Module, packed: nn.Module, images: Tensor) -> Engin
         packed: what was read from its packed file.
         images: ``[N, C, H, W]``, normalised for the network.
     """
-    packed = in_precision(packed, torch.float32)
+    single = in_precision(packed, torch.float32)
+    return _report(source, single, images, torch.float32)
+
+
+@torch.no_grad()
+def _report(source: nn.Module, other: nn.Module, images: Tensor, precision: torch.dtype) -> EngineReport:
+    """A network of this precision beside the source: each quantiser fed with the source's integers, then end to end."""
     report = EngineReport()
     for part in images.split(BATCH):
+        converted = part.to(precision)
         with watched(source, {}) as ours:
             logits = source(part)
-        with watched(packed, ours) as theirs:
-            packed(part)
-        _add_codes(report, ours, theirs)
-        report.logits.add(logits, packed(part))
+        with watched(other, ours) as theirs:
+            other(converted)
+        for module, calls in ours.items():
+            for our_codes, their_codes in zip(calls, theirs[module], strict=True):
+                report.add_codes(module, our_codes, their_codes)
+        report.logits.add(logits, other(converted))
     return report
-
-
-def _add_codes(report: EngineReport, ours: Codes, theirs: Codes) -> None:
-    """Count one batch."""
-    for module, calls in ours.items():
-        for our_codes, their_codes in zip(calls, theirs[module], strict=True):
-            report.add_codes(module, our_codes, their_codes)
 
 
 @torch.no_grad()
@@ -172,32 +163,31 @@ def onnx_reports(path: Path, model: nn.Module, images: Tensor, by_layer: bool = 
         images: ``[N, C, H, W]``, normalised for the network.
         by_layer: the file has the network's own quantisers, each of which is compared.
     """
-    reports: dict[str, EngineReport] = {}
+    parts = images.split(BATCH)
+    expected = []
+    codes = []
+    for part in parts:
+        with watched(model, {}) as own_codes:
+            expected.append(model(part))
+        codes.append(own_codes)
+    reports = {name: EngineReport() for name in openers()}
     for name, open_file in openers().items():
-        report = reports[name] = EngineReport()
-        whole = open_file(path)
-        for part in images.split(BATCH):
-            found = whole({INPUT: part.numpy()})
-            report.logits.add(model(part), torch.from_numpy(found[OUTPUT]))
+        run = open_file(path)
+        for part, logits in zip(parts, expected, strict=True):
+            found = run({INPUT: part.numpy()})
+            reports[name].logits.add(logits, torch.from_numpy(found[OUTPUT]))
     if not by_layer:
         return reports
     with cut_file(path, model, images) as (file, cuts):
         for name, open_file in openers().items():
             run = open_file(file)
-            for part in images.split(BATCH):
-                codes = codes_on(model, part)
-                found = run({INPUT: part.numpy()} | {cut.given: cut.fed(codes) for cut in cuts})
+            for part, own_codes in zip(parts, codes, strict=True):
+                fed = {cut.given: cut.fed(own_codes) for cut in cuts}
+                found = run({INPUT: part.numpy()} | fed)
                 for cut in cuts:
                     theirs = cut.codes_of(found[cut.output])
-                    reports[name].add_codes(cut.module, cut.codes_in(codes), theirs)
+                    reports[name].add_codes(cut.module, cut.codes_in(own_codes), theirs)
     return reports
-
-
-def codes_on(model: nn.Module, images: Tensor) -> Codes:
-    """Quantiser -> its integers at every call."""
-    with watched(model, {}) as codes:
-        model(images)
-    return codes
 
 
 def openers() -> Mapping[str, Callable[[Path], Run]]:
