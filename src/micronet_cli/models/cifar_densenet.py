@@ -9,25 +9,17 @@ from typing import Any
 
 import torch
 import torch.nn.functional as F
-from timm.data import IMAGENET_DEFAULT_MEAN, IMAGENET_DEFAULT_STD
 from timm.models import build_model_with_cfg, register_model
 from torch import Tensor, nn
+
+from micronet_cli.models import cifar_resnet
 
 __all__: list[str] = []
 
 # Layers and growth rate: 0.8 M parameters.
 SIZES = ((100, 12),)
 BOTTLENECK = 4  # channels of a bottleneck over the growth rate
-INPUT = {
-    "num_classes": 100,
-    "input_size": (3, 32, 32),
-    "crop_pct": 1.0,
-    "interpolation": "bilinear",
-    "mean": IMAGENET_DEFAULT_MEAN,
-    "std": IMAGENET_DEFAULT_STD,
-    "first_conv": "conv1",
-    "classifier": "fc",
-}
+INPUT = cifar_resnet.INPUT | {"num_classes": 100, "classifier": "fc"}
 # timm looks a network's configuration up under this name.
 default_cfgs = {f"densenet_bc{depth}_k{growth}": INPUT for depth, growth in SIZES}
 

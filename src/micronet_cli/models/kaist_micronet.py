@@ -6,9 +6,10 @@ https://github.com/Kthyeon/micronet_neurips_challenge, which says the layers' na
 
 from typing import Any
 
-from timm.data import IMAGENET_DEFAULT_MEAN, IMAGENET_DEFAULT_STD
 from timm.models import build_model_with_cfg, register_model
 from torch import Tensor, nn
+
+from micronet_cli.models import cifar_resnet
 
 __all__: list[str] = []
 
@@ -26,16 +27,7 @@ STAGES = (
     (88, 2, 1),
     (106, 1, 1),
 )
-INPUT = {
-    "num_classes": 100,
-    "input_size": (3, 32, 32),
-    "crop_pct": 1.0,
-    "interpolation": "bilinear",
-    "mean": IMAGENET_DEFAULT_MEAN,
-    "std": IMAGENET_DEFAULT_STD,
-    "first_conv": "conv1",
-    "classifier": "linear",
-}
+INPUT = cifar_resnet.INPUT | {"num_classes": 100}
 # timm looks a network's configuration up under this name.
 default_cfgs = {"kaist_micronet": INPUT}
 
