@@ -81,7 +81,8 @@ def model_card(
         header.append(f"license: {licence.lower()}")
     channels, height, width = network.spec.size
     lines = [*header, "---", "", f"# {name}, compressed with micronet", ""]
-    lines.append(f"{len(network.classes)} classes ([{LABELS}]({LABELS})); input {channels} x {height} x {width}.")
+    classes = f"{len(network.classes)} classes ([{LABELS}]({LABELS}))"
+    lines.append(f"{classes}; input {channels} x {height} x {width}.")
     lines += ["", "## Measured", ""]
     lines += _table(accuracies) if accuracies else ["Not measured: no evaluation images were there."]
     lines += ["", "## Files", "", "| file | bytes |", "|---|---:|"]
@@ -90,9 +91,11 @@ def model_card(
     lines += ["", "## How it was made", "", f"    {command}", ""]
     score = network.metrics.get("micronet_score")
     if score is not None:
-        lines += [f"MicroNet score {score:.5g} ({network.metrics.get('score_profile', 'official')}).", ""]
+        rules = network.metrics.get("score_profile", "official")
+        lines += [f"MicroNet score {score:.5g} ({rules}).", ""]
     if network.compressors:
-        lines += ["Compressors, in order:", "", "```json", json.dumps(network.compressors, indent=1), "```", ""]
+        compressors = json.dumps(network.compressors, indent=1)
+        lines += ["Compressors, in order:", "", "```json", compressors, "```", ""]
     lines += ["## Use", "", f"    python {RUNNER} IMAGES.npy        # onnxruntime and numpy alone"]
     lines += ["    micronet stage=eval init_from=local-dir:PATH data=...", ""]
     lines.append(f"Licence: {licence or 'none stated'}.")
@@ -104,7 +107,8 @@ def _table(accuracies: Sequence[Mapping[str, Any]]) -> list[str]:
     lines = ["| file | engine | images | top-1 | the network's predictions |", "|---|---|---:|---:|---:|"]
     for row in accuracies:
         equal = 100 * row["equal_predictions"]
-        lines.append(f"| `{row['file']}` | {row['engine']} | {row['images']} | {row['top1']:.2f} | {equal:.2f} % |")
+        cells = [f"`{row['file']}`", row["engine"], str(row["images"]), f"{row['top1']:.2f}", f"{equal:.2f} %"]
+        lines.append(f"| {' | '.join(cells)} |")
     return lines
 
 
