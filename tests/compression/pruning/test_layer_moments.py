@@ -78,3 +78,14 @@ def test_shrinkage_by_hand():
     # No input at all.
     nothing = torch.zeros(2, 3, 2)
     assert Moments.of(torch.ones(2, 2), nothing, nothing, 3).shrinkage.tolist() == [0, 0]
+
+
+@pytest.mark.parametrize("positions", [2, 7], ids=["fewer than inputs", "more than inputs"])
+def test_positions_of_an_image_that_are_alike_count_once(positions):
+    rows = torch.randn(2, 12, 4, generator=torch.Generator().manual_seed(0))
+    weight = torch.ones(2, 4)
+    once = Moments.of(weight, rows, rows, 12)
+    repeated = rows.repeat_interleave(positions, dim=1)
+    often = Moments.of(weight, repeated, repeated, 12)
+    assert often.shrinkage.tolist() == pytest.approx(once.shrinkage.tolist(), rel=1e-4)
+    assert (Moments.of(weight, repeated, repeated, 12 * positions).shrinkage < 0.9 * once.shrinkage).all()
