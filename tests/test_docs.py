@@ -17,6 +17,7 @@ import yaml
 from hydra import compose
 from hydra.core.hydra_config import HydraConfig
 from hydra.core.override_parser.overrides_parser import OverridesParser
+from omegaconf import open_dict
 
 from micronet_cli.command.cli import free_key
 from micronet_cli.config import SETTINGS, check_config, locate
@@ -126,7 +127,7 @@ INLINE = sorted({word for page in PAGES for word in inline_overrides(page.read_t
 
 
 def single_jobs(overrides):
-    """The jobs of a sweep; of a single run, itself."""
+    """Jobs of a sweep, so many that each of its choices is in one; of a single run, itself."""
     parsed = OverridesParser.create().parse_overrides([free_key(o) for o in overrides])
     choices = []
     for override in parsed:
@@ -135,7 +136,9 @@ def single_jobs(overrides):
             choices.append([f"{key}={value}" for value in override.sweep_string_iterator()])
         else:
             choices.append([override.input_line])
-    return list(itertools.product(*choices))
+    count = max(len(those) for those in choices) if choices else 1
+    repeated = [itertools.islice(itertools.cycle(those), count) for those in choices]
+    return list(zip(*repeated, strict=True)) or [()]
 
 
 @pytest.fixture(scope="module")
@@ -155,6 +158,8 @@ def test_command_line_is_read_as_a_shell_would():
     text = "$ ls\nfor m in agp lamp; do\n  micronet -m prune=$m \\\n    a=1,2 'b=c d' 0.42  # why\ndone\nmicronet\n"
     assert list(command_lines(text)) == [["prune=agp", "a=1,2", "b=c d"], []]
     assert single_jobs(["a=1,2", "b=3"]) == [("++a=1", "++b=3"), ("++a=2", "++b=3")]
+    assert single_jobs(["a=1,2", "b=3,4,5"]) == [("++a=1", "++b=3"), ("++a=2", "++b=4"), ("++a=1", "++b=5")]
+    assert single_jobs([]) == [()]
 
 
 def test_command_lines_are_found():
@@ -193,10 +198,11 @@ def test_command_line_composes_and_binds(composed, run, monkeypatch, command):
     monkeypatch.chdir(run.parents[1])
     given = [AN_EXPORT.sub(f"={run}/model.mnet", A_RUN.sub(f"={run}", o)) for o in command.overrides]
     for job in single_jobs(given):
-        HydraConfig.instance().set_config(
-            compose("config", list(job), return_hydra_config=True)
-        )  # stage=search asks it
-        config = inherited(composed(*job))
+        config = compose("config", list(job), return_hydra_config=True)
+        HydraConfig.instance().set_config(config)  # stage=search asks it
+        with open_dict(config):
+            del config["hydra"]
+        config = inherited(config)
         getattr(stage_module(config), "check", check_config)(config)
 
 
