@@ -101,12 +101,6 @@ def test_a_launched_process_is_in_the_group_for_the_block(monkeypatch, tmp_path)
     assert not torch.distributed.is_initialized()
 
 
-@pytest.fixture
-def trained(micronet):
-    """BatchNorm statistics worth freezing."""
-    return micronet("stage=train", "model=resnet8", "data=digits", "data.input_size=16", "trainer.epochs=1")
-
-
 def test_two_processes_are_one(micronet, trained):
     """The same weights within 1e-5 after 20 steps, the same masks, and every image counted once."""
     tune = ("stage=prune", f"init_from={trained}", *COMMON[3:])
