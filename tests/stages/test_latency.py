@@ -1,9 +1,16 @@
 """``stage=latency`` as a user types it: rows, metrics, reasons, mistakes, and what an interruption leaves."""
 
 import csv
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
 
 import pytest
 
+from micronet_cli.artifact.engines.openvino import OpenVino
 from micronet_cli.latency.measurement import Measurement
 from micronet_cli.stages import latency
 from tests.artifact.engines.linear_file import network, write
@@ -106,3 +113,38 @@ def test_files_of_an_export_are_measured_as_they_are(micronet):
     rows = rows_of(run)
     assert [row["file"] for row in rows] == ["dense.onnx", "model.onnx"]
     assert int(rows[1]["file_bytes"]) == (exported / "model.onnx").stat().st_size
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(not OpenVino().installed(), reason="needs the extra openvino")
+def test_ctrl_c_while_openvino_runs_leaves_what_was_measured(tiny, tmp_path):
+    """As a terminal sends it: to every process of the command, on a machine whose network does not answer."""
+    run = tmp_path / "run"
+    options = ["latency.engines=openvino", "latency.seconds=100", f"hydra.run.dir={run}"]
+    command = [sys.executable, "-m", "micronet_cli.command.cli", "stage=latency", f"init_from={tiny}", *options]
+    log = run / "micronet.log"
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        proxy = f"http://127.0.0.1:{silent.getsockname()[1]}"
+        process = subprocess.Popen(
+            command,
+            env=os.environ | {"HOME": str(tmp_path), "https_proxy": proxy, "CI": ""},
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.PIPE,
+            text=True,
+            start_new_session=True,
+        )
+        try:
+            until = time.monotonic() + 60
+            while not (log.is_file() and "take turns" in log.read_text()) and time.monotonic() < until:
+                assert process.poll() is None, process.communicate()[1]
+                time.sleep(0.05)
+            time.sleep(0.2)  # some runs are measured
+            os.killpg(process.pid, signal.SIGINT)
+            _, said = process.communicate(timeout=60)
+        finally:
+            process.kill()
+    assert process.returncode == 130
+    assert said.startswith("micronet: interrupted; ")
+    assert len(said.splitlines()) == 1
+    assert [row["engine"] for row in rows_of(run)] == ["openvino"]
+    assert metrics_of(run)["status"] == "interrupted"

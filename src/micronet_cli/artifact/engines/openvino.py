@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import statistics
+import sys
 from collections import defaultdict
 from collections.abc import Sequence
 from importlib.util import find_spec
@@ -14,9 +15,12 @@ import numpy as np
 from micronet_cli.artifact.engines.engine import Operation
 
 if TYPE_CHECKING:
+    from types import ModuleType
+
     from openvino import CompiledModel
 
 DEVICE = "CPU"
+TELEMETRY = "openvino_telemetry"
 
 
 class OpenVino:
@@ -74,8 +78,7 @@ def compiled(
     path: Path, threads: int, shape: Sequence[int] | None = None, more: dict[str, Any] | None = None
 ) -> CompiledModel:
     """A file's network on the CPU, with float32 where it has no integers: bfloat16 would be another network."""
-    import openvino
-
+    openvino = without_telemetry()
     model = openvino.Core().read_model(str(path))
     if shape is not None:
         model.reshape({0: list(shape)})
@@ -86,3 +89,18 @@ def compiled(
         "PERFORMANCE_HINT": "LATENCY",
     }
     return openvino.compile_model(model, DEVICE, options | (more or {}))
+
+
+def without_telemetry() -> ModuleType:
+    """The package ``openvino``, imported such that it reports to nobody; every import goes through here.
+
+    Its telemetry, part of every installation, sends the import to Google Analytics without having asked, from a process
+    that one of its threads forks off this one. That process is a copy with our open files, our signal handlers and the
+    locks that other threads held. Where the network does not answer, it delays the end of ours by seconds, and it
+    prints the traceback of our own ``KeyboardInterrupt`` when it is stopped.
+    """
+    # Python's sign of a module that cannot be imported: OpenVINO then takes its own stub. A user's import of it stays.
+    sys.modules.setdefault(TELEMETRY, None)  # type: ignore[arg-type]
+    import openvino
+
+    return openvino
