@@ -7,6 +7,7 @@ an environment variable, and is written as ``***``.
 import re
 from collections.abc import Iterator
 from contextlib import contextmanager
+from json import JSONDecodeError
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -121,8 +122,8 @@ def answered(storage: str, opening: bool = False) -> Iterator[None]:
     except UserError:
         raise
     except Exception as error:
-        is_of_storage = opening or isinstance(error, OSError) or type(error).__module__.startswith(OUTSIDE)
-        if not is_of_storage:
+        is_of_storage = isinstance(error, OSError | JSONDecodeError) or type(error).__module__.startswith(OUTSIDE)
+        if not is_of_storage and not opening:
             raise
         raise UserError(f"{KEY}={without_password(storage)!r}: {_reason(error, storage)}") from None
 

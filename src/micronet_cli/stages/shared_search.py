@@ -58,7 +58,7 @@ def opened(job: Job) -> Iterator[Study]:
     was_there = file.exists()
     place = Place(file)
     try:
-        with answered(search.storage):
+        with answered(search.storage, opening=True):
             study = SharedStudy(search, storage, place.worker, job.seed, job.config.resume, common_settings(job.config))
     except UserError:
         place.close()
