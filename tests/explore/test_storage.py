@@ -1,35 +1,11 @@
-"""Storages: what may be given, what is answered where it cannot be reached, and passwords, which stay hidden."""
+"""Storages: what may be given, what is answered where it cannot be reached."""
 
 import pytest
 
 from micronet_cli.errors import UserError
-from micronet_cli.explore.storage import answered, has_password, open_storage, problem, without_password
+from micronet_cli.explore.storage import answered, open_storage, problem
 
 optuna = pytest.importorskip("optuna")
-
-HIDDEN = {
-    "postgresql://me:a/b:c@host:5432/db": "postgresql://me:***@host:5432/db",
-    "mysql+pymysql://:secret@host/db": "mysql+pymysql://:***@host/db",
-    "postgresql://host/db?user=me&password=secret&sslmode=require": (
-        "postgresql://host/db?user=me&password=***&sslmode=require"
-    ),
-}
-OPEN = (
-    "postgresql://me@host:5432/db", "postgresql:///db", "sqlite:////data/a:b/study.db", "${oc.env:STUDY_URL}",
-    "postgresql://me:${oc.env:PASSWORD}@host/db", "shared/study.journal",
-)  # fmt: skip
-
-
-@pytest.mark.parametrize("url", HIDDEN)
-def test_password_is_hidden(url):
-    assert has_password(url)
-    assert without_password(url) == HIDDEN[url]
-
-
-@pytest.mark.parametrize("url", OPEN)
-def test_what_has_no_password_stays(url):
-    assert not has_password(url)
-    assert without_password(url) == url
 
 
 def test_what_names_no_storage_is_refused():

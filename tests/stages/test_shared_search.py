@@ -17,8 +17,9 @@ from tests.conftest import TINY, metrics_of
 
 pytest.importorskip("optuna")
 EVALUATIONS = (
-    "stage=search", *TINY, "search.stage=eval", "search.trials=2", "search.space.prune=null",
-    "search.space.seed=[0,1,2,3]", "search.objectives.micronet_score=null", "search.sampler=RandomSampler", "search.grace_seconds=20", "resume=true",
+    "stage=search", *TINY, "search.stage=eval", "search.trials=2", "search.space.prune=null", "resume=true",
+    "search.space.seed=[0,1,2,3]", "search.objectives.micronet_score=null", "search.sampler=RandomSampler",
+    "search.grace_seconds=20",
 )  # fmt: skip
 
 

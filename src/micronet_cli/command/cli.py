@@ -133,7 +133,7 @@ def task(config: Any) -> float | None:
 
     from micronet_cli.command.refused import withdrawn_if_refused
     from micronet_cli.command.sweeps import Sweep
-    from micronet_cli.explore.storage import without_password
+    from micronet_cli.passwords import without_password
     from micronet_cli.runs.outcomes import Outcome
     from micronet_cli.stages.execute import execute, execute_missing
 

@@ -5,7 +5,7 @@ from collections.abc import Iterable
 from omegaconf import DictConfig, OmegaConf, flag_override
 
 from micronet_cli.errors import UserError
-from micronet_cli.explore.storage import KEY, WITHOUT_PASSWORD, has_password, without_password
+from micronet_cli.passwords import KEY, WITHOUT_PASSWORD, has_password, without_password
 
 
 def refuse_typed(overrides: Iterable[str]) -> None:

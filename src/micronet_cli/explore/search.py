@@ -6,7 +6,8 @@ from dataclasses import dataclass, field
 from typing import Any, Literal
 
 from micronet_cli.errors import UserError, near_misses
-from micronet_cli.explore.storage import problem, without_password
+from micronet_cli.explore.storage import problem
+from micronet_cli.passwords import without_password
 
 Plain = bool | int | float | str | None
 SamplerName = Literal["TPESampler", "NSGAIISampler", "NSGAIIISampler", "QMCSampler", "RandomSampler"]

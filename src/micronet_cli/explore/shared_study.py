@@ -8,9 +8,10 @@ from typing import Any
 from micronet_cli.errors import UserError
 from micronet_cli.explore.attempts import DROPPED, is_needless, state, was_cut_short
 from micronet_cli.explore.search import Search
-from micronet_cli.explore.storage import open_storage, without_password
+from micronet_cli.explore.storage import open_storage
 from micronet_cli.explore.study import Proposal, Study, load_optuna
 from micronet_cli.explore.worker import Silence, Worker
+from micronet_cli.passwords import without_password
 
 log = logging.getLogger(__name__)
 WORKER = "worker "

@@ -1,10 +1,5 @@
-"""Where a study is kept: a file of its own run, a journal on a directory that machines share, or a database.
+"""Where a shared study is kept: a journal on a directory that machines share, or a database."""
 
-A password must not reach a file: those of a run record what was typed. So a URL may hold one only where it comes from
-an environment variable, and is written as ``***``.
-"""
-
-import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from json import JSONDecodeError
@@ -13,18 +8,9 @@ from types import ModuleType
 from typing import Any
 
 from micronet_cli.errors import UserError
+from micronet_cli.passwords import HIDDEN, KEY, passwords, without_password
 
 JOURNAL = ".journal"
-KEY = "search.storage"
-# As SQLAlchemy reads a URL: all up to the @ that follows a colon is the password.
-PASSWORD = re.compile(
-    r"(://[^:/@\s]*:)(?!\$\{)([^@\s]+)(@)|([?&](?:password|passwd|pwd|sslpassword)=)(?!\$\{)([^&\s]+)"
-)
-HIDDEN = "***"
-WITHOUT_PASSWORD = (
-    "must hold no password, which the run's files would keep: leave it to ~/.pgpass or PGPASSWORD, "
-    "or give the URL by an environment variable, as '${oc.env:STUDY_URL}'"
-)
 OUTSIDE = ("optuna.", "sqlalchemy.", "psycopg", "MySQLdb", "pymysql")
 
 
@@ -44,31 +30,6 @@ def problem(storage: str) -> str | None:
     if storage.endswith(JOURNAL):
         return None
     return f"must be null, a file FILE{JOURNAL} or a database's URL, as postgresql://USER@HOST/NAME"
-
-
-def has_password(text: str) -> bool:
-    """Whether a password stands in a URL; one that an interpolation brings, as ``${oc.env:NAME}``, does not count.
-
-    >>> has_password("postgresql://me:secret@host/db"), has_password("postgresql://me@host:5432/db")
-    (True, False)
-    """
-    return PASSWORD.search(text) is not None
-
-
-def without_password(text: str) -> str:
-    """The text for a file or the terminal.
-
-    >>> without_password("postgresql://me:secret@host/db?sslmode=require")
-    'postgresql://me:***@host/db?sslmode=require'
-    """
-    return PASSWORD.sub(_hidden, text)
-
-
-def _hidden(found: re.Match[str]) -> str:
-    before, after, option = found.group(1, 3, 4)
-    if option is not None:
-        return f"{option}{HIDDEN}"
-    return f"{before}{HIDDEN}{after}"
 
 
 def open_storage(storage: str, optuna: ModuleType) -> Any:
@@ -140,16 +101,9 @@ def _reason(error: BaseException, storage: str) -> str:
     text = " ".join(lines[:2]) or type(error).__name__
     if not is_url(storage):
         text = f"no journal of a study, or a damaged one ({text})"
-    for secret in _secrets(storage):
+    for secret in passwords(storage):
         text = text.replace(secret, HIDDEN)
     return without_password(text)
-
-
-def _secrets(storage: str) -> list[str]:
-    found = []
-    for match in PASSWORD.finditer(storage):
-        found.append(match.group(2) or match.group(5))
-    return found
 
 
 def _package(module: str | None) -> str:

@@ -12,9 +12,10 @@ from micronet_cli.config import to_plain
 from micronet_cli.errors import UserError
 from micronet_cli.explore.search import Search
 from micronet_cli.explore.shared_study import SharedStudy
-from micronet_cli.explore.storage import HIDDEN, KEY, WITHOUT_PASSWORD, answered, without_password
+from micronet_cli.explore.storage import answered
 from micronet_cli.explore.study import Study
 from micronet_cli.explore.worker import BEATS, Heartbeat, Place
+from micronet_cli.passwords import HIDDEN, KEY, WITHOUT_PASSWORD, without_password
 from micronet_cli.stages.job import Job
 
 log = logging.getLogger(__name__)
