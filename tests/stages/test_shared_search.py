@@ -14,6 +14,7 @@ from micronet_cli.errors import UserError
 from micronet_cli.explore.search import Search
 from micronet_cli.stages.shared_search import Wait, check_storage, common_settings
 from tests.conftest import TINY, metrics_of
+from tests.explore.test_worker import HOLD
 
 pytest.importorskip("optuna")
 EVALUATIONS = (
@@ -33,10 +34,10 @@ def a_search(storage):
 
 def test_a_second_worker_reports_the_same_without_a_trial_of_its_own(micronet, tmp_path, mistake):
     storage = f"search.storage={tmp_path}/study.journal"
-    first = micronet(*EVALUATIONS, storage)
-    second = micronet(*EVALUATIONS, storage)
-    assert metrics_of(first)["pareto"] == metrics_of(second)["pareto"]
-    assert metrics_of(second)["trials"] == 2
+    first = micronet(*EVALUATIONS, storage, "search.trials=1")
+    second = micronet(*EVALUATIONS, storage, "search.trials=1")
+    assert metrics_of(first)["pareto"] == metrics_of(second)["pareto"] == [0]
+    assert metrics_of(second)["trials"] == 1
     assert not (second / "0").exists()
     assert not (second / "study.db").exists()
     ours, theirs = summary_of(first), summary_of(second)
@@ -57,6 +58,20 @@ def test_a_refused_worker_leaves_nothing(mistake, tmp_path):
     assert not run.exists()
 
 
+def test_a_directory_where_a_worker_is_at_work_stays_its_own(mistake, tmp_path):
+    run = tmp_path / "run"
+    run.mkdir()
+    (run / "metrics.json").write_text('{"status": "interrupted"}')
+    pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "text": True}
+    with subprocess.Popen([sys.executable, "-c", HOLD, str(run / "worker")], **pipes) as process:
+        process.stdout.readline()
+        said = mistake(*EVALUATIONS, f"search.storage={tmp_path}/study.journal", directory=run)
+        process.kill()
+    assert "another worker is at work there; give each its own" in said
+    assert metrics_of(run) == {"status": "interrupted"}
+
+
+@pytest.mark.filterwarnings("ignore:Query string argument")
 def test_password_of_the_environment_is_in_no_file(micronet, tmp_path, monkeypatch):
     # SQLite takes no password; what stands in its URL in the place of one is not looked at.
     monkeypatch.setenv("STUDY_URL", f"sqlite:///{tmp_path}/study.db?password=s3cret")

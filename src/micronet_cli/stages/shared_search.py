@@ -53,9 +53,9 @@ def opened(job: Job) -> Iterator[Study]:
     if search.storage is None:
         yield Study(search, job.run.claim("study.db"), job.seed)
         return
-    # A storage that is not there is answered before the run has written anything.
+    # What is refused here is answered before the run has written anything.
     storage = SharedStudy.storage(search)
-    file = job.run.claim("worker")
+    file = job.run.directory / "worker"
     was_there = file.exists()
     place = Place(file)
     try:
@@ -66,6 +66,7 @@ def opened(job: Job) -> Iterator[Study]:
         if not was_there:
             file.unlink()
         raise
+    job.run.claim(file)
     try:
         with Heartbeat(study.beat, search.grace_seconds / BEATS):
             yield study
