@@ -183,6 +183,23 @@ def test_a_living_worker_keeps_its_trial_and_a_silent_one_loses_it(any_storage):
     assert first.homes() == {0: {"directory": "/b/0"}}
 
 
+def test_a_worker_that_sleeps_as_it_begins_a_trial_goes_on_with_it_as_a_new_attempt(storage, monkeypatch):
+    first, second = joined(storage, Worker("a", "/a"), 1), joined(storage, Worker("b", "/b"), 1)
+    ask = first.study.ask
+
+    def ask_and_sleep(space):
+        monkeypatch.setattr(first.study, "ask", ask)
+        trial = ask(space)
+        assert second._end(trial)
+        for number, attempts in second._attempts().items():
+            second._queue(number, attempts)
+        return trial
+
+    monkeypatch.setattr(first.study, "ask", ask_and_sleep)
+    assert work(first) == [0]
+    assert work(second) == []
+
+
 def test_a_trial_that_nobody_has_signed_is_run_again(storage):
     now = [0.0]
     study = joined(storage, Worker("a", "/a"), 1)

@@ -5,6 +5,7 @@ Optuna (Akiba et al., arXiv 1907.10902) does the searching; it is imported when 
 
 import importlib
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from types import ModuleType
@@ -135,12 +136,15 @@ class Study:
         for number, attempts in self._attempts().items():
             if was_cut_short(attempts) and self._is_asked_for(number):
                 self._queue(number, attempts)
+        # A process that slept as it began a trial may find it taken for a dead one's, and ended.
+        taken_away = self.optuna.exceptions.UpdateFinishedTrialError
         while not self._is_enough():
-            trial = self.study.ask(self.space)
-            number = self._number_of(trial)
-            trial.set_user_attr("number", number)
-            if self._takes(trial, number):
-                return Proposal(number, dict(trial.params), trial)
+            with suppress(taken_away):
+                trial = self.study.ask(self.space)
+                number = self._number_of(trial)
+                trial.set_user_attr("number", number)
+                if self._takes(trial, number):
+                    return Proposal(number, dict(trial.params), trial)
         return None
 
     def _is_enough(self) -> bool:
