@@ -6,12 +6,14 @@ import signal
 import subprocess
 import sys
 import time
+from types import SimpleNamespace
 
 import pytest
 from omegaconf import OmegaConf
 
 from micronet_cli.errors import UserError
 from micronet_cli.explore.search import Search
+from micronet_cli.stages import shared_search
 from micronet_cli.stages.shared_search import Wait, check_storage, common_settings
 from tests.conftest import TINY, metrics_of
 from tests.explore.test_worker import HOLD
@@ -108,6 +110,16 @@ def test_what_workers_have_in_common(composed):
     left_out = {key.partition(".")[0] for key in ("search.trials", "init_from", "resume", "stage.name")}
     assert left_out.isdisjoint(key.partition(".")[0] for key in found)
     assert "data.workers" not in found
+
+
+JOINS = {"++resume=true": True, "resume=True resume=false": False, "seed=1": False}
+
+
+@pytest.mark.parametrize("typed", JOINS)
+def test_a_sweep_s_job_joins_though_its_directory_is_empty(monkeypatch, typed):
+    context = SimpleNamespace(overrides=SimpleNamespace(task=["stage=search", *typed.split()]))
+    monkeypatch.setattr(shared_search.HydraConfig, "get", lambda: context)
+    assert shared_search.joins(OmegaConf.create({"resume": False})) is JOINS[typed]
 
 
 def test_waiting_names_each_trial_once(caplog, monkeypatch):

@@ -6,6 +6,7 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, nullcontext
 from typing import Any
 
+from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig
 
 from micronet_cli.config import to_plain
@@ -60,7 +61,7 @@ def opened(job: Job) -> Iterator[Study]:
     place = Place(file)
     try:
         with answered(search.storage, opening=True):
-            study = SharedStudy(search, storage, place.worker, job.seed, job.config.resume, common_settings(job.config))
+            study = SharedStudy(search, storage, place.worker, job.seed, joins(job.config), common_settings(job.config))
     except UserError:
         place.close()
         if not was_there:
@@ -72,6 +73,16 @@ def opened(job: Job) -> Iterator[Study]:
             yield study
     finally:
         place.close()
+
+
+def joins(config: DictConfig) -> bool:
+    """Whether ``resume=true`` was asked for; a sweep takes it back for a job whose directory is still empty."""
+    asked = [config.resume]
+    for override in HydraConfig.get().overrides.task:
+        key, _, value = override.lstrip("+").partition("=")
+        if key == "resume":
+            asked.append(value.lower() == "true")
+    return asked[-1]
 
 
 def reached(search: Search) -> Any:
