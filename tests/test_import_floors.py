@@ -20,6 +20,7 @@ ALLOWED = {
     "as_config": set(),
     "console": set(),
     "errors": set(),
+    "passwords": set(),
     "paths": set(),
     "tables": set(),
     "allocator": set(),
@@ -48,7 +49,9 @@ ALLOWED = {
         "compression", "config", "dotted_path", "errors", "functional", "layers", "models", "network", "runs", "trace",
     },
     "latency": {"artifact", "layers", "network", "tables"},
-    "explore": {"distributed", "errors", "functional", "layers", "renamed", "scoring", "strict_json", "trace"},
+    "explore": {
+        "distributed", "errors", "functional", "layers", "passwords", "renamed", "scoring", "strict_json", "trace",
+    },
     # floor 6
     "checkpoint": {"artifact", "config", "errors", "layers", "models", "network", "renamed", "runs", "strict_json"},
     # floor 7
@@ -64,13 +67,13 @@ ALLOWED = {
     "stages": {
         "allocator", "artifact", "checkpoint", "compression", "config", "console", "data", "distributed", "dotted_path",
         "errors",
-        "explore", "functional", "latency", "layers", "models", "network", "overrides", "paths", "renamed", "runs",
-        "scoring", "strict_json", "tables", "threads", "trace", "training",
+        "explore", "functional", "latency", "layers", "models", "network", "overrides", "passwords", "paths", "renamed",
+        "runs", "scoring", "strict_json", "tables", "threads", "trace", "training",
     },
     # floor 9
     "command": {
-        "allocator", "console", "dotted_path", "errors", "overrides", "paths", "runs", "stages", "strict_json",
-        "threads",
+        "allocator", "console", "dotted_path", "errors", "overrides", "passwords", "paths", "runs", "stages",
+        "strict_json", "threads",
     },
     "__init__": {"compression", "layers", "library", "scoring"},
 }  # fmt: skip

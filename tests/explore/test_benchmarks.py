@@ -64,3 +64,37 @@ def test_the_front_of_milliseconds_is_of_runs_that_were_measured_alike():
     ]
     benchmarks(runs)
     assert [run["latency_front"] for run in runs] == [True, False, True, False, False]
+
+
+def test_runs_with_other_images_of_the_same_split_are_a_benchmark_of_their_own():
+    runs = [a_run(95.0, 0.004, images=359), a_run(94.0, 0.003, images=359), a_run(99.0, 0.001, images=16)]
+    first, second = benchmarks(runs)
+    assert (first["name"], second["name"]) == ("Digits, test; score (359 images)", "Digits, test; score (16 images)")
+    assert (first["best"], second["best"]) == (0, 2)
+    assert [run["front"] for run in runs] == [True, True, True]
+
+
+def held_back(run, **data):
+    run["config"] |= {f"data.{key}": value for key, value in data.items()}
+    return run
+
+
+def test_trials_on_other_held_back_images_are_not_on_one_front():
+    runs = [a_run(95.0, 0.004, split="val", images=144), a_run(96.0, 0.003, split="val", images=144)]
+    held_back(runs[0], split_seed=0)
+    held_back(runs[1], split_seed=1)
+    names = [found["name"] for found in benchmarks(runs)]
+    assert names == ["Digits, val; score (144 images, split_seed=0)", "Digits, val; score (144 images, split_seed=1)"]
+    assert [run["front"] for run in runs] == [True, True]
+
+
+def test_val_chooses_among_those_that_held_the_same_images_back():
+    runs = [
+        held_back(a_run(95.0, 0.004, val=95.0), val_fraction=0.1),
+        held_back(a_run(94.0, 0.003, val=94.0), val_fraction=0.1),
+        held_back(a_run(90.0, 0.002, val=99.0), val_fraction=0.01),
+    ]
+    (found,) = benchmarks(runs)
+    assert (found["best"], found["chosen_by"], found["not_compared"]) == (0, "val", 1)
+    # On the reported images all of them are compared.
+    assert [run["front"] for run in runs] == [True, True, True]

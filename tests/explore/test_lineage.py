@@ -56,6 +56,18 @@ def test_changes_are_against_the_nearest_ancestor_on_the_same_images():
     assert accuracies(found["chosen"]) == {"test": 93.0, "val": 94.5}
 
 
+def test_no_change_against_other_images():
+    runs = {
+        "dense": a_run("train", 95.0, images=10000),
+        "other": a_run("train", 90.0, init_from="/outputs/dense", images=359),
+    }
+    assert traced(**runs)["other"]["against"] is None
+    runs["dense"]["metrics"]["images"] = 359
+    assert traced(**runs)["other"]["top1_change"] == -5.0
+    runs["dense"]["config"]["data._target_"] = "a.Cifar10"
+    assert traced(**runs)["other"]["against"] is None
+
+
 def test_what_an_export_found_out_stands_beside_the_network():
     found = traced(
         quantised=a_run("qat", 94.0, storage_bytes=100),

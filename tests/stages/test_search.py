@@ -10,6 +10,7 @@ from omegaconf import OmegaConf
 from micronet_cli import distributed
 from micronet_cli.errors import UserError
 from micronet_cli.explore.search import Search
+from micronet_cli.runs.outcomes import Outcome
 from micronet_cli.stages import search as stage
 from tests.conftest import TINY, metrics_of
 
@@ -93,3 +94,14 @@ def test_a_split_that_chooses_by_itself_is_not_evaluated_again(micronet):
 
 def test_mistakes_in_the_reported_split_are_answered_before_the_first_trial(mistake):
     assert "eval.split='tst': must be" in mistake(*EVALUATIONS, "eval.split=tst")
+
+
+def test_a_chosen_network_that_is_not_seen_from_here_is_named(caplog):
+    search = Search({"seed": [0, 1]}, objectives={"top1": "maximize"})
+    run = SimpleNamespace(directory="/here")
+    job = SimpleNamespace(checked={"search": search, "eval": SimpleNamespace(split="test")}, run=run)
+    known = {0: {"test_top1": 90.0}, 1: {}}
+    study = SimpleNamespace(search=search, reported=known.__getitem__, home=lambda number, directory: None)
+    outcomes = [Outcome(number, [], f"/there/{number}", metrics={"top1": 91.0}) for number in known]
+    assert stage._report_chosen(job, study, outcomes, [1, 0]) == {0: {"test_top1": 90.0}}
+    assert "trial 1 is not evaluated on test: /there/1 is not seen from here" in caplog.text

@@ -4,6 +4,7 @@ import argparse
 import re
 from pathlib import Path
 
+from micronet_cli.command.passwords import refuse_typed
 from micronet_cli.errors import UserError, near_misses
 from micronet_cli.overrides import options_of
 
@@ -49,7 +50,7 @@ def check(arguments: list[str]) -> None:
     """Before Hydra, whose parser would print its usage.
 
     Raises:
-        UserError: a flag that does not exist, or an override without a value.
+        UserError: a flag that does not exist, an override without a value, or a password that files would keep.
     """
     parser = _parser()
     parser.exit_on_error = False
@@ -64,6 +65,7 @@ def check(arguments: list[str]) -> None:
             flag = argument.partition("=")[0]
             near = near_misses(flag, flags()) if flag.startswith("--") else ""
             raise UserError(f"{argument}: no such flag{near or '; --hydra-help lists them'}")
+    refuse_typed([*parsed.overrides, *unknown])
     for argument in [*parsed.overrides, *unknown]:
         if "=" not in argument and not argument.startswith("~"):
             raise UserError(f"{argument}: must be GROUP=OPTION or KEY=VALUE{_as_a_stage(argument)}")

@@ -133,6 +133,7 @@ def task(config: Any) -> float | None:
 
     from micronet_cli.command.refused import withdrawn_if_refused
     from micronet_cli.command.sweeps import Sweep
+    from micronet_cli.passwords import without_password
     from micronet_cli.runs.outcomes import Outcome
     from micronet_cli.stages.execute import execute, execute_missing
 
@@ -141,7 +142,8 @@ def task(config: Any) -> float | None:
     # A launcher may run the job in a process that knows nothing of the command line.
     make_working_directory_importable()
     use_config_directory(_user_directory(hydra_config.runtime.config_sources))
-    overrides = [override.lstrip("+") for override in hydra_config.overrides.task]
+    # What an environment variable brings has been put in by now, a password too.
+    overrides = [without_password(override.lstrip("+")) for override in hydra_config.overrides.task]
     sweep = Sweep.current
     if sweep is None or "RANK" in os.environ:
         try:

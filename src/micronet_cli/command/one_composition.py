@@ -14,6 +14,8 @@ from hydra.errors import HydraException
 from hydra.types import RunMode
 from omegaconf import DictConfig
 
+from micronet_cli.command.passwords import hide_configured
+
 
 class ComposeOnce(ConfigLoaderImpl):
     """Hydra's own loader, which keeps the config that it composed to see the mode for the run that may follow."""
@@ -28,17 +30,24 @@ class ComposeOnce(ConfigLoaderImpl):
         from_shell: bool = True,
         validate_sweep_overrides: bool = True,
     ) -> DictConfig:
-        """What Hydra would compose."""
+        """What Hydra would compose, and write down: without a password."""
+        config = self._composed(config_name, overrides, run_mode, from_shell, validate_sweep_overrides)
+        hide_configured(config)
+        return config
+
+    def _composed(
+        self, config_name: str | None, overrides: list[str], run_mode: RunMode, from_shell: bool, validate: bool
+    ) -> DictConfig:
         kept, self.kept = self.kept, None
         if kept is not None and run_mode == RunMode.RUN:
             return kept
-        only_for_the_mode = not validate_sweep_overrides
+        only_for_the_mode = not validate
         if only_for_the_mode:
             # As a run's; where that is refused it may be a sweep's, which allows for more.
             with suppress(HydraException):
                 self.kept = super().load_configuration(config_name, overrides, RunMode.RUN, from_shell)
                 return self.kept
-        return super().load_configuration(config_name, overrides, run_mode, from_shell, validate_sweep_overrides)
+        return super().load_configuration(config_name, overrides, run_mode, from_shell, validate)
 
 
 @contextmanager

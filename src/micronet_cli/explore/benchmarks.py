@@ -5,15 +5,14 @@ Only where no run has a figure of val does the reported split choose, and the pa
 """
 
 from collections import defaultdict
-from collections.abc import Mapping, Sequence
-from pathlib import Path
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
+from micronet_cli.explore.images import data_set, held_back, same_images
 from micronet_cli.explore.lineage import RunData, accuracies, ancestors
 from micronet_cli.explore.run_files import number
 from micronet_cli.functional.pareto import pareto_front
 
-WHICH_DATA = ("data.variant", "data.test", "data.dataset")  # keys that tell data sets of one class apart
 POINTS_TO_LOSE = 1.0  # at most, of the network that is called small
 Runs = Sequence[RunData]
 Figures = Mapping[str, Any]
@@ -22,13 +21,12 @@ Figures = Mapping[str, Any]
 def benchmarks(runs: Runs) -> list[dict[str, Any]]:
     """Benchmarks, that of most runs first; every run gets ``benchmark``, ``front`` and ``latency_front``.
 
-    Each has a ``name``, ``chosen_by`` (a split), ``not_compared`` (runs without a figure of that split) and the places
+    Each has a ``name``, ``chosen_by`` (a split), ``not_compared`` (runs without a figure of its images) and the places
     in ``runs`` of three of them: ``best``, the most accurate; ``small``, the lowest score within a point of it;
     ``dense``, what the small one began from.
     """
     groups: dict[str, list[int]] = defaultdict(list)
-    for place, run in enumerate(runs):
-        name = _benchmark(run["config"], run["metrics"])
+    for place, (run, name) in enumerate(zip(runs, _names(runs), strict=True)):
         run["benchmark"] = name
         run["front"] = False
         run["latency_front"] = False
@@ -45,6 +43,35 @@ def benchmarks(runs: Runs) -> list[dict[str, Any]]:
     return found
 
 
+def _names(runs: Runs) -> list[str | None]:
+    """What each run was measured on; runs of one data set that differ in their images say in what."""
+    names = [_benchmark(run["config"], run["metrics"]) for run in runs]
+    details = [_images(run["config"], run["metrics"]) for run in runs]
+    seen: dict[str | None, set[str]] = defaultdict(set)
+    for name, detail in zip(names, details, strict=True):
+        seen[name].add(detail)
+    found: list[str | None] = []
+    for name, detail in zip(names, details, strict=True):
+        is_ambiguous = len(seen[name]) > 1
+        if name and detail and is_ambiguous:
+            found.append(f"{name} ({detail})")
+        else:
+            found.append(name)
+    return found
+
+
+def _images(config: Figures, metrics: Figures) -> str:
+    """How many, and what decides which."""
+    parts = []
+    if metrics.get("images") is not None:
+        parts.append(f"{metrics['images']} images")
+    decided = held_back(config, metrics.get("split", "test"))
+    for key, value in decided.items():
+        if value is not None:
+            parts.append(f"{key.removeprefix('data.')}={value}")
+    return ", ".join(parts)
+
+
 def _benchmark(config: Figures, metrics: Figures) -> str | None:
     """What a run was measured on; only runs with the same can be on one front. None without accuracy or score."""
     if metrics.get("status") != "completed":
@@ -55,18 +82,7 @@ def _benchmark(config: Figures, metrics: Figures) -> str | None:
             return None
     split = metrics.get("split", "test")
     profile = metrics.get("score_profile", "score")
-    return f"{_data_set(config)}, {split}; {profile}{_base(metrics)}"
-
-
-def _data_set(config: Figures) -> str:
-    """The data set by its class, and by what tells it from others of that class."""
-    target = str(config.get("data._target_", "data"))
-    name = target.rpartition(".")[2]
-    for key in WHICH_DATA:
-        if config.get(key):
-            which = Path(str(config[key])).name
-            return f"{name} {which}".strip()
-    return name
+    return f"{data_set(config)}, {split}; {profile}{_base(metrics)}"
 
 
 def _base(metrics: Figures) -> str:
@@ -122,7 +138,7 @@ def _choice(places: Sequence[int], runs: Runs) -> dict[str, Any]:
 
 
 def _accuracies_to_choose_by(places: Sequence[int], runs: Runs) -> tuple[str, dict[int, float]]:
-    """A split, and top-1 on it of the runs that have one."""
+    """A split, and top-1 on it of the runs that have one of the same images."""
     reported = runs[places[0]]["metrics"].get("split", "test")
     for split in ("val", reported):
         found = {}
@@ -132,7 +148,21 @@ def _accuracies_to_choose_by(places: Sequence[int], runs: Runs) -> tuple[str, di
                 found[place] = top1[split]
         if found:
             break
-    return split, found
+    shared = _most_shared(found, runs, split)
+    return split, {place: found[place] for place in shared}
+
+
+def _most_shared(places: Iterable[int], runs: Runs, split: str) -> list[int]:
+    """Of these runs the most that mean the same images by ``split``."""
+    groups: list[list[int]] = []
+    for place in places:
+        for group in groups:
+            if same_images(runs[group[0]], runs[place], split):
+                group.append(place)
+                break
+        else:
+            groups.append([place])
+    return max(groups, key=len)
 
 
 def _dense(small: int, places: Sequence[int], runs: Runs) -> int:

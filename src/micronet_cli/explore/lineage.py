@@ -4,6 +4,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from micronet_cli.explore.images import same_images
 from micronet_cli.explore.run_files import number
 
 RunData = dict[str, Any]
@@ -129,7 +130,7 @@ def _changes(run: RunData, runs: Sequence[RunData]) -> dict[str, Any]:
     own = accuracies(run).get(split)
     for place in ancestors(run, runs):
         theirs = accuracies(runs[place]).get(split)
-        if own is not None and theirs is not None:
+        if own is not None and theirs is not None and same_images(run, runs[place], split):
             return {
                 "against": place,
                 "top1_change": own - theirs,

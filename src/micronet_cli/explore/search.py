@@ -6,6 +6,8 @@ from dataclasses import dataclass, field
 from typing import Any, Literal
 
 from micronet_cli.errors import UserError, near_misses
+from micronet_cli.explore.storage import problem
+from micronet_cli.passwords import without_password
 
 Plain = bool | int | float | str | None
 SamplerName = Literal["TPESampler", "NSGAIISampler", "NSGAIIISampler", "QMCSampler", "RandomSampler"]
@@ -100,9 +102,12 @@ class Search:
         objectives: key of metrics.json -> ``maximize`` or ``minimize``; null takes one out.
         split: the images that accuracies are measured on, ``val`` unless there is a reason: what chooses among many
             networks flatters the one that it chooses.
+        storage: where the study is, for several workers: a file ``FILE.journal`` on a directory that they share, or a
+            database's URL; None: a file of the run's own.
+        grace_seconds: a worker of a shared study that was silent for so long counts as dead, above 0.
 
     Raises:
-        ValueError: there is nothing to search or to compare by, or the space is wrong.
+        ValueError: there is nothing to search or to compare by, or the space or the storage is wrong.
     """
 
     space: dict[str, Any]
@@ -111,6 +116,8 @@ class Search:
     sampler: SamplerName = "TPESampler"
     objectives: dict[str, Literal["maximize", "minimize"] | None] = field(default_factory=dict)
     split: Literal["train", "val", "test"] = "val"
+    storage: str | None = field(default=None, repr=False)
+    grace_seconds: float = 120.0
 
     def __post_init__(self) -> None:
         if self.trials < 1:
@@ -121,6 +128,12 @@ class Search:
             raise ValueError("objectives={}: must name at least one figure of metrics.json")
         if not self.dimensions:
             raise ValueError("space={}: must hold at least one setting, as in search.space.seed=[0,1]")
+        if not self.grace_seconds > 0:
+            raise ValueError(f"grace_seconds={self.grace_seconds}: must be above 0")
+        if self.storage is not None:
+            wrong = problem(self.storage)
+            if wrong:
+                raise ValueError(f"storage={without_password(self.storage)!r}: {wrong}")
 
     @property
     def directions(self) -> dict[str, str]:

@@ -13,7 +13,7 @@ from omegaconf.errors import OmegaConfBaseException
 
 from micronet_cli import distributed
 from micronet_cli.config import build, check_config
-from micronet_cli.errors import UserError
+from micronet_cli.errors import Interrupted, UserError
 from micronet_cli.explore.search import Plain, Search
 from micronet_cli.explore.study import Proposal, Study, load_optuna
 from micronet_cli.overrides import as_override, explain, free_key
@@ -23,6 +23,7 @@ from micronet_cli.stages.execute import execute_missing
 from micronet_cli.stages.inherit import inherited
 from micronet_cli.stages.job import Job
 from micronet_cli.stages.node import stage_module
+from micronet_cli.stages.shared_search import Wait, check_storage, opened, reached
 from micronet_cli.tables import text_table
 
 log = logging.getLogger(__name__)
@@ -53,6 +54,7 @@ def check(config: DictConfig) -> dict[str, Any]:
             problems |= dict.fromkeys(str(error).splitlines())
     if problems:
         raise UserError("\n".join(problems))
+    check_storage(search, config)
     return {"search": search, "eval": evaluation}
 
 
@@ -96,15 +98,32 @@ def run(job: Job) -> dict[str, Any]:
     Raises:
         JobsFailed: a trial did.
     """
-    database = job.run.claim("study.db")
-    study = Study(job.checked["search"], database, job.seed)
-    while (proposal := study.next()) is not None:
-        _try(job, study, proposal)
-        summarise(job, study)
-    outcomes, front = summarise(job, study)
+    with opened(job) as study:
+        _run_trials(job, study)
+        outcomes, front = summarise(job, study)
+        return _conclude(job, study, outcomes, front)
+
+
+def _run_trials(job: Job, study: Study) -> None:
+    """Until there have been enough, and those of other workers have ended too."""
+    wait = Wait(study.search)
+    while True:
+        with reached(study.search):
+            proposal = study.next()
+            others = study.others()
+        if proposal is not None:
+            _try(job, study, proposal)
+            summarise(job, study)
+        elif others:
+            wait.once(others)
+        else:
+            return
+
+
+def _conclude(job: Job, study: Study, outcomes: Sequence[Outcome], front: Sequence[int]) -> dict[str, Any]:
     split = study.search.split
     log.info("\n%s\n\nPareto front, chosen by %s:\n%s", table(outcomes), split, table(outcomes, front))
-    reported = _report_chosen(job, outcomes, front)
+    reported = _report_chosen(job, study, outcomes, front)
     summarise(job, study, reported)
     directory = job.run.directory
     log.info("\nsearch: %s; summary: %s", directory, directory / "summary.csv")
@@ -116,13 +135,14 @@ def run(job: Job) -> dict[str, Any]:
     }
 
 
-def _report_chosen(job: Job, outcomes: Sequence[Outcome], front: Sequence[int]) -> Reported:
+def _report_chosen(job: Job, study: Study, outcomes: Sequence[Outcome], front: Sequence[int]) -> Reported:
     """What the chosen networks reach on ``eval.split``, which had no say in choosing them.
 
     Empty where that is the split that chose, and where trials have no accuracy; images that are not there are named.
     """
     chosen_by = job.checked["search"].split
     split = job.checked["eval"].split
+    column = f"{split}_top1"
     by_number = {outcome.number: outcome for outcome in outcomes}
     found: dict[int, dict[str, Any]] = {}
     rows = []
@@ -130,19 +150,39 @@ def _report_chosen(job: Job, outcomes: Sequence[Outcome], front: Sequence[int]) 
         chosen = by_number[number]
         if split == chosen_by or "top1" not in chosen.metrics:
             continue
-        where = job.run.claim("chosen") / str(number)
         try:
-            metrics = evaluate_chosen(job.run.directory / str(number), split, where)
+            top1 = _reported_top1(job, study, number, split)
         except UserError as error:
             log.warning("the chosen networks are not evaluated on %s: %s", split, error)
             break
-        found[number] = {f"{split}_top1": metrics["top1"]}
+        if top1 is None:
+            where = chosen.directory
+            log.warning("trial %d is not evaluated on %s: %s is not seen from here", number, split, where)
+            continue
+        found[number] = {column: top1}
         row = {"trial": number, f"{chosen_by} top1": f"{chosen.metrics['top1']:.2f}"}
-        row[f"{split} top1"] = f"{metrics['top1']:.2f}"
+        row[f"{split} top1"] = f"{top1:.2f}"
         rows.append(row)
     if rows:
         log.info("\nchosen by %s, reported on %s:\n%s", chosen_by, split, text_table(rows))
     return found
+
+
+def _reported_top1(job: Job, study: Study, number: int, split: str) -> float | None:
+    """What a chosen network reaches on ``split``; None where it lies on another machine, and that has not said it."""
+    column = f"{split}_top1"
+    with reached(study.search):
+        known = study.reported(number)
+        home = study.home(number, job.run.directory)
+    if column in known:
+        return known[column]
+    if home is None:
+        return None
+    where = job.run.claim("chosen") / str(number)
+    metrics = evaluate_chosen(home, split, where)
+    with reached(study.search):
+        study.report(number, {column: metrics["top1"]})
+    return metrics["top1"]
 
 
 def _try(job: Job, study: Study, proposal: Proposal) -> None:
@@ -162,27 +202,42 @@ def _try(job: Job, study: Study, proposal: Proposal) -> None:
         return metrics
 
     log.info("trial %d: %s", proposal.number, " ".join(overrides))
-    outcome.attempt(work, directory)
+    try:
+        outcome.attempt(work, directory)
+    except Interrupted:
+        with reached(search):
+            study.give_back(proposal)
+        raise
     values = None
     if outcome.status == "completed":
         values = search.values(outcome.metrics)
     if outcome.status == "failed":
         log.error("trial %d failed: %s", proposal.number, outcome.reason)
-    study.tell(proposal, values, asdict(outcome))
+    with reached(search):
+        is_kept = study.tell(proposal, values, asdict(outcome))
+    if not is_kept:
+        log.warning("trial %d: another worker has taken it up; what was found out here is dropped", proposal.number)
 
 
 def summarise(job: Job, study: Study, reported: Reported | None = None) -> tuple[list[Outcome], list[int]]:
     """Write the summary; the trials that ended, and the numbers of those on the Pareto front."""
-    outcomes = [Outcome(**note) for note in study.notes()]
-    front = study.front()
+    with reached(study.search):
+        ended = study.ended()
+        best = study.front()
+        homes = study.homes()
+    # Another worker may end one between the two questions.
+    front = [number for number in best if number in ended]
+    outcomes = []
     rows = []
-    for outcome in outcomes:
+    for number, note in ended.items():
+        outcome = Outcome(**{**note, **homes.get(number, {})})
+        outcomes.append(outcome)
         row = outcome.row()
         for objective in study.search.directions:
             row.setdefault(objective, outcome.metrics.get(objective))
-        row["pareto"] = outcome.number in front
+        row["pareto"] = number in front
         if reported:
-            row |= reported.get(outcome.number, {})
+            row |= reported.get(number, {})
         rows.append(row)
     write_summary(job.run.directory, rows)
     return outcomes, front

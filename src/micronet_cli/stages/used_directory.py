@@ -130,4 +130,6 @@ def settings(config: Any) -> dict[str, Any]:
     plain = with_new_names(to_plain(config))
     for key in ("resume", "debug", "trust"):
         plain.pop(key, None)
+    search = plain.get("search") or {}
+    search.pop("storage", None)  # a study may be moved, and the record of it has no password
     return plain

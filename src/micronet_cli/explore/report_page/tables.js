@@ -45,12 +45,12 @@ function drawCards() {
     ),
   );
   const left = chosen?.not_compared;
-  const flattered = chosen && chosen.chosen_by !== "val";
-  $("chosen").textContent = flattered
-    ? `No run here has a top-1 of val, so ${chosen.chosen_by} chooses and reports: the chosen are flattered.`
-    : left
-      ? `${many(left, "run")} without a top-1 of val: shown, but not chosen from.`
-      : "";
+  const flattered = chosen && chosen.chosen_by === (RUNS[chosen.best].metrics.split ?? "test");
+  const notes = [
+    flattered ? `${chosen.chosen_by} chooses and reports here: the chosen are flattered.` : null,
+    left ? `${many(left, "run")} without a top-1 of the images that choose: shown, but not chosen from.` : null,
+  ];
+  $("chosen").textContent = notes.filter(Boolean).join(" ");
 }
 
 function columns() {
