@@ -4,7 +4,7 @@ import itertools
 import math
 import re
 from collections import defaultdict
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -61,6 +61,34 @@ class Budget:
                 given[name] = amount
         return given
 
+    def check_within_reach(self, layers: Collection[str], values: Mapping[str, Sequence[float]], prices: Prices) -> None:
+        """Whether the target lies between what the network costs and the least that it can, before any table is there.
+
+        Args:
+            layers: all that may be changed.
+            values: kind of a table's rows -> what is tried of it; a kind that is left out stays as it is.
+            prices: of every layer's options.
+
+        Raises:
+            ValueError: it lies below or above.
+        """
+        assert self.target is not None
+        name, target = self.target
+        whole = prices.rest((), name)
+        if target >= whole:
+            raise ValueError(f"{name}={target:g}: the network has {whole:.4g} as it is; give less")
+        options = _combinations([values.get(kind, ()) for kind in KINDS])
+        free = dict.fromkeys([AS_IT_IS, *options], 0.0)
+        menu = _Menu(dict.fromkeys(layers, free), prices, name)
+        self._check_least(prices.rest(layers, name) + menu.least)
+
+    def _check_least(self, least: float) -> None:
+        """Raises ValueError where the target is below the least that the options allow."""
+        assert self.target is not None
+        name, target = self.target
+        if least > target:
+            raise ValueError(f"{name}={target:g}: must be at least {_rounded_up(least)} with the table's options")
+
     def solve(
         self, rows: Rows, prices: Prices, total: Callable[[Mapping[str, Option]], Mapping[str, Any]]
     ) -> dict[str, Option]:
@@ -84,9 +112,7 @@ class Budget:
             losses[layer] = self._losses(layer_rows)
         menu = _Menu(losses, prices, name)
         rest = prices.rest(losses, name)
-        least = rest + menu.least
-        if least > target:
-            raise ValueError(f"{name}={target:g}: must be at least {least:.4g} with the table's options")
+        self._check_least(rest + menu.least)
         aim = target - rest
         best: dict[str, Option] | None = None
         best_spent = 0.0
@@ -127,6 +153,26 @@ class Budget:
             parts = [by_value[value] for by_value, value in zip(kinds, values, strict=True)]
             losses[Option(*values)] = math.fsum(parts)
         return losses
+
+
+def _rounded_up(amount: float) -> str:
+    """With four digits, or a whole number where it has more, and not below the amount.
+
+    >>> _rounded_up(0.00088191), _rounded_up(47680.2), _rounded_up(9.0)
+    ('0.000882', '47681', '9')
+    """
+    if amount >= 1000:
+        return str(math.ceil(amount))
+    digits = 3 - math.floor(math.log10(amount))
+    # What is a whole number of last digits up to rounding is that number.
+    in_last_digits = math.ceil(amount * 10**digits - 1e-6)
+    return f"{in_last_digits / 10**digits:g}"
+
+
+def _combinations(values: Sequence[Sequence[float]]) -> list[Option]:
+    """Every option of these sparsities, bits of weights and bits of inputs, in which each may also stay as it is."""
+    with_none = [[None, *those] for those in values]
+    return [Option(*each) for each in itertools.product(*with_none)]
 
 
 class _Menu:

@@ -1,0 +1,92 @@
+"""What a pipeline reached of what its budget asked for, what that cost in accuracy, and which files came of it."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from micronet_cli.explore.budgets import FIGURES
+from micronet_cli.tables import text_table
+
+WRITTEN = ("checkpoints/best.safetensors", "model.mnet", "model.onnx", "model.int8.onnx", "model.safetensors", "report.html")
+
+
+@dataclass(frozen=True)
+class Reached:
+    """A budget, and the networks at both ends of a pipeline.
+
+    Attributes:
+        target: name and amount of what was asked for.
+        dense: metrics of the first network.
+        final: metrics of the last one.
+    """
+
+    target: tuple[str, float]
+    dense: Mapping[str, Any]
+    final: Mapping[str, Any]
+
+    @property
+    def amount(self) -> float:
+        """What the last network has of it."""
+        name, _ = self.target
+        return float(self.final[FIGURES[name]])
+
+    @property
+    def is_kept(self) -> bool:
+        """Whether that is no more than was asked for."""
+        _, asked = self.target
+        return self.amount <= asked
+
+    @property
+    def top1_drop(self) -> float:
+        """Points of top-1 that the last network lost; below 0 where it gained."""
+        return float(self.dense["top1"] - self.final["top1"])
+
+    def metrics(self) -> dict[str, Any]:
+        """``target reached budget_kept top1_drop``."""
+        name, asked = self.target
+        return {
+            "target": {name: asked},
+            "reached": {name: self.amount},
+            "budget_kept": self.is_kept,
+            "top1_drop": self.top1_drop,
+        }
+
+    def table(self) -> str:
+        """One line: asked for, reached, and the accuracies."""
+        name, asked = self.target
+        row = {
+            "budget": name,
+            "asked for": f"{asked:.6g}",
+            "reached": f"{self.amount:.6g}",
+            "kept": "yes" if self.is_kept else "NO",
+            "dense top-1 %": f"{self.dense['top1']:.2f}",
+            "top-1 %": f"{self.final['top1']:.2f}",
+            "points lost": f"{self.top1_drop:.2f}",
+        }
+        return text_table([row])
+
+    def files(self, directory: Path, steps: Sequence[Path]) -> str:
+        """A line for each file that a user may want, with its size."""
+        rows = []
+        for where in (directory, *steps):
+            if where != directory and not (where / "metrics.json").is_file():
+                continue
+            for name in WRITTEN:
+                path = where / name
+                is_of_a_step = where != directory and name.startswith("checkpoints")
+                if path.is_file() and not is_of_a_step:
+                    shown = path.relative_to(directory)
+                    rows.append({"file": str(shown), "bytes": f"{path.stat().st_size:,}"})
+        return text_table(rows)
+
+    def what_helps(self) -> str:
+        """Why the target may be missed, and what to do."""
+        name, asked = self.target
+        over = 100 * (self.amount / asked - 1)
+        return (
+            f"the budget is missed: budget.{name}={asked:g}, reached {self.amount:.6g}, {over:.1f} % too much. "
+            "What helps: keep the steps sensitivity, allocate, prune and qat, for the rules hold for all of them together; "
+            "let masks be complete before the end (prune.schedule.end, more trainer.epochs); "
+            f"or ask for {100 - min(over, 99):.0f} % of it"
+        )
