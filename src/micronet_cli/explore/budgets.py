@@ -14,7 +14,9 @@ from micronet_cli.functional.allocation import allocate
 
 ROUNDS = 8
 TOLERANCE = 0.002  # of the target
-FIGURES = {"score": "micronet_score", "storage_bytes": "storage_bytes", "math_ops": "math_ops"}
+LATENCY = "latency_ms"
+# Target -> the key of metrics.json that says what was reached of it.
+FIGURES = {"score": "micronet_score", "storage_bytes": "storage_bytes", "math_ops": "math_ops", LATENCY: LATENCY}
 Rows = Sequence[Mapping[str, Any]]
 
 
@@ -26,6 +28,7 @@ class Budget:
         score: the MicroNet score.
         storage_bytes: bytes of storage.
         math_ops: operations, weighted by bits.
+        latency_ms: milliseconds in the fastest of ``latency.engines``; measured, so that ``solve`` cannot reach it.
         loss: the table's column whose sum over layers is made small; all but ``divergence`` need labels.
         table: sensitivity.csv, or the run directory that holds one; null: that of ``init_from``.
     """
@@ -33,6 +36,7 @@ class Budget:
     score: float | None = None
     storage_bytes: float | None = None
     math_ops: float | None = None
+    latency_ms: float | None = None
     loss: Literal["divergence", "loss_increase", "top1_drop"] = "divergence"
     table: str | None = None
 
@@ -61,8 +65,10 @@ class Budget:
                 given[name] = amount
         return given
 
-    def check_within_reach(self, layers: Collection[str], values: Mapping[str, Sequence[float]], prices: Prices) -> None:
-        """Whether the target lies between what the network costs and the least that it can, before any table is there.
+    def check_within_reach(
+        self, layers: Collection[str], values: Mapping[str, Sequence[float]], prices: Prices
+    ) -> None:
+        """Before any table is there: whether the target lies between the least and what the network costs as it is.
 
         Args:
             layers: all that may be changed.
@@ -227,7 +233,7 @@ def prune_rules(options: Mapping[str, Option]) -> dict[str, dict[str, Any]]:
     rules = {}
     for sparsity in sorted(layers):
         name = _name(f"s{1000 * sparsity:g}")
-        rules[name] = {"match": _match(layers[sparsity]), "sparsity": sparsity}
+        rules[name] = {"match": match_of(layers[sparsity]), "sparsity": sparsity}
     return rules
 
 
@@ -251,7 +257,7 @@ def quantize_rules(options: Mapping[str, Option]) -> dict[str, dict[str, Any]]:
         if activation_bits:
             name += f"a{activation_bits:g}"
         rules[_name(name)] = {
-            "match": _match(layers[weight_bits, activation_bits]),
+            "match": match_of(layers[weight_bits, activation_bits]),
             "weight_bits": weight_bits or None,
             "activation_bits": activation_bits or None,
         }
@@ -263,5 +269,6 @@ def _name(text: str) -> str:
     return text.replace(".", "_")
 
 
-def _match(layers: Sequence[str]) -> str:
+def match_of(layers: Sequence[str]) -> str:
+    """The regular expression of exactly these layers."""
     return "|".join(re.escape(layer) for layer in layers)

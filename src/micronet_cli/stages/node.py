@@ -11,7 +11,8 @@ from micronet_cli.config import build
 from micronet_cli.dotted_path import import_named
 from micronet_cli.errors import UserError
 
-StepStage = Literal["train", "prune", "qat", "sensitivity", "allocate", "export", "report"]
+StepStage = Literal["train", "prune", "qat", "sensitivity", "allocate", "shrink", "export", "latency", "report"]
+BudgetName = Literal["score", "storage_bytes", "math_ops", "latency_ms"]
 
 
 @dataclass(frozen=True)
@@ -24,6 +25,7 @@ class PipelineStep:
         settings: what it fills in where the pipeline leaves null.
         after: the step that it follows; null: the one written before it.
         init_from: the step that it begins from; null: the newest one before it that makes a network.
+        budgets: the targets of ``budget`` that it is for, without any of which it is left out; null: it always runs.
         rules: the step whose rule files take the place of its groups, as ``stage=allocate`` writes them.
     """
 
@@ -33,6 +35,7 @@ class PipelineStep:
     after: str | None = None
     init_from: str | None = None
     rules: str | None = None
+    budgets: list[BudgetName] | None = None
 
 
 @dataclass(frozen=True)

@@ -24,7 +24,8 @@ from micronet_cli.stages.used_directory import WAY_OUT, first_difference
 from micronet_cli.tables import decimal, text_table
 
 log = logging.getLogger(__name__)
-LABELS = {"train": "dense", "prune": "pruned", "qat": "quantised"}
+LATENCY_KEY = re.compile("(dense_)?latency_")
+LABELS = {"train": "dense", "prune": "pruned", "shrink": "shrunk", "qat": "quantised"}
 
 
 @dataclass(frozen=True)
@@ -122,6 +123,8 @@ def run(job: Job) -> dict[str, Any]:
             networks.append(metrics)
             rows.append({"network": LABELS.get(name, name)} | _cells(metrics))
             _take_over(job, step.directory)
+        elif own.stage.name == "latency" and networks:
+            networks[-1] = networks[-1] | {key: metrics[key] for key in metrics if LATENCY_KEY.match(key)}
     job.run.write_csv("summary.csv", rows)
     log.info("\n%s\n\nrun: %s", text_table(rows), directory)
     final = networks[-1] if networks else {}
@@ -208,9 +211,9 @@ def _done(job: Job, step: Step) -> dict[str, Any]:
     if metrics.get("status") != "completed":
         return {}
     now = to_plain(step.config.budget)
-    recorded = OmegaConf.load(step.directory / "config.yaml")
-    then = to_plain(recorded.get("budget"))
-    key = first_difference(then or now, now, "budget")  # version 0.1.0 had no budgets
+    recorded = to_plain(OmegaConf.load(step.directory / "config.yaml"))
+    then = recorded.get("budget") or now  # version 0.1.0 had no budgets
+    key = first_difference(then, now, "budget")
     if key is not None:
         raise UserError(f"resume=true: {str(step.directory)!r} was done with another {key}; {WAY_OUT}")
     return metrics

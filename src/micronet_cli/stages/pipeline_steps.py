@@ -18,7 +18,7 @@ from micronet_cli.stages.inherit import trusted
 GROUPS = ("prune", "quantize", "distill")
 NAMED_BY_STEP = ("train", "prune", "qat")  # before steps had a key `stage`, their names were the stages'
 # What these find out or write is about a network that another step made.
-ABOUT_A_NETWORK = ("sensitivity", "allocate", "export", "report")
+ABOUT_A_NETWORK = ("sensitivity", "allocate", "export", "latency", "report")
 Written = Mapping[str, dict[str, Any]]  # step name -> what stands in the config
 
 
@@ -183,9 +183,17 @@ def _kept(written: Mapping[str, dict[str, Any] | None], config: DictConfig) -> d
         if step is None:
             continue
         step = {"groups": []} | step
-        if _compresses(step, config):
+        if _is_for(step, config) and _compresses(step, config):
             kept[name] = step
     return kept
+
+
+def _is_for(step: Mapping[str, Any], config: DictConfig) -> bool:
+    """Whether the budget's target is one of those that the step is for."""
+    budgets = step.get("budgets")
+    if budgets is None:
+        return True
+    return any(config.budget.get(name) is not None for name in budgets)
 
 
 def _compresses(step: Mapping[str, Any], config: DictConfig) -> bool:
@@ -199,7 +207,7 @@ def _compresses(step: Mapping[str, Any], config: DictConfig) -> bool:
 def _stage_of(name: str, step: Mapping[str, Any], config: DictConfig) -> dict[str, Any]:
     """The config node ``stage`` of a step."""
     stage = step.get("stage")
-    dense = not step["groups"] and stage not in ABOUT_A_NETWORK
+    dense = not step["groups"] and stage in (None, "train")
     model = config.model
     trained = config.init_from or model.get("weights") or model.get("pretrained")
     if dense and trained:

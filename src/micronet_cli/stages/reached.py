@@ -8,7 +8,14 @@ from typing import Any
 from micronet_cli.explore.budgets import FIGURES
 from micronet_cli.tables import text_table
 
-WRITTEN = ("checkpoints/best.safetensors", "model.mnet", "model.onnx", "model.int8.onnx", "model.safetensors", "report.html")
+WRITTEN = (
+    "checkpoints/best.safetensors",
+    "model.mnet",
+    "model.onnx",
+    "model.int8.onnx",
+    "model.safetensors",
+    "report.html",
+)
 
 
 @dataclass(frozen=True)
@@ -81,12 +88,12 @@ class Reached:
         return text_table(rows)
 
     def what_helps(self) -> str:
-        """Why the target may be missed, and what to do."""
+        """That the budget is missed, by how much, and what to do."""
         name, asked = self.target
         over = 100 * (self.amount / asked - 1)
-        return (
-            f"the budget is missed: budget.{name}={asked:g}, reached {self.amount:.6g}, {over:.1f} % too much. "
-            "What helps: keep the steps sensitivity, allocate, prune and qat, for the rules hold for all of them together; "
-            "let masks be complete before the end (prune.schedule.end, more trainer.epochs); "
-            f"or ask for {100 - min(over, 99):.0f} % of it"
-        )
+        lines = [
+            f"budget.{name}={asked:g} is missed: {self.amount:.6g} is reached, {over:.1f} % too much",
+            "what helps: a lower budget, by as much; all steps, for the rules of stage=allocate reach it together; and",
+            "masks that are complete before the end: more trainer.epochs, or a lower prune.schedule.end",
+        ]
+        return "\n  ".join(lines)
