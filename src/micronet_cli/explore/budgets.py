@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 from micronet_cli.explore.prices import AS_IT_IS, Option, Prices
-from micronet_cli.explore.trial import KINDS, SPARSITY
+from micronet_cli.explore.trial import ACTIVATION_BITS, KINDS, SPARSITY, WEIGHT_BITS
 from micronet_cli.functional.allocation import allocate
 
 ROUNDS = 8
@@ -72,7 +72,8 @@ class Budget:
 
         Args:
             layers: all that may be changed.
-            values: kind of a table's rows -> what is tried of it; a kind that is left out stays as it is.
+            values: kind of a table's rows -> what is tried of it; a kind that is left out stays as it is. Prices are
+                taken to fall with the bits.
             prices: of every layer's options.
 
         Raises:
@@ -83,7 +84,9 @@ class Budget:
         whole = prices.rest((), name)
         if target >= whole:
             raise ValueError(f"{name}={target:g}: the network has {whole:.4g} as it is; give less")
-        options = _combinations([values.get(kind, ()) for kind in KINDS])
+        sparsities = [None, *values.get(SPARSITY, ())]
+        fewest_bits = [min(values.get(kind, ()), default=None) for kind in (WEIGHT_BITS, ACTIVATION_BITS)]
+        options = [Option(sparsity, *fewest_bits) for sparsity in sparsities]
         free = dict.fromkeys([AS_IT_IS, *options], 0.0)
         menu = _Menu(dict.fromkeys(layers, free), prices, name)
         self._check_least(prices.rest(layers, name) + menu.least)
@@ -173,12 +176,6 @@ def _rounded_up(amount: float) -> str:
     # What is a whole number of last digits up to rounding is that number.
     in_last_digits = math.ceil(amount * 10**digits - 1e-6)
     return f"{in_last_digits / 10**digits:g}"
-
-
-def _combinations(values: Sequence[Sequence[float]]) -> list[Option]:
-    """Every option of these sparsities, bits of weights and bits of inputs, in which each may also stay as it is."""
-    with_none = [[None, *those] for those in values]
-    return [Option(*each) for each in itertools.product(*with_none)]
 
 
 class _Menu:

@@ -25,7 +25,7 @@ class PipelineStep:
         settings: what it fills in where the pipeline leaves null.
         after: the step that it follows; null: the one written before it.
         init_from: the step that it begins from; null: the newest one before it that makes a network.
-        budgets: the targets of ``budget`` that it is for, without any of which it is left out; null: it always runs.
+        budgets: the targets of ``budget`` that it is for, without one of which it is left out; empty: it always runs.
         rules: the step whose rule files take the place of its groups, as ``stage=allocate`` writes them.
     """
 
@@ -35,7 +35,7 @@ class PipelineStep:
     after: str | None = None
     init_from: str | None = None
     rules: str | None = None
-    budgets: list[BudgetName] | None = None
+    budgets: list[BudgetName] = field(default_factory=list)
 
 
 @dataclass(frozen=True)

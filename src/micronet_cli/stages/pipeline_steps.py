@@ -149,7 +149,8 @@ def _named(key: str, name: str, written: Mapping[str, Any], found: Mapping[str, 
     if other is None or other in found:
         return found.get(other)
     before = list(written)[: list(written).index(name)]
-    if other not in before:
+    is_null = other in written and written[other] is None  # wherever it stands, for its `after` is gone
+    if other not in before and not is_null:
         raise UserError(f"stage.steps.{name}.{key}={other}: {_no_such_step(other, before)}")
     return None
 
@@ -191,7 +192,7 @@ def _kept(written: Mapping[str, dict[str, Any] | None], config: DictConfig) -> d
 def _is_for(step: Mapping[str, Any], config: DictConfig) -> bool:
     """Whether the budget's target is one of those that the step is for."""
     budgets = step.get("budgets")
-    if budgets is None:
+    if not budgets:
         return True
     return any(config.budget.get(name) is not None for name in budgets)
 
