@@ -19,7 +19,7 @@ GROUPS = ("prune", "quantize", "distill")
 NAMED_BY_STEP = ("train", "prune", "qat")  # before steps had a key `stage`, their names were the stages'
 # What these find out or write is about a network that another step made.
 ABOUT_A_NETWORK = ("sensitivity", "allocate", "export", "latency", "report")
-Written = Mapping[str, dict[str, Any]]  # step name -> what stands in the config
+TRAINING = (None, "train", "prune", "qat")
 
 
 @dataclass
@@ -90,7 +90,7 @@ def steps(config: DictConfig, directory: Path) -> dict[str, Step]:
             # Of the steps before it.
             own.runs = f"{glob.escape(str(directory))}/*"
         _fill_null(own, step.get("settings") or {})
-        if step.get("stage") in ABOUT_A_NETWORK:
+        if step.get("stage") not in TRAINING:
             _fill_null(own, _packaged_training())
         # What one step's config names stands in the file that the next begins with.
         trust = tuple(dict.fromkeys([*trust, *trusted(own)]))
