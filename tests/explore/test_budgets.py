@@ -19,6 +19,13 @@ class Fixed:
         return 5.0
 
 
+class Whole(Fixed):
+    """The same with what the two layers cost in the rest where they are left in it."""
+
+    def rest(self, layers, figure):
+        return 5.0 + 10 * (2 - len(layers))
+
+
 def rows(**losses):
     return [
         {"layer": layer, "kind": "sparsity", "value": value, "divergence": loss}
@@ -40,6 +47,30 @@ def test_the_layer_that_loses_least_is_pruned():
     assert set(Budget(storage_bytes=100).solve(table, Fixed(), total).values()) == {AS_IT_IS}
     with pytest.raises(ValueError, match="storage_bytes=8: must be at least 9"):
         Budget(storage_bytes=8).solve(table, Fixed(), total)
+
+
+def test_a_margin_is_left_free_and_the_least_is_told_with_it():
+    def total(options):
+        return {"storage_bytes": 5 + sum(Fixed().of(layer, o, "") for layer, o in options.items())}
+
+    table = rows(tough=(0.1, 0.2), tender=(1, 9))
+    assert Budget(storage_bytes=20.1).solve(table, Fixed(), total)["tough"] == Option(0.5)
+    assert Budget(storage_bytes=20.1, margin=0.01).solve(table, Fixed(), total)["tough"] == Option(0.8)
+    with pytest.raises(ValueError, match="storage_bytes=17: must be at least 18 with"):
+        Budget(storage_bytes=17, margin=0.5).solve(table, Fixed(), total)
+    with pytest.raises(ValueError, match="margin=1: must be a fraction of the target"):
+        Budget(storage_bytes=17, margin=1)
+
+
+def test_what_no_table_can_reach_is_known_without_one():
+    layers = ["tough", "tender"]
+    values = {"sparsity": [0.5, 0.8]}
+    # 9 bytes with both at 0.8, 25 as they are; the made-up prices leave nothing out of the rest.
+    Budget(storage_bytes=10).check_within_reach(layers, values, Whole())
+    with pytest.raises(ValueError, match="storage_bytes=8: must be at least 9 with the table's options"):
+        Budget(storage_bytes=8).check_within_reach(layers, values, Whole())
+    with pytest.raises(ValueError, match="storage_bytes=25: the network has 25 as it is; give less"):
+        Budget(storage_bytes=25).check_within_reach(layers, values, Whole())
 
 
 def test_what_layers_share_is_found_by_the_scorer():

@@ -2,6 +2,9 @@
 
 import csv
 import shutil
+import subprocess
+import sys
+import time
 
 import pytest
 
@@ -145,6 +148,47 @@ def test_a_missed_budget_is_said(micronet, trained, finished):
     assert metrics_of(run)["budget_kept"] is False
     assert metrics_of(run)["status"] == "completed"
     assert f"budget.score={target:g} is missed" in (run / "micronet.log").read_text()
+
+
+@pytest.mark.slow
+def test_killed_in_a_training_it_ends_as_if_it_had_not_been(micronet, trained, tmp_path):
+    """``kill -9`` in the middle of pruning."""
+    target = 0.2 * metrics_of(trained)["micronet_score"]
+    quick = [argument for argument in QUICK if not argument.startswith("trainer.")]
+    arguments = (
+        *quick, f"init_from={trained}", f"budget.score={target}", "trainer.epochs=2", "trainer.log_interval_steps=5",
+        "trainer.checkpoint_minutes=0",
+    )  # fmt: skip
+    killed = tmp_path / "killed"
+    command = [sys.executable, "-m", "micronet_cli.command.cli", *arguments, f"hydra.run.dir={killed}"]
+    process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
+    history = killed / "4_prune" / "history.jsonl"
+    deadline = time.monotonic() + 600
+    while not (history.is_file() and history.read_text().count("\n") >= 3):
+        assert process.poll() is None, process.communicate()[1]
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
+    process.kill()
+    process.communicate()
+    assert not (killed / "4_prune" / "metrics.json").exists()
+    micronet(*arguments, "resume=true", directory=killed)
+    whole = micronet(*arguments)
+    for key in ("top1", "reached", "budget_kept", "weight_sparsity"):
+        assert metrics_of(killed)[key] == metrics_of(whole)[key]
+    assert "resumed at step" in (killed / "micronet.log").read_text()
+
+
+@pytest.mark.slow
+def test_the_whole_as_it_is_packaged(micronet, trained):
+    target = 0.2 * metrics_of(trained)["micronet_score"]
+    run = micronet(*AUTO, f"init_from={trained}", f"budget.score={target}", "trainer.epochs=2")
+    metrics = metrics_of(run)
+    assert metrics["budget_kept"] is True
+    assert metrics["top1_drop"] < 15
+    for name in ("model.mnet", "model.onnx", "model.int8.onnx"):
+        assert (run / "6_export" / name).is_file()
+    exported = metrics_of(run / "6_export")
+    assert exported["exported_top1"] == pytest.approx(metrics["top1"], abs=1)
 
 
 MISTAKES = {

@@ -23,6 +23,7 @@ class Timed(Trials):
         self.int8 = int8
         self.layers = layers
         self.asked = []
+        self._margin = 0.03
 
     def measure(self, parts, numbers):
         self.asked.append(parts)

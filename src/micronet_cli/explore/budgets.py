@@ -14,6 +14,7 @@ from micronet_cli.functional.allocation import allocate
 
 ROUNDS = 8
 TOLERANCE = 0.002  # of the target
+OPTIONS = "(sensitivity.sparsities, weight_bits, activation_bits)"
 LATENCY = "latency_ms"
 # Target -> the key of metrics.json that says what was reached of it.
 FIGURES = {"score": "micronet_score", "storage_bytes": "storage_bytes", "math_ops": "math_ops", LATENCY: LATENCY}
@@ -29,6 +30,8 @@ class Budget:
         storage_bytes: bytes of storage.
         math_ops: operations, weighted by bits.
         latency_ms: milliseconds in the fastest of ``latency.engines``; measured, so that ``solve`` cannot reach it.
+        margin: fraction of the target that is left free, in [0, 1), for what training changes: a weight that it moves
+            away from 0 is charged.
         loss: the table's column whose sum over layers is made small; all but ``divergence`` need labels.
         table: sensitivity.csv, or the run directory that holds one; null: that of ``init_from``.
     """
@@ -37,6 +40,7 @@ class Budget:
     storage_bytes: float | None = None
     math_ops: float | None = None
     latency_ms: float | None = None
+    margin: float = 0.0
     loss: Literal["divergence", "loss_increase", "top1_drop"] = "divergence"
     table: str | None = None
 
@@ -45,6 +49,8 @@ class Budget:
         for name, amount in given.items():
             if amount <= 0:
                 raise ValueError(f"{name}={amount}: must be a positive number")
+        if not 0 <= self.margin < 1:
+            raise ValueError(f"margin={self.margin}: must be a fraction of the target in [0, 1)")
         if len(given) > 1:
             first, second, *_ = given
             raise ValueError(f"{second}={given[second]}: budget.{first} is given too; take one of them")
@@ -55,6 +61,13 @@ class Budget:
         for name, amount in self._given().items():
             return name, amount
         return None
+
+    @property
+    def aim(self) -> float:
+        """The target without its margin."""
+        assert self.target is not None
+        _, amount = self.target
+        return (1 - self.margin) * amount
 
     def _given(self) -> dict[str, float]:
         """Name -> amount of every target that is given."""
@@ -95,8 +108,9 @@ class Budget:
         """Raises ValueError where the target is below the least that the options allow."""
         assert self.target is not None
         name, target = self.target
-        if least > target:
-            raise ValueError(f"{name}={target:g}: must be at least {_rounded_up(least)} with the table's options")
+        if least > self.aim:
+            needed = _rounded_up(least / (1 - self.margin))
+            raise ValueError(f"{name}={target:g}: must be at least {needed} with the table's options {OPTIONS}")
 
     def solve(
         self, rows: Rows, prices: Prices, total: Callable[[Mapping[str, Option]], Mapping[str, Any]]
@@ -104,7 +118,7 @@ class Budget:
         """Layer -> its option.
 
         Losses are added up over layers, and within one over its sparsity and bits. Prices are exact up to what layers
-        share, so the target of the sum is moved until the scorer's own figure is within 0.2 % below the target.
+        share, so the target of the sum is moved until the scorer's own figure is within 0.2 % below the aim.
 
         Args:
             rows: the table of sensitivities.
@@ -115,7 +129,8 @@ class Budget:
             ValueError: the least that the table's options allow is above the target.
         """
         assert self.target is not None
-        name, target = self.target
+        name, given = self.target
+        target = self.aim
         losses = {}
         for layer, layer_rows in by_layer(rows).items():
             losses[layer] = self._losses(layer_rows)
@@ -143,7 +158,7 @@ class Budget:
                 # A little further, or rounding would end just above the target again.
                 aim -= TOLERANCE / 4 * target
         if best is None:
-            raise ValueError(f"{name}={target:g}: not reached with the table's options")
+            raise ValueError(f"{name}={given:g}: not reached with the table's options")
         return best
 
     def _losses(self, rows: Rows) -> dict[Option, float]:

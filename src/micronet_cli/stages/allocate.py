@@ -10,6 +10,7 @@ from typing import Any
 
 from omegaconf import DictConfig, OmegaConf
 
+from micronet_cli import distributed
 from micronet_cli.compression.compressor import Compressor
 from micronet_cli.config import build, check_config
 from micronet_cli.errors import UserError, near_misses
@@ -38,11 +39,16 @@ def check(config: DictConfig) -> dict[str, Any]:
     """The config's parts.
 
     Raises:
-        UserError: a mistake in the config, or no target.
+        UserError: a mistake in the config, no target, or milliseconds with several processes.
     """
     parts = check_config(config)
     if parts["budget"].target is None:
-        raise UserError(f"budget.score=null: needs a target: one of {', '.join(f'budget.{name}' for name in FIGURES)}")
+        known = ", ".join(f"budget.{name}" for name in FIGURES)
+        raise UserError(f"budget.score=null: needs a target: one of {known}")
+    name, _ = parts["budget"].target
+    several = parts["trainer"].devices > 1 or distributed.started_by_launcher()
+    if name == LATENCY and several:
+        raise UserError("budget.latency_ms: processes would take each other's time; give trainer.devices=1")
     return parts
 
 
@@ -81,8 +87,6 @@ def run(job: Job) -> dict[str, Any]:
     assert budget.target is not None  # checked
     name, target = budget.target
     if name == LATENCY:
-        if not job.run.writes:
-            return {}  # several processes would take each other's time
         network = _network(job)
         found, figures = allocate_latency(job, network, target)
     else:

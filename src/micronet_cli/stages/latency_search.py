@@ -92,9 +92,11 @@ class Trials:
     network: Network
     directory: Path
     layers: Sequence[str] = field(init=False)
+    _margin: float = field(init=False)
     _engines: Sequence[Engine] = field(init=False)
 
     def __post_init__(self) -> None:
+        self._margin = max(NOISE, self.job.parts.budget.margin)
         self._engines = installed_engines(self.job.parts.latency.engine_names)
         self.layers = []
         if self.job.group_config("prune"):
@@ -106,7 +108,7 @@ class Trials:
         Raises:
             UserError: the target cannot be reached, or the network is as quick as it is.
         """
-        aim = (1 - NOISE) * target
+        aim = (1 - self._margin) * target
         whole = self.measure(0, [FLOAT, INT8])
         if target >= whole[FLOAT]:
             raise UserError(f"budget.latency_ms={target:g}: the network takes {whole[FLOAT]:.4g} as it is; give less")
@@ -120,8 +122,8 @@ class Trials:
             best = Choice(PARTS - 1, numbers, least)
         if least > aim:
             raise UserError(
-                f"budget.latency_ms={target:g}: must be at least {least / (1 - NOISE):.4g}, with {numbers} numbers and "
-                f"{best.parts / PARTS:.3f} of the filters of {len(self.layers)} layers gone; "
+                f"budget.latency_ms={target:g}: must be at least {least / (1 - self._margin):.4g}, with {numbers} numbers "
+                f"and {best.parts / PARTS:.3f} of the filters of {len(self.layers)} layers gone; "
                 "other engines: latency.engines"
             )
         too_few = 0

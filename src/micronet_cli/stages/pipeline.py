@@ -13,6 +13,7 @@ from omegaconf import DictConfig, OmegaConf
 
 from micronet_cli.config import build, check_config, to_plain
 from micronet_cli.errors import UserError
+from micronet_cli.explore.budgets import FIGURES
 from micronet_cli.models.classifier import OtherClasses
 from micronet_cli.runs.directory import Run
 from micronet_cli.stages.execute import execute
@@ -166,6 +167,10 @@ def _held_against_budget(job: Job, found: Mapping[str, Step], networks: list[dic
     """Tell what was reached of the budget, where there is one; the metrics that say so."""
     budget = build(job.config.budget, "budget")
     if budget is None or budget.target is None or not networks:
+        return {}
+    name, asked = budget.target
+    if FIGURES[name] not in networks[-1]:
+        log.warning("budget.%s=%g: not known to be kept, for no step is stage=latency", name, asked)
         return {}
     reached = Reached(budget.target, dense=networks[0], final=networks[-1])
     directories = [step.directory for step in found.values()]

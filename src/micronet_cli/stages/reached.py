@@ -92,12 +92,12 @@ class Reached:
         lines = [f"budget.{name}={asked:g} is missed: {self.amount:.6g} is reached, {over:.1f} % too much"]
         if name == LATENCY:
             lines += [
-                "what helps: a lower budget, by as much; other engines, as latency.engines=auto for all;",
-                "and a machine that does nothing else, for stage=allocate measured another time than stage=latency",
+                "what helps: more room, as budget.margin=0.1; other engines, as latency.engines=auto for all; and a",
+                "machine that does nothing else, for stage=allocate measured another time than stage=latency",
             ]
         else:
             lines += [
-                "what helps: a lower budget, by as much; all steps, for the rules of stage=allocate hold together; and",
+                "what helps: more room, as budget.margin=0.03; all steps, for allocated rules hold together; and",
                 "masks that are complete before the end: more trainer.epochs, or a lower prune.schedule.end",
             ]
         return "\n  ".join(lines)
