@@ -122,8 +122,8 @@ class Trials:
             best = Choice(PARTS - 1, numbers, least)
         if least > aim:
             raise UserError(
-                f"budget.latency_ms={target:g}: must be at least {least / (1 - self._margin):.4g}, with {numbers} numbers "
-                f"and {best.parts / PARTS:.3f} of the filters of {len(self.layers)} layers gone; "
+                f"budget.latency_ms={target:g}: must be at least {least / (1 - self._margin):.4g}, with {numbers} "
+                f"numbers and {best.parts / PARTS:.3f} of the filters of {len(self.layers)} layers gone; "
                 "other engines: latency.engines"
             )
         too_few = 0
