@@ -114,6 +114,7 @@ def test_allocation_writes_rules_of_whole_filters_at_8_bits(micronet, trained, m
     prune, quantize = ((run / "rules" / group / "budget.yaml").read_text() for group in ("prune", "quantize"))
     assert "granularity.Filter" in prune
     assert "weight_bits: 8" in quantize
+    assert "symmetric: true" in quantize
 
 
 @pytest.mark.slow
@@ -131,3 +132,4 @@ def test_a_pipeline_to_milliseconds_shrinks_and_measures_again(micronet, monkeyp
     assert metrics["budget_kept"] is True
     assert metrics_of(run / "4_shrink")["removed_params"] > 0
     assert metrics["weight_bits_mean"] == 8
+    assert (run / "6_export" / "model.int8.onnx").is_file()

@@ -23,13 +23,14 @@ def test_a_budget_is_kept_up_to_the_last_digit():
     }
     heads, cells = exact.table().splitlines()
     assert heads.split("  ")[0] == "budget"
-    assert cells.split() == ["score", "0.001", "0.001", "yes", "98.00", "97.50", "0.50"]
+    assert cells.split() == ["score", "0.01", "0.001", "0.001", "yes", "98.00", "97.50", "0.50"]
 
 
 def test_a_missed_budget_is_said_with_what_would_help():
     missed = reached(2000, storage_bytes=2500)
     assert not missed.metrics()["budget_kept"]
     assert "NO" in missed.table()
+    assert missed.table().splitlines()[1].split()[1] == "-"
     first, *others = missed.what_helps().splitlines()
     assert first == "budget.storage_bytes=2000 is missed: 2500 is reached, 25.0 % too much"
     assert "trainer.epochs" in " ".join(others)

@@ -30,6 +30,7 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 NEEDS_DATA = False
+INT8_BITS = 8
 ONNX_PACKAGES = ("onnx", "onnxscript", "onnxruntime")  # of the extra `export`
 
 
@@ -103,8 +104,11 @@ def _write(job: Job, network: Network, content: bytes) -> tuple[dict[str, Any], 
         raise
     report = {"compared_images": what} | checked
     metrics: dict[str, Any] = {}
-    if options.onnx or options.int8:
-        written = _onnx(job, network, images)
+    int8 = options.int8
+    if int8 is None:
+        int8 = network.metrics["weight_bits_mean"] == network.metrics["activation_bits_mean"] == INT8_BITS
+    if options.onnx or int8:
+        written = _onnx(job, network, images, int8)
         report["onnx"] = written
         exported = _examined(job, network, loaded, images, written)
         report["engines"] = exported.as_json()
@@ -118,7 +122,7 @@ def _write(job: Job, network: Network, content: bytes) -> tuple[dict[str, Any], 
     return report, metrics
 
 
-def _onnx(job: Job, network: Network, images: Tensor) -> dict[str, Any]:
+def _onnx(job: Job, network: Network, images: Tensor, int8: bool) -> dict[str, Any]:
     """Write the ONNX files and run them; what was written, and how far the logits are from the network's.
 
     Raises:
@@ -134,7 +138,7 @@ def _onnx(job: Job, network: Network, images: Tensor) -> dict[str, Any]:
     if options.onnx:
         path = _claim_onnx(job, "model.onnx")
         found[path.name] = export_onnx(network, path)
-    if options.int8:
+    if int8:
         path = _claim_onnx(job, "model.int8.onnx")
         found[path.name] = export_int8(network, path, images)
     for name, written in found.items():

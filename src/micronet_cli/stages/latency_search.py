@@ -174,9 +174,13 @@ class Trials:
         return self._by_filters(rules)
 
     def quantize_config(self) -> dict[str, Any]:
-        """The config's own group, at 8 bits in all layers."""
-        rules = {"all": {"match": ".*"}}
-        return self.job.group_config("quantize") | {"weight_bits": 8, "activation_bits": 8, "rules": rules}
+        """The config's own group, at 8 bits in all layers.
+
+        A group that names no scheme gets weights without zero points, which engines have fast kernels for.
+        """
+        symmetric = to_plain(OmegaConf.load(CONF / "quantize" / "symmetric.yaml"))
+        own = {"weight": symmetric["weight"]} | self.job.group_config("quantize")
+        return own | {"weight_bits": 8, "activation_bits": 8, "rules": {"all": {"match": ".*"}}}
 
     def _by_filters(self, rules: Mapping[str, Any]) -> dict[str, Any]:
         return self.job.group_config("prune") | {"granularity": {"_target_": FILTER}, "rules": rules}

@@ -34,6 +34,14 @@ class Reached:
         return float(self.final[FIGURES[name]])
 
     @property
+    def dense_amount(self) -> float | None:
+        """What the first network has of it; milliseconds where they were measured beside it."""
+        name, _ = self.target
+        if name == LATENCY:
+            return self.final.get(f"dense_{LATENCY}")
+        return self.dense.get(FIGURES[name])
+
+    @property
     def is_kept(self) -> bool:
         """Whether that is no more than was asked for."""
         _, asked = self.target
@@ -55,10 +63,12 @@ class Reached:
         }
 
     def table(self) -> str:
-        """One line: asked for, reached, and the accuracies."""
+        """One line: what the dense network has, what was asked for and reached, and the accuracies."""
         name, asked = self.target
+        before = self.dense_amount
         row = {
             "budget": name,
+            "dense": "-" if before is None else f"{before:.6g}",
             "asked for": f"{asked:.6g}",
             "reached": f"{self.amount:.6g}",
             "kept": "yes" if self.is_kept else "NO",
