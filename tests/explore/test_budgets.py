@@ -1,8 +1,8 @@
-"""Budgets: prices are the scorer's, the target is met, and the files are what ``prune=`` and ``quantize=`` take."""
+"""Budgets: prices are the scorer's, the target is met, its margin is kept."""
 
 import pytest
 
-from micronet_cli.explore.budgets import Budget, prune_rules, quantize_rules
+from micronet_cli.explore.budgets import Budget
 from micronet_cli.explore.prices import AS_IT_IS, Option
 from micronet_cli.models import cifar_resnet  # noqa: F401  registers resnet8
 
@@ -83,15 +83,6 @@ def test_what_layers_share_is_found_by_the_scorer():
     assert found["tender"] == AS_IT_IS
     assert found["tough"] in (Option(0.5), Option(0.8))
     assert total(found)["storage_bytes"] <= 17.1
-
-
-def test_rules_group_layers_with_the_same_option():
-    options = {"a.0": Option(0.625, 2.5, 4), "b": AS_IT_IS, "c": Option(0.625, None, 4), "d": Option(None, 2.5, 4)}
-    assert prune_rules(options) == {"s625": {"match": r"a\.0|c", "sparsity": 0.625}}
-    assert quantize_rules(options) == {
-        "a4": {"match": "c", "weight_bits": None, "activation_bits": 4},
-        "w2_5a4": {"match": r"a\.0|d", "weight_bits": 2.5, "activation_bits": 4},
-    }
 
 
 def test_a_budget_has_one_target():

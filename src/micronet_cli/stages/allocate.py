@@ -14,7 +14,8 @@ from micronet_cli import distributed
 from micronet_cli.compression.compressor import Compressor
 from micronet_cli.config import build, check_config
 from micronet_cli.errors import UserError, near_misses
-from micronet_cli.explore.budgets import FIGURES, LATENCY, Budget, Rows, prune_rules, quantize_rules
+from micronet_cli.explore.budget_rules import prune_rules, quantize_rules
+from micronet_cli.explore.budgets import FIGURES, LATENCY, Budget, Rows
 from micronet_cli.explore.prices import Option, Prices
 from micronet_cli.explore.trial import ACTIVATION_BITS, SPARSITY, WEIGHT_BITS
 from micronet_cli.layers.copies import computed_tensors

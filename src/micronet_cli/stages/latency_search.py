@@ -20,7 +20,7 @@ from micronet_cli.artifact.engines.known import installed_engines
 from micronet_cli.compression.pruning.dead_channels import find_dead_channels
 from micronet_cli.config import build, to_plain
 from micronet_cli.errors import UserError
-from micronet_cli.explore.budgets import match_of
+from micronet_cli.explore.budget_rules import match_of
 from micronet_cli.latency.measurement import Measurement
 from micronet_cli.latency.slower import NOISE
 from micronet_cli.latency.subjects import COMPRESSED, Subject, subjects, write_int8, write_onnx

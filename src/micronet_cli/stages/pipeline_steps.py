@@ -88,7 +88,7 @@ def steps(config: DictConfig, directory: Path) -> dict[str, Step]:
                 own[group] = None
         if step.get("stage") == "report" and own.runs is None:
             # Of the steps before it.
-            own.runs = f"{glob.escape(str(directory))}/*"
+            own.runs = f"{glob.escape(str(directory))}/[0-9]*_*"
         _fill_null(own, step.get("settings") or {})
         if step.get("stage") not in TRAINING:
             _fill_null(own, _packaged_training())
