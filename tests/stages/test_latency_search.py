@@ -74,6 +74,7 @@ def test_filters_go_where_they_can_be_taken_out(trials):
     assert trials.network.model.layer1[0].conv1.out_channels == 16
 
 
+@pytest.mark.slow
 def test_float_and_8_bits_are_measured_as_files(trials, monkeypatch):
     seen = []
 
