@@ -22,7 +22,8 @@ from torch import nn
 from micronet_cli.compression.pruning.pruner import Pruner, SparsityRule
 from micronet_cli.compression.quantization.quantizer import BitsRule, Quantizer
 from micronet_cli.data.datasets import ImageFolder
-from micronet_cli.explore.budgets import Budget, prune_rules, quantize_rules
+from micronet_cli.explore.budget_rules import prune_rules, quantize_rules
+from micronet_cli.explore.budgets import Budget
 from micronet_cli.explore.prices import Prices
 from micronet_cli.explore.sensitivity import Sensitivity
 from micronet_cli.layers.fake_quantize import ActivationFakeQuantize

@@ -1,8 +1,8 @@
-"""Budgets: prices are the scorer's, the target is met, and the files are what ``prune=`` and ``quantize=`` take."""
+"""Budgets: prices are the scorer's, the target is met, its margin is kept."""
 
 import pytest
 
-from micronet_cli.explore.budgets import Budget, prune_rules, quantize_rules
+from micronet_cli.explore.budgets import Budget
 from micronet_cli.explore.prices import AS_IT_IS, Option
 from micronet_cli.models import cifar_resnet  # noqa: F401  registers resnet8
 
@@ -17,6 +17,13 @@ class Fixed:
 
     def rest(self, layers, figure):
         return 5.0
+
+
+class Whole(Fixed):
+    """The same with what the two layers cost in the rest where they are left in it."""
+
+    def rest(self, layers, figure):
+        return 5.0 + 10 * (2 - len(layers))
 
 
 def rows(**losses):
@@ -42,6 +49,30 @@ def test_the_layer_that_loses_least_is_pruned():
         Budget(storage_bytes=8).solve(table, Fixed(), total)
 
 
+def test_a_margin_is_left_free_and_the_least_is_told_with_it():
+    def total(options):
+        return {"storage_bytes": 5 + sum(Fixed().of(layer, o, "") for layer, o in options.items())}
+
+    table = rows(tough=(0.1, 0.2), tender=(1, 9))
+    assert Budget(storage_bytes=20.1).solve(table, Fixed(), total)["tough"] == Option(0.5)
+    assert Budget(storage_bytes=20.1, margin=0.01).solve(table, Fixed(), total)["tough"] == Option(0.8)
+    with pytest.raises(ValueError, match="storage_bytes=17: must be at least 18 with"):
+        Budget(storage_bytes=17, margin=0.5).solve(table, Fixed(), total)
+    with pytest.raises(ValueError, match="margin=1: must be a fraction of the target"):
+        Budget(storage_bytes=17, margin=1)
+
+
+def test_what_no_table_can_reach_is_known_without_one():
+    layers = ["tough", "tender"]
+    values = {"sparsity": [0.5, 0.8]}
+    # 9 bytes with both at 0.8, 25 as they are; the made-up prices leave nothing out of the rest.
+    Budget(storage_bytes=10).check_within_reach(layers, values, Whole())
+    with pytest.raises(ValueError, match="storage_bytes=8: must be at least 9 with the table's options"):
+        Budget(storage_bytes=8).check_within_reach(layers, values, Whole())
+    with pytest.raises(ValueError, match="storage_bytes=25: the network has 25 as it is; give less"):
+        Budget(storage_bytes=25).check_within_reach(layers, values, Whole())
+
+
 def test_what_layers_share_is_found_by_the_scorer():
     def total(options):  # 3 less than the sum of prices where anything is pruned
         pruned = any(o != AS_IT_IS for o in options.values())
@@ -52,15 +83,6 @@ def test_what_layers_share_is_found_by_the_scorer():
     assert found["tender"] == AS_IT_IS
     assert found["tough"] in (Option(0.5), Option(0.8))
     assert total(found)["storage_bytes"] <= 17.1
-
-
-def test_rules_group_layers_with_the_same_option():
-    options = {"a.0": Option(0.625, 2.5, 4), "b": AS_IT_IS, "c": Option(0.625, None, 4), "d": Option(None, 2.5, 4)}
-    assert prune_rules(options) == {"s625": {"match": r"a\.0|c", "sparsity": 0.625}}
-    assert quantize_rules(options) == {
-        "a4": {"match": "c", "weight_bits": None, "activation_bits": 4},
-        "w2_5a4": {"match": r"a\.0|d", "weight_bits": 2.5, "activation_bits": 4},
-    }
 
 
 def test_a_budget_has_one_target():

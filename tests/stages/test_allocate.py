@@ -42,6 +42,7 @@ def test_a_budget_of_storage_without_quantisation(micronet, measured):
 def test_mistakes_are_named(mistake, measured, tmp_path):
     allocate = ("stage=allocate", f"init_from={measured}")
     assert "needs a target" in mistake(*allocate)
+    assert "give trainer.devices=1" in mistake(*allocate, "budget.latency_ms=1", "trainer.devices=2")
     assert "budget.score=1e-09: must be at least 0.0" in mistake(*allocate, "budget.score=1e-9")
     assert "sensitivity.method=evaluate writes it" in mistake(*allocate, "budget.score=0.001", "budget.loss=top1_drop")
     assert "run stage=sensitivity first" in mistake("stage=allocate", *TINY, "budget.score=0.001")

@@ -68,12 +68,18 @@ MISTAKES = {
     "a step's stage": Mistake(
         SCORE,
         {"steps": {"a": {"stage": "eval"}}},
-        "stage.steps.a.stage='eval': must be train or prune or qat or null",
+        "stage.steps.a.stage='eval': must be train or prune or qat or sensitivity or allocate or shrink or export or "
+        "latency or report or null",
     ),
     "a step's group": Mistake(
         SCORE,
         {"steps": {"a": {"groups": ["ptq"]}}},
         "stage.steps.a.groups[0]='ptq': must be prune or quantize or distill",
+    ),
+    "a step's budget": Mistake(
+        SCORE,
+        {"steps": {"a": {"budgets": ["scor"]}}},
+        "stage.steps.a.budgets[0]='scor': must be score or storage_bytes or math_ops or latency_ms",
     ),
     "a step's key": Mistake(
         SCORE,

@@ -2,19 +2,20 @@
 
 import itertools
 import math
-import re
-from collections import defaultdict
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
 from micronet_cli.explore.prices import AS_IT_IS, Option, Prices
-from micronet_cli.explore.trial import KINDS, SPARSITY
+from micronet_cli.explore.trial import ACTIVATION_BITS, KINDS, SPARSITY, WEIGHT_BITS
 from micronet_cli.functional.allocation import allocate
 
 ROUNDS = 8
 TOLERANCE = 0.002  # of the target
-FIGURES = {"score": "micronet_score", "storage_bytes": "storage_bytes", "math_ops": "math_ops"}
+OPTIONS = "(sensitivity.sparsities, weight_bits, activation_bits)"
+LATENCY = "latency_ms"
+# Target -> the key of metrics.json that says what was reached of it.
+FIGURES = {"score": "micronet_score", "storage_bytes": "storage_bytes", "math_ops": "math_ops", LATENCY: LATENCY}
 Rows = Sequence[Mapping[str, Any]]
 
 
@@ -26,6 +27,9 @@ class Budget:
         score: the MicroNet score.
         storage_bytes: bytes of storage.
         math_ops: operations, weighted by bits.
+        latency_ms: milliseconds in the fastest of ``latency.engines``; measured, so that ``solve`` cannot reach it.
+        margin: fraction of the target that is left free, in [0, 1), for what training changes: a weight that it moves
+            away from 0 is charged.
         loss: the table's column whose sum over layers is made small; all but ``divergence`` need labels.
         table: sensitivity.csv, or the run directory that holds one; null: that of ``init_from``.
     """
@@ -33,6 +37,8 @@ class Budget:
     score: float | None = None
     storage_bytes: float | None = None
     math_ops: float | None = None
+    latency_ms: float | None = None
+    margin: float = 0.0
     loss: Literal["divergence", "loss_increase", "top1_drop"] = "divergence"
     table: str | None = None
 
@@ -41,6 +47,8 @@ class Budget:
         for name, amount in given.items():
             if amount <= 0:
                 raise ValueError(f"{name}={amount}: must be a positive number")
+        if not 0 <= self.margin < 1:
+            raise ValueError(f"margin={self.margin}: must be a fraction of the target in [0, 1)")
         if len(given) > 1:
             first, second, *_ = given
             raise ValueError(f"{second}={given[second]}: budget.{first} is given too; take one of them")
@@ -52,6 +60,13 @@ class Budget:
             return name, amount
         return None
 
+    @property
+    def aim(self) -> float:
+        """The target without its margin."""
+        assert self.target is not None
+        _, amount = self.target
+        return (1 - self.margin) * amount
+
     def _given(self) -> dict[str, float]:
         """Name -> amount of every target that is given."""
         given = {}
@@ -61,13 +76,47 @@ class Budget:
                 given[name] = amount
         return given
 
+    def check_within_reach(
+        self, layers: Collection[str], values: Mapping[str, Sequence[float]], prices: Prices
+    ) -> None:
+        """Before any table is there: whether the target lies between the least and what the network costs as it is.
+
+        Args:
+            layers: all that may be changed.
+            values: kind of a table's rows -> what is tried of it; a kind that is left out stays as it is. Prices are
+                taken to fall with the bits.
+            prices: of every layer's options.
+
+        Raises:
+            ValueError: it lies below or above.
+        """
+        assert self.target is not None
+        name, target = self.target
+        whole = prices.rest((), name)
+        if target >= whole:
+            raise ValueError(f"{name}={target:g}: the network has {whole:.4g} as it is; give less")
+        sparsities = [None, *values.get(SPARSITY, ())]
+        fewest_bits = [min(values.get(kind, ()), default=None) for kind in (WEIGHT_BITS, ACTIVATION_BITS)]
+        options = [Option(sparsity, *fewest_bits) for sparsity in sparsities]
+        free = dict.fromkeys([AS_IT_IS, *options], 0.0)
+        menu = _Menu(dict.fromkeys(layers, free), prices, name)
+        self._check_least(prices.rest(layers, name) + menu.least)
+
+    def _check_least(self, least: float) -> None:
+        """Raises ValueError where the target is below the least that the options allow."""
+        assert self.target is not None
+        name, target = self.target
+        if least > self.aim:
+            needed = _rounded_up(least / (1 - self.margin))
+            raise ValueError(f"{name}={target:g}: must be at least {needed} with the table's options {OPTIONS}")
+
     def solve(
         self, rows: Rows, prices: Prices, total: Callable[[Mapping[str, Option]], Mapping[str, Any]]
     ) -> dict[str, Option]:
         """Layer -> its option.
 
         Losses are added up over layers, and within one over its sparsity and bits. Prices are exact up to what layers
-        share, so the target of the sum is moved until the scorer's own figure is within 0.2 % below the target.
+        share, so the target of the sum is moved until the scorer's own figure is within 0.2 % below the aim.
 
         Args:
             rows: the table of sensitivities.
@@ -78,15 +127,14 @@ class Budget:
             ValueError: the least that the table's options allow is above the target.
         """
         assert self.target is not None
-        name, target = self.target
+        name, given = self.target
+        target = self.aim
         losses = {}
         for layer, layer_rows in by_layer(rows).items():
             losses[layer] = self._losses(layer_rows)
         menu = _Menu(losses, prices, name)
         rest = prices.rest(losses, name)
-        least = rest + menu.least
-        if least > target:
-            raise ValueError(f"{name}={target:g}: must be at least {least:.4g} with the table's options")
+        self._check_least(rest + menu.least)
         aim = target - rest
         best: dict[str, Option] | None = None
         best_spent = 0.0
@@ -108,7 +156,7 @@ class Budget:
                 # A little further, or rounding would end just above the target again.
                 aim -= TOLERANCE / 4 * target
         if best is None:
-            raise ValueError(f"{name}={target:g}: not reached with the table's options")
+            raise ValueError(f"{name}={given:g}: not reached with the table's options")
         return best
 
     def _losses(self, rows: Rows) -> dict[Option, float]:
@@ -127,6 +175,20 @@ class Budget:
             parts = [by_value[value] for by_value, value in zip(kinds, values, strict=True)]
             losses[Option(*values)] = math.fsum(parts)
         return losses
+
+
+def _rounded_up(amount: float) -> str:
+    """With four digits, or a whole number where it has more, and not below the amount.
+
+    >>> _rounded_up(0.00088191), _rounded_up(47680.2), _rounded_up(9.0)
+    ('0.000882', '47681', '9')
+    """
+    if amount >= 1000:
+        return str(math.ceil(amount))
+    digits = 3 - math.floor(math.log10(amount))
+    # What is a whole number of last digits up to rounding is that number.
+    in_last_digits = math.ceil(amount * 10**digits - 1e-6)
+    return f"{in_last_digits / 10**digits:g}"
 
 
 class _Menu:
@@ -166,56 +228,3 @@ def by_layer(rows: Rows) -> dict[str, list[Mapping[str, Any]]]:
     for row in rows:
         found.setdefault(row["layer"], []).append(row)
     return found
-
-
-def prune_rules(options: Mapping[str, Option]) -> dict[str, dict[str, Any]]:
-    """Rules of the ``prune`` group, one a sparsity; layers left as they are have none.
-
-    >>> prune_rules({"a": Option(0.5), "b": Option(), "c": Option(0.5)})
-    {'s500': {'match': 'a|c', 'sparsity': 0.5}}
-    """
-    layers: dict[float, list[str]] = defaultdict(list)
-    for layer, option in options.items():
-        if option.sparsity is not None:
-            layers[option.sparsity].append(layer)
-    rules = {}
-    for sparsity in sorted(layers):
-        name = _name(f"s{1000 * sparsity:g}")
-        rules[name] = {"match": _match(layers[sparsity]), "sparsity": sparsity}
-    return rules
-
-
-def quantize_rules(options: Mapping[str, Option]) -> dict[str, dict[str, Any]]:
-    """Rules of the ``quantize`` group, one a pair of bits; None is float.
-
-    >>> quantize_rules({"a": Option(None, 4, None), "b": Option()})
-    {'w4': {'match': 'a', 'weight_bits': 4, 'activation_bits': None}}
-    """
-    layers: dict[tuple[float, float], list[str]] = defaultdict(list)
-    for layer, option in options.items():
-        # 0 for None, so that pairs can be sorted.
-        bits = (option.weight_bits or 0, option.activation_bits or 0)
-        if any(bits):
-            layers[bits].append(layer)
-    rules = {}
-    for weight_bits, activation_bits in sorted(layers):
-        name = ""
-        if weight_bits:
-            name += f"w{weight_bits:g}"
-        if activation_bits:
-            name += f"a{activation_bits:g}"
-        rules[_name(name)] = {
-            "match": _match(layers[weight_bits, activation_bits]),
-            "weight_bits": weight_bits or None,
-            "activation_bits": activation_bits or None,
-        }
-    return rules
-
-
-def _name(text: str) -> str:
-    """A rule's name: a dot would cut it in two on the command line."""
-    return text.replace(".", "_")
-
-
-def _match(layers: Sequence[str]) -> str:
-    return "|".join(re.escape(layer) for layer in layers)

@@ -8,12 +8,14 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from omegaconf import OmegaConf
+from omegaconf import DictConfig, OmegaConf
 
+from micronet_cli import distributed
 from micronet_cli.compression.compressor import Compressor
-from micronet_cli.config import build
+from micronet_cli.config import build, check_config
 from micronet_cli.errors import UserError, near_misses
-from micronet_cli.explore.budgets import Budget, Rows, prune_rules, quantize_rules
+from micronet_cli.explore.budget_rules import prune_rules, quantize_rules
+from micronet_cli.explore.budgets import FIGURES, LATENCY, Budget, Rows
 from micronet_cli.explore.prices import Option, Prices
 from micronet_cli.explore.trial import ACTIVATION_BITS, SPARSITY, WEIGHT_BITS
 from micronet_cli.layers.copies import computed_tensors
@@ -22,6 +24,8 @@ from micronet_cli.network import Network
 from micronet_cli.scoring import score_with
 from micronet_cli.stages.compress import check_unpacked, rule_table
 from micronet_cli.stages.job import Job
+from micronet_cli.stages.latency_search import allocate_latency
+from micronet_cli.stages.pipeline_steps import rule_file
 from micronet_cli.stages.score import score_network
 from micronet_cli.tables import text_table
 
@@ -32,18 +36,91 @@ RULES = {"prune": prune_rules, "quantize": quantize_rules}
 Groups = Mapping[str, Mapping[str, Any]]  # name -> config
 
 
+def check(config: DictConfig) -> dict[str, Any]:
+    """The config's parts.
+
+    Raises:
+        UserError: a mistake in the config, no target, or milliseconds with several processes.
+    """
+    parts = check_config(config)
+    if parts["budget"].target is None:
+        known = ", ".join(f"budget.{name}" for name in FIGURES)
+        raise UserError(f"budget.score=null: needs a target: one of {known}")
+    name, _ = parts["budget"].target
+    several = parts["trainer"].devices > 1 or distributed.started_by_launcher()
+    if name == LATENCY and several:
+        raise UserError("budget.latency_ms: processes would take each other's time; give trainer.devices=1")
+    return parts
+
+
+def foresee(job: Job) -> None:
+    """Before a table is there: whether the points that ``sensitivity`` tries can reach the target.
+
+    Raises:
+        UserError: they cannot, or the network has no more than the target as it is.
+    """
+    budget = job.parts.budget
+    assert budget.target is not None  # checked
+    name, _ = budget.target
+    if name == LATENCY:
+        return  # known by measuring, which is the first that `run` does
+    if budget.table:
+        read_table(job, budget)
+        return
+    network = job.network(with_data=False, new_classifier=True)
+    tried = job.parts.sensitivity
+    by_kind = {SPARSITY: tried.sparsities, WEIGHT_BITS: tried.weight_bits, ACTIVATION_BITS: tried.activation_bits}
+    values = {kind: those for kind, those in by_kind.items() if job.group_config(GROUP_OF[kind])}
+    layers = compressible_layers(network.model)
+    prices = Prices(network.model, job.parts.score, network.spec.size)
+    try:
+        budget.check_within_reach(layers, values, prices)
+    except ValueError as error:
+        raise UserError(f"budget.{error}") from None
+
+
 def run(job: Job) -> dict[str, Any]:
-    """Solve, write ``rules/{prune,quantize}/budget.yaml``, and score the network with them at their final targets.
+    """Choose, write ``rules/{prune,quantize}/budget.yaml``, and score the network with them at their final targets.
 
     The files are the config's prune and quantize groups with other rules: schedule, criterion and schemes are theirs.
     """
     budget = job.parts.budget
-    if budget.target is None:
-        raise UserError("budget.score=null: needs a target: budget.score, budget.storage_bytes or budget.math_ops")
-    rows = read_table(job, budget)
+    assert budget.target is not None  # checked
+    name, target = budget.target
+    if name == LATENCY:
+        network = _network(job)
+        found, figures = allocate_latency(job, network, target)
+    else:
+        rows = read_table(job, budget)
+        network = _network(job)
+        check_layers(rows, network)
+        found = solved(job, network, rows)
+        figures = {"chosen_by": _split_of(rows)}
+    for group, config in found.items():
+        file = rule_file(job.run.directory, group)
+        job.run.write_text(str(file.relative_to(job.run.directory)), OmegaConf.to_yaml(config))
+    compressors = attach(found, network)
+    table = rule_table(compressors, network)
+    rows_shown = [{"layer": layer} | columns for layer, columns in table.items()]
+    log.info("%s", text_table(rows_shown))
+    report = score_network(job, network, table)
+    how = " ".join(f"{group}=budget" for group in found)
+    log.info("use them with: --config-dir %s %s", job.run.directory / "rules", how)
+    return {"target": {name: target}} | figures | report.metrics()
+
+
+def _network(job: Job) -> Network:
     network = job.network(with_data=False)
     check_unpacked(network, "stage=allocate")
-    check_layers(rows, network)
+    return network
+
+
+def solved(job: Job, network: Network, rows: Rows) -> Groups:
+    """The groups' configs with the options that lose least for the target.
+
+    Raises:
+        UserError: the table's options cannot reach it.
+    """
     shape = network.spec.size
     rules = job.parts.score
 
@@ -55,22 +132,10 @@ def run(job: Job) -> dict[str, Any]:
 
     prices = Prices(network.model, rules, shape)
     try:
-        options = budget.solve(rows, prices, total)
+        options = job.parts.budget.solve(rows, prices, total)
     except ValueError as error:
         raise UserError(f"budget.{error}") from None
-    found = groups(job, options)
-    for group, config in found.items():
-        job.run.write_text(f"rules/{group}/budget.yaml", OmegaConf.to_yaml(config))
-    compressors = attach(found, network)
-    table = rule_table(compressors, network)
-    rows_shown = [{"layer": layer} | columns for layer, columns in table.items()]
-    log.info("%s", text_table(rows_shown))
-    report = score_network(job, network, table)
-    how = " ".join(f"{group}=budget" for group in found)
-    log.info("use them with: --config-dir %s %s", job.run.directory / "rules", how)
-    name, target = budget.target
-    found_by = {"target": {name: target}, "chosen_by": _split_of(rows)}
-    return found_by | report.metrics()
+    return groups(job, options)
 
 
 def _split_of(rows: Rows) -> str:

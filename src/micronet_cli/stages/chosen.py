@@ -8,7 +8,7 @@ from omegaconf import DictConfig, OmegaConf
 from micronet_cli.config import to_plain
 from micronet_cli.models.model import untrained
 from micronet_cli.stages.execute import execute_missing
-from micronet_cli.stages.pipeline import packaged_stage
+from micronet_cli.stages.pipeline_steps import packaged_stage
 
 COMPRESSION = ("prune", "quantize", "ptq", "distill")
 

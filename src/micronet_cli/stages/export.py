@@ -1,11 +1,13 @@
 """``stage=export``: the packed network, its ONNX files and plain weights, read again and compared before they count."""
 
+import importlib.util
 import logging
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
+from omegaconf import DictConfig
 from torch import Tensor, nn
 
 from micronet_cli.artifact import plain_weights, runtime
@@ -13,7 +15,7 @@ from micronet_cli.artifact.compare import compare_all
 from micronet_cli.artifact.contents import certificate, layer_bytes, stream_bytes
 from micronet_cli.artifact.pack import pack
 from micronet_cli.compression.pruning.removal import removed_channels
-from micronet_cli.config import build
+from micronet_cli.config import build, check_config
 from micronet_cli.data.base import Data
 from micronet_cli.errors import UserError
 from micronet_cli.layers.plain import activation_quantizers
@@ -28,6 +30,22 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 NEEDS_DATA = False
+INT8_BITS = 8
+ONNX_PACKAGES = ("onnx", "onnxscript", "onnxruntime")  # of the extra `export`
+
+
+def check(config: DictConfig) -> dict[str, Any]:
+    """The config's parts.
+
+    Raises:
+        UserError: a mistake in the config, or a package that it needs is not installed.
+    """
+    parts = check_config(config)
+    options = parts["export"]
+    missing = [name for name in ONNX_PACKAGES if importlib.util.find_spec(name) is None]
+    if missing and (options.onnx or options.int8):
+        raise UserError(_not_installed(missing[0]))
+    return parts
 
 
 def run(job: Job) -> dict[str, Any]:
@@ -86,8 +104,11 @@ def _write(job: Job, network: Network, content: bytes) -> tuple[dict[str, Any], 
         raise
     report = {"compared_images": what} | checked
     metrics: dict[str, Any] = {}
-    if options.onnx or options.int8:
-        written = _onnx(job, network, images)
+    int8 = options.int8
+    if int8 is None:
+        int8 = network.metrics["weight_bits_mean"] == network.metrics["activation_bits_mean"] == INT8_BITS
+    if options.onnx or int8:
+        written = _onnx(job, network, images, int8)
         report["onnx"] = written
         exported = _examined(job, network, loaded, images, written)
         report["engines"] = exported.as_json()
@@ -101,7 +122,7 @@ def _write(job: Job, network: Network, content: bytes) -> tuple[dict[str, Any], 
     return report, metrics
 
 
-def _onnx(job: Job, network: Network, images: Tensor) -> dict[str, Any]:
+def _onnx(job: Job, network: Network, images: Tensor, int8: bool) -> dict[str, Any]:
     """Write the ONNX files and run them; what was written, and how far the logits are from the network's.
 
     Raises:
@@ -111,15 +132,13 @@ def _onnx(job: Job, network: Network, images: Tensor) -> dict[str, Any]:
         from micronet_cli.artifact.onnx import check_onnx, export_onnx
         from micronet_cli.artifact.onnx_int8 import export_int8
     except ImportError as error:
-        raise UserError(
-            f"export.onnx=true: {error.name} is not installed; install the extra `export`, or give export.onnx=false"
-        ) from None
+        raise UserError(_not_installed(error.name)) from None
     options = job.parts.export
     found: dict[str, Any] = {}
     if options.onnx:
         path = _claim_onnx(job, "model.onnx")
         found[path.name] = export_onnx(network, path)
-    if options.int8:
+    if int8:
         path = _claim_onnx(job, "model.int8.onnx")
         found[path.name] = export_int8(network, path, images)
     for name, written in found.items():
@@ -127,6 +146,10 @@ def _onnx(job: Job, network: Network, images: Tensor) -> dict[str, Any]:
         written |= check_onnx(path, network.model, images, fused=True)
         log.info("%s: %d bytes", name, written["bytes"])
     return found
+
+
+def _not_installed(package: str | None) -> str:
+    return f"export.onnx=true: {package} is not installed; install the extra `export`, or give export.onnx=false"
 
 
 def _examined(

@@ -11,6 +11,9 @@ from micronet_cli.config import build
 from micronet_cli.dotted_path import import_named
 from micronet_cli.errors import UserError
 
+StepStage = Literal["train", "prune", "qat", "sensitivity", "allocate", "shrink", "export", "latency", "report"]
+BudgetName = Literal["score", "storage_bytes", "math_ops", "latency_ms"]
+
 
 @dataclass(frozen=True)
 class PipelineStep:
@@ -18,13 +21,21 @@ class PipelineStep:
 
     Attributes:
         stage: the stage that it runs; null: the one that has the step's name, or train.
-        groups: the compression groups that it keeps; without any it is the dense network's.
+        groups: the compression groups that it keeps; without any, one that trains is the dense network's.
         settings: what it fills in where the pipeline leaves null.
+        after: the step that it follows; null: the one written before it.
+        init_from: the step that it begins from; null: the newest one before it that makes a network.
+        budgets: the targets of ``budget`` that it is for, without one of which it is left out; empty: it always runs.
+        rules: the step whose rule files take the place of its groups, as ``stage=allocate`` writes them.
     """
 
-    stage: Literal["train", "prune", "qat"] | None = None
+    stage: StepStage | None = None
     groups: list[Literal["prune", "quantize", "distill"]] = field(default_factory=list)
     settings: Mapping[str, Any] = field(default_factory=dict)
+    after: str | None = None
+    init_from: str | None = None
+    rules: str | None = None
+    budgets: list[BudgetName] = field(default_factory=list)
 
 
 @dataclass(frozen=True)

@@ -2,29 +2,31 @@
 
 import logging
 import re
-from collections.abc import Mapping
+import time
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from omegaconf import DictConfig, OmegaConf
 
-from micronet_cli.config import check_config, to_plain
+from micronet_cli.config import build, check_config, to_plain
 from micronet_cli.errors import UserError
+from micronet_cli.explore.budgets import FIGURES
 from micronet_cli.models.classifier import OtherClasses
-from micronet_cli.models.model import untrained
-from micronet_cli.paths import CONF
 from micronet_cli.runs.directory import Run
-from micronet_cli.stages.compress import COMPRESSORS
 from micronet_cli.stages.execute import execute
-from micronet_cli.stages.inherit import trusted
 from micronet_cli.stages.job import Job
+from micronet_cli.stages.node import stage_module, stage_node
+from micronet_cli.stages.pipeline_steps import Step, packaged_stage, steps
+from micronet_cli.stages.reached import Reached
+from micronet_cli.stages.used_directory import WAY_OUT, first_difference
 from micronet_cli.tables import decimal, text_table
 
 log = logging.getLogger(__name__)
-GROUPS = ("prune", "quantize", "distill")
-LABELS = {"train": "dense", "prune": "pruned", "qat": "quantised"}
-NAMED_BY_STEP = ("train", "prune", "qat")  # before steps had a key `stage`, their names were the stages'
+LATENCY_KEY = re.compile("(dense_)?latency_")
+LABELS = {"train": "dense", "prune": "pruned", "shrink": "shrunk", "qat": "quantised"}
 
 
 @dataclass(frozen=True)
@@ -62,95 +64,6 @@ COLUMNS = (
 )
 
 
-def steps(config: DictConfig, directory: Path) -> dict[str, DictConfig]:
-    """Step name -> its whole config.
-
-    A step keeps the compression groups it names and drops the others; its own settings fill what the pipeline leaves
-    null. A network that brings its weights is evaluated where another one is trained, unless its classifier is of other
-    data (that is found out where the step begins). A step that is null is left out, and so is one whose compressors are
-    off.
-    """
-    found: dict[str, DictConfig] = {}
-    previous = config.init_from
-    dense = ""
-    trust: tuple[str, ...] = ()
-    for number, (name, step) in enumerate(_kept_steps(config).items(), 1):
-        own = OmegaConf.create(to_plain(config))
-        own.stage = _stage_of(name, step, config)
-        own.name = name
-        own.init_from = previous
-        if previous:
-            # The first step has taken them.
-            own.model = untrained(to_plain(own.model))
-        for group in GROUPS:
-            if group not in step["groups"]:
-                own[group] = None
-        _fill_null(own, step.get("settings") or {})
-        # What one step's config names stands in the file that the next begins with.
-        trust = tuple(dict.fromkeys([*trust, *trusted(own)]))
-        own.trust = list(trust)
-        if _needs_teacher(own):
-            own.distill.teacher.weights = dense or previous
-        found[name] = own
-        previous = str(step_directory(directory, number, name))
-        dense = dense or previous
-    return found
-
-
-def packaged_stage(stage: str | None, step: str = "") -> dict[str, Any]:
-    """The config node ``stage`` of a packaged stage; without one, of ``step``'s name, which train's module runs."""
-    name = stage or step
-    file = CONF / "stage" / f"{name}.yaml"
-    if stage is None and name not in NAMED_BY_STEP:
-        file = CONF / "stage" / "train.yaml"
-    node = to_plain(OmegaConf.load(file).stage)
-    return node | {"name": name}
-
-
-def _kept_steps(config: DictConfig) -> dict[str, dict[str, Any]]:
-    """Name -> settings, of the steps that are run."""
-    kept = {}
-    for name, step in to_plain(config.stage.steps).items():
-        if step is None:
-            continue
-        step = {"groups": []} | step
-        if _compresses(step, config):
-            kept[name] = step
-    return kept
-
-
-def _compresses(step: Mapping[str, Any], config: DictConfig) -> bool:
-    """Whether one of its compressors is on; true of a step that has none, as the dense one."""
-    named = [group for group in COMPRESSORS if group in step["groups"]]
-    if not named:
-        return True
-    return any(config[group] for group in named)
-
-
-def _stage_of(name: str, step: Mapping[str, Any], config: DictConfig) -> dict[str, Any]:
-    """The config node ``stage`` of a step."""
-    dense = not step["groups"]
-    model = config.model
-    trained = config.init_from or model.get("weights") or model.get("pretrained")
-    if dense and trained:
-        return packaged_stage("eval")
-    return packaged_stage(step.get("stage"), name)
-
-
-def _needs_teacher(own: DictConfig) -> bool:
-    """Whether a step distils from a teacher that its settings leave open."""
-    if not own.distill:
-        return False
-    teacher = own.distill.teacher
-    given = teacher.get("model") or teacher.get("weights")
-    return not given
-
-
-def step_directory(directory: Path, number: int, name: str) -> Path:
-    """Where a step's run lies."""
-    return directory / f"{number}_{name}"
-
-
 def check(config: DictConfig) -> dict[str, Any]:
     """Check every step's config; all mistakes together.
 
@@ -158,10 +71,11 @@ def check(config: DictConfig) -> dict[str, Any]:
         UserError: a line a mistake.
     """
     problems: dict[str, None] = {}
-    for name, own in steps(config, Path()).items():
+    for name, step in steps(config, Path()).items():
         settings = config.stage.steps[name].get("settings") or OmegaConf.create()
+        own_check = getattr(stage_module(step.config), "check", check_config)
         try:
-            check_config(own)
+            own_check(step.config)
         except UserError as error:
             for line in str(error).splitlines():
                 placed = _placed(line, name, settings, config)
@@ -182,52 +96,131 @@ def _placed(problem: str, step: str, settings: DictConfig, config: DictConfig) -
 
 
 def run(job: Job) -> dict[str, Any]:
-    """Run the steps that are not done yet; the final network's metrics."""
+    """Run the steps that are not done yet; the final network's metrics, and whether it keeps the budget.
+
+    Raises:
+        UserError: a step's mistake, before the first one where it can be known then.
+    """
     directory = job.run.directory
+    found = steps(job.config, directory)
+    _foresee(job, found)
+    started = time.perf_counter()
+    networks: list[dict[str, Any]] = []
     rows = []
-    metrics: dict[str, Any] = {}
-    for number, (name, own) in enumerate(steps(job.config, directory).items(), 1):
-        where = job.run.claim(step_directory(directory, number, name))
-        metrics = _done(job, where)
+    left_out: dict[str, str | None] = {}  # directory of a step that had nothing to do -> what it would have begun from
+    for number, (name, step) in enumerate(found.items(), 1):
+        own = step.config
+        own.init_from = left_out.get(own.init_from, own.init_from)
+        if not step.take_rules():
+            log.info("step %d of %d, %s: left out, no layer got a rule of its kind", number, len(found), name)
+            left_out[str(step.directory)] = own.init_from
+            continue
+        metrics = _done(job, step)
         if not metrics:
-            log.info("step %d: %s", number, name)
-            if own.stage.name == "eval" and _brings_other_classes(job, own):
-                step = job.config.stage.steps[name]
-                own.stage = packaged_stage(step.get("stage"), name)
-            metrics = execute(own, where)
-        row = {"network": LABELS.get(name, name)}
-        for column in COLUMNS:
-            row[column.title] = column.shown(metrics)
-        rows.append(row)
-        _take_over(job, where)
+            seconds = time.perf_counter() - started
+            log.info("step %d of %d, %s: begins after %.0f s", number, len(found), name, seconds)
+            metrics = _execute(job, name, step)
+        if step.makes_network:
+            networks.append(metrics)
+            rows.append({"network": LABELS.get(name, name)} | _cells(metrics))
+            _take_over(job, step.directory)
+        elif own.stage.name == "latency" and networks:
+            networks[-1] = networks[-1] | {key: metrics[key] for key in metrics if LATENCY_KEY.match(key)}
     job.run.write_csv("summary.csv", rows)
     log.info("\n%s\n\nrun: %s", text_table(rows), directory)
-    return metrics | {"stage": "pipeline"}
+    final = networks[-1] if networks else {}
+    return final | {"stage": "pipeline"} | _held_against_budget(job, found, networks)
+
+
+def _foresee(job: Job, found: Mapping[str, Step]) -> None:
+    """Let steps say what is known to go wrong in them, whatever the steps before them find; of stages with ``foresee``.
+
+    Raises:
+        UserError: something is.
+    """
+    for step in found.values():
+        module = stage_module(step.config)
+        if not hasattr(module, "foresee") or _done(job, step):
+            continue
+        own = OmegaConf.create(to_plain(step.config))
+        own.init_from = job.config.init_from
+        own.model = job.config.model
+        with _silence():
+            module.foresee(Job(own, check_config(own), stage_node(own, module), job.run))
+
+
+def _execute(job: Job, name: str, step: Step) -> dict[str, Any]:
+    """Run a step; its metrics."""
+    own = step.config
+    where = job.run.claim(step.directory)
+    if own.stage.name == "eval" and _brings_other_classes(job, own):
+        own.stage = packaged_stage(job.config.stage.steps[name].get("stage"), name)
+    return execute(own, where)
+
+
+def _cells(metrics: Mapping[str, Any]) -> dict[str, str]:
+    """Title -> cell."""
+    return {column.title: column.shown(metrics) for column in COLUMNS}
+
+
+def _held_against_budget(job: Job, found: Mapping[str, Step], networks: list[dict[str, Any]]) -> dict[str, Any]:
+    """Tell what was reached of the budget, where there is one; the metrics that say so."""
+    budget = build(job.config.budget, "budget")
+    if budget is None or budget.target is None or not networks:
+        return {}
+    name, asked = budget.target
+    if FIGURES[name] not in networks[-1]:
+        log.warning("budget.%s=%g: not known to be kept, for no step is stage=latency", name, asked)
+        return {}
+    reached = Reached(budget.target, dense=networks[0], final=networks[-1])
+    directories = [step.directory for step in found.values()]
+    log.info("\n%s\n\n%s", reached.table(), reached.files(job.run.directory, directories))
+    if not reached.is_kept:
+        log.warning("%s", reached.what_helps())
+    return reached.metrics()
 
 
 def _brings_other_classes(job: Job, own: DictConfig) -> bool:
     """Whether a step would evaluate the classifier of other data: it has to train one of its own."""
     step = replace(job, config=own, checked=check_config(own))
     # The step itself says what it begins with, and what is wrong.
-    logging.disable(logging.CRITICAL)
-    try:
-        step.network()
-    except OtherClasses:
-        return True
-    except UserError:
-        return False
-    finally:
-        logging.disable(logging.NOTSET)
+    with _silence():
+        try:
+            step.network()
+        except OtherClasses:
+            return True
+        except UserError:
+            return False
     return False
 
 
-def _done(job: Job, where: Path) -> dict[str, Any]:
-    """The metrics of a step that an earlier attempt completed, else empty."""
+@contextmanager
+def _silence() -> Iterator[None]:
+    """Nothing is logged in the block."""
+    logging.disable(logging.CRITICAL)
+    try:
+        yield
+    finally:
+        logging.disable(logging.NOTSET)
+
+
+def _done(job: Job, step: Step) -> dict[str, Any]:
+    """The metrics of a step that an earlier attempt completed, else empty.
+
+    Raises:
+        UserError: it was for another budget.
+    """
     if not job.run.resume:
         return {}
-    metrics = Run(where, resume=True).metrics()
+    metrics = Run(step.directory, resume=True, writes=False).metrics()
     if metrics.get("status") != "completed":
         return {}
+    now = to_plain(step.config.budget)
+    recorded = to_plain(OmegaConf.load(step.directory / "config.yaml"))
+    then = recorded.get("budget") or now  # version 0.1.0 had no budgets
+    key = first_difference(then, now, "budget")
+    if key is not None:
+        raise UserError(f"resume=true: {str(step.directory)!r} was done with another {key}; {WAY_OUT}")
     return metrics
 
 
@@ -240,13 +233,3 @@ def _take_over(job: Job, where: Path) -> None:
     layers = where / "layers.csv"
     if layers.is_file():
         job.run.write_text(layers.name, layers.read_text())
-
-
-def _fill_null(node: Any, defaults: Mapping[str, Any]) -> None:
-    """Give what the node leaves null its default, deep down too."""
-    for key, value in defaults.items():
-        given = node.get(key)
-        if isinstance(value, dict) and isinstance(given, DictConfig):
-            _fill_null(given, value)
-        elif given is None:
-            node[key] = value

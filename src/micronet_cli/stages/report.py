@@ -17,25 +17,27 @@ ONE_PROCESS = True  # nothing is computed
 
 
 def check(config: DictConfig) -> dict[str, Any]:
-    """The config's parts, and the runs that are there.
+    """The config's parts.
 
     Raises:
-        UserError: a mistake in the config, no run, or plotly is not installed.
+        UserError: a mistake in the config, or plotly is not installed.
     """
     parts = check_config(config)
     plotly = importlib.util.find_spec("plotly")
     if plotly is None:
         raise UserError("stage=report: plotly is not installed; pip install 'micronet-cli[report]'")
-    pattern = config.runs or DEFAULT
-    parts["runs"] = run_report.find_runs(pattern)
     return parts
 
 
 def run(job: Job) -> dict[str, Any]:
-    """Write report.html."""
-    directories = job.checked["runs"]
-    found = run_report.read_runs(directories)
+    """Write report.html.
+
+    Raises:
+        UserError: no run is there.
+    """
     pattern = job.runs or DEFAULT
+    directories = run_report.find_runs(pattern)
+    found = run_report.read_runs(directories)
     page = run_report.html(found, pattern)
     job.run.write_text("report.html", page)
     for file, reason in found.problems.items():

@@ -50,13 +50,13 @@ def _check_same_kind(config: DictConfig, directory: Path) -> None:
 def refused(then: Any, now: Any, directory: Path) -> Iterator[str]:
     """The keys, in full, that differ from the recorded config and that a resumed run would not obey."""
     for key in IDENTITY:
-        different = _first_difference(_identity(then, key), _identity(now, key), key)
+        different = first_difference(_identity(then, key), _identity(now, key), key)
         if different is not None:
             yield different
     if not Run(directory, resume=True, writes=False).state.is_file():
         return
     for key in IN_THE_STATE:
-        different = _first_difference(_value(then, key), _value(now, key), key)
+        different = first_difference(_value(then, key), _value(now, key), key)
         if different is not None:
             yield different
     for key in SWITCHES:
@@ -67,7 +67,7 @@ def refused(then: Any, now: Any, directory: Path) -> Iterator[str]:
             yield key
 
 
-def _first_difference(then: Any, now: Any, key: str) -> str | None:
+def first_difference(then: Any, now: Any, key: str) -> str | None:
     """The first key, in full, at or below ``key`` that the two have not in common; null is as good as absent."""
     if then == now:
         return None
@@ -76,7 +76,7 @@ def _first_difference(then: Any, now: Any, key: str) -> str | None:
     if not then or not now:  # a group that is switched off is empty
         return key
     for name in then | now:
-        different = _first_difference(then.get(name), now.get(name), f"{key}.{name}")
+        different = first_difference(then.get(name), now.get(name), f"{key}.{name}")
         if different is not None:
             return different
     return None
