@@ -67,9 +67,8 @@ MISTAKES = {
     "a wrong value": Mistake(SHRINK, {"multiple": "x"}, "stage.multiple='x': must be a whole number"),
     "a step's stage": Mistake(
         SCORE,
-        {"steps": {"a": {"stage": "eval"}}},
-        "stage.steps.a.stage='eval': must be train or prune or qat or sensitivity or allocate or shrink or export or "
-        "latency or report or null",
+        {"steps": {"a": {"stage": 3}}},
+        "stage.steps.a.stage=3: must be text or null",
     ),
     "a step's group": Mistake(
         SCORE,

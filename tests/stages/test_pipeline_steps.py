@@ -4,8 +4,9 @@ from pathlib import Path
 
 import pytest
 
+from micronet_cli.command.search_path import register
 from micronet_cli.errors import UserError
-from micronet_cli.stages.pipeline_steps import in_order, packaged_stage, rule_file, steps
+from micronet_cli.stages.pipeline_steps import in_order, named_stage, rule_file, stage_of_step, steps
 
 MODEL = "model=resnet8"
 
@@ -37,9 +38,40 @@ def test_dense_step_of_trained_weights_is_an_evaluation(composed):
     assert stages_of(found) == {"train": ("eval", "eval"), "prune": ("prune", "train"), "qat": ("qat", "train")}
 
 
-def test_packaged_stage_is_what_its_yaml_says():
-    assert packaged_stage("shrink") == {"name": "shrink", "module": "micronet_cli.stages.shrink", "multiple": 1}
-    assert packaged_stage(None, "score") == {"name": "score", "module": "micronet_cli.stages.train"}
+def test_stage_of_a_step_is_what_its_yaml_says():
+    assert stage_of_step("shrink", "x") == {"name": "shrink", "module": "micronet_cli.stages.shrink", "multiple": 1}
+    assert stage_of_step(None, "score") == {"name": "score", "module": "micronet_cli.stages.train"}
+    assert named_stage("eval") == {"name": "eval", "module": "micronet_cli.stages.eval"}
+
+
+@pytest.fixture
+def own_stage(composed, tmp_path):
+    """A stage ``count`` in a user's config directory."""
+    file = tmp_path / "stage" / "count.yaml"
+    file.parent.mkdir()
+    file.write_text("# @package _global_\nstage:\n  name: count\n  module: micronet_cli.stages.score\n")
+    register(tmp_path)
+    yield file
+    register()
+
+
+def test_a_step_may_run_a_stage_of_one_s_own(composed, own_stage):
+    found = steps(composed(MODEL, "stage.steps.qat.stage=count"), Path("run"))
+    assert stages_of(found)["qat"] == ("count", "score")
+
+
+def test_a_step_about_a_network_is_not_begun_from(composed):
+    after = ("stage.steps.score.stage=score", "stage.steps.score.after=train")
+    found = steps(composed(MODEL, *after), Path("run"))
+    assert list(found) == ["train", "score", "prune", "qat"]
+    assert [step.makes_network for step in found.values()] == [True, False, True, True]
+    assert found["prune"].config.init_from == "run/1_train"
+
+
+@pytest.mark.parametrize("stage", ["pipeline", "search"])
+def test_a_step_is_no_pipeline(mistake, stage):
+    said = mistake(MODEL, "data=digits", f"stage.steps.qat.stage={stage}")
+    assert f"stage.steps.qat.stage='{stage}': must be one of allocate, eval, export" in said
 
 
 def test_settings_fill_only_what_is_null(composed):
@@ -51,7 +83,8 @@ def test_settings_fill_only_what_is_null(composed):
 @pytest.mark.parametrize("step", ["train", "prune"])
 def test_unknown_stage_of_a_step_is_a_mistake(mistake, step):
     said = mistake(MODEL, "data=digits", f"stage.steps.{step}.stage=prunne")
-    assert f"stage.steps.{step}.stage='prunne': must be train or prune or qat or" in said
+    assert f"stage.steps.{step}.stage='prunne': must be one of allocate, eval," in said
+    assert "did you mean prune" in said
 
 
 def test_pipeline_takes_weights_once(composed):

@@ -31,6 +31,7 @@ from micronet_cli.tables import text_table
 
 log = logging.getLogger(__name__)
 NEEDS_DATA = False
+MAKES_NETWORK = False
 GROUP_OF = {SPARSITY: "prune", WEIGHT_BITS: "quantize", ACTIVATION_BITS: "quantize"}
 RULES = {"prune": prune_rules, "quantize": quantize_rules}
 Groups = Mapping[str, Mapping[str, Any]]  # name -> config

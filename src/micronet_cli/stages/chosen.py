@@ -8,7 +8,7 @@ from omegaconf import DictConfig, OmegaConf
 from micronet_cli.config import to_plain
 from micronet_cli.models.model import untrained
 from micronet_cli.stages.execute import execute_missing
-from micronet_cli.stages.pipeline_steps import packaged_stage
+from micronet_cli.stages.pipeline_steps import named_stage
 
 COMPRESSION = ("prune", "quantize", "ptq", "distill")
 
@@ -33,7 +33,7 @@ def evaluation_config(chosen: Path, split: str) -> DictConfig:
     """The config of ``chosen``'s run, as an evaluation of what it kept."""
     config = OmegaConf.load(chosen / "config.yaml")
     assert isinstance(config, DictConfig)
-    config.stage = packaged_stage("eval")
+    config.stage = named_stage("eval")
     config.name = "eval"
     config.init_from = str(chosen)
     # The kept network brings its weights and its compression.

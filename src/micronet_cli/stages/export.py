@@ -30,6 +30,7 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 NEEDS_DATA = False
+MAKES_NETWORK = False
 INT8_BITS = 8
 ONNX_PACKAGES = ("onnx", "onnxscript", "onnxruntime")  # of the extra `export`
 

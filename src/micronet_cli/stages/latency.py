@@ -22,6 +22,7 @@ from micronet_cli.threads import cores
 
 log = logging.getLogger(__name__)
 NEEDS_DATA = False
+MAKES_NETWORK = False
 ONE_PROCESS = True  # several would take each other's time
 TAKES_ONNX = True
 FILE = "latency.csv"

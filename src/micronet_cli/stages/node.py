@@ -11,7 +11,6 @@ from micronet_cli.config import build
 from micronet_cli.dotted_path import import_named
 from micronet_cli.errors import UserError
 
-StepStage = Literal["train", "prune", "qat", "sensitivity", "allocate", "shrink", "export", "latency", "report"]
 BudgetName = Literal["score", "storage_bytes", "math_ops", "latency_ms"]
 
 
@@ -20,7 +19,7 @@ class PipelineStep:
     """A step of ``stage=pipeline``.
 
     Attributes:
-        stage: the stage that it runs; null: the one that has the step's name, or train.
+        stage: the stage that it runs, any option of the group; null: the one that has the step's name, or train.
         groups: the compression groups that it keeps; without any, one that trains is the dense network's.
         settings: what it fills in where the pipeline leaves null.
         after: the step that it follows; null: the one written before it.
@@ -29,7 +28,7 @@ class PipelineStep:
         rules: the step whose rule files take the place of its groups, as ``stage=allocate`` writes them.
     """
 
-    stage: StepStage | None = None
+    stage: str | None = None
     groups: list[Literal["prune", "quantize", "distill"]] = field(default_factory=list)
     settings: Mapping[str, Any] = field(default_factory=dict)
     after: str | None = None

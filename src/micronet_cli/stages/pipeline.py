@@ -19,7 +19,7 @@ from micronet_cli.runs.directory import Run
 from micronet_cli.stages.execute import execute
 from micronet_cli.stages.job import Job
 from micronet_cli.stages.node import stage_module, stage_node
-from micronet_cli.stages.pipeline_steps import Step, packaged_stage, steps
+from micronet_cli.stages.pipeline_steps import Step, stage_of_step, steps
 from micronet_cli.stages.reached import Reached
 from micronet_cli.stages.used_directory import WAY_OUT, first_difference
 from micronet_cli.tables import decimal, text_table
@@ -154,7 +154,7 @@ def _execute(job: Job, name: str, step: Step) -> dict[str, Any]:
     own = step.config
     where = job.run.claim(step.directory)
     if own.stage.name == "eval" and _brings_other_classes(job, own):
-        own.stage = packaged_stage(job.config.stage.steps[name].get("stage"), name)
+        own.stage = stage_of_step(job.config.stage.steps[name].get("stage"), name)
     return execute(own, where)
 
 

@@ -11,14 +11,15 @@ from omegaconf import DictConfig, OmegaConf
 from micronet_cli.config import to_plain
 from micronet_cli.errors import UserError, near_misses
 from micronet_cli.models.model import untrained
+from micronet_cli.overrides import options_of
 from micronet_cli.paths import CONF
 from micronet_cli.stages.compress import COMPRESSORS
 from micronet_cli.stages.inherit import trusted
+from micronet_cli.stages.node import stage_module
 
 GROUPS = ("prune", "quantize", "distill")
 NAMED_BY_STEP = ("train", "prune", "qat")  # before steps had a key `stage`, their names were the stages'
-# What these find out or write is about a network that another step made.
-ABOUT_A_NETWORK = ("sensitivity", "allocate", "export", "latency", "report")
+NO_STEPS = ("pipeline", "search")  # they run stages themselves
 TRAINING = (None, "train", "prune", "qat")
 
 
@@ -67,7 +68,7 @@ def steps(config: DictConfig, directory: Path) -> dict[str, Step]:
     off.
 
     Raises:
-        UserError: a step names one that there is not, or that comes later.
+        UserError: a step names one that there is not, or that comes later; there is no such stage.
     """
     written = in_order(to_plain(config.stage.steps))
     found: dict[str, Step] = {}
@@ -98,10 +99,11 @@ def steps(config: DictConfig, directory: Path) -> dict[str, Step]:
         if _needs_teacher(own):
             own.distill.teacher.weights = dense or network
         rules = _named("rules", name, written, found)
+        module = stage_module(own)
         found[name] = Step(
             config=own,
             directory=step_directory(directory, number, name),
-            makes_network=step.get("stage") not in ABOUT_A_NETWORK,
+            makes_network=getattr(module, "MAKES_NETWORK", True),
             rules_from=None if rules is None else rules.directory,
         )
         if found[name].makes_network:
@@ -159,14 +161,26 @@ def _no_such_step(name: str, known: list[str]) -> str:
     return f"no such step before it{near_misses(name, known)}"
 
 
-def packaged_stage(stage: str | None, step: str = "") -> dict[str, Any]:
-    """The config node ``stage`` of a packaged stage; without one, of ``step``'s name, which train's module runs."""
+def stage_of_step(stage: str | None, step: str) -> dict[str, Any]:
+    """The config node ``stage`` of a stage; without one, of ``step``'s name, which train's module runs.
+
+    Raises:
+        UserError: there is no such stage, or it runs stages itself.
+    """
+    if stage is None and step not in NAMED_BY_STEP:
+        return named_stage("train") | {"name": step}
+    known = set(options_of("stage")) - set(NO_STEPS)
     name = stage or step
-    file = CONF / "stage" / f"{name}.yaml"
-    if stage is None and name not in NAMED_BY_STEP:
-        file = CONF / "stage" / "train.yaml"
-    node = to_plain(OmegaConf.load(file).stage)
-    return node | {"name": name}
+    if name not in known:
+        listed = ", ".join(sorted(known))
+        raise UserError(f"stage.steps.{step}.stage={name!r}: must be one of {listed}{near_misses(name, known)}")
+    return named_stage(name)
+
+
+def named_stage(name: str) -> dict[str, Any]:
+    """The config node ``stage`` that stage=``name`` gives."""
+    file = options_of("stage")[name]
+    return to_plain(OmegaConf.load(file).stage)
 
 
 def _packaged_training() -> dict[str, Any]:
@@ -212,8 +226,8 @@ def _stage_of(name: str, step: Mapping[str, Any], config: DictConfig) -> dict[st
     model = config.model
     trained = config.init_from or model.get("weights") or model.get("pretrained")
     if dense and trained:
-        return packaged_stage("eval")
-    return packaged_stage(stage, name)
+        return named_stage("eval")
+    return stage_of_step(stage, name)
 
 
 def _needs_teacher(own: DictConfig) -> bool:

@@ -14,6 +14,7 @@ from micronet_cli.stages.job import Job
 log = logging.getLogger(__name__)
 DEFAULT = "outputs/**"
 ONE_PROCESS = True  # nothing is computed
+MAKES_NETWORK = False
 
 
 def check(config: DictConfig) -> dict[str, Any]:

@@ -15,6 +15,7 @@ from micronet_cli.stages.job import Job
 
 log = logging.getLogger(__name__)
 NEEDS_DATA = False
+MAKES_NETWORK = False
 
 
 def score_network(job: Job, network: Network, rules: Mapping[str, Mapping[str, Any]] | None = None) -> ScoreReport:

@@ -12,6 +12,7 @@ from micronet_cli.training.evaluate import evaluate
 
 log = logging.getLogger(__name__)
 SPLIT = "val"  # what a budget chooses by may not be what its networks are reported on
+MAKES_NETWORK = False
 
 
 def run(job: Job) -> dict[str, Any]:
