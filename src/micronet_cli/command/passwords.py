@@ -1,11 +1,15 @@
 """A password in ``search.storage`` is in no file: Hydra would keep what was typed, and the config, in ``.hydra``."""
 
-from collections.abc import Iterable
+from __future__ import annotations
 
-from omegaconf import DictConfig, OmegaConf, flag_override
+from collections.abc import Iterable
+from typing import TYPE_CHECKING
 
 from micronet_cli.errors import UserError
 from micronet_cli.passwords import KEY, WITHOUT_PASSWORD, has_password, without_password
+
+if TYPE_CHECKING:
+    from omegaconf import DictConfig
 
 
 def refuse_typed(overrides: Iterable[str]) -> None:
@@ -24,6 +28,8 @@ def refuse_typed(overrides: Iterable[str]) -> None:
 
 def hide_configured(config: DictConfig) -> None:
     """Hide the password that a config file holds, before Hydra writes it down; one of an interpolation stays open."""
+    from omegaconf import DictConfig, OmegaConf, flag_override  # half of what --help takes; it needs no config
+
     search = OmegaConf.select(config, "search", default=None)
     if not isinstance(search, DictConfig):
         return
