@@ -15,6 +15,7 @@ from micronet_cli.command.arguments import check, complete_flag, parsed, switche
 from micronet_cli.console import go_on_unread
 from micronet_cli.dotted_path import make_working_directory_importable
 from micronet_cli.errors import Interrupted, JobsFailed, UserError
+from micronet_cli.housekeeping import collected_later, ends_with, leave_memory_to_the_system
 from micronet_cli.overrides import explain, free_key, group_names, options_of
 from micronet_cli.paths import CONF, use_config_directory
 from micronet_cli.threads import spin_briefly
@@ -38,12 +39,30 @@ Groups, chosen with GROUP=OPTION; any timm name is a model:
 
 
 def main(argv: list[str] | None = None) -> None:
-    """Entry point.
+    """Entry point. Without ``argv`` it runs the command line of the process, which ends with it.
 
     Raises:
         SystemExit: 2 a user's mistake, 130 interrupted, 1 anything else that failed.
     """
-    arguments = sys.argv[1:] if argv is None else argv
+    if argv is not None:
+        run(argv)
+        return
+    leave_memory_to_the_system()
+    try:
+        run(sys.argv[1:])
+    except SystemExit as ended:
+        if not isinstance(ended.code, str):
+            ends_with(ended.code or 0)
+        raise
+    ends_with(0)
+
+
+def run(arguments: list[str]) -> None:
+    """Do what was typed, and answer what goes wrong.
+
+    Raises:
+        SystemExit: as ``main``.
+    """
     if "--version" in arguments:
         from importlib.metadata import version  # slow to import, and of no use anywhere else here
 
@@ -60,7 +79,8 @@ def main(argv: list[str] | None = None) -> None:
             use_config_directory(user)
             print(usage(), end="")
         elif COMPLETION.isdisjoint(arguments):
-            run_hydra(arguments)
+            with collected_later():
+                run_hydra(arguments)
         elif not complete_flag(os.environ.get("COMP_LINE", "")):
             complete(arguments)
     except (UserError, Interrupted, KeyboardInterrupt) as error:

@@ -21,6 +21,7 @@ from micronet_cli.config import check_config, to_plain
 from micronet_cli.console import go_on_unread
 from micronet_cli.dotted_path import make_working_directory_importable
 from micronet_cli.errors import Interrupted, UserError
+from micronet_cli.housekeeping import collect_from_here
 from micronet_cli.network import versions
 from micronet_cli.paths import CONFIG_DIRECTORIES
 from micronet_cli.runs.directory import Run
@@ -108,6 +109,7 @@ def _run_stage(
     try:
         if logger and run.writes:
             _open_tracker(run, logger, config)
+        collect_from_here()
         metrics |= stage.run(Job(config, checked, node, run)) | {"status": "completed"}
     except UserError as error:
         metrics["reason"] = "; ".join(str(error).splitlines())
