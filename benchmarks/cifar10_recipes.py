@@ -11,13 +11,11 @@ class Stage:
         name: of ``stage=``, and of its directory.
         arguments: of ``micronet``.
         teacher: whether a larger network teaches.
-        epochs: times those that the benchmark gives a stage; recipes have as many in all.
     """
 
     name: str
     arguments: tuple[str, ...]
     teacher: bool = False
-    epochs: int = 1
 
 
 @dataclass(frozen=True)
@@ -26,7 +24,7 @@ class Recipe:
 
     Attributes:
         title: first column of the table.
-        stages: in their order.
+        stages: in their order; each trains for as many epochs.
         score: arguments of the scorer.
     """
 

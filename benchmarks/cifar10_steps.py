@@ -98,16 +98,14 @@ class Steps:
     Args:
         files: what they read.
         directory: of the row.
-        seed: of every stage.
-        epochs: a stage's, or a multiple of it.
+        seed, epochs: of every stage that trains.
         extra: further arguments of every stage that trains.
     """
 
     def __init__(self, files: Files, directory: Path, seed: int, epochs: int, extra: Sequence[str]) -> None:
         self._files = files
         self._directory = directory
-        self._epochs = epochs
-        self._of_all = (f"seed={seed}", *extra)
+        self._of_training = (f"seed={seed}", f"trainer.epochs={epochs}", *extra)
 
     def figures(self, recipe: Recipe) -> dict[str, float]:
         """Run what is not done; all columns of the table."""
@@ -135,8 +133,7 @@ class Steps:
                 *start,
                 *stage.arguments,
                 *taught,
-                f"trainer.epochs={stage.epochs * self._epochs}",
-                *self._of_all,
+                *self._of_training,
             )
             found.append(metrics)
             start = (f"init_from={directory}",)
@@ -160,7 +157,7 @@ class Steps:
         }
 
     def _latency(self, network: Path) -> dict[str, float]:
-        """Milliseconds an image of the fastest engine, and how many times faster the dense network is made."""
+        """Milliseconds of an image in the fastest engine, and those of the dense network in its own."""
         found = self._step("latency", network)
         return {name: found[name] for name in ("latency_ms", "dense_latency_ms")}
 

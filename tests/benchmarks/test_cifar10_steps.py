@@ -54,7 +54,7 @@ def test_row_has_all_columns_and_each_stage_begins_from_the_one_before(recipe, c
     start = "model.weights=/files/student"
     for stage in recipe.stages:
         arguments = commands[stage.name]
-        assert {start, "seed=3", f"trainer.epochs={5 * stage.epochs}", "trainer.max_steps=2"} <= set(arguments)
+        assert {start, "seed=3", "trainer.epochs=5", "trainer.max_steps=2"} <= set(arguments)
         start = f"init_from={tmp_path / stage.name}"
     for step in ("score", "export", "latency"):
         assert start in commands[step]
