@@ -53,7 +53,7 @@ class Task:
     Attributes:
         recipe: its name, or ``dense``.
         seed, epochs: of every stage; 0 of the dense network.
-        judged_by: ``test``, or ``held back`` training images.
+        judged_by: ``test``, or how many training images a class.
         extra: further arguments of every stage that trains.
         source: the commit of what makes the row.
     """
@@ -75,7 +75,7 @@ class Task:
 
 def tasks(given: argparse.Namespace) -> Iterator[Task]:
     """All rows asked for: the first seed of every recipe, then the next seed."""
-    judged_by = "held back" if given.hold_back else "test"
+    judged_by = f"{given.hold_back} a class held back" if given.hold_back else "test"
     yield Task(DENSE, 0, 0, judged_by, "", given.source)
     for seed in given.seeds:
         for recipe in given.recipes:

@@ -27,7 +27,7 @@ def test_rows_judged_otherwise_or_of_another_commit_lie_in_other_directories():
         replace(TASK, seed=1),
         replace(TASK, epochs=1),
         replace(TASK, source="def5678"),
-        replace(TASK, judged_by="held back"),
+        replace(TASK, judged_by="500 a class held back"),
         replace(TASK, extra="data=other trainer.max_steps=2"),
     ]
     paths = {task.path for task in [TASK, *others]}
