@@ -16,7 +16,6 @@ made on demand; ours needs none of them.
 import argparse
 import os
 import platform
-import subprocess
 import sys
 import time
 from collections.abc import Iterator, Sequence
@@ -25,31 +24,19 @@ from importlib.metadata import version
 from pathlib import Path
 
 import numpy as np
+from finished_rows import ROOT, FinishedRows, Row, commit_of
 from markdown_page import write_page
 from measured_command import CommandFailed, Cost, measured
 from peer_environments import PEERS, python_of, requirements
 from post_training_images import SUBJECTS, Images, micronet
-from post_training_rows import COLUMNS, FinishedRows, Row, Task, fidelity, table, top1
+from post_training_rows import COLUMNS, Task, fidelity, table, top1
 
-ROOT = Path(__file__).parents[1]
 PRESETS = ("default", "block")
 # What a row depends on.
 OURS = ("src", "conf")
 THEIRS = ("benchmarks/peers",)
 # Peers share a flow, and the CIFAR ResNet, which needs timm alone.
 PEER_PATH = os.pathsep.join([str(ROOT / "benchmarks"), str(ROOT / "src")])
-
-
-def commit_of(paths: tuple[str, ...]) -> str:
-    """The last commit that touched these; with a mark where they differ from it."""
-
-    def git(*words: str) -> str:
-        done = subprocess.run(["git", *words, "--", *paths], cwd=ROOT, capture_output=True, text=True, check=True)
-        return done.stdout.strip()
-
-    commit = git("log", "-1", "--format=%h")
-    changed = git("status", "--porcelain")
-    return f"{commit} with changes" if changed else commit
 
 
 def tasks(given: argparse.Namespace) -> Iterator[Task]:
@@ -78,7 +65,7 @@ class Bench:
         self._out = out
         self._peers = peers
 
-    def row(self, task: Task) -> Row:
+    def row(self, task: Task) -> Row[Task]:
         """What the task gave, or why it failed."""
         images = self._images[task.network]
         run = self._peer if task.method in PEERS else self._preset
@@ -139,7 +126,7 @@ def presets_there(asked: list[str]) -> list[str]:
     return there
 
 
-def told(rows: Sequence[Row], images: dict[str, Images]) -> str:
+def told(rows: Sequence[Row[Task]], images: dict[str, Images]) -> str:
     """What stands above the table."""
     lines = [
         f"One thread of {platform.machine()}; micronet with torch {version('torch')}. A row is one command; processor "
@@ -160,7 +147,7 @@ def told(rows: Sequence[Row], images: dict[str, Images]) -> str:
     return "\n".join(lines)
 
 
-def run_all(planned: Sequence[Task], bench: Bench, finished: FinishedRows) -> None:
+def run_all(planned: Sequence[Task], bench: Bench, finished: FinishedRows[Task]) -> None:
     """Run what is not finished, one after the other."""
     done = finished.read()
     left = [task for task in planned if task not in done]
@@ -202,7 +189,7 @@ def main() -> None:
         images[name].write(given.seeds)
         percent = top1(images[name].float_logits(), images[name].labels())
         print(f"{name} in float: {percent:.2f} % of {images[name].evaluate} images", flush=True)
-    finished = FinishedRows(given.rows)
+    finished = FinishedRows(given.rows, Task)
     planned = list(tasks(given))
     if not given.finished:
         for peer in given.peers:

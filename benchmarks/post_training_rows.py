@@ -1,13 +1,12 @@
-"""What one quantisation gave, kept in a file of JSON lines, and the table of them."""
+"""What one quantisation is, what it gave, and the table of them."""
 
-import json
 import math
-import statistics
 from collections.abc import Iterable, Sequence
-from dataclasses import asdict, dataclass
-from pathlib import Path
+from dataclasses import dataclass
 
 import numpy as np
+from finished_rows import Row
+from markdown_page import mean_and_deviation
 
 COLUMNS = (
     "network, widths", "method", "seeds", "top-1 %", "to float", "agreement %", "logits' error dB",
@@ -87,51 +86,9 @@ def _decibels(ratio: float) -> float:
     return 10 * math.log10(ratio) if ratio > 0 else -math.inf
 
 
-@dataclass(frozen=True)
-class Row:
-    """What a task gave.
-
-    Attributes:
-        figures: of ``Fidelity`` and of the command's cost, by name; empty where it failed.
-        failed: the reason, else empty.
-    """
-
-    task: Task
-    figures: dict[str, float]
-    failed: str = ""
-
-
-class FinishedRows:
-    """Rows in a file, so that an interrupted benchmark goes on."""
-
-    def __init__(self, path: Path) -> None:
-        self._path = path
-
-    def read(self) -> dict[Task, Row]:
-        """By task; of one that was done twice, the later. A line that was cut off is left out."""
-        if not self._path.is_file():
-            return {}
-        rows = {}
-        for line in self._path.read_text().splitlines():
-            try:
-                values = json.loads(line)
-            except json.JSONDecodeError:
-                continue
-            task = Task(**values.pop("task"))
-            rows[task] = Row(task, **values)
-        return rows
-
-    def add(self, row: Row) -> None:
-        """Write one more."""
-        self._path.parent.mkdir(parents=True, exist_ok=True)
-        with self._path.open("a") as file:
-            # The line break comes first: the line before may be cut off.
-            file.write("\n" + json.dumps(asdict(row)))
-
-
-def table(rows: Iterable[Row]) -> list[list[str]]:
+def table(rows: Iterable[Row[Task]]) -> list[list[str]]:
     """A line for each network, widths and method, over its seeds, in the order of the rows."""
-    groups: dict[tuple[str, str, str], list[Row]] = {}
+    groups: dict[tuple[str, str, str], list[Row[Task]]] = {}
     for row in rows:
         task = row.task
         groups.setdefault((task.network, task.widths, task.method), []).append(row)
@@ -142,7 +99,7 @@ def table(rows: Iterable[Row]) -> list[list[str]]:
     return lines
 
 
-def _cells(rows: Sequence[Row]) -> list[str]:
+def _cells(rows: Sequence[Row[Task]]) -> list[str]:
     done = [row.figures for row in rows if not row.failed]
     reasons = dict.fromkeys(row.failed.replace("|", "/") for row in rows if row.failed)
     seeds = ", ".join(str(row.task.seed) for row in rows)
@@ -163,10 +120,4 @@ def _cells(rows: Sequence[Row]) -> list[str]:
 
 
 def _spread(rows: Sequence[dict[str, float]], name: str, form: str) -> str:
-    """Mean and, of several seeds, standard deviation."""
-    values = [row[name] for row in rows]
-    mean = format(statistics.mean(values), form)
-    if len(values) == 1:
-        return mean
-    deviation = format(statistics.stdev(values), form.lstrip("+"))
-    return f"{mean} ± {deviation}"
+    return mean_and_deviation([row[name] for row in rows], form)

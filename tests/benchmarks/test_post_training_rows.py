@@ -1,11 +1,12 @@
-"""Guards the rows of the post-training benchmark: the figures by hand, the file of finished rows, the table."""
+"""Guards the rows of the post-training benchmark: the figures by hand, the table."""
 
 import math
 from dataclasses import replace
 
 import numpy as np
 import pytest
-from post_training_rows import COLUMNS, FinishedRows, Row, Task, fidelity, table
+from finished_rows import Row
+from post_training_rows import COLUMNS, Task, fidelity, table
 
 TASK = Task("lite0", weight_bits=4, activation_bits=8, method="default", seed=0, source="abc1234")
 FIGURES = {"top1": 80.0, "drop": -4.0, "agreement": 90.0, "error_db": -20.0, "processor_seconds": 9.0, "peak_mb": 700.0}
@@ -23,28 +24,6 @@ def test_equal_logits_have_no_error():
     logits = np.eye(3, dtype=np.float32)
     found = fidelity(logits, logits, labels=np.arange(3))
     assert (found.drop, found.agreement, found.error_db) == (0.0, 100.0, -math.inf)
-
-
-def test_finished_rows_are_found_again_and_those_of_another_commit_are_not(tmp_path):
-    path = tmp_path / "new" / "rows.jsonl"
-    rows = [Row(TASK, FIGURES), Row(replace(TASK, seed=1), {}, "RuntimeError: no")]
-    for row in rows:
-        FinishedRows(path).add(row)
-    found = FinishedRows(path).read()
-    assert list(found.values()) == rows
-    assert replace(TASK, source="def5678") not in found
-    assert replace(TASK, images=8) not in found
-
-
-def test_line_cut_off_by_an_interruption_is_left_out(tmp_path):
-    path = tmp_path / "rows.jsonl"
-    finished = FinishedRows(path)
-    finished.add(Row(TASK, FIGURES))
-    with path.open("a") as file:
-        file.write('\n{"task": {"netw')
-    assert list(finished.read()) == [TASK]
-    finished.add(Row(replace(TASK, seed=1), FIGURES))
-    assert len(finished.read()) == 2
 
 
 def test_table_has_mean_and_deviation_over_seeds_and_the_largest_memory():
