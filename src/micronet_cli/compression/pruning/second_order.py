@@ -34,6 +34,14 @@ class Target:
     layer: nn.Module
     sparsity: float
 
+    @property
+    def mask(self) -> Tensor:
+        """The layer's own, which it must have."""
+        parts = effective_weight(self.layer)
+        assert parts is not None
+        assert parts.mask is not None
+        return parts.mask
+
 
 @dataclass
 class SecondOrderPruner:
@@ -183,25 +191,24 @@ class SecondOrderPruner:
             self._watching.append(handle)
 
     def _prune(self, target: Target, watched: bool) -> None:
-        parts = effective_weight(target.layer)
-        assert parts is not None
-        assert parts.mask is not None
-        dropped = int((~parts.mask).sum())
-        wanted = round(parts.mask.numel() * target.sparsity)
+        mask = target.mask
+        dropped = int((~mask).sum())
+        wanted = round(mask.numel() * target.sparsity)
         if dropped >= wanted:
             return
         original = original_weight(target.layer)
-        weight = original * parts.mask
+        weight = original * mask
         hessians = averaged(target.layer, HESSIAN)
         if hessians.any():
             hessians = damped(hessians, self.dampening)
-            updated, mask = sparse_weight(weight, parts.mask, hessians, target.sparsity, self.granularity)
+            updated, shrunk = sparse_weight(weight, mask, hessians, target.sparsity, self.granularity)
             original.copy_(updated)
         elif watched:
             raise UserError(f"prune: no input of {target.name} was seen; it needs trainer.compile=false")
         else:  # an untrained what-if
-            mask = shrink_mask(magnitude(weight), parts.mask, target.sparsity, self.granularity)
-        parts.mask.copy_(mask)
+            importance = magnitude(weight)
+            shrunk = shrink_mask(importance, mask, target.sparsity, self.granularity)
+        mask.copy_(shrunk)
 
 
 def _attach_hessian(layer: nn.Module) -> None:
