@@ -109,7 +109,8 @@ class ImageFolder(Data):
     @property
     def own_class_names(self) -> list[str]:
         """Folder names of train, of test where there is no train."""
-        return self._open("train" if self.train else "test").classes
+        split = "train" if self.train else "test"
+        return self._open(split).classes
 
     def _open(self, split: str) -> FileSource:
         if problem := self._problem(split):

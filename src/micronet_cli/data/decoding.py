@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import NamedTuple
 
 import numpy as np
@@ -106,7 +107,8 @@ class DecodedSource(Dataset):
         index = int(index)
         label = int(self.source.labels[index])
         name = self.source.name(index)
-        return self.decoder.decode(lambda: self.source.read(index), label, name, (epoch, index))
+        read = partial(self.source.read, index)
+        return self.decoder.decode(read, label, name, (epoch, index))
 
 
 def collate(samples: Sequence[Decoded]) -> DecodedBatch:

@@ -145,8 +145,9 @@ class Loader(BaseLoader):
 
     def _fill_cache(self) -> Tensor:
         channels, height, width = self.spec.size
-        cache = torch.zeros((len(self.indices), height, width, channels), dtype=torch.uint8)
-        no_progress = True if len(self.indices) <= MANY_IMAGES else None  # None: outside of a terminal
+        images = len(self.indices)
+        cache = torch.zeros((images, height, width, channels), dtype=torch.uint8)
+        no_progress = True if images <= MANY_IMAGES else None  # None: outside of a terminal
         decodable = []
         for index in tqdm(self.indices, "decode", unit="img", leave=False, disable=no_progress):
             decoded = self._decoded[0, index]
