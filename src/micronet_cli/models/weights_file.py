@@ -45,6 +45,7 @@ def numeric_dtype(*arguments: Any) -> np.dtype:
 
 
 # What trainers put beside the weights: plain values, which run nothing when they are made.
+DTYPE_CODES = "?" + np.typecodes["AllInteger"] + np.typecodes["AllFloat"]
 make_number = np.float64(0).__reduce__()[0]
 make_array = np.zeros(0).__reduce__()[0]
 PLAIN_VALUES = [
@@ -54,7 +55,7 @@ PLAIN_VALUES = [
     datetime.datetime,
     datetime.timedelta,
     (numeric_dtype, "numpy.dtype"),
-    *{type(np.dtype(code)) for code in "?" + np.typecodes["AllInteger"] + np.typecodes["AllFloat"]},
+    *{type(np.dtype(code)) for code in DTYPE_CODES},
     (make_number, "numpy.core.multiarray.scalar"),
     (make_number, "numpy._core.multiarray.scalar"),
     np.ndarray,
