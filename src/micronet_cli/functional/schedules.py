@@ -119,7 +119,9 @@ class Exponential:
     def __call__(self, progress: float) -> float:
         """Fraction of the target at ``progress``."""
         t = _time(progress, self.begin, self.end, self.interval)
-        return (1 - 2 ** (-self.rate * t)) / (1 - 2**-self.rate)
+        halved = 2 ** (-self.rate * t)
+        halved_at_end = 2**-self.rate
+        return (1 - halved) / (1 - halved_at_end)
 
 
 def _time(progress: float, begin: float, end: float, interval: float) -> float:
