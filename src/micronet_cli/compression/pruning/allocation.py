@@ -19,6 +19,7 @@ from micronet_cli.compression.pruning.second_order import Target
 from micronet_cli.compression.pruning.sparse_weight import inverse_explained
 from micronet_cli.functional.granularity import Granularity
 from micronet_cli.functional.masks import shrink_masks, sparsity_of
+from micronet_cli.layers.effective_weight import mask_of
 
 IMAGES_TOGETHER = 8  # forwards and backwards
 LEAST_WEIGHT = 1e-3  # of a row, of the mean of its layer
@@ -189,7 +190,7 @@ def shared_out(
         removal = readings[target.name].removal
         importance = removal * _for_rows(weights[target.name], removal)
         importances.append(importance)
-    masks = [target.mask for target in targets]
+    masks = [mask_of(target.layer) for target in targets]
     sparsities = [target.sparsity for target in targets]
     shrunk = shrink_masks(importances, masks, sparsities, granularity)
     shared = []

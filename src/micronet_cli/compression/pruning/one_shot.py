@@ -16,7 +16,7 @@ from micronet_cli.compression.pruning.sparse_weight import sparse_weight
 from micronet_cli.compression.quantization.layer_output import can_be_shifted, normalised, shift_output
 from micronet_cli.functional.equalization import expected_output
 from micronet_cli.functional.masks import sparsity_of
-from micronet_cli.layers.effective_weight import original_weight
+from micronet_cli.layers.effective_weight import mask_of, original_weight
 from micronet_cli.layers.finite import NotFinite
 from micronet_cli.trace.carried import carried
 from micronet_cli.trace.chains import Chain
@@ -171,7 +171,7 @@ class OneShot:
     def _prune(self, target: Target, rows: Tensor, pruned_rows: Tensor) -> dict[str, Any]:
         """Give a layer its mask and weights; its sparsity and errors."""
         in_float = self.reference.get_submodule(target.name).weight
-        mask = target.mask
+        mask = mask_of(target.layer)
         moments = self._moments(target.name, rows, pruned_rows)
         hessians = moments.damped_hessian(self.pruner.dampening)
         nearest = moments.nearest_weight(in_float, hessians)

@@ -17,7 +17,7 @@ from micronet_cli.functional.granularity import NM, Element, Granularity
 from micronet_cli.functional.masks import shrink_mask
 from micronet_cli.functional.pruning import magnitude
 from micronet_cli.functional.second_order import damped
-from micronet_cli.layers.effective_weight import attach_mask, effective_weight, original_weight
+from micronet_cli.layers.effective_weight import attach_mask, effective_weight, mask_of, original_weight
 from micronet_cli.layers.layer_input import first_input
 from micronet_cli.layers.padding import padded
 from micronet_cli.layers.rules import match_layers
@@ -33,14 +33,6 @@ class Target:
     name: str
     layer: nn.Module
     sparsity: float
-
-    @property
-    def mask(self) -> Tensor:
-        """The layer's own, which it must have."""
-        parts = effective_weight(self.layer)
-        assert parts is not None
-        assert parts.mask is not None
-        return parts.mask
 
 
 @dataclass
@@ -191,7 +183,7 @@ class SecondOrderPruner:
             self._watching.append(handle)
 
     def _prune(self, target: Target, watched: bool) -> None:
-        mask = target.mask
+        mask = mask_of(target.layer)
         dropped = int((~mask).sum())
         wanted = round(mask.numel() * target.sparsity)
         if dropped >= wanted:
@@ -249,6 +241,7 @@ def columns(layer: nn.Module, images: Tensor) -> Tensor:
         features = images.shape[-1]
         return images.reshape(1, -1, features)
     assert isinstance(layer, nn.Conv2d)
-    patches = F.unfold(padded(layer, images), layer.kernel_size, layer.dilation, 0, layer.stride)
+    images = padded(layer, images)
+    patches = F.unfold(images, layer.kernel_size, layer.dilation, 0, layer.stride)
     split = patches.unflatten(1, (layer.groups, -1))
     return split.permute(1, 0, 3, 2).flatten(1, 2)
