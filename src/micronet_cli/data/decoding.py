@@ -127,8 +127,16 @@ def collate(samples: Sequence[Decoded]) -> DecodedBatch:
             mistakes.append(sample.mistake)
         else:
             corrupt.append(sample.name)
-    images = torch.from_numpy(np.stack(arrays)) if arrays else torch.empty(0)
-    return DecodedBatch(images, torch.tensor(labels, dtype=torch.int64), places, corrupt, mistakes)
+    images = torch.empty(0)
+    if arrays:
+        images = torch.from_numpy(np.stack(arrays))
+    return DecodedBatch(
+        images=images,
+        labels=torch.tensor(labels, dtype=torch.int64),
+        places=places,
+        corrupt=corrupt,
+        mistakes=mistakes,
+    )
 
 
 def label_mistake(name: str, label: int | str, classes: int) -> str:

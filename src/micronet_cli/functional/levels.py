@@ -111,7 +111,9 @@ class Levels:
         """Smallest and largest value in steps, None where 0 is not on the grid or nothing is counted."""
         if self.count is None or self.step is None or not self.holds(0.0):
             return None
-        return round(self.low / self.step), round(self.high / self.step)
+        smallest = round(self.low / self.step)
+        largest = round(self.high / self.step)
+        return smallest, largest
 
     def stands_for(self, other: "Levels", within: float) -> bool:
         """Whether these are the values of ``other``, up to this part of a step."""

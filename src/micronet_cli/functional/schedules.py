@@ -89,7 +89,8 @@ class AGP:
 
     def __call__(self, progress: float) -> float:
         """Fraction of the target at ``progress``."""
-        return 1 - (1 - _time(progress, self.begin, self.end, self.interval)) ** 3
+        t = _time(progress, self.begin, self.end, self.interval)
+        return 1 - (1 - t) ** 3
 
 
 @dataclass(frozen=True)

@@ -76,7 +76,9 @@ class Model:
             UserError: weights that are missing, unreadable, or do not fit.
         """
         classes = self.num_classes or num_classes
-        arguments = dict(self.args or {}) | ({"num_classes": classes} if classes else {})
+        arguments = dict(self.args or {})
+        if classes:
+            arguments["num_classes"] = classes
         in_a_folder = self.name.startswith("local-dir:")
         from_hub = not in_a_folder and (self.pretrained or is_hub(self.name))
         if from_hub and not hub_in_reach():

@@ -117,7 +117,8 @@ class _Rewriting:
 
     def _write_text(self, text: str) -> None:
         encoded = text.encode("utf-8", "surrogatepass")
-        self._write(pickle.BINUNICODE + struct.pack("<I", len(encoded)) + encoded, text)
+        length = struct.pack("<I", len(encoded))
+        self._write(pickle.BINUNICODE + length + encoded, text)
 
     def _write_bytes(self, content: bytes) -> None:
         """As protocol 2 has bytes: text that is encoded."""

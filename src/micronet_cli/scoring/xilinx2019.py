@@ -165,7 +165,8 @@ def _width(largest: int) -> int:
 
 def _added(op: Op, part: str, additions: float, width: int, bits: str = "") -> Charge:
     """Additions at the width of their accumulator."""
-    return Charge(op.layer, part, additions=additions, math_ops=additions * width / 32, bits=bits)
+    math_ops = additions * width / 32
+    return Charge(op.layer, part, additions=additions, math_ops=math_ops, bits=bits)
 
 
 def _compared(op: Op, elements: int, levels: int, width: int) -> Charge:

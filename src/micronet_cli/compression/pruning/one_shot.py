@@ -133,7 +133,8 @@ class OneShot:
         """
         names = [name for name in self.names if name in self._targets]
         readings = {}
-        for name, (rows,) in self._rows((self.reference,), names, batches):
+        dense_alone = (self.reference,)
+        for name, (rows,) in self._rows(dense_alone, names, batches):
             readings[name] = self._reading(name, rows)
         generator = torch.Generator().manual_seed(self.seed)
         self._row_weights = row_weights(self.reference, readings, batches, generator)
@@ -149,8 +150,8 @@ class OneShot:
             mean.zero_()
         rows.sub_(mean[:, None])
         moments = self._moments(name, rows, rows)
-        layer = self.reference.get_submodule(name)
-        return Reading.of(layer.weight.detach(), moments, mean, self.pruner.dampening)
+        weight = self.reference.get_submodule(name).weight.detach()
+        return Reading.of(weight, moments, mean, self.pruner.dampening)
 
     @torch.no_grad()
     def _layer(self, name: str, rows: Tensor, pruned_rows: Tensor) -> dict[str, Any]:
