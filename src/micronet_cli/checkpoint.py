@@ -25,7 +25,8 @@ from micronet_cli.layers.standardized import as_written
 from micronet_cli.models.fitting import load_strict
 from micronet_cli.models.model import InputSpec, Model, is_hub, state_input, untrained
 from micronet_cli.models.record import class_names, config_of
-from micronet_cli.models.weights_file import HEADER_KEY, is_pickle, read_tensors
+from micronet_cli.models.safe_pickle import is_pickle
+from micronet_cli.models.weights_file import HEADER_KEY, read_tensors
 from micronet_cli.network import Network, describe, model_name
 from micronet_cli.renamed import with_new_names
 from micronet_cli.runs.directory import Run, write_bytes

@@ -14,6 +14,7 @@ from micronet_cli.layers.effective_weight import (
     effective_weight,
     has_computed_weight,
     incoming_weight,
+    mask_of,
     original_weight,
 )
 from micronet_cli.layers.fake_quantize import WeightFakeQuantize
@@ -55,6 +56,12 @@ def test_attach_mask_keeps_everything_at_first():
     mask = attach_mask(layer).mask
     assert mask.dtype == torch.bool
     assert mask.tolist() == [[True, True], [True, True]]
+
+
+def test_mask_of_is_the_mask_itself():
+    layer = nn.Linear(2, 2)
+    mask = attach_mask(layer).mask
+    assert mask_of(layer) is mask
 
 
 def test_attach_mask_keeps_an_inherited_mask():

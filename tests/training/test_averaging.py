@@ -5,7 +5,7 @@ import copy
 import torch
 from torch import nn
 
-from micronet_cli.compression.pruning.pruner import silence
+from micronet_cli.compression.pruning.filter_constants import silence
 from micronet_cli.training.averaging import copy_zeros
 
 

@@ -130,8 +130,9 @@ def crop_and_flip(images: Tensor, which: np.ndarray, flip: bool, seed: Position)
     rows = top.unsqueeze(1) + torch.arange(height)
     columns = left.unsqueeze(1) + torch.arange(width)
     if flip:
-        mirrored = _draw(seed, 2, places, 2)[which] == 1
-        columns = torch.where(mirrored.unsqueeze(1), columns.flip(1), columns)
+        is_mirrored = _draw(seed, 2, places, 2)[which] == 1
+        mirrored = columns.flip(1)
+        columns = torch.where(is_mirrored.unsqueeze(1), mirrored, columns)
 
     # Broadcast to [N, H, W]: where each pixel of each image comes from.
     image = torch.arange(count, device=device).view(-1, 1, 1)
@@ -141,5 +142,6 @@ def crop_and_flip(images: Tensor, which: np.ndarray, flip: bool, seed: Position)
 
 
 def _draw(seed: tuple[int, ...], stream: int, count: int, below: int) -> Tensor:
-    numbers = rng_at(*seed, stream).integers(0, below, count)
+    generator = rng_at(*seed, stream)
+    numbers = generator.integers(0, below, count)
     return torch.from_numpy(numbers)

@@ -177,8 +177,11 @@ class Data:
 
     def loader_settings(self, training: bool, seed: int, spec: InputSpec, device: torch.device) -> LoaderSettings:
         """The settings of one split's loader."""
+        batch_size = self.batch_size
+        if not training:
+            batch_size = self._evaluated_together(spec, device)
         return LoaderSettings(
-            batch_size=self.batch_size if training else self._evaluated_together(spec, device),
+            batch_size=batch_size,
             workers=self.workers,
             cache_mb=self.cache_mb,
             max_corrupt=self.max_corrupt,

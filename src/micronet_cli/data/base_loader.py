@@ -116,7 +116,9 @@ class BaseLoader:
                 places = np.asarray(batch.places)
                 if len(labels) == 1 and len(batch.corrupt) > 0:
                     # BatchNorm cannot take statistics of one image, and other processes wait for this batch.
-                    images, labels, places = images.repeat(2, 1, 1, 1), labels.repeat(2), places.repeat(2)
+                    images = images.repeat(2, 1, 1, 1)
+                    labels = labels.repeat(2)
+                    places = places.repeat(2)
                 places_in_whole = places * world_size() + rank()
                 position = (self.settings.seed, epoch, number)
                 yield self._augmented(images, labels, places_in_whole, position)

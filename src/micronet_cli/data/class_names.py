@@ -80,7 +80,8 @@ def described_unknown(unknown: Sequence[str], names: Sequence[str]) -> str:
     shown = []
     for name in unknown[:MOST_LISTED]:
         near = near_misses(name, names).removeprefix("; ")
-        shown.append(f"{name} ({near})" if near else name)
+        text = f"{name} ({near})" if near else name
+        shown.append(text)
     hidden = len(unknown) - len(shown)
     more = f" and {hidden} more" if hidden else ""
     return f"{len(unknown)} classes that the network does not know: {', '.join(shown)}{more}"

@@ -51,8 +51,10 @@ class Digits(Data):
         from sklearn.datasets import load_digits
 
         digits = load_digits()
-        pixels = np.round(digits.images * (255 / 16)).astype(np.uint8)
-        rest, test = split_off(ArraySource(pixels, digits.target), 0.2, self.split_seed)
+        scaled = np.round(digits.images * (255 / 16))
+        pixels = scaled.astype(np.uint8)
+        whole = ArraySource(pixels, digits.target)
+        rest, test = split_off(whole, 0.2, self.split_seed)
         return {
             "train": self._part(rest, "train"),
             "val": self._part(rest, "val"),
@@ -109,7 +111,8 @@ class ImageFolder(Data):
     @property
     def own_class_names(self) -> list[str]:
         """Folder names of train, of test where there is no train."""
-        return self._open("train" if self.train else "test").classes
+        split = "train" if self.train else "test"
+        return self._open(split).classes
 
     def _open(self, split: str) -> FileSource:
         if problem := self._problem(split):

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import NamedTuple
 
 import numpy as np
@@ -106,7 +107,8 @@ class DecodedSource(Dataset):
         index = int(index)
         label = int(self.source.labels[index])
         name = self.source.name(index)
-        return self.decoder.decode(lambda: self.source.read(index), label, name, (epoch, index))
+        read = partial(self.source.read, index)
+        return self.decoder.decode(read, label, name, (epoch, index))
 
 
 def collate(samples: Sequence[Decoded]) -> DecodedBatch:
@@ -125,8 +127,16 @@ def collate(samples: Sequence[Decoded]) -> DecodedBatch:
             mistakes.append(sample.mistake)
         else:
             corrupt.append(sample.name)
-    images = torch.from_numpy(np.stack(arrays)) if arrays else torch.empty(0)
-    return DecodedBatch(images, torch.tensor(labels, dtype=torch.int64), places, corrupt, mistakes)
+    images = torch.empty(0)
+    if arrays:
+        images = torch.from_numpy(np.stack(arrays))
+    return DecodedBatch(
+        images=images,
+        labels=torch.tensor(labels, dtype=torch.int64),
+        places=places,
+        corrupt=corrupt,
+        mistakes=mistakes,
+    )
 
 
 def label_mistake(name: str, label: int | str, classes: int) -> str:

@@ -33,7 +33,11 @@ class Entry:
     @property
     def hidden(self) -> bool:
         """Whether it or a folder around it is hidden."""
-        return any(part.startswith(".") or part in HIDDEN_FOLDERS for part in self.parts)
+        return any(_is_hidden(part) for part in self.parts)
+
+
+def _is_hidden(name: str) -> bool:
+    return name.startswith(".") or name in HIDDEN_FOLDERS
 
 
 @dataclass(frozen=True)
@@ -69,12 +73,12 @@ def listing(path: Path) -> Listing:
         if len(image.parts) == 1:
             raise ValueError(f"images outside of class folders, as {image.name}")
     images.sort(key=lambda image: _order(image.name))
-    of_images = [image.parts[0] for image in images]
-    classes = set(of_images)
-    classes.update(folder.parts[0] for folder in folders)
+    classes_of_images = [image.parts[0] for image in images]
+    classes = {folder.parts[0] for folder in folders}
+    classes.update(classes_of_images)
     return Listing(
         images=images,
-        folders=of_images,
+        folders=classes_of_images,
         classes=sorted(classes, key=_order),
         left_out=left_out,
     )
@@ -111,9 +115,14 @@ def _order(name: str) -> tuple[list[str | int], str]:
 def natural_key(text: str) -> list[str | int]:
     """A key to sort by: numbers inside a text by their value, as ``img2`` before ``img10``."""
     key: list[str | int] = []
-    for number, part in enumerate(re.split(r"(\d+)", text.lower())):
+    # What is in parentheses comes between what it splits.
+    parts = re.split(r"(\d+)", text.lower())
+    for number, part in enumerate(parts):
         is_digits = number % 2 == 1
-        key.append(int(part) if is_digits else part)
+        if is_digits:
+            key.append(int(part))
+        else:
+            key.append(part)
     return key
 
 
@@ -172,7 +181,8 @@ def _in_tar(tar: tarfile.TarFile, around: tuple[str, ...], start: int = 0) -> It
         if member.isdir():
             yield Entry(parts, member.name, is_folder=True)
         elif member.isfile() and member.name.endswith(".tar"):
-            folder = (*parts[:-1], parts[-1].removesuffix(".tar"))
+            *parents, own_name = parts
+            folder = (*parents, own_name.removesuffix(".tar"))
             with tarfile.open(fileobj=tar.extractfile(member), mode="r:") as inner:
                 yield from _in_tar(inner, folder, begin)
         elif member.isfile():
@@ -198,4 +208,5 @@ def _check_end(tar: tarfile.TarFile) -> None:
     tar.fileobj.seek(tar.offset)
     rest = tar.fileobj.read(tarfile.BLOCKSIZE)
     if rest.strip(b"\0"):
-        raise tarfile.ReadError(f"damaged after {len(tar.getmembers())} members")
+        members = tar.getmembers()
+        raise tarfile.ReadError(f"damaged after {len(members)} members")

@@ -54,7 +54,9 @@ class Loader(BaseLoader):
         outside = np.flatnonzero((labels < 0) | (labels >= self.classes))
         if len(outside) > 0:
             first = int(outside[0])
-            mistake = label_mistake(self.source.name(first), int(labels[first]), self.classes)
+            label = int(labels[first])
+            name = self.source.name(first)
+            mistake = label_mistake(name, label, self.classes)
             raise UserError(f"{self.where}: {mistake}")
 
     def _fits_into_memory(self) -> bool:
@@ -71,8 +73,9 @@ class Loader(BaseLoader):
         """A loader of so many of these images (or all), at equal distances, for files come sorted by class."""
         few = copy.copy(self)
         if images < self.images:
-            places = np.linspace(0, self.images - 1, images).round().astype(int)
-            few.indices = self.indices[places]
+            last = self.images - 1
+            places = np.linspace(0, last, images).round()
+            few.indices = self.indices[places.astype(int)]
         return few
 
     def visited(self, images: int) -> list[int]:
@@ -145,8 +148,9 @@ class Loader(BaseLoader):
 
     def _fill_cache(self) -> Tensor:
         channels, height, width = self.spec.size
-        cache = torch.zeros((len(self.indices), height, width, channels), dtype=torch.uint8)
-        no_progress = True if len(self.indices) <= MANY_IMAGES else None  # None: outside of a terminal
+        images = len(self.indices)
+        cache = torch.zeros((images, height, width, channels), dtype=torch.uint8)
+        no_progress = True if images <= MANY_IMAGES else None  # None: outside of a terminal
         decodable = []
         for index in tqdm(self.indices, "decode", unit="img", leave=False, disable=no_progress):
             decoded = self._decoded[0, index]

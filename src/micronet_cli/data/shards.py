@@ -102,7 +102,11 @@ class WebDatasetShards:
 
     def _label(self, sample: dict[str, Any]) -> int | str:
         """A number, or a name where names are known."""
-        found = json.loads(sample["json"])[self.label_key] if self.label_key else sample["cls"].decode()
+        if self.label_key:
+            fields = json.loads(sample["json"])
+            found = fields[self.label_key]
+        else:
+            found = sample["cls"].decode()
         try:
             return int(found)
         except ValueError:

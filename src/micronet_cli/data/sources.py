@@ -4,7 +4,7 @@ import copy
 import io
 import logging
 import tarfile
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Protocol
 
@@ -80,7 +80,9 @@ class FileSource:
         self._images = found.images
         self.classes = found.classes
         self.left_out = found.left_out
-        index_of_class = {name: index for index, name in enumerate(found.classes)}
+        index_of_class = {}
+        for index, name in enumerate(found.classes):
+            index_of_class[name] = index
         indices = [index_of_class[folder] for folder in found.folders]
         self.labels = np.array(indices, dtype=np.int64)
         empty = [name for name, images in self.counts.items() if images == 0]
@@ -95,13 +97,9 @@ class FileSource:
 
     def summary(self) -> str:
         """What was found, on one line."""
+        images = len(self.labels)
         counts = self.counts
-        if len(counts) <= MOST_NAMED:
-            images_of_classes = ", ".join(f"{name} {images}" for name, images in counts.items())
-        else:
-            fewest, most = min(counts.values()), max(counts.values())
-            images_of_classes = f"{fewest} each" if fewest == most else f"{fewest} to {most} each"
-        text = f"{self.where}={self.path!r}: {len(self.labels)} images in {len(counts)} classes ({images_of_classes})"
+        text = f"{self.where}={self.path!r}: {images} images in {len(counts)} classes ({_of_classes(counts)})"
         if self.left_out:
             text += f"; left out, no images: {_some_of(self.left_out)}"
         return text
@@ -133,11 +131,13 @@ class Subset:
 
     def read(self, index: int) -> Image.Image:
         """The image as the other source gives it."""
-        return self.source.read(int(self.indices[index]))
+        number = int(self.indices[index])
+        return self.source.read(number)
 
     def name(self, index: int) -> str:
         """Its name in the other source."""
-        return self.source.name(int(self.indices[index]))
+        number = int(self.indices[index])
+        return self.source.name(number)
 
 
 def relabelled(source: Source, own: Sequence[str], names: Sequence[str], where: str) -> Source:
@@ -154,11 +154,13 @@ def relabelled(source: Source, own: Sequence[str], names: Sequence[str], where: 
     """
     if list(own) == list(names):
         return source
-    is_known = (source.labels >= 0) & (source.labels < len(own))
+    labels = source.labels
+    is_known = (labels >= 0) & (labels < len(own))
     output_of = outputs_of(own, names)
-    outputs = np.full(len(source.labels), UNKNOWN)
-    outputs[is_known] = output_of[source.labels[is_known]]
-    left_out = np.unique(source.labels[is_known & (outputs == UNKNOWN)])
+    outputs = np.full(len(labels), UNKNOWN)
+    outputs[is_known] = output_of[labels[is_known]]
+    has_no_output = is_known & (outputs == UNKNOWN)
+    left_out = np.unique(labels[has_no_output])
     if len(left_out) > 0:
         unknown = [own[label] for label in left_out]
         raise UserError(f"{where}: {described_unknown(unknown, names)}")
@@ -170,13 +172,25 @@ def relabelled(source: Source, own: Sequence[str], names: Sequence[str], where: 
 def split_off(source: Source, fraction: float, seed: int) -> tuple[Subset, Subset]:
     """The source in two disjoint parts: (the rest, about ``fraction`` of it), drawn by ``seed``; none is empty."""
     count = len(source.labels)
-    order = np.random.default_rng(seed).permutation(count)
+    generator = np.random.default_rng(seed)
+    order = generator.permutation(count)
     cut = round(count * fraction)
     cut = max(cut, 1)
     cut = min(cut, count - 1)
     part = np.sort(order[:cut])
     rest = np.sort(order[cut:])
     return Subset(source, rest), Subset(source, part)
+
+
+def _of_classes(counts: Mapping[str, int]) -> str:
+    """``red 3, blue 4``; of many classes ``3 to 4 each``."""
+    if len(counts) <= MOST_NAMED:
+        return ", ".join(f"{name} {images}" for name, images in counts.items())
+    fewest = min(counts.values())
+    most = max(counts.values())
+    if fewest == most:
+        return f"{fewest} each"
+    return f"{fewest} to {most} each"
 
 
 def _some_of(names: Sequence[str]) -> str:

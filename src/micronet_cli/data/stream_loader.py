@@ -171,6 +171,7 @@ class StreamLoader(BaseLoader):
     def fetch(self, epoch: int, first: int) -> Iterator[DecodedBatch]:
         """The decoded images of this process's part of every batch from number ``first`` on."""
         own_batch = max(1, self.batch_size // world_size())
+        batches = len(self) if self.training else None
         decoded = DecodedShards(
             shards=self.shards,
             decoder=self.decoder,
@@ -179,7 +180,7 @@ class StreamLoader(BaseLoader):
             batch=own_batch,
             epoch=epoch,
             first=first,
-            batches=len(self) if self.training else None,
+            batches=batches,
             rank=rank(),
             world_size=world_size(),
         )

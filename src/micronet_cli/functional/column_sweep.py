@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from micronet_cli.functional.granularity import NM, Granularity
-from micronet_cli.functional.masks import shrink_mask
+from micronet_cli.functional.masks import shrink_mask, sparsity_of
 
 BLOCK = 32
 
@@ -36,13 +36,14 @@ def swept_mask(weight: Tensor, hessian: Tensor, mask: Tensor, plan: Tensor, gran
     left = (weight * mask).double()
     # H^-1 = U^T U: row p of U belongs to the inverse that the columns from p on have by themselves.
     factor = torch.linalg.cholesky(inverse, upper=True)
+    freedoms = factor.diagonal().square()
+    columns = weight.shape[1]
     swept = []
-    for first in range(0, weight.shape[1], block):
+    for first in range(0, columns, block):
         here = slice(first, first + block)
-        dropped = ~plan[:, here]
-        share = float(dropped.double().mean())
-        cost = left[:, here].square() / factor.diagonal()[here].square()
-        kept = shrink_mask(cost, mask[:, here], share, granularity)
+        sparsity = sparsity_of(plan[:, here])
+        cost = left[:, here].square() / freedoms[here]
+        kept = shrink_mask(cost, mask[:, here], sparsity, granularity)
         swept.append(kept)
         _make_up(left[:, first:], factor[first:, first:], kept)
     return torch.cat(swept, 1)
@@ -65,4 +66,5 @@ def _make_up(left: Tensor, factor: Tensor, kept: Tensor) -> None:
         change = error[:, None] * factor[column, column:block]
         left[:, column:block] -= change
         errors.append(error)
-    left[:, block:] -= torch.stack(errors, 1) @ factor[:block, block:]
+    behind = factor[:block, block:]
+    left[:, block:] -= torch.stack(errors, 1) @ behind

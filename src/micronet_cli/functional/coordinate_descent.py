@@ -44,7 +44,8 @@ class Grid:
 
     def columns(self, chosen: slice) -> "Grid":
         """The grid of some columns."""
-        return Grid(self.step, self.zero_point, self.largest, self.kept[..., chosen])
+        kept = self.kept[..., chosen]
+        return Grid(self.step, self.zero_point, self.largest, kept)
 
 
 @dataclass(frozen=True)
@@ -62,7 +63,8 @@ class QuadraticForm:
     def __call__(self, weight: Tensor) -> Tensor:
         """Its value for each row, ``[groups, rows]``."""
         curved = weight @ self.curvature
-        return ((curved - 2 * self.slope) * weight).sum(2)
+        of_weights = (curved - 2 * self.slope) * weight
+        return of_weights.sum(2)
 
 
 def rounded_in_turn(form: QuadraticForm, grid: Grid) -> Tensor:
@@ -80,7 +82,8 @@ def rounded_in_turn(form: QuadraticForm, grid: Grid) -> Tensor:
     upper = torch.linalg.cholesky(inverse, upper=True)
     codes = torch.empty_like(weight)
     for block in _blocks(weight):
-        errors = _block_in_turn(weight[..., block], upper[:, block, block], grid.columns(block), codes[..., block])
+        within = upper[:, block, block]
+        errors = _block_in_turn(weight[..., block], within, grid.columns(block), codes[..., block])
         behind = slice(block.stop, None)
         weight[..., behind] -= errors @ upper[:, block, behind]
     return codes
@@ -92,10 +95,13 @@ def _block_in_turn(weight: Tensor, upper: Tensor, grid: Grid, codes: Tensor) -> 
     for column in range(weight.shape[2]):
         here = slice(column, column + 1)
         only = grid.columns(here)
-        codes[..., here] = only.codes(weight[..., here])
-        missed = weight[..., here] - only.weight(codes[..., here])
-        errors[..., here] = missed / upper[:, here, here]
-        weight -= errors[..., here] * upper[:, here]
+        wished = weight[..., here]
+        chosen = only.codes(wished)
+        missed = wished - only.weight(chosen)
+        error = missed / upper[:, here, here]
+        weight -= error * upper[:, here]
+        codes[..., here] = chosen
+        errors[..., here] = error
     return errors
 
 
@@ -112,8 +118,8 @@ def descend(form: QuadraticForm, grid: Grid, codes: Tensor) -> bool:
     moved = False
     for block in _blocks(codes):
         curvature = form.curvature[:, block, block].contiguous()
-        only = grid.columns(block)
-        change = _block_descent(gradient[..., block].contiguous(), curvature, only, codes[..., block])
+        of_block = gradient[..., block].contiguous()
+        change = _block_descent(of_block, curvature, grid.columns(block), codes[..., block])
         if change.any():
             moved = True
             gradient -= change @ form.curvature[:, block]
@@ -128,10 +134,11 @@ def _block_descent(gradient: Tensor, curvature: Tensor, grid: Grid, codes: Tenso
     codes_per_gradient = grid.kept / (diagonal * grid.step)
     for column in range(codes.shape[2]):
         here = slice(column, column + 1)
-        wished = codes[..., here] + gradient[..., here] * codes_per_gradient[..., here]
+        code = codes[..., here]
+        wished = code + gradient[..., here] * codes_per_gradient[..., here]
         moved = wished.round_().clamp_(0, grid.largest)
-        change = (moved - codes[..., here]) * grid.step
-        codes[..., here] = moved
+        change = (moved - code) * grid.step
+        code.copy_(moved)
         gradient.baddbmm_(change, curvature[:, here], alpha=-1)
     return (codes - before) * grid.step
 
@@ -153,16 +160,22 @@ def best_steps(form: QuadraticForm, grid: Grid, codes: Tensor, shared: bool = Fa
     tensor([[[1.2000]]])
     """
     integers = (codes + grid.zero_point) * grid.kept
-    agreement = (integers * form.slope).sum(2, keepdim=True)
-    size = (integers * (integers @ form.curvature)).sum(2, keepdim=True)
+    agreement = _row_products(integers, form.slope)
+    size = _row_products(integers, integers @ form.curvature)
     if shared:
         agreement = agreement.sum().expand_as(agreement)
         size = size.sum().expand_as(size)
     is_used = size > 0
-    steps = agreement / torch.where(is_used, size, 1)
+    divisor = torch.where(is_used, size, 1)
+    steps = agreement / divisor
     factor = steps / grid.step
     is_near = (factor > 0.5) & (factor < 2)
     return torch.where(is_used & is_near, steps, grid.step)
+
+
+def _row_products(left: Tensor, right: Tensor) -> Tensor:
+    """Of each row of one with that of the other, ``[groups, rows, 1]``."""
+    return (left * right).sum(2, keepdim=True)
 
 
 def _blocks(columns: Tensor) -> Iterator[slice]:

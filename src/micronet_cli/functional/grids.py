@@ -163,6 +163,8 @@ def _need_offset(low: Tensor, high: Tensor, bits: int, step: int) -> bool:
     if step == 2:
         return not torch.equal(low, -high)
     half = 2 ** (bits - 1)
-    is_signed = (low >= -half).all() and (high < half).all()
-    is_unsigned = (low >= 0).all() and (high < 2 * half).all()
+    lowest = low.min()
+    highest = high.max()
+    is_signed = lowest >= -half and highest < half
+    is_unsigned = lowest >= 0 and highest < 2 * half
     return not (is_signed or is_unsigned)

@@ -72,11 +72,13 @@ class Levels:
         """All values between two bounds; None where a bound cuts a grid between two of its values."""
         cut = self
         if low > self.low:
-            cut = replace(cut, low=low, high=max(self.high, low), clamps=cut.clamps + 1)
+            high_end = max(self.high, low)
+            cut = replace(cut, low=low, high=high_end, clamps=cut.clamps + 1)
             if not self.holds(low):
                 return None
         if high < cut.high:
-            cut = replace(cut, high=high, low=min(cut.low, high), clamps=cut.clamps + 1)
+            low_end = min(cut.low, high)
+            cut = replace(cut, low=low_end, high=high, clamps=cut.clamps + 1)
             if not self.holds(high):
                 return None
         return cut
@@ -109,7 +111,9 @@ class Levels:
         """Smallest and largest value in steps, None where 0 is not on the grid or nothing is counted."""
         if self.count is None or self.step is None or not self.holds(0.0):
             return None
-        return round(self.low / self.step), round(self.high / self.step)
+        smallest = round(self.low / self.step)
+        largest = round(self.high / self.step)
+        return smallest, largest
 
     def stands_for(self, other: "Levels", within: float) -> bool:
         """Whether these are the values of ``other``, up to this part of a step."""

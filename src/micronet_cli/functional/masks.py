@@ -72,6 +72,16 @@ def shrink_masks(
     return shrunk
 
 
+def sparsity_of(mask: Tensor) -> float:
+    """The fraction of a mask that is dropped, in [0, 1].
+
+    >>> sparsity_of(torch.tensor([True, False, True, True]))
+    0.25
+    """
+    dropped = ~mask
+    return float(dropped.double().mean())
+
+
 def _units_to_drop(
     masks: Sequence[Tensor],
     sparsities: Sequence[float],

@@ -89,7 +89,8 @@ class AGP:
 
     def __call__(self, progress: float) -> float:
         """Fraction of the target at ``progress``."""
-        return 1 - (1 - _time(progress, self.begin, self.end, self.interval)) ** 3
+        t = _time(progress, self.begin, self.end, self.interval)
+        return 1 - (1 - t) ** 3
 
 
 @dataclass(frozen=True)
@@ -119,7 +120,9 @@ class Exponential:
     def __call__(self, progress: float) -> float:
         """Fraction of the target at ``progress``."""
         t = _time(progress, self.begin, self.end, self.interval)
-        return (1 - 2 ** (-self.rate * t)) / (1 - 2**-self.rate)
+        halved = 2 ** (-self.rate * t)
+        halved_at_end = 2**-self.rate
+        return (1 - halved) / (1 - halved_at_end)
 
 
 def _time(progress: float, begin: float, end: float, interval: float) -> float:

@@ -30,7 +30,8 @@ def damped(hessian: Tensor, dampening: float | Tensor) -> Tensor:
     diagonal = hessian.diagonal(dim1=-2, dim2=-1)
     mean = diagonal.mean(-1)
     added = torch.where(mean > 0, mean * dampening, 1.0)
-    return hessian + _identity_like(hessian) * added[..., None, None]
+    identity = _identity_like(hessian)
+    return hessian + identity * added[..., None, None]
 
 
 def _identity_like(matrix: Tensor) -> Tensor:
@@ -61,15 +62,16 @@ def obs_importance(
     >>> obs_importance(torch.tensor([[1.0, 3.0]]), torch.eye(2), torch.ones(1, 2, dtype=torch.bool)).tolist()
     [[1.0, 9.0]]
     """
-    size = weight.shape[-1]
+    rows_a_group, size = weight.shape[-2:]
     exact = hessian.double()
     inverses = torch.linalg.inv(exact).view(-1, size, size)
     # What was dropped before costs nothing, and so goes first.
     masked = (weight * mask).double().reshape(-1, size)
     importances = []
     for rows in _parts(masked, size):
-        of_rows = inverses[rows // weight.shape[-2]]
-        importances.append(_emptied(masked[rows], of_rows))
+        groups = rows // rows_a_group
+        importance = _emptied(masked[rows], inverses[groups])
+        importances.append(importance)
     return torch.cat(importances).view(weight.shape)
 
 
@@ -91,27 +93,44 @@ def obs_update(
     >>> obs_update(torch.tensor([[1.0, 2.0]]), hessian, torch.tensor([[False, True]])).tolist()
     [[0.0, 2.5]]
     """
-    size = weight.shape[-1]
+    rows_a_group, size = weight.shape[-2:]
     exact = hessian.double()
     products = weight.double() @ exact
     products = products.view(-1, size)
     hessians = exact.reshape(-1, size, size)
     kept = mask.reshape(-1, size)
-    most = int(kept.sum(1).max())
-    # The numbers of each row's kept weights, and behind them of others where it has fewer than the most.
-    order = kept.byte().argsort(dim=1, descending=True, stable=True)
-    numbers = order[:, :most]
+    numbers = _kept_first(kept)
+    most = numbers.shape[1]
     updated = torch.zeros_like(products)
     for rows in _parts(kept, most):
+        groups = rows // rows_a_group
         own = numbers[rows]
         is_kept = kept[rows].gather(1, own)
-        systems = _taken_out(hessians, rows // weight.shape[-2], own, is_kept)
+        systems = _taken_out(hessians, groups, own, is_kept)
         right = products[rows].gather(1, own) * is_kept
-        factors = torch.linalg.cholesky(systems)
-        solutions = torch.cholesky_solve(right[:, :, None], factors)
-        updated[rows] = updated[rows].scatter(1, own, solutions[:, :, 0])
+        solutions = _solved(systems, right)
+        updated[rows] = updated[rows].scatter(1, own, solutions)
     updated = updated * kept
     return updated.to(weight.dtype).view(weight.shape)
+
+
+def _kept_first(kept: Tensor) -> Tensor:
+    """The numbers of each row's kept weights, behind them of others where it has fewer than the most, ``[rows, k]``.
+
+    Args:
+        kept: bool ``[rows, d]``; k is the largest number of a row's kept weights.
+    """
+    counts = kept.sum(1)
+    most = int(counts.max())
+    order = kept.byte().argsort(dim=1, descending=True, stable=True)
+    return order[:, :most]
+
+
+def _solved(systems: Tensor, right: Tensor) -> Tensor:
+    """The solutions of positive definite systems: ``[rows, k, k], [rows, k] -> [rows, k]``."""
+    factors = torch.linalg.cholesky(systems)
+    solutions = torch.cholesky_solve(right[:, :, None], factors)
+    return solutions[:, :, 0]
 
 
 def _taken_out(hessians: Tensor, groups: Tensor, numbers: Tensor, is_kept: Tensor) -> Tensor:
@@ -123,46 +142,79 @@ def _taken_out(hessians: Tensor, groups: Tensor, numbers: Tensor, is_kept: Tenso
         numbers: chosen for each row, ``[rows, k]``.
         is_kept: of the chosen ones, bool ``[rows, k]``.
     """
-    chosen = hessians[groups[:, None, None], numbers[:, :, None], numbers[:, None, :]]
+    of_groups = groups[:, None, None]
+    first = numbers[:, :, None]
+    second = numbers[:, None, :]
+    chosen = hessians[of_groups, first, second]
     both = is_kept[:, :, None] & is_kept[:, None, :]
-    return torch.where(both, chosen, _identity_like(chosen))
+    identity = _identity_like(chosen)
+    return torch.where(both, chosen, identity)
 
 
 def _parts(rows: Tensor, size: int) -> Sequence[Tensor]:
     """Numbers of ``rows``, as many at a time as matrices of ``size`` fit."""
-    at_once = CHUNK_ELEMENTS // max(1, size**2)
+    of_matrix = max(1, size**2)
+    at_once = max(1, CHUNK_ELEMENTS // of_matrix)
     numbers = torch.arange(len(rows), device=rows.device)
-    return numbers.split(max(1, at_once))
+    return numbers.split(at_once)
 
 
 def _emptied(weight: Tensor, inverses: Tensor) -> Tensor:
-    """Importance of the elements of some rows: ``[rows, d], [rows, d, d] -> [rows, d]``."""
+    """Importance of the elements of some rows.
+
+    Args:
+        weight: ``[rows, d]``.
+        inverses: of each row's Hessian, ``[rows, d, d]``; changed in place.
+    """
     rows, size = weight.shape
     at_once = math.ceil(size / STEPS)
     left = torch.ones_like(weight, dtype=torch.bool)
     importance = torch.zeros_like(weight)
     highest = weight.new_zeros((rows, 1))
-    tiny = torch.finfo(torch.float32).tiny
     for done in range(0, size, at_once):
-        diagonals = inverses.diagonal(dim1=1, dim2=2).clamp(min=tiny)
-        cost = weight.square() / diagonals
-        cost = cost.masked_fill(~left, torch.inf)
-        ordered, order = cost.sort(dim=1, stable=True)
         count = min(at_once, size - done)
-        gone = order[:, :count]
-        lowest = torch.maximum(ordered[:, :count], highest)
+        lowest, gone = _cheapest(weight, inverses, left, count)
+        lowest = torch.maximum(lowest, highest)
         highest = lowest[:, -1:]
         importance.scatter_(1, gone, lowest)
         left.scatter_(1, gone, False)
-        # A block step of Gaussian elimination: the others make up for what went.
-        columns = inverses.gather(1, gone[:, :, None].expand(-1, -1, size))
-        pivots = columns.gather(2, gone[:, None, :].expand(-1, count, -1))
-        factors = torch.linalg.cholesky(pivots)
-        scaled = torch.linalg.solve_triangular(factors, columns, upper=False)
-        removed = weight.gather(1, gone)[:, :, None]
-        errors = torch.linalg.solve_triangular(factors, removed, upper=False)
-        as_rows = scaled.transpose(1, 2)
-        change = as_rows @ errors
-        weight = (weight - change[:, :, 0]) * left
-        inverses.baddbmm_(as_rows, scaled, alpha=-1)
+        change = _take_out(inverses, gone, weight)
+        weight = (weight - change) * left
     return importance.float()
+
+
+def _cheapest(weight: Tensor, inverses: Tensor, left: Tensor, count: int) -> tuple[Tensor, Tensor]:
+    """The least errors that a removal of one of the elements left adds, and the elements: ``[rows, count]`` each."""
+    tiny = torch.finfo(torch.float32).tiny
+    diagonals = inverses.diagonal(dim1=1, dim2=2).clamp(min=tiny)
+    cost = weight.square() / diagonals
+    cost = cost.masked_fill(~left, torch.inf)
+    ordered, order = cost.sort(dim=1, stable=True)
+    return ordered[:, :count], order[:, :count]
+
+
+def _take_out(inverses: Tensor, gone: Tensor, weight: Tensor) -> Tensor:
+    """A block step of Gaussian elimination: the others make up for what went.
+
+    Args:
+        inverses: changed in place.
+        gone: elements that go, ``[rows, count]``.
+        weight: ``[rows, d]``.
+
+    Returns:
+        What is taken off the weights for it, ``[rows, d]``.
+    """
+    count = gone.shape[1]
+    size = weight.shape[1]
+    as_columns = gone[:, :, None].expand(-1, -1, size)
+    columns = inverses.gather(1, as_columns)
+    as_pivots = gone[:, None, :].expand(-1, count, -1)
+    pivots = columns.gather(2, as_pivots)
+    factors = torch.linalg.cholesky(pivots)
+    scaled = torch.linalg.solve_triangular(factors, columns, upper=False)
+    removed = weight.gather(1, gone)[:, :, None]
+    errors = torch.linalg.solve_triangular(factors, removed, upper=False)
+    as_rows = scaled.transpose(1, 2)
+    change = as_rows @ errors
+    inverses.baddbmm_(as_rows, scaled, alpha=-1)
+    return change[:, :, 0]

@@ -166,6 +166,14 @@ def check_zero(quantizer: WeightFakeQuantize | None) -> None:
     raise ValueError(f"a masked layer needs a level for 0, which {scheme} lacks; ternary has one")
 
 
+def mask_of(layer: nn.Module) -> Tensor:
+    """The mask of a layer that has one: bool, of the weight's shape, True = kept."""
+    weight = effective_weight(layer)
+    assert weight is not None
+    assert weight.mask is not None
+    return weight.mask
+
+
 def attach_mask(layer: nn.Module) -> EffectiveWeight:
     """The layer's parametrization with a mask, all kept where there was none.
 

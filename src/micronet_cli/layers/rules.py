@@ -153,12 +153,19 @@ def own_shape(model: nn.Module) -> tuple[int, ...]:
 
 def stated_shape(model: nn.Module) -> tuple[int, ...] | None:
     """The input shape that a network states: what it is run with. None where it states none."""
+    shape = _timm_record(model).get("input_size")
+    if not shape:
+        return None
+    return _with_own_channels(model, shape)
+
+
+def _timm_record(model: nn.Module) -> Mapping[str, Any]:
+    """What timm tells of the network and its weights; empty where it tells nothing."""
     for key in ("pretrained_cfg", "default_cfg"):
         record = getattr(model, key, None)
         if record:
-            shape = record.get("input_size")
-            return _with_own_channels(model, shape) if shape else None
-    return None
+            return record
+    return {}
 
 
 def _with_own_channels(model: nn.Module, shape: Sequence[int]) -> tuple[int, ...]:

@@ -61,9 +61,9 @@ class Transition(nn.Module):
 
 def _dense_block(channels: int, growth: int, layers: int) -> nn.Sequential:
     block = nn.Sequential()
-    for layer in range(layers):
-        bottleneck = Bottleneck(channels + layer * growth, growth)
-        block.append(bottleneck)
+    for _ in range(layers):
+        block.append(Bottleneck(channels, growth))
+        channels += growth
     return block
 
 
@@ -97,8 +97,10 @@ class CifarDenseNet(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """Logits."""
         x = self.conv1(x)
-        x = self.trans1(self.dense1(x))
-        x = self.trans2(self.dense2(x))
+        x = self.dense1(x)
+        x = self.trans1(x)
+        x = self.dense2(x)
+        x = self.trans2(x)
         x = self.dense3(x)
         x = F.relu(self.bn(x))
         features = x.mean((2, 3))

@@ -102,8 +102,13 @@ def _without_prefix(own: State, state: State, heads: tuple[str, ...], where: str
             f"{where}: holds several such networks, under {' and '.join(prefixes)}; save the state dict of one of them"
         )
     prefix = prefixes[0]
-    found = {name.removeprefix(prefix): tensor for name, tensor in state.items() if name.startswith(prefix)}
-    others = [name for name in state if not name.startswith(prefix)]
+    found = {}
+    others = []
+    for name, tensor in state.items():
+        if name.startswith(prefix):
+            found[name.removeprefix(prefix)] = tensor
+        else:
+            others.append(name)
     if others:
         log.info("%s: the network is below %s; left out: %s", where, prefix, _some(others))
     return found

@@ -47,8 +47,10 @@ class Model:
 
     def __post_init__(self) -> None:
         if not is_hub(self.name) and not timm.is_model(self.name):
-            known = [n for n in timm.list_models() if n[:2] == self.name[:2]] or timm.list_models()
-            raise UserError(f"model={self.name}: no such network{near_misses(self.name, known)}")
+            known = timm.list_models()
+            beginning = self.name[:2]
+            alike = [name for name in known if name[:2] == beginning]
+            raise UserError(f"model={self.name}: no such network{near_misses(self.name, alike or known)}")
         if self.weights and self.pretrained:
             raise ValueError("pretrained=True: weights are given too; take one of them")
         if self.ema and not self.weights:
@@ -74,7 +76,9 @@ class Model:
             UserError: weights that are missing, unreadable, or do not fit.
         """
         classes = self.num_classes or num_classes
-        arguments = dict(self.args or {}) | ({"num_classes": classes} if classes else {})
+        arguments = dict(self.args or {})
+        if classes:
+            arguments["num_classes"] = classes
         in_a_folder = self.name.startswith("local-dir:")
         from_hub = not in_a_folder and (self.pretrained or is_hub(self.name))
         if from_hub and not hub_in_reach():
@@ -174,7 +178,9 @@ class InputSpec:
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> "InputSpec":
         """What ``dataclasses.asdict`` and JSON made of one."""
-        plain: dict[str, Any] = {key: tuple(v) if isinstance(v, list) else v for key, v in values.items()}
+        plain: dict[str, Any] = {}
+        for key, value in values.items():
+            plain[key] = tuple(value) if isinstance(value, list) else value
         return cls(**plain)
 
     @classmethod

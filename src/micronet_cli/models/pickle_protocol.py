@@ -71,11 +71,11 @@ def as_protocol_2(content: bytes) -> bytes:
 
 def _operations(content: bytes) -> Iterator[tuple[str, Any, bytes]]:
     """Name, argument and bytes of every operation."""
-    found = [(code.name, argument, place) for code, argument, place in pickletools.genops(content)]
-    places = [place for _, _, place in found]
+    operations = list(pickletools.genops(content))
+    places = [place for _, _, place in operations]
     ends = [*places[1:], len(content)]
-    for (name, argument, place), end in zip(found, ends, strict=True):
-        yield name, argument, content[place:end]
+    for (code, argument, place), end in zip(operations, ends, strict=True):
+        yield code.name, argument, content[place:end]
 
 
 class _Rewriting:
@@ -117,7 +117,8 @@ class _Rewriting:
 
     def _write_text(self, text: str) -> None:
         encoded = text.encode("utf-8", "surrogatepass")
-        self._write(pickle.BINUNICODE + struct.pack("<I", len(encoded)) + encoded, text)
+        length = struct.pack("<I", len(encoded))
+        self._write(pickle.BINUNICODE + length + encoded, text)
 
     def _write_bytes(self, content: bytes) -> None:
         """As protocol 2 has bytes: text that is encoded."""
@@ -136,8 +137,9 @@ class _Rewriting:
 
     def _write_global(self) -> None:
         """A function or class, named by the two texts before."""
-        module, name = self.pushed[-2:] if len(self.pushed) > 1 else (None, None)
-        if module is None or name is None:
+        names = [text for text in self.pushed[-2:] if text is not None]
+        if len(names) < 2:
             raise ValueError("a function that is not named by text")
+        module, name = names
         del self.written[-2:], self.pushed[-2:]
         self._write(pickle.GLOBAL + f"{module}\n{name}\n".encode())

@@ -31,7 +31,9 @@ def with_stem_of(model: nn.Module, state: State, source: str) -> dict[str, Tenso
         needed = own[name]
         channels = needed.shape[1]
         is_of_colours = given.dim() == 4 and given.shape[1] == COLOURS
-        if not is_of_colours or channels == COLOURS or given.shape[2:] != needed.shape[2:]:
+        if not is_of_colours or channels == COLOURS:
+            continue
+        if given.shape[2:] != needed.shape[2:]:
             continue
         adapted[name] = adapt_input_conv(channels, given)
         key = source.partition("=")[0]

@@ -23,10 +23,11 @@ def accumulation_bits(accumulator: str, op: Op, dot: Dot, network: TracedNetwork
     """
     additions = dot.channel_additions
     quantized = quantized_operands(op, dot, network)
+    count = float(additions.sum())
     if accumulator == "fp32" or quantized is None:
-        return float(additions.sum()) * FLOAT_BITS
+        return count * FLOAT_BITS
     if accumulator == "fp16":
-        return float(additions.sum()) * HALF_BITS
+        return count * HALF_BITS
     weight_bits, data = quantized
     if accumulator == "adder_tree":
         product_bits = weight_bits + data.bits
@@ -34,7 +35,8 @@ def accumulation_bits(accumulator: str, op: Op, dot: Dot, network: TracedNetwork
     widths = _widths(dot, weight_bits, data)
     if accumulator == "int16":
         widths = np.minimum(widths, HALF_BITS)
-    return float((additions * widths).sum())
+    bits = additions * widths
+    return float(bits.sum())
 
 
 def tree_bits(dot: Dot, product_bits: int) -> float:
@@ -45,7 +47,8 @@ def tree_bits(dot: Dot, product_bits: int) -> float:
     for size, count in zip(sizes.tolist(), channels.tolist(), strict=True):
         one = adder_tree_bits(size, product_bits, FLOAT_BITS)
         total += one * count
-    outputs_a_channel = dot.outputs / len(dot.nonzeros)
+    channels_out = len(dot.nonzeros)
+    outputs_a_channel = dot.outputs / channels_out
     return total * outputs_a_channel
 
 

@@ -76,12 +76,14 @@ class Riair2019(Official):
 
     def _product(self, op: Op, dot: Dot, network: TracedNetwork) -> Iterator[Charge]:
         yield from super()._product(op, dot, network)
-        yield Charge(op.layer, NORM, multiplications=dot.outputs, math_ops=dot.outputs * HALF_BITS / 32)
+        bits = dot.outputs * HALF_BITS
+        yield Charge(op.layer, NORM, multiplications=dot.outputs, math_ops=bits / 32)
         if dot.bias is None:
             yield self._bias_added(op, dot)
 
     def _bias_added(self, op: Op, dot: Dot) -> Charge:
-        return Charge(op.layer, BIAS_ADD, additions=dot.outputs, math_ops=dot.outputs * HALF_BITS / 32)
+        bits = dot.outputs * HALF_BITS
+        return Charge(op.layer, BIAS_ADD, additions=dot.outputs, math_ops=bits / 32)
 
     def _accumulated(self, op: Op, dot: Dot, network: TracedNetwork) -> Charge:
         nonzeros = float(dot.nonzeros.sum()) * dot.repeats

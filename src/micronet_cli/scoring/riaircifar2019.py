@@ -72,7 +72,8 @@ class Riaircifar2019(Riair2019):
                 yield charge
 
     def _bias_added(self, op: Op, dot: Dot) -> Charge:
-        return Charge(op.layer, BIAS_ADD, additions=dot.outputs, math_ops=dot.outputs * self._addition_bits / 32)
+        bits = dot.outputs * self._addition_bits
+        return Charge(op.layer, BIAS_ADD, additions=dot.outputs, math_ops=bits / 32)
 
     def _priced(self, op: Op, network: TracedNetwork) -> list[Charge]:
         price = self.price(op)
@@ -95,4 +96,5 @@ class Riaircifar2019(Riair2019):
 
 def _is_requantized(op: Op, network: TracedNetwork) -> bool:
     """Whether a quantiser reads what an operation makes."""
-    return any(reader.kind == "quantize" and reader.inputs[0] in op.outputs for reader in network.ops)
+    quantizers = [reader for reader in network.ops if reader.kind == "quantize"]
+    return any(quantizer.inputs[0] in op.outputs for quantizer in quantizers)

@@ -66,22 +66,24 @@ class Xilinx2019(Official):
 
     def _product(self, op: Op, dot: Dot, network: TracedNetwork) -> Iterator[Charge]:
         assert dot.weight is not None
-        operands = (network.stored_bits[dot.weight], network.value_bits[op.inputs[0]])
+        weight_bits = network.stored_bits[dot.weight]
+        input_bits = network.value_bits[op.inputs[0]]
+        wider_bits = max(weight_bits, input_bits)
         products = dot.terms * dot.outputs
         yield Charge(
             op.layer,
             MULTIPLY,
             multiplications=products,
-            math_ops=products * max(operands) / 32,
-            bits="x".join(map(str, operands)),
+            math_ops=products * wider_bits / 32,
+            bits=f"{weight_bits}x{input_bits}",
         )
         width = _accumulator_bits(op, dot, network)
-        yield Charge(op.layer, ACCUMULATE, additions=products, math_ops=products * width / 32)
+        yield _added(op, ACCUMULATE, products, width)
         levels = _levels_after(op, network)
         if levels:
             yield _compared(op, dot.outputs, levels, width)
         else:
-            yield Charge(op.layer, BIAS_ADD, additions=dot.outputs, math_ops=dot.outputs * width / 32)
+            yield _added(op, BIAS_ADD, dot.outputs, width)
 
 
 def _stored_product(op: Op, dot: Dot, weight: int, network: TracedNetwork) -> Iterator[Charge]:
@@ -99,23 +101,30 @@ def _stored_product(op: Op, dot: Dot, weight: int, network: TracedNetwork) -> It
 
 def _stored_sum(op: Op, network: TracedNetwork) -> Charge:
     """The thresholds after a residual sum."""
-    channels = op.reads[0].layout.shape[1]
+    channels = _channels_in(op)
     levels, width = _requantized_sum(op, network)
     return Charge(op.layer, SCALES, channels * width * levels)
+
+
+def _channels_in(op: Op) -> int:
+    layout = op.reads[0].layout
+    return layout.shape[1]
 
 
 def _accumulator_bits(op: Op, dot: Dot, network: TracedNetwork) -> int:
     """Width of the largest product times its number: kernel x output channels a group, as Brevitas counts it."""
     assert dot.weight is not None
-    largest_input = 2 ** network.value_bits[op.inputs[0]] - 1
+    input_bits = network.value_bits[op.inputs[0]]
+    weight_bits = network.stored_bits[dot.weight]
+    largest_input = 2**input_bits - 1
     # Narrow range: one level of the weight's code is left out.
-    largest_weight = 2 ** network.stored_bits[dot.weight] - 2
+    largest_weight = 2**weight_bits - 2
     terms = dot.terms
     if op.kind == "convolution":
-        channels_in = op.reads[0].layout.shape[1]
-        kernel = dot.terms * dot.groups // channels_in
-        terms = kernel * len(dot.nonzeros) // dot.groups
-    return math.ceil(math.log2(largest_input * largest_weight * terms))
+        kernel = dot.terms * dot.groups // _channels_in(op)
+        channels_out = len(dot.nonzeros)
+        terms = kernel * channels_out // dot.groups
+    return _width(largest_input * largest_weight * terms)
 
 
 def _levels_after(op: Op, network: TracedNetwork) -> int:
@@ -125,34 +134,51 @@ def _levels_after(op: Op, network: TracedNetwork) -> int:
         if values.isdisjoint(reader.inputs):
             continue
         if reader.kind == "quantize":
-            return 2 ** network.value_bits[reader.outputs[0]] - 1
-        values |= set(reader.outputs)
+            bits = network.value_bits[reader.outputs[0]]
+            return 2**bits - 1
+        values.update(reader.outputs)
     return 0
 
 
 def _sum(op: Op, network: TracedNetwork) -> Iterator[Charge]:
     """A residual sum, and the thresholds that make it as narrow as its operands again."""
-    bits = max(network.value_bits[value] for value in op.inputs)
-    yield Charge(op.layer, ELEMENTWISE, additions=op.elements, math_ops=op.elements * bits / 32)
+    yield _added(op, ELEMENTWISE, op.elements, _widest_input(op, network))
     levels, width = _requantized_sum(op, network)
     yield _compared(op, op.elements, levels, width)
 
 
 def _requantized_sum(op: Op, network: TracedNetwork) -> tuple[int, int]:
     """Thresholds that a sum of two values is compared with, and its width."""
-    levels = 2 ** max(network.value_bits[value] for value in op.inputs) - 1
-    return levels, math.ceil(math.log2(2 * levels))
+    bits = _widest_input(op, network)
+    levels = 2**bits - 1
+    return levels, _width(2 * levels)
+
+
+def _widest_input(op: Op, network: TracedNetwork) -> int:
+    return max(network.value_bits[value] for value in op.inputs)
+
+
+def _width(largest: int) -> int:
+    """Bits of a number, as the entry counts them: log2, rounded up."""
+    return math.ceil(math.log2(largest))
+
+
+def _added(op: Op, part: str, additions: float, width: int, bits: str = "") -> Charge:
+    """Additions at the width of their accumulator."""
+    math_ops = additions * width / 32
+    return Charge(op.layer, part, additions=additions, math_ops=math_ops, bits=bits)
 
 
 def _compared(op: Op, elements: int, levels: int, width: int) -> Charge:
     """Every value against every threshold of its channel."""
     comparisons = elements * levels
-    return Charge(op.layer, NON_LINEARITY, additions=comparisons, math_ops=comparisons * width / 32, bits=f"{width}")
+    return _added(op, NON_LINEARITY, comparisons, width, bits=f"{width}")
 
 
 def _mean(op: Op, network: TracedNetwork) -> Charge:
     """A sum of n values; the division is a truncation, which is free."""
     values = op.taken // op.rows
     bits = network.value_bits[op.inputs[0]]
-    width = math.ceil(math.log2((2**bits - 1) * values))
-    return Charge(op.layer, POOLING, additions=op.taken, math_ops=op.taken * width / 32, bits=f"{width}")
+    largest = 2**bits - 1
+    width = _width(largest * values)
+    return _added(op, POOLING, op.taken, width, bits=f"{width}")

@@ -5,8 +5,11 @@ import torch
 from torch import nn
 
 from micronet_cli.compression.pruning import allocation
-from micronet_cli.compression.pruning.allocation import Reading, row_weights
+from micronet_cli.compression.pruning.allocation import Reading, row_scale, row_weights, shared_out
 from micronet_cli.compression.pruning.layer_moments import Moments
+from micronet_cli.compression.pruning.second_order import Target
+from micronet_cli.functional.granularity import Element
+from micronet_cli.layers.effective_weight import attach_mask
 
 
 def reading(weight, rows, mean):
@@ -71,3 +74,24 @@ def test_a_network_without_derivatives_is_told_the_way_out():
     readings = {"layer": reading(model.layer.weight, images[None], images.mean(0, keepdim=True))}
     with pytest.raises(ValueError, match=r"prune.scope=global: .* take prune.scope=layer"):
         row_weights(model, readings, [images], seeded())
+
+
+def test_one_total_goes_where_a_removal_costs_least():
+    targets = []
+    readings = {}
+    for name, removal in (("dear", [[1.0, 2.0], [3.0, 4.0]]), ("cheap", [[1.0, 2.0], [1.0, 2.0]])):
+        layer = nn.Linear(2, 2)
+        attach_mask(layer)
+        targets.append(Target(name, layer, 0.5))
+        readings[name] = Reading(torch.tensor(removal), torch.zeros(1, 2), torch.ones(1))
+    weights = {"dear": torch.tensor([9.0, 9.0]), "cheap": torch.tensor([0.1, 10.0])}
+    found = shared_out(targets, readings, weights, Element())
+    # What a removal adds: 9, 18, 27, 36 and 0.1, 0.2, 10, 20; the four least of all eight go.
+    assert [target.sparsity for target in found] == [0.25, 0.75]
+    assert [target.layer for target in found] == [target.layer for target in targets]
+
+
+def test_rows_are_scaled_by_the_root_of_their_weight_over_the_mean_and_hardly_below():
+    scale = row_scale(torch.tensor([8.0, 1.0, 0.0]), torch.ones(3, 2, 1, 1))
+    assert scale.shape == (3, 1, 1, 1)
+    assert scale.flatten().tolist() == pytest.approx([(8 / 3) ** 0.5, (1 / 3) ** 0.5, 0.001**0.5])

@@ -8,7 +8,8 @@ import torch
 from torch import nn
 
 from micronet_cli.compression.pruning.dead_channels import find_dead_channels
-from micronet_cli.compression.pruning.pruner import Pruner, SparsityRule, silence
+from micronet_cli.compression.pruning.filter_constants import silence
+from micronet_cli.compression.pruning.pruner import Pruner, SparsityRule
 from micronet_cli.compression.pruning.removal import Removal, removed_channels
 from micronet_cli.compression.quantization.quantizer import BitsRule, Quantizer
 from micronet_cli.compression.quantization.weight_quantizers import WeightLSQ

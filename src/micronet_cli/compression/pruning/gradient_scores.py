@@ -104,7 +104,8 @@ class Listening:
         """Whether there is something to rank by: gradients arrive with the first step."""
         # Once known it is not read again, for which a GPU would be waited for at every step.
         if not self._have_arrived:
-            self._have_arrived = any(bool(buffer_of(layer, SCORES).any()) for layer in self.layers)
+            scores = (buffer_of(layer, SCORES) for layer in self.layers)
+            self._have_arrived = any(bool(of_layer.any()) for of_layer in scores)
         return self._have_arrived
 
     def start(self) -> None:

@@ -37,12 +37,13 @@ class Moments:
         outputs = product(rows, weight)
         changes = outputs - product(other_rows, weight)
         by_group = changes.unflatten(0, (groups, -1))
-        hessian = torch.bmm(other_rows.transpose(1, 2), other_rows) / count
+        columns = other_rows.transpose(1, 2)
+        hessian = torch.bmm(columns, other_rows) / count
         return cls(
             hessian=hessian,
             cross=torch.bmm(by_group, other_rows) / count,
-            change=float(changes.square().sum()) / count,
-            size=float(outputs.square().sum()) / count,
+            change=_sum_of_squares(changes) / count,
+            size=_sum_of_squares(outputs) / count,
             shrinkage=_shrinkage(hessian, other_rows, images),
         )
 
@@ -68,8 +69,13 @@ class Moments:
 
     def _by_group(self, weight: Tensor) -> Tensor:
         """``[C_out, ...] -> [groups, C_out / groups, d]``."""
+        groups = len(self.hessian)
         rows = weight.flatten(1)
-        return rows.unflatten(0, (len(self.hessian), -1))
+        return rows.unflatten(0, (groups, -1))
+
+
+def _sum_of_squares(outputs: Tensor) -> float:
+    return float(outputs.square().sum())
 
 
 def _shrinkage(hessian: Tensor, rows: Tensor, images: int) -> Tensor:
@@ -85,9 +91,11 @@ def _shrinkage(hessian: Tensor, rows: Tensor, images: int) -> Tensor:
     inputs = rows.shape[2]
     square = hessian.square().sum((1, 2))
     trace = hessian.diagonal(dim1=1, dim2=2).sum(1)
-    noise = (_mean_square(rows, images) - square) / images
+    deviation = _mean_square(rows, images) - square
+    noise = deviation / images
+    tiny = torch.finfo(hessian.dtype).tiny
     distance = square - trace.square() / inputs
-    share = noise / distance.clamp(min=torch.finfo(hessian.dtype).tiny)
+    share = noise / distance.clamp(min=tiny)
     return share.clamp(0, MOST_SHRINKAGE)
 
 
@@ -97,7 +105,7 @@ def _mean_square(rows: Tensor, images: int) -> Tensor:
     per_image = count // images
     total = rows.new_zeros(groups)
     for own in rows.split(per_image, dim=1):
-        transposed = own.transpose(1, 2)
-        products = own @ transposed if per_image < inputs else transposed @ own
+        columns = own.transpose(1, 2)
+        products = own @ columns if per_image < inputs else columns @ own
         total += products.square().sum((1, 2))
     return total / (images * per_image**2)

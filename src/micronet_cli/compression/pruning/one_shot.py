@@ -2,27 +2,25 @@
 
 import math
 from collections.abc import Collection, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from micronet_cli.compression.pruning.allocation import Reading, row_weights
+from micronet_cli.compression.pruning.allocation import Reading, row_scale, row_weights, shared_out
 from micronet_cli.compression.pruning.layer_moments import Moments
 from micronet_cli.compression.pruning.second_order import SecondOrderPruner, Target
 from micronet_cli.compression.pruning.sparse_weight import sparse_weight
 from micronet_cli.compression.quantization.layer_output import can_be_shifted, normalised, shift_output
 from micronet_cli.functional.equalization import expected_output
-from micronet_cli.functional.masks import shrink_masks
-from micronet_cli.layers.effective_weight import effective_weight, original_weight
+from micronet_cli.functional.masks import sparsity_of
+from micronet_cli.layers.effective_weight import mask_of, original_weight
 from micronet_cli.layers.finite import NotFinite
 from micronet_cli.trace.carried import carried
 from micronet_cli.trace.chains import Chain
 from micronet_cli.trace.layer_inputs import has_rows, input_rows
-
-LEAST_WEIGHT = 1e-3  # of a row, of the mean of its layer
 
 
 @dataclass
@@ -62,15 +60,27 @@ class OneShot:
         Raises:
             ValueError: a layer that would be pruned is not executed exactly once.
         """
-        self._targets = {target.name: target for target in self.pruner.targets(self.model)}
-        for name in self._targets:
-            if name not in self.chains:
+        self._targets: dict[str, Target] = {}
+        for target in self.pruner.targets(self.model):
+            if target.name not in self.chains:
                 raise ValueError(
-                    f"prune.rules: {name} is not executed exactly once; a later rule with sparsity=null leaves it alone"
+                    f"prune.rules: {target.name} is not executed exactly once; "
+                    "a later rule with sparsity=null leaves it alone"
                 )
+            self._targets[target.name] = target
+        self.names = []
+        for name in self._from_first_target():
+            layer = self.model.get_submodule(name)
+            if has_rows(layer):
+                self.names.append(name)
+
+    def _from_first_target(self) -> list[str]:
+        """The first layer that is pruned and all that are executed after it."""
         executed = list(self.chains)
-        first = min((executed.index(name) for name in self._targets), default=len(executed))
-        self.names = [name for name in executed[first:] if has_rows(self.model.get_submodule(name))]
+        for place, name in enumerate(executed):
+            if name in self._targets:
+                return executed[place:]
+        return []
 
     def run(self, batches: Sequence[Tensor]) -> Iterator[dict[str, Any]]:
         """Go through the layers.
@@ -99,8 +109,9 @@ class OneShot:
         """Layer after layer, what it reads in each network, ``[groups, n, d]``, as much of each image in turn."""
         generator = torch.Generator().manual_seed(self.seed)
         per_image = max(1, self.rows // self._images)
+        memory_bytes = self.memory_mb * 2**20
         # The other half is for the run that is at work, and the rows.
-        waiting_bytes = self.memory_mb * 2**20 / 2
+        waiting_bytes = memory_bytes / 2
         with carried(networks, batches, waiting_bytes, self.directory) as forward:
             for name in names:
                 layer = self.reference.get_submodule(name)
@@ -122,56 +133,64 @@ class OneShot:
         """
         names = [name for name in self.names if name in self._targets]
         readings = {}
-        for name, (rows,) in self._rows((self.reference,), names, batches):
-            mean = rows.mean(1)
-            if not can_be_shifted(self.reference, self.chains[name]):
-                mean.zero_()
-            rows.sub_(mean[:, None])
-            weight = self.reference.get_submodule(name).weight.detach()
-            moments = self._moments(name, rows, rows)
-            readings[name] = Reading.of(weight, moments, mean, self.pruner.dampening)
+        dense_alone = (self.reference,)
+        for name, (rows,) in self._rows(dense_alone, names, batches):
+            readings[name] = self._reading(name, rows)
         generator = torch.Generator().manual_seed(self.seed)
         self._row_weights = row_weights(self.reference, readings, batches, generator)
-        importances = [_importance(readings[name], self._row_weights[name]) for name in names]
-        masks = [_mask(self._targets[name]) for name in names]
-        sparsities = [self._targets[name].sparsity for name in names]
-        shrunk = shrink_masks(importances, masks, sparsities, self.pruner.granularity)
-        for name, mask in zip(names, shrunk, strict=True):
-            sparsity = float((~mask).double().mean())
-            self._targets[name] = replace(self._targets[name], sparsity=sparsity)
+        targets = [self._targets[name] for name in names]
+        for target in shared_out(targets, readings, self._row_weights, self.pruner.granularity):
+            self._targets[target.name] = target
+
+    def _reading(self, name: str, rows: Tensor) -> Reading:
+        """What removals from a layer do in the dense network; ``rows`` are changed in place."""
+        mean = rows.mean(1)
+        chain = self.chains[name]
+        if not can_be_shifted(self.reference, chain):
+            mean.zero_()
+        rows.sub_(mean[:, None])
+        moments = self._moments(name, rows, rows)
+        weight = self.reference.get_submodule(name).weight.detach()
+        return Reading.of(weight, moments, mean, self.pruner.dampening)
 
     @torch.no_grad()
     def _layer(self, name: str, rows: Tensor, pruned_rows: Tensor) -> dict[str, Any]:
         """Prune a layer that is to be pruned, and correct it, given the rows that it reads in both networks."""
         chain = self.chains[name]
-        means = (rows.mean(1), pruned_rows.mean(1))
+        mean = rows.mean(1)
+        pruned_mean = pruned_rows.mean(1)
         line: dict[str, Any] = {"layer": name}
         target = self._targets.get(name)
         if target is not None:
             if can_be_shifted(self.model, chain):
-                rows.sub_(means[0][:, None])
-                pruned_rows.sub_(means[1][:, None])
+                rows.sub_(mean[:, None])
+                pruned_rows.sub_(pruned_mean[:, None])
             line |= self._prune(target, rows, pruned_rows)
-        self._correct(chain, *means)
+        self._correct(chain, mean, pruned_mean)
         return line
 
     def _prune(self, target: Target, rows: Tensor, pruned_rows: Tensor) -> dict[str, Any]:
         """Give a layer its mask and weights; its sparsity and errors."""
         in_float = self.reference.get_submodule(target.name).weight
+        mask = mask_of(target.layer)
         moments = self._moments(target.name, rows, pruned_rows)
-        mask = _mask(target)
         hessians = moments.damped_hessian(self.pruner.dampening)
         nearest = moments.nearest_weight(in_float, hessians)
         # The rows compete for what stays; what one of them is best made of does not depend on its weight.
-        scale = self._row_scale(target.name, nearest)
+        scale = nearest.new_ones(())
+        if target.name in self._row_weights:
+            scale = row_scale(self._row_weights[target.name], nearest)
         found = sparse_weight(nearest * scale, mask, hessians, target.sparsity, self.pruner.granularity)
         weight = found.weight / scale
         before = moments.error(in_float, in_float * found.mask)
         after = moments.error(in_float, weight)
         original_weight(target.layer).copy_(weight)
         mask.copy_(found.mask)
-        sparsity = float((~found.mask).double().mean())
-        return {"sparsity": sparsity, "error_before": before, "error": after}
+        return {
+            "sparsity": sparsity_of(found.mask),
+            "error_before": before,
+            "error": after,
+        }
 
     def _moments(self, name: str, rows: Tensor, pruned_rows: Tensor) -> Moments:
         """Of what a layer reads in both networks.
@@ -181,45 +200,23 @@ class OneShot:
         """
         weight = self.reference.get_submodule(name).weight.detach()
         moments = Moments.of(weight, rows, pruned_rows, self._images)
-        if not math.isfinite(moments.size + moments.change):
+        total = moments.size + moments.change
+        if not math.isfinite(total):
             raise NotFinite(f"{name}: its output is not finite; give another checkpoint")
         return moments
-
-    def _row_scale(self, name: str, weight: Tensor) -> Tensor:
-        """What makes the squared error of a row count as it does for the logits, ``[C_out, 1, ...]``."""
-        if name not in self._row_weights:
-            return weight.new_ones(())
-        weights = self._row_weights[name].to(weight)
-        relative = weights / weights.mean().clamp(min=torch.finfo(weight.dtype).tiny)
-        return _for_rows(relative.clamp(min=LEAST_WEIGHT).sqrt(), weight)
 
     def _correct(self, chain: Chain, mean_row: Tensor, pruned_mean_row: Tensor) -> None:
         """Give a layer's output its mean in the dense network, by its bias or BatchNorm."""
         dense = _mean_output(self.reference, chain, mean_row)
         pruned = _mean_output(self.model, chain, pruned_mean_row)
-        shift_output(self.model, chain, dense - pruned)
-
-
-def _mask(target: Target) -> Tensor:
-    parts = effective_weight(target.layer)
-    assert parts is not None
-    assert parts.mask is not None
-    return parts.mask
-
-
-def _importance(reading: Reading, weights: Tensor) -> Tensor:
-    """What a weight's removal adds to the logits' squared error, like the weight."""
-    return reading.removal * _for_rows(weights, reading.removal)
-
-
-def _for_rows(values: Tensor, weight: Tensor) -> Tensor:
-    """``[C_out]`` as a factor of a weight ``[C_out, ...]``."""
-    return values.to(weight).view(-1, *[1] * (weight.dim() - 1))
+        change = dense - pruned
+        shift_output(self.model, chain, change)
 
 
 def _mean_output(network: nn.Module, chain: Chain, mean_row: Tensor) -> Tensor:
     """The mean of a layer's output behind its bias and BatchNorm, ``[C_out]``."""
     layer = network.get_submodule(chain.layer)
     products = expected_output(layer.weight, mean_row)
-    output = normalised(network, chain)(products[:, None])
+    with_bias = normalised(network, chain)
+    output = with_bias(products[:, None])
     return output[:, 0]

@@ -1,12 +1,13 @@
 """Pruning = importance x schedule x layer rules x granularity."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Literal
 
 import torch
 from torch import Tensor, nn
 
+from micronet_cli.compression.pruning.filter_constants import constants_of, silence
 from micronet_cli.compression.pruning.gradient_scores import (
     DENSE,
     SCORES,
@@ -25,10 +26,10 @@ from micronet_cli.layers.effective_weight import (
     effective_weight,
     incoming_weight,
     is_normed,
+    mask_of,
     original_weight,
 )
-from micronet_cli.layers.rules import as_rules, match_layers, stated_shape
-from micronet_cli.trace.batch_norm import batch_norm_pairs
+from micronet_cli.layers.rules import as_rules, match_layers
 
 
 @dataclass
@@ -112,31 +113,45 @@ class Pruner:
             if not rule.sparsity:
                 continue
             layer = model.get_submodule(name)
-            inputs = original_weight(layer).shape[1]
-            multiple = self.granularity.input_multiple
-            if inputs % multiple != 0:
-                raise ValueError(
-                    f"prune.rules.{rule_name}: {name} has an input dimension of {inputs}, {self.granularity} needs "
-                    f"a multiple of {multiple}; a later rule with sparsity=null leaves it alone"
-                )
-            try:
-                attach_mask(layer)
-            except ValueError as error:
-                raise ValueError(f"prune.rules.{rule_name}: {name}: {error}") from None
-            if isinstance(self.importance, Accumulated):
-                attach_buffer(layer, SCORES)
-            if self.regrow is not None:
-                if is_normed(layer):
-                    raise ValueError(
-                        f"prune.rules.{rule_name}: {name}: a norm makes its weight, and what grows back would not "
-                        "begin at zero; prune.regrow=null keeps to masks that shrink"
-                    )
-                attach_buffer(layer, DENSE)
+            self._attach_to(layer, f"prune.rules.{rule_name}: {name}")
             self._targets.append((layer, rule.sparsity))
         self._listening = self._listener()
         self._shifts = []
         if isinstance(self.granularity, Filter):
-            self._shifts = self._constants(model)
+            layers = [layer for layer, _ in self._targets]
+            self._shifts = constants_of(layers, model)
+
+    def _attach_to(self, layer: nn.Module, named: str) -> None:
+        """Give a layer its mask and what else this pruner keeps there.
+
+        Args:
+            layer: the layer.
+            named: its rule and name, which mistakes begin with.
+
+        Raises:
+            ValueError: it cannot be pruned so.
+        """
+        inputs = original_weight(layer).shape[1]
+        multiple = self.granularity.input_multiple
+        if inputs % multiple != 0:
+            raise ValueError(
+                f"{named} has an input dimension of {inputs}, {self.granularity} needs "
+                f"a multiple of {multiple}; a later rule with sparsity=null leaves it alone"
+            )
+        try:
+            attach_mask(layer)
+        except ValueError as error:
+            raise ValueError(f"{named}: {error}") from None
+        if isinstance(self.importance, Accumulated):
+            attach_buffer(layer, SCORES)
+        if self.regrow is None:
+            return
+        if is_normed(layer):
+            raise ValueError(
+                f"{named}: a norm makes its weight, and what grows back would not "
+                "begin at zero; prune.regrow=null keeps to masks that shrink"
+            )
+        attach_buffer(layer, DENSE)
 
     @torch.no_grad()
     def update(self, step: int, total_steps: int) -> bool:
@@ -151,7 +166,8 @@ class Pruner:
             self._shrink(fraction)
             self._reached = fraction
         for layer, shifts in self._shifts:
-            kept_channels = _mask(layer).flatten(1).any(1)
+            by_channel = mask_of(layer).flatten(1)
+            kept_channels = by_channel.any(1)
             silence(shifts, kept_channels)
         if self._exchange is not None:
             layers = [layer for layer, _ in self._targets]
@@ -167,23 +183,6 @@ class Pruner:
         """Layer -> its rule and target, as the run's table shows them."""
         return sparsity_table(model, self.rules)
 
-    def _constants(self, model: nn.Module) -> list[tuple[nn.Module, list[nn.Parameter]]]:
-        """Pruned layers with what a dropped filter would leave behind: its BatchNorm's gain and shift, or its bias."""
-        shape = stated_shape(model)
-        norms: dict[str, str] = {}
-        if shape is not None:
-            norms = {layer: norm for norm, layer in batch_norm_pairs(model, shape).items()}
-        names = {layer: name for name, layer in model.named_modules()}
-        found = []
-        for layer, _ in self._targets:
-            norm_name = norms.get(names[layer])
-            if norm_name is not None:
-                norm = model.get_submodule(norm_name)
-                found.append((layer, list(norm.parameters())))
-            elif isinstance(layer.bias, nn.Parameter):
-                found.append((layer, [layer.bias]))
-        return found
-
     def _shrink(self, fraction: float) -> None:
         """Shrink the masks to ``fraction`` of the way from the initial to the final sparsity."""
         masks: list[Tensor] = []
@@ -192,7 +191,7 @@ class Pruner:
         for number, (layer, final) in enumerate(self._targets):
             start = min(self.initial_sparsity, final)
             sparsities.append(start + (final - start) * fraction)
-            masks.append(_mask(layer))
+            masks.append(mask_of(layer))
             importances.append(self._importance(number, layer))
         if self.scope == "global" and masks:
             shrunk = shrink_masks(importances, masks, sparsities, self.granularity)
@@ -233,22 +232,3 @@ class Pruner:
         """Once the target is reached nothing is ranked any more."""
         if self._listening is not None:
             self._listening.stop()
-
-
-@torch.no_grad()
-def silence(shifts: Sequence[nn.Parameter], kept: Tensor) -> None:
-    """Set the ``shifts``, each ``[C]``, to 0 for the channels that are not ``kept``, bool ``[C]``.
-
-    A dropped filter leaves BatchNorm's shift or its own bias behind, a constant that the next layer would have to go on
-    adding up. Zeroed before every step, while training can still make up for it, the channel is exactly zero and can be
-    taken out without changing anything, which zero padding prevents for a constant.
-    """
-    for shift in shifts:
-        shift.mul_(kept)
-
-
-def _mask(layer: nn.Module) -> Tensor:
-    weight = effective_weight(layer)
-    assert weight is not None
-    assert weight.mask is not None
-    return weight.mask

@@ -12,7 +12,7 @@ from micronet_cli.compression.pruning.gradient_scores import DENSE, averaged, bu
 from micronet_cli.errors import UserError
 from micronet_cli.functional.granularity import Granularity
 from micronet_cli.functional.masks import regrow_mask
-from micronet_cli.layers.effective_weight import effective_weight, original_weight
+from micronet_cli.layers.effective_weight import effective_weight, mask_of, original_weight
 
 
 @dataclass(frozen=True)
@@ -119,15 +119,13 @@ class Exchange:
         return False
 
     def _exchange(self, layer: nn.Module, importance: Tensor, amount: float) -> None:
-        weight = effective_weight(layer)
-        assert weight is not None
-        assert weight.mask is not None
+        mask = mask_of(layer)
         gradient = averaged(layer, DENSE)
-        mask = regrow_mask(importance, gradient, weight.mask, amount, self.granularity)
+        exchanged = regrow_mask(importance, gradient, mask, amount, self.granularity)
         # What comes back begins at zero, not at the value that it had when it went.
-        grown = mask & ~weight.mask
+        grown = exchanged & ~mask
         begin_at_zero(layer, grown)
-        weight.mask.copy_(mask)
+        mask.copy_(exchanged)
 
 
 @torch.no_grad()
@@ -142,7 +140,8 @@ def begin_at_zero(layer: nn.Module, grown: Tensor) -> None:
     # A standardised weight is zero where the original is the mean of its row, which is that of the others then.
     rows = original.flatten(1)
     is_other = ~grown.flatten(1)
-    others = is_other.sum(1, keepdim=True).clamp_min(1)
-    means = (rows * is_other).sum(1, keepdim=True) / others
+    others = is_other.sum(1, keepdim=True)
+    sums = (rows * is_other).sum(1, keepdim=True)
+    means = sums / others.clamp_min(1)
     begun = torch.where(is_other, rows, means)
     original.copy_(begun.view(original.shape))

@@ -17,7 +17,7 @@ from micronet_cli.functional.granularity import NM, Element, Granularity
 from micronet_cli.functional.masks import shrink_mask
 from micronet_cli.functional.pruning import magnitude
 from micronet_cli.functional.second_order import damped
-from micronet_cli.layers.effective_weight import attach_mask, effective_weight, original_weight
+from micronet_cli.layers.effective_weight import attach_mask, effective_weight, mask_of, original_weight
 from micronet_cli.layers.layer_input import first_input
 from micronet_cli.layers.padding import padded
 from micronet_cli.layers.rules import match_layers
@@ -183,25 +183,24 @@ class SecondOrderPruner:
             self._watching.append(handle)
 
     def _prune(self, target: Target, watched: bool) -> None:
-        parts = effective_weight(target.layer)
-        assert parts is not None
-        assert parts.mask is not None
-        dropped = int((~parts.mask).sum())
-        wanted = round(parts.mask.numel() * target.sparsity)
+        mask = mask_of(target.layer)
+        dropped = int((~mask).sum())
+        wanted = round(mask.numel() * target.sparsity)
         if dropped >= wanted:
             return
         original = original_weight(target.layer)
-        weight = original * parts.mask
+        weight = original * mask
         hessians = averaged(target.layer, HESSIAN)
         if hessians.any():
             hessians = damped(hessians, self.dampening)
-            updated, mask = sparse_weight(weight, parts.mask, hessians, target.sparsity, self.granularity)
+            updated, shrunk = sparse_weight(weight, mask, hessians, target.sparsity, self.granularity)
             original.copy_(updated)
         elif watched:
             raise UserError(f"prune: no input of {target.name} was seen; it needs trainer.compile=false")
         else:  # an untrained what-if
-            mask = shrink_mask(magnitude(weight), parts.mask, target.sparsity, self.granularity)
-        parts.mask.copy_(mask)
+            importance = magnitude(weight)
+            shrunk = shrink_mask(importance, mask, target.sparsity, self.granularity)
+        mask.copy_(shrunk)
 
 
 def _attach_hessian(layer: nn.Module) -> None:
@@ -242,6 +241,7 @@ def columns(layer: nn.Module, images: Tensor) -> Tensor:
         features = images.shape[-1]
         return images.reshape(1, -1, features)
     assert isinstance(layer, nn.Conv2d)
-    patches = F.unfold(padded(layer, images), layer.kernel_size, layer.dilation, 0, layer.stride)
+    images = padded(layer, images)
+    patches = F.unfold(images, layer.kernel_size, layer.dilation, 0, layer.stride)
     split = patches.unflatten(1, (layer.groups, -1))
     return split.permute(1, 0, 3, 2).flatten(1, 2)

@@ -60,15 +60,15 @@ def inverse_explained() -> Iterator[None]:
 
 def _found(weight: Tensor, mask: Tensor, hessians: Tensor, sparsity: float, granularity: Granularity) -> SparseWeight:
     """The same, where the Hessians let it."""
-    groups = len(hessians)
+    groups, inputs, _ = hessians.shape
     rows = len(weight)
-    inputs = hessians.shape[-1]
     # Taken by N:M as the sweep arrives, the weights of a group are better chosen than by an order without groups.
     if isinstance(granularity, NM) or rows * inputs**3 > ROW_BY_ROW:
         mask = _by_columns(weight, mask, hessians, sparsity, granularity)
     else:
         importance = obs_importance(_by_group(weight, groups), hessians, _by_group(mask, groups))
-        mask = shrink_mask(importance.view(weight.shape), mask, sparsity, granularity)
+        importance = importance.view(weight.shape)
+        mask = shrink_mask(importance, mask, sparsity, granularity)
     updated = obs_update(_by_group(weight, groups), hessians, _by_group(mask, groups))
     return SparseWeight(updated.view(weight.shape), mask)
 
@@ -76,19 +76,34 @@ def _found(weight: Tensor, mask: Tensor, hessians: Tensor, sparsity: float, gran
 def _by_columns(weight: Tensor, mask: Tensor, hessians: Tensor, sparsity: float, granularity: Granularity) -> Tensor:
     """The mask by a sweep over the columns of each group."""
     groups = len(hessians)
+    plan = _planned(weight * mask, mask, hessians, sparsity, granularity)
+    order = _channels_together(weight)
+    weights = _by_group(weight, groups)[:, :, order]
+    masks = _by_group(mask, groups)[:, :, order]
+    plans = _by_group(plan, groups)[:, :, order]
+    swept = torch.empty_like(masks)
+    for group, hessian in enumerate(hessians):
+        ordered = hessian[order][:, order]
+        kept = swept_mask(weights[group], ordered, masks[group], plans[group], granularity)
+        swept[group].index_copy_(1, order, kept)
+    return swept.reshape(weight.shape)
+
+
+def _planned(weight: Tensor, mask: Tensor, hessians: Tensor, sparsity: float, granularity: Granularity) -> Tensor:
+    """The mask by what each weight's removal costs alone; ``weight`` is masked."""
+    groups = len(hessians)
     inverses = torch.linalg.inv(hessians)
-    diagonals = inverses.diagonal(dim1=1, dim2=2)
-    alone = _by_group(weight * mask, groups).square() / diagonals[:, None]
-    plan = shrink_mask(alone.view(weight.shape), mask, sparsity, granularity)
-    # The neighbours of N:M are input channels: those of one kernel position lie together.
-    numbers = torch.arange(hessians.shape[-1], device=weight.device)
-    order = numbers.view(weight[0].shape).movedim(0, -1).flatten()
-    parts = zip(_by_group(weight, groups), hessians, _by_group(mask, groups), _by_group(plan, groups), strict=True)
-    swept = []
-    for rows, hessian, kept, planned in parts:
-        ordered = swept_mask(rows[:, order], hessian[order][:, order], kept[:, order], planned[:, order], granularity)
-        swept.append(torch.empty_like(kept).index_copy_(1, order, ordered))
-    return torch.stack(swept).view(weight.shape)
+    freedoms = inverses.diagonal(dim1=1, dim2=2)
+    alone = _by_group(weight, groups).square() / freedoms[:, None]
+    return shrink_mask(alone.view(weight.shape), mask, sparsity, granularity)
+
+
+def _channels_together(weight: Tensor) -> Tensor:
+    """Numbers of a row's weights with the input channels of one kernel position side by side: N:M's neighbours."""
+    of_row = weight[0]
+    numbers = torch.arange(of_row.numel(), device=weight.device)
+    by_channel = numbers.view(of_row.shape)
+    return by_channel.movedim(0, -1).flatten()
 
 
 def _by_group(weight: Tensor, groups: int) -> Tensor:

@@ -1,5 +1,6 @@
 """AdaRound: the weights of one layer are rounded so that its output stays (Nagel et al., arXiv 2004.10568)."""
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Literal
 
@@ -97,30 +98,43 @@ class AdaRound:
         kept = torch.ones_like(original)
         if parts.mask is not None:
             kept = parts.mask.to(original.dtype)
-        exact_codes = (original.detach() * kept) * grid.scale - grid.zero_point
+        masked = original.detach() * kept
+        exact_codes = masked * grid.scale - grid.zero_point
         floor = exact_codes.floor()
 
         def weight(fraction: Tensor) -> Tensor:
             codes = (floor + fraction).clamp(0, grid.largest)
             return (codes + grid.zero_point) / grid.scale * kept
 
-        variables = inverse_rectified_sigmoid(exact_codes - floor).requires_grad_()
+        start = exact_codes - floor
+        error = reconstruction.loss(weight(start), self.batch_size)
+        fraction = self._by_adam(start, lambda fraction, step: error(weight(fraction), step), iterations)
+        with torch.no_grad():
+            rounded_up = fraction >= 0.5
+            learned = weight(rounded_up.to(original.dtype))
+            nearest = layer.weight.detach()
+            if reconstruction.error(learned) < reconstruction.error(nearest):
+                original.copy_(learned)
+            else:
+                original.copy_(nearest)
+
+    def _by_adam(self, start: Tensor, error: Callable[[Tensor, int], Tensor], iterations: int) -> Tensor:
+        """h, of the weight's shape, after so many steps of Adam.
+
+        Args:
+            start: h where they begin, in [0, 1).
+            error: h and the number of a step -> the layer's error there, 0-dim.
+            iterations: steps.
+        """
+        variables = inverse_rectified_sigmoid(start).requires_grad_()
         optimizer = torch.optim.Adam([variables], self.lr)
-        error = reconstruction.loss(weight(exact_codes - floor), self.batch_size)
         for step in range(iterations):
             fraction = rectified_sigmoid(variables)
-            loss = error(weight(fraction), step)
+            loss = error(fraction, step)
             beta = annealed_beta(step / iterations, self.warmup)
             if beta is not None:
                 loss = loss + self.regularization * rounding_regularizer(fraction, beta)
             optimizer.zero_grad()
             loss.backward()
             optimizer.step()
-        with torch.no_grad():
-            nearest = layer.weight.detach()
-            rounded_up = rectified_sigmoid(variables) >= 0.5
-            learned = weight(rounded_up.to(original.dtype))
-            if reconstruction.error(learned) < reconstruction.error(nearest):
-                original.copy_(learned)
-            else:
-                original.copy_(nearest)
+        return rectified_sigmoid(variables).detach()

@@ -1,7 +1,7 @@
 """Block after block is reconstructed, each with what the blocks before it have become; other layers as they come."""
 
 import copy
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -38,28 +38,34 @@ class BlockByBlock(LayerByLayer):
     def __post_init__(self) -> None:
         super().__post_init__()
         self._single = set(self.names)
+        quantized = {*self.names, *self.left_out}
         self._blocks: dict[str, Block] = {}
         block_of: dict[str, str] = {}
-        quantized = {*self.names, *self.left_out}
         for block in self.blocks:
             if quantized.isdisjoint(block.layers):
                 continue
             self._blocks[block.name] = block
-            block_of |= dict.fromkeys(block.layers, block.name)
+            for name in block.layers:
+                block_of[name] = block.name
+        self.names = self._in_order(block_of)
+        self.left_out = [name for name in self.left_out if name not in block_of]
+
+    def _in_order(self, block_of: Mapping[str, str]) -> list[str]:
+        """Blocks, and layers outside of them, by what is executed first of each; ``block_of``: layer -> its block."""
         steps: dict[str, None] = {}
         for name in self.chains:
             step = block_of.get(name, name)
             if step in self._blocks or name in self._single:
                 steps[step] = None
-        self.names = list(steps)
-        self.left_out = [name for name in self.left_out if name not in block_of]
+        return list(steps)
 
     def _cost(self, name: str, of_layers: LayerCosts) -> float:
         block = self._blocks.get(name)
         if block is None:
             return of_layers.cost(name)
         of_image = 3 * block.multiplications + PER_ELEMENT * block.elements
-        learning = self.reconstruction.iterations * self._together(block) * of_image
+        images = self.reconstruction.iterations * self._together(block)
+        learning = images * of_image
         alone = [of_layers.cost(layer) for layer in block.layers if layer in self._single]
         return learning + sum(alone)
 
@@ -100,10 +106,15 @@ class BlockByBlock(LayerByLayer):
             alone = _Alone(model, block, number, data.device)
             networks.append(alone)
         batches = data.read.split(self._together(block))
-        with carried(networks, batches, self.memory_mb * 2**20 / 4, self.directory) as forward:
+        with carried(networks, batches, self._bytes_of_block(), self.directory) as forward:
             for name in block.layers:
                 if name in self._single:
                     super()._step(name, forward, data.images)
+
+    def _bytes_of_block(self) -> float:
+        """What a block's data, and the layers in it, may each hold in memory: half of it is for waiting networks."""
+        memory_bytes = self.memory_mb * 2**20
+        return memory_bytes / 4
 
     def _learns(self, bits: float) -> bool:
         return self.adaround is not None and self.adaround.learns(bits)
@@ -111,9 +122,7 @@ class BlockByBlock(LayerByLayer):
     @torch.no_grad()
     def _data(self, block: Block, forward: Carried, images: int) -> BlockData:
         """What the block reads in both networks, and gives in float."""
-        # Half of the memory is for the waiting networks.
-        in_memory = self.memory_mb * 2**20 / 4
-        data = BlockData(images, in_memory, self.directory)
+        data = BlockData(images, self._bytes_of_block(), self.directory)
         for _, (in_float, quantized) in forward.inputs(block.name):
             # A block may write over what it reads.
             target = block.run(self.reference, in_float.clone())

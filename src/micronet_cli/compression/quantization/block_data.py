@@ -38,18 +38,20 @@ class BlockData:
 
     def add(self, in_float: Tensor, quantized: Tensor, target: Tensor) -> None:
         """Take in a batch: what is read in float and in the quantised network, and what is given in float."""
-        if not self._filled:
-            self._allocate(torch.stack((in_float, quantized), 1), target)
-        places = slice(self._filled, self._filled + len(in_float))
+        if self._filled == 0:
+            read = torch.stack((in_float, quantized), 1)
+            self._allocate(read, target)
+        count = len(in_float)
+        places = slice(self._filled, self._filled + count)
         self.read[places, 0] = in_float
         self.read[places, 1] = quantized
         self.target[places] = target
-        self._filled += len(in_float)
+        self._filled += count
         self._total += float(target.square().sum())
 
     def _allocate(self, read: Tensor, given: Tensor) -> None:
-        of_one_image = read[0].nbytes + given[0].nbytes
-        on_disk = of_one_image * self.images > self._in_memory
+        bytes_per_image = read[0].nbytes + given[0].nbytes
+        on_disk = bytes_per_image * self.images > self._in_memory
         self.device = read.device
         self.read = self._empty(read, on_disk)
         self.target = self._empty(given, on_disk)
@@ -58,21 +60,28 @@ class BlockData:
         shape = (self.images, *like.shape[1:])
         if not on_disk:
             return like.new_empty(shape)
-        of_type = torch.empty(0, dtype=like.dtype).numpy().dtype
+        numpy_type = torch.empty(0, dtype=like.dtype).numpy().dtype
         file = tempfile.TemporaryFile(dir=self._directory)  # noqa: SIM115  lives as long as what is mapped
-        return torch.from_numpy(np.memmap(file, of_type, "w+", shape=shape))
+        mapped = np.memmap(file, numpy_type, "w+", shape=shape)
+        return torch.from_numpy(mapped)
 
     def drawn(self, count: int, drop: float, generator: torch.Generator) -> tuple[Tensor, Tensor]:
         """Some images at random: what the block reads, each value in float with probability ``drop``; its target."""
-        chosen = torch.randint(self.images, (count,), generator=generator).to(self.target.device)
+        # Drawn on the CPU, so that every device draws the same.
+        chosen = torch.randint(self.images, (count,), generator=generator)
+        chosen = chosen.to(self.target.device)
         target = self.target[chosen].to(self.device)
-        in_float, quantized = self.read[chosen].to(self.device).unbind(1)
+        read = self.read[chosen].to(self.device)
+        in_float, quantized = read.unbind(1)
         return mixed(quantized, in_float, drop, generator), target
 
     def batches(self, count: int) -> Iterator[tuple[Tensor, Tensor]]:
         """All images in order, ``count`` at a time: what the quantised network reads, and the target."""
-        for read, target in zip(self.read.split(count), self.target.split(count), strict=True):
-            yield read[:, 1].to(self.device), target.to(self.device)
+        reads = self.read.split(count)
+        targets = self.target.split(count)
+        for read, target in zip(reads, targets, strict=True):
+            quantized = read[:, 1]
+            yield quantized.to(self.device), target.to(self.device)
 
     @property
     def size(self) -> float:
@@ -82,4 +91,5 @@ class BlockData:
     @property
     def root_mean_square(self) -> float:
         """Of the targets' values."""
-        return math.sqrt(self.size / self.target[0].numel())
+        values = self.target[0].numel()
+        return math.sqrt(self.size / values)

@@ -91,7 +91,10 @@ class LearningBlock:
             layer = model.get_submodule(name)
             if _has_rounding(layer, learns):
                 self._layers.append(layer)
-        self._in_float = [original_weight(layer).detach().clone() for layer in self._layers]
+        self._in_float = []
+        for layer in self._layers:
+            weight = original_weight(layer).detach()
+            self._in_float.append(weight.clone())
         self._biases: list[nn.Parameter] = []
         if correct_bias:
             self._biases = _own_biases(self._module, shared_parameters(model))
@@ -156,7 +159,8 @@ class LearningBlock:
         for step in range(settings.iterations):
             x, target = data.drawn(batch_size, settings.drop, self._generator)
             difference = self._block.run(self._model, x) - target
-            loss = difference.square().sum() / (data.size * len(x))
+            size = data.size * len(x)
+            loss = difference.square().sum() / size
             beta = annealed_beta(step / settings.iterations, settings.warmup)
             if beta is not None:
                 for rounding in roundings:

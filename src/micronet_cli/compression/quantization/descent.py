@@ -38,28 +38,36 @@ class Descent:
     def __init__(self, layer: nn.Module, reconstruction: Reconstruction, centred: bool) -> None:
         self._layer = layer
         self._judged = reconstruction
-        parts = effective_weight(layer)
-        assert parts is not None
-        assert isinstance(parts.fake_quantize, FixedGrid)
-        self._stored = parts.fake_quantize
-        original = original_weight(layer)
-        kept = torch.ones_like(original)
-        if parts.mask is not None:
-            kept = parts.mask.to(original.dtype)
         inputs = reconstruction.inputs
         self._groups, self._count, _ = inputs.shape
         self._mean = inputs.mean(1, keepdim=True)
         if not centred:
             self._mean = torch.zeros_like(self._mean)
+        self._curvature = self._second_moments()
+        self._damping = self._own_damping()
+        original = original_weight(layer)
         self._steepest = 1.0
         if reconstruction.activation is not None:
             self._steepest = _steepest_square(reconstruction.activation, original)
-        self._curvature = self._second_moments()
-        self._damping = self._own_damping()
+        parts = effective_weight(layer)
+        assert parts is not None
+        assert isinstance(parts.fake_quantize, FixedGrid)
+        self._stored = parts.fake_quantize
+        kept = torch.ones_like(original)
+        if parts.mask is not None:
+            kept = parts.mask.to(original.dtype)
         self._start = self._by_group(original * kept)
-        step = 1 / self._of_channels(self._stored.scale)
-        zero_point = self._of_channels(self._stored.zero_point)
-        self._grid = Grid(step, zero_point, self._stored.largest, self._by_group(kept))
+        self._grid = self._stored_grid(kept)
+
+    def _stored_grid(self, kept: Tensor) -> Grid:
+        """The layer's grid as it is stored; ``kept`` is 1 or 0, shaped as the layer's weight."""
+        scale = self._of_channels(self._stored.scale)
+        return Grid(
+            step=1 / scale,
+            zero_point=self._of_channels(self._stored.zero_point),
+            largest=self._stored.largest,
+            kept=self._by_group(kept),
+        )
 
     def _by_group(self, channels: Tensor) -> Tensor:
         """``[C_out, ...] -> [groups, C_out / groups, ...]``, each channel flat."""
@@ -73,15 +81,17 @@ class Descent:
 
     def _second_moments(self) -> Tensor:
         inputs = self._judged.inputs
-        moments = torch.bmm(inputs.transpose(1, 2), inputs) / self._count
+        columns = inputs.transpose(1, 2)
+        moments = torch.bmm(columns, inputs) / self._count
         return moments - self._mean.transpose(1, 2) @ self._mean
 
     def _own_damping(self) -> Tensor:
         """Added to the curvature's diagonal, ``[groups, 1, 1]``; above 0 where a group reads nothing but constants."""
-        of_groups = self._curvature.diagonal(dim1=1, dim2=2).mean(1)
-        floor = of_groups.mean() * torch.finfo(of_groups.dtype).eps
-        smallest = torch.finfo(of_groups.dtype).tiny
-        damping = DAMPING * of_groups + floor + smallest
+        diagonals = self._curvature.diagonal(dim1=1, dim2=2)
+        of_groups = diagonals.mean(1)
+        precision = torch.finfo(of_groups.dtype)
+        floor = of_groups.mean() * precision.eps
+        damping = DAMPING * of_groups + floor + precision.tiny
         return damping.view(-1, 1, 1)
 
     @torch.no_grad()
@@ -90,10 +100,16 @@ class Descent:
         form = self._quadratic_form()
         codes = rounded_in_turn(form, self._grid)
         self._improve(form, codes)
-        steps = self._grid.step.flatten()
+        self._store_steps()
+        weight = self._grid.weight(codes)
+        return weight.reshape(self._layer.weight.shape)
+
+    def _store_steps(self) -> None:
         scale = self._stored.scale
-        scale.copy_((1 / steps[: scale.numel()]).view(scale.shape))
-        return self._grid.weight(codes).reshape(self._layer.weight.shape)
+        steps = self._grid.step.flatten()
+        # A step that all channels share is there once for each of them.
+        stored = 1 / steps[: scale.numel()]
+        scale.copy_(stored.view(scale.shape))
 
     def _quadratic_form(self) -> QuadraticForm:
         """The error around the weight as it is, which is also what damping holds it to."""
@@ -101,19 +117,26 @@ class Descent:
         for first in range(0, self._count, ROWS):
             rows = slice(first, first + ROWS)
             centred = self._judged.inputs[:, rows] - self._mean
-            slope += torch.bmm(self._residuals(rows), centred) / self._count
-        identity = torch.eye(self._curvature.shape[1], dtype=slope.dtype, device=slope.device)
-        return QuadraticForm(self._curvature + self._damping * identity, slope + self._damping * self._start)
+            residuals = self._residuals(rows)
+            slope += torch.bmm(residuals, centred) / self._count
+        size = self._curvature.shape[1]
+        identity = torch.eye(size, dtype=slope.dtype, device=slope.device)
+        return QuadraticForm(
+            curvature=self._curvature + self._damping * identity,
+            slope=slope + self._damping * self._start,
+        )
 
     def _residuals(self, rows: slice) -> Tensor:
         """How far the products are from where they should be, ``[groups, C_out / groups, n]``."""
         judged = self._judged
-        products = torch.bmm(self._start, judged.inputs[:, rows].transpose(1, 2))
+        columns = judged.inputs[:, rows].transpose(1, 2)
+        products = torch.bmm(self._start, columns)
         output = judged.normalised(products.flatten(0, 1))
         moves = self._moves(output, judged.target[:, rows])
         gain = judged.normalised.gain
         reaches_output = gain.abs() > SMALLEST_GAIN
-        divided = moves / torch.where(reaches_output, gain, 1)
+        divisor = torch.where(reaches_output, gain, 1)
+        divided = moves / divisor
         residuals = torch.where(reaches_output, divided, 0)
         return residuals.unflatten(0, (self._groups, -1))
 
@@ -142,8 +165,9 @@ class Descent:
 def _steepest_square(activation: Callable[[Tensor], Tensor], weight: Tensor) -> float:
     """L, the square of the activation function's steepest slope, behind a layer of that weight."""
     values = torch.linspace(-PROBED, PROBED, PROBES, dtype=weight.dtype, device=weight.device)
+    channels = len(weight)
     with torch.enable_grad():
-        before = values.repeat(len(weight), 1).requires_grad_()
+        before = values.repeat(channels, 1).requires_grad_()
         after = activation(before)
         (slopes,) = torch.autograd.grad(after.sum(), before)
     return float(slopes.square().amax())

@@ -59,14 +59,10 @@ class LayerByLayer:
     def __post_init__(self) -> None:
         self._generator = torch.Generator().manual_seed(self.seed)
         self._rooms = [Room(), Room()]  # of the float network's rows, and of the other's
-        quantized = []
-        for name, layer in self.model.named_modules():
-            if _is_quantized(layer):
-                quantized.append(name)
+        quantized = _quantized_layers(self.model)
         self.names = []
         for name in self.chains:
-            layer = self.model.get_submodule(name)
-            if name in quantized and has_rows(layer):
+            if name in quantized and has_rows(quantized[name]):
                 self.names.append(name)
         self.left_out = [name for name in quantized if name not in self.names]
         self._layers = list(self.names)
@@ -74,7 +70,8 @@ class LayerByLayer:
     def costs(self, batches: Sequence[Tensor]) -> list[float]:
         """What each layer takes with these images ``[N, C, H, W]``, in multiplications or as good as."""
         images = sum(len(batch) for batch in batches)
-        work = layer_work(self.reference, batches[0][:1], self._layers)
+        one_image = batches[0][:1]
+        work = layer_work(self.reference, one_image, self._layers)
         of_layers = LayerCosts(self.model, self.chains, work, images, self.rows, JUDGED, self.adaround)
         return [self._cost(name, of_layers) for name in self.names]
 
@@ -114,14 +111,12 @@ class LayerByLayer:
         Raises:
             NotFinite: an error is not.
         """
-        pieces: list[Tensor] = []
-        for batch in batches:
-            together = max(1, PIXELS_TOGETHER // batch[0, 0].numel())
-            pieces += batch.split(together)
+        pieces = _in_pieces(batches)
         images = sum(len(piece) for piece in pieces)
         networks = (self.reference, self.model)
+        memory_bytes = self.memory_mb * 2**20
         # The other half is for the run that is at work, and the rows.
-        waiting_bytes = self.memory_mb * 2**20 / 2
+        waiting_bytes = memory_bytes / 2
         with carried(networks, pieces, waiting_bytes, self.directory) as forward:
             for name in self.names[self.done :]:
                 line = self._step(name, forward, images)
@@ -143,7 +138,8 @@ class LayerByLayer:
         in_float = self.reference.get_submodule(name)
         judged_rows = quantized_rows[:, :JUDGED]
         with torch.no_grad():
-            target = self._reconstruction(self.reference, chain, rows[:, :JUDGED]).outputs(in_float.weight)
+            undisturbed = self._reconstruction(self.reference, chain, rows[:, :JUDGED])
+            target = undisturbed.outputs(in_float.weight)
             size = float(mean_square(target)) or 1.0
             judged = self._reconstruction(self.model, chain, judged_rows, target)
             before = float(judged.error(layer.weight)) / size
@@ -165,7 +161,8 @@ class LayerByLayer:
         """The layer as it is in one of the networks: a corrected bias makes another."""
         if target is None:
             target = rows.new_empty(0)
-        return Reconstruction(rows, target, normalised(network, chain), chain.activation)
+        with_bias = normalised(network, chain)
+        return Reconstruction(rows, target, with_bias, chain.activation)
 
     def _round(self, chain: Chain, rows: Tensor, quantized_rows: Tensor) -> None:
         """Learn the rounding of a layer, from all rows."""
@@ -188,10 +185,12 @@ class LayerByLayer:
         if self.adaround.learns(parts.fake_quantize.bits):
             return True
         # Not the float network's, which need not be pruned.
-        unrounded = judged.outputs(parts.masked(original_weight(layer)))
+        masked = parts.masked(original_weight(layer))
+        unrounded = judged.outputs(masked)
         rounded = judged.outputs(layer.weight)
         change = mean_square(rounded - unrounded)
-        return self.adaround.learns_from(float(change) / size)
+        relative = float(change) / size
+        return self.adaround.learns_from(relative)
 
     @torch.no_grad()
     def _correct_bias(self, chain: Chain, rows: Tensor, quantized_rows: Tensor) -> None:
@@ -211,6 +210,16 @@ def check_finite(name: str, error: float) -> None:
         )
 
 
+def _in_pieces(batches: Sequence[Tensor]) -> list[Tensor]:
+    """The images ``[N, C, H, W]`` in the same order, no more together than ``PIXELS_TOGETHER`` lets."""
+    pieces: list[Tensor] = []
+    for batch in batches:
+        pixels = batch[0, 0].numel()
+        together = max(1, PIXELS_TOGETHER // pixels)
+        pieces += batch.split(together)
+    return pieces
+
+
 def _mean_output(network: nn.Module, chain: Chain, rows: Tensor) -> Tensor:
     """The mean over the rows of a layer's output behind its bias and BatchNorm, ``[C_out]``."""
     layer = network.get_submodule(chain.layer)
@@ -219,6 +228,14 @@ def _mean_output(network: nn.Module, chain: Chain, rows: Tensor) -> Tensor:
     with_bias = normalised(network, chain)
     mean = with_bias(products[:, None])
     return mean[:, 0]
+
+
+def _quantized_layers(model: nn.Module) -> dict[str, nn.Module]:
+    layers = {}
+    for name, layer in model.named_modules():
+        if _is_quantized(layer):
+            layers[name] = layer
+    return layers
 
 
 def _is_quantized(layer: nn.Module) -> bool:

@@ -135,7 +135,8 @@ class Quantizer:
             ValueError: a rule is left with no layer.
         """
         targets = {}
-        for layer, (name, rule) in match_layers(model, self.rules, "quantize", products).items():
+        matches = match_layers(model, self.rules, "quantize", products)
+        for layer, (name, rule) in matches.items():
             targets[layer] = self.target(name, rule)
         for module in products:
             if module not in targets:

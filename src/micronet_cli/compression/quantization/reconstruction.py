@@ -13,7 +13,8 @@ from micronet_cli.trace.layer_inputs import product
 
 def mean_square(outputs: Tensor) -> Tensor:
     """Mean squared length of the output vectors of ``[C_out, n]``, 0-dim."""
-    return outputs.square().sum() / outputs.shape[1]
+    count = outputs.shape[1]
+    return outputs.square().sum() / count
 
 
 @dataclass(frozen=True)
@@ -78,7 +79,8 @@ class _Sampled:
         self._batches = rows // self._batch_size
 
     def __call__(self, weight: Tensor, step: int) -> Tensor:
-        first = step % self._batches * self._batch_size
+        batch = step % self._batches
+        first = batch * self._batch_size
         # Neighbours in memory: no row is copied.
         rows = slice(first, first + self._batch_size)
         return self._reconstruction.error(weight, rows)
@@ -103,7 +105,8 @@ class _Quadratic:
         self._gain = self._by_group(gain)
         slope = torch.bmm(self._by_group(residuals), inputs) / count
         self._slope = 2 * self._gain * slope
-        self._start = self._by_group(weight.detach().flatten(1))
+        rows = weight.detach().flatten(1)
+        self._start = self._by_group(rows)
         self._least = mean_square(residuals)
 
     def _by_group(self, channels: Tensor) -> Tensor:

@@ -35,10 +35,12 @@ class SoftRounding(FakeQuantize):
         self._grid = [grid]  # not a child: it has a place of its own
         self._mask = mask
         level = codes(weight.detach(), grid.scale, grid.zero_point, grid.largest)
-        beside = in_float.detach() * grid.scale - grid.zero_point - level
+        exact = in_float.detach() * grid.scale - grid.zero_point
+        beside = exact - level
         self._floor = torch.where(beside < 0, level - 1, level)
         start = level + START * beside.clamp(-1, 1)
-        self.variables = nn.Parameter(inverse_rectified_sigmoid(start - self._floor))
+        variables = inverse_rectified_sigmoid(start - self._floor)
+        self.variables = nn.Parameter(variables)
 
     def fraction(self) -> Tensor:
         """h(V) in [0, 1]."""
@@ -51,7 +53,8 @@ class SoftRounding(FakeQuantize):
     def rounded(self) -> Tensor:
         """The weight with every value at the nearer of its two levels."""
         is_up = self.fraction() >= 0.5
-        return self._weight(is_up.to(self._floor.dtype))
+        zero_or_one = is_up.to(self._floor.dtype)
+        return self._weight(zero_or_one)
 
     def _weight(self, fraction: Tensor) -> Tensor:
         (grid,) = self._grid
@@ -98,7 +101,8 @@ class LearnedWidth(FakeQuantize):
         step = self.factor() / self._scale
         largest = quant_max(self.bits)
         quantized = learned_step(x.to(step.dtype), step, self._zero_point, largest, gradient_scale=1.0)
-        return mixed(quantized.to(x.dtype), x, self._drop, self._generator)
+        quantized = quantized.to(x.dtype)
+        return mixed(quantized, x, self._drop, self._generator)
 
 
 def mixed(quantized: Tensor, in_float: Tensor, drop: float, generator: torch.Generator) -> Tensor:
@@ -107,5 +111,6 @@ def mixed(quantized: Tensor, in_float: Tensor, drop: float, generator: torch.Gen
         return quantized
     # Drawn on the CPU, so that every device draws the same.
     dropped = coins(quantized.shape, drop, generator)
+    zero_or_one = dropped.to(quantized)
     # Weights of 0 and 1 give the two exactly, in less time than ``where``.
-    return torch.lerp(quantized, in_float, dropped.to(quantized))
+    return torch.lerp(quantized, in_float, zero_or_one)
