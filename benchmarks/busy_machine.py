@@ -33,10 +33,10 @@ SETTINGS = {
 }
 MICRONET = [sys.executable, "-m", "micronet_cli.command.cli"]
 COMMANDS = {
-    "train": [*MICRONET, "stage=train", "data=digits", "model=resnet20", "trainer.epochs=3"],
-    "ptq": [*MICRONET, "stage=ptq", "data=digits", "model=resnet20", "quantize=w4a4", "ptq.images=256"],
+    "train": [*MICRONET, "stage=train", "data=digits", "model=resnet20", "trainer.epochs=2"],
+    "ptq": [*MICRONET, "stage=ptq", "data=digits", "model=resnet20", "quantize=w4a4", "ptq.images=128"],
     "score": [*MICRONET, "stage=score", "model=efficientnet_b0"],
-    "tests": [sys.executable, "-m", "pytest", "-q", "tests/training"],
+    "tests": [sys.executable, "-m", "pytest", "-q", "tests/training/test_trainer.py"],
 }
 COLUMNS = ("command", "beside", "setting", "seconds", "ratio")
 
