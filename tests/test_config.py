@@ -8,7 +8,8 @@ from typing import Any, Literal, NamedTuple
 import pytest
 from omegaconf import OmegaConf
 
-from micronet_cli.config import build, check_config, locate, to_plain
+from micronet_cli.config import build, check_config, to_plain
+from micronet_cli.dotted_path import locate
 from micronet_cli.errors import UserError
 from micronet_cli.functional.pruning import lamp, magnitude
 from micronet_cli.runs.loggers import MLflow, TensorBoard

@@ -34,7 +34,8 @@ ALLOWED = {
     "overrides": {"errors", "paths"},
     "distributed": {"errors"},
     "models": {"annotations", "as_config", "dotted_path", "errors"},
-    "config": {"annotations", "dotted_path", "errors", "models", "overrides"},
+    "binding": {"annotations", "dotted_path", "errors", "models"},
+    "config": {"binding", "dotted_path", "errors", "models", "overrides"},
     "network": {"models"},
     "runs": {"errors", "strict_json", "tables"},
     # floor 2
