@@ -53,13 +53,15 @@ class Agreement:
         """Signal over error in dB; None where nothing differs."""
         if self.error == 0:
             return None
-        tiny = np.finfo(np.float64).tiny  # a signal may be 0
-        return 10 * math.log10(max(self.signal, tiny) / self.error)
+        tiny = np.finfo(np.float64).tiny
+        signal = max(self.signal, tiny)  # a signal may be 0
+        return 10 * math.log10(signal / self.error)
 
     @property
     def within_one_step(self) -> float:
         """Share of the values, in [0, 1]."""
-        return 1 - self.far_values / max(self.values, 1)
+        values = max(self.values, 1)
+        return 1 - self.far_values / values
 
 
 @dataclass
@@ -86,7 +88,9 @@ class EngineReport:
         def badness(module: str) -> tuple[float, float]:
             layer = self.layers[module]
             ratio = layer.snr_db
-            return layer.within_one_step, math.inf if ratio is None else ratio
+            if ratio is None:
+                ratio = math.inf
+            return layer.within_one_step, ratio
 
         return min(self.layers, key=badness, default=None)
 
@@ -94,8 +98,15 @@ class EngineReport:
         """Plain values; ``snr_db`` null: no difference."""
         layers = {}
         for module, layer in self.layers.items():
-            layers[module] = {"snr_db": layer.snr_db, "codes_within_one_step": layer.within_one_step}
-        return {"logits_snr_db": self.logits.snr_db, "worst_layer": self.worst_layer, "layers": layers}
+            layers[module] = {
+                "snr_db": layer.snr_db,
+                "codes_within_one_step": layer.within_one_step,
+            }
+        return {
+            "logits_snr_db": self.logits.snr_db,
+            "worst_layer": self.worst_layer,
+            "layers": layers,
+        }
 
     def row(self) -> dict[str, str]:
         """A line of a table."""
@@ -103,9 +114,10 @@ class EngineReport:
         name = self.worst_layer
         if name is not None:
             layer = self.layers[name]
-            off = 1 - layer.within_one_step
-            line |= {"worst layer": name.removesuffix(".input_fake_quantize"), "its dB": _decibels(layer)}
-            line["codes off by more than a step"] = f"{100 * off:.3f} %"
+            percent_off = 100 * (1 - layer.within_one_step)
+            line["worst layer"] = name.removesuffix(".input_fake_quantize")
+            line["its dB"] = _decibels(layer)
+            line["codes off by more than a step"] = f"{percent_off:.3f} %"
         return line
 
 
@@ -146,8 +158,9 @@ def _report(source: nn.Module, other: nn.Module, images: Tensor, precision: torc
             logits = source(part)
         with watched(other, ours) as theirs:
             other(converted)
-        for module, calls in ours.items():
-            for our_codes, their_codes in zip(calls, theirs[module], strict=True):
+        for module, our_calls in ours.items():
+            calls = zip(our_calls, theirs[module], strict=True)
+            for our_codes, their_codes in calls:
                 report.add_codes(module, our_codes, their_codes)
         report.logits.add(logits, other(converted))
     return report
@@ -168,14 +181,18 @@ def onnx_reports(path: Path, model: nn.Module, images: Tensor, by_layer: bool = 
     codes = []
     for part in parts:
         with watched(model, {}) as own_codes:
-            expected.append(model(part))
+            logits = model(part)
+        expected.append(logits)
         codes.append(own_codes)
-    reports = {name: EngineReport() for name in openers()}
+    reports = {}
     for name, open_file in openers().items():
         run = open_file(path)
+        report = EngineReport()
         for part, logits in zip(parts, expected, strict=True):
             found = run({INPUT: part.numpy()})
-            reports[name].logits.add(logits, torch.from_numpy(found[OUTPUT]))
+            their_logits = torch.from_numpy(found[OUTPUT])
+            report.logits.add(logits, their_logits)
+        reports[name] = report
     if not by_layer:
         return reports
     with cut_file(path, model, images) as (file, cuts):
@@ -195,8 +212,10 @@ def openers() -> Mapping[str, Callable[[Path], Run]]:
     import onnxruntime
 
     found: dict[str, Callable[[Path], Run]] = {}
-    for name, level in onnxruntime.GraphOptimizationLevel.__members__.items():
-        label = name.removeprefix("ORT_").removeprefix("ENABLE_").lower()
+    levels = onnxruntime.GraphOptimizationLevel.__members__
+    for name, level in levels.items():
+        short = name.removeprefix("ORT_").removeprefix("ENABLE_")
+        label = short.lower()
         found[f"onnxruntime {label}"] = partial(_onnxruntime, level)
     if OpenVino().installed():
         found["openvino"] = _openvino
@@ -208,7 +227,8 @@ def _onnxruntime(level: Any, path: Path) -> Run:
 
     options = session_options(torch.get_num_threads())
     options.graph_optimization_level = level
-    opened = onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
+    providers = ["CPUExecutionProvider"]
+    opened = onnxruntime.InferenceSession(str(path), options, providers=providers)
     names = [output.name for output in opened.get_outputs()]
 
     def run(feeds: Mapping[str, np.ndarray]) -> Mapping[str, np.ndarray]:

@@ -45,20 +45,19 @@ def pack_layer(packer: Packer, name: str, layer: nn.Module, norm: nn.Module | No
     if not torch.isfinite(weight).all():
         raise ValueError(f"layer {name}: its weight is not finite")
     after = _after(layer, norm)
-    if after.bias is not None and not np.isfinite(after.bias).all():
-        raise ValueError(f"layer {name}: its bias is not finite")
+    if after.bias is not None:
+        is_finite = np.isfinite(after.bias)
+        if not is_finite.all():
+            raise ValueError(f"layer {name}: its bias is not finite")
 
     masked = effective is not None and effective.mask is not None
     entry = Layer(name, masked=masked)
     if effective is not None and effective.fake_quantize is not None:
         return _pack_quantised(packer, entry, layer, effective, after, integer)
 
-    # A mask of one bit an element has to pay for itself.
-    zeros = int((weight == 0).sum())
-    saves_bytes = FLOAT_BITS * zeros > weight.numel()
     # What parametrisations make is stored as it is: a reader's layer has none of them.
-    has_own_entry = is_parametrized(layer, "weight") or norm is not None or saves_bytes
-    if not has_own_entry:
+    needs_entry = is_parametrized(layer, "weight") or norm is not None
+    if not needs_entry and not _mask_pays(weight):
         return None
     entry = packer.floats(entry, weight.numpy())
     if after.gain is None:  # the layer keeps its own bias, a parameter like any other
@@ -66,6 +65,12 @@ def pack_layer(packer: Packer, name: str, layer: nn.Module, norm: nn.Module | No
     gain = _of_used_channels(after.gain, weight)
     numbers = packer.numbers(gain, after.bias)
     return replace(entry, **numbers)
+
+
+def _mask_pays(weight: Tensor) -> bool:
+    """Whether zeros save more than a mask of one bit an element takes."""
+    zeros = int((weight == 0).sum())
+    return FLOAT_BITS * zeros > weight.numel()
 
 
 @dataclass(frozen=True)
@@ -83,7 +88,8 @@ def _after(layer: nn.Module, norm: nn.Module | None) -> After:
         bias = layer.bias.detach().double().numpy()
     if norm is None:
         return After(None, bias)
-    gain, shift = (values.numpy() for values in gain_and_shift(norm))
+    of_norm = gain_and_shift(norm)
+    gain, shift = [values.numpy() for values in of_norm]
     if bias is not None:
         shift = shift + gain * bias
     return After(gain, shift)
@@ -113,17 +119,21 @@ def _pack_quantised(
     integers, zero_codes = integers_of_weight(entry.name, weight, own_scale, zero_point, quantizer)
     scale = weight_scale(quantizer, incoming, torch.float64)
     codes = integers + along_channels(zero_codes, integers.ndim)
-    largest_code = int(max(codes.max(), zero_codes.max()))
+    largest_code = max(codes.max(), zero_codes.max())
+    used_levels = int(largest_code) + 1
 
     # Where the score charges more than the scales, each range has a zero point of its own.
     scale_bits = 32 * quantizer.ranges(weight.shape)
     has_offsets = quantizer.qparams_bits(weight.shape) > scale_bits
+    zero_code = None
+    if not has_offsets:
+        zero_code = int(zero_codes[0])
     entry = replace(
         entry,
         bits=quantizer.bits,
-        levels=max(2, largest_code + 1),
+        levels=max(2, used_levels),
         per_tensor=quantizer.granularity == "per_tensor",
-        zero_code=None if has_offsets else int(zero_codes[0]),
+        zero_code=zero_code,
     )
     entry = packer.codes(entry, integers, zero_codes)
 

@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from torch.nn.utils.parametrize import register_parametrization
 
 from micronet_cli.artifact.engines.onnxruntime import session
+from micronet_cli.artifact.onnx_activations import split_bounds, widen_inputs
 from micronet_cli.artifact.onnx_biases import fit_biases, float_biases, hold_biases
 from micronet_cli.artifact.onnx_file import write_checked
 from micronet_cli.artifact.onnx_graph import name_nodes, strip
@@ -27,7 +28,7 @@ from micronet_cli.artifact.onnx_operators import (
     along_channels,
     quiet,
 )
-from micronet_cli.artifact.onnx_types import pack_codes, split_bounds, widen_inputs
+from micronet_cli.artifact.onnx_types import pack_codes
 from micronet_cli.errors import UserError
 from micronet_cli.functional.quantization import quant_max
 from micronet_cli.layers.attention import unfuse_attention

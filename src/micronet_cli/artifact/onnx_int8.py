@@ -27,12 +27,13 @@ from torch import Tensor, nn
 from torch.nn.utils import parametrize
 
 from micronet_cli.artifact.onnx import INPUT, OPSET, to_proto, with_codes
+from micronet_cli.artifact.onnx_activations import widen_activations
 from micronet_cli.artifact.onnx_biases import fit_biases, float_biases, hold_biases
 from micronet_cli.artifact.onnx_file import is_large, save, write_checked
 from micronet_cli.artifact.onnx_graph import Index, integer_layers, remove_unread, replace_node
 from micronet_cli.artifact.onnx_metadata import describe_in
 from micronet_cli.artifact.onnx_operators import QuantizedActivation, QuantizedWeight, along_channels, quiet
-from micronet_cli.artifact.onnx_types import dequantize_slow_weights, pack_codes, widen_activations
+from micronet_cli.artifact.onnx_types import dequantize_slow_weights, pack_codes
 from micronet_cli.layers.rules import compressible_layers
 from micronet_cli.network import Network
 

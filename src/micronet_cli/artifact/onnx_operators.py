@@ -63,8 +63,9 @@ def _quantize_linear(x: Any, scale: float, zero_point: int, largest: int) -> Any
     op: Any = opset21  # its annotations know no values that are traced
     step = np.float32(scale)
     kind = _narrowest_unsigned(largest)
-    if largest < UNSIGNED[kind]:
-        # The type has more codes than the quantiser: clip to its own range.
+    has_more_codes = largest < UNSIGNED[kind]
+    if has_more_codes:
+        # The quantiser's own range is narrower than the type's.
         lowest = np.float32(0 - zero_point)
         highest = np.float32(largest - zero_point)
         low = _constant(step * lowest)
@@ -115,7 +116,8 @@ class QuantizedActivation(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Shape unchanged."""
-        return OPERATORS.quantize_dequantize(x, self.scale, self.zero_point, self.largest)
+        constants = (self.scale, self.zero_point, self.largest)
+        return OPERATORS.quantize_dequantize(x, *constants)
 
 
 class QuantizedWeight(nn.Module):
@@ -163,7 +165,8 @@ class QuantizedWeight(nn.Module):
         ends = torch.where(keeps_range, twice, self.largest)
         mirrored_codes = self._along(ends) - self.codes
         mirrored_zero_point = ends - self.zero_point
-        self.codes = torch.where(self._along(mirrored), mirrored_codes, self.codes)
+        is_mirrored = self._along(mirrored)
+        self.codes = torch.where(is_mirrored, mirrored_codes, self.codes)
         self.zero_point = torch.where(mirrored, mirrored_zero_point, self.zero_point)
 
     def rescale_zeros(self) -> None:
@@ -172,8 +175,9 @@ class QuantizedWeight(nn.Module):
         A channel whose scale is not a normal number counts as one: runtimes flush such numbers to 0, or divide by them.
         """
         zero_codes = self._along(self.zero_point)
-        is_subnormal = self.scale < torch.finfo(self.scale.dtype).tiny
-        self.codes = torch.where(self._along(is_subnormal), zero_codes, self.codes)
+        smallest_normal = torch.finfo(self.scale.dtype).tiny
+        is_subnormal = self._along(self.scale < smallest_normal)
+        self.codes = torch.where(is_subnormal, zero_codes, self.codes)
         is_zero = self.codes == zero_codes
         is_empty = is_zero.flatten(1).all(1)
         usual = torch.ones(())

@@ -1,21 +1,13 @@
-"""Codes of weights and activations in types that hold them and that runtimes take."""
+"""Codes of weights in types that hold them and that runtimes take."""
 
-from collections import defaultdict
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 
 import numpy as np
 from onnx import GraphProto, NodeProto, TensorProto, numpy_helper
-from onnx.helper import make_node, tensor_dtype_to_np_dtype
+from onnx.helper import tensor_dtype_to_np_dtype
 
-from micronet_cli.artifact.onnx_graph import (
-    EIGHT_BITS,
-    Index,
-    insert_before,
-    integer_layers,
-    remove_unread,
-    replace_node,
-)
+from micronet_cli.artifact.onnx_graph import Index, remove_unread
 
 # From narrow to wide: (smallest, largest) value.
 RANGES: dict[int, tuple[int, int]] = {
@@ -68,21 +60,40 @@ def dequantize_slow_weights(graph: GraphProto) -> None:
     """
     index = Index.of(graph)
     for node in list(graph.node):
-        groups = [attribute.i for attribute in node.attribute if attribute.name == "group"]
-        if node.op_type != "Conv" or groups in ([], [1]):
+        if not _is_grouped_convolution(node):
             continue
         dequantize = index.maker(node.input[1], "DequantizeLinear")
         if dequantize is None or dequantize.input[0] not in index.stored:
             continue
-        codes, scale, zero_point = (index.values(name) for name in dequantize.input)
+        codes_name, scale_name, zero_point_name = dequantize.input
+        zero_point = index.values(zero_point_name)
         if (zero_point == zero_point.flat[0]).all():
             continue
-        by_channel = (-1, *[1] * (codes.ndim - 1))
-        steps = codes.astype(np.float32) - zero_point.astype(np.float32).reshape(by_channel)
-        weight = numpy_helper.from_array(steps * scale.reshape(by_channel), f"{dequantize.output[0]}.float")
+        codes = index.values(codes_name)
+        scale = index.values(scale_name)
+        values = _dequantized(codes, scale, zero_point)
+        weight = numpy_helper.from_array(values, f"{dequantize.output[0]}.float")
         index.store(weight)
         node.input[1] = weight.name
     remove_unread(graph)
+
+
+def _is_grouped_convolution(node: NodeProto) -> bool:
+    if node.op_type != "Conv":
+        return False
+    for attribute in node.attribute:
+        if attribute.name == "group":
+            return attribute.i != 1
+    return False
+
+
+def _dequantized(codes: np.ndarray, scale: np.ndarray, zero_point: np.ndarray) -> np.ndarray:
+    """``(codes - zero_point) * scale`` by output channel: ``[C_out, ...], [C_out], [C_out] -> [C_out, ...]``."""
+    ones = [1] * (codes.ndim - 1)
+    by_channel = (-1, *ones)
+    zeros = zero_point.astype(np.float32).reshape(by_channel)
+    steps = codes.astype(np.float32) - zeros
+    return steps * scale.reshape(by_channel)
 
 
 @dataclass(frozen=True)
@@ -133,102 +144,6 @@ class Codes:
         ]
 
 
-def split_bounds(graph: GraphProto) -> None:
-    """Make Max and Min of a Clip or Relu before a 4-bit QuantizeLinear.
-
-    onnxruntime 1.32 fails to fuse such a Clip, and drops such a Relu although codes below that of 0 are left to it.
-    """
-    quantised = _read_at_4_bits(graph)
-    for node in list(graph.node):
-        zero_points = quantised.get(node.output[0], [])
-        if node.op_type == "Clip" and zero_points:
-            _split_clip(graph, node)
-        if node.op_type == "Relu" and any(_leaves_codes_below(zero_point) for zero_point in zero_points):
-            _split_relu(graph, node)
-
-
-def _split_clip(graph: GraphProto, node: NodeProto) -> None:
-    x, low, high = node.input
-    output = node.output[0]
-    between = f"{output}.above"
-    at_least = make_node("Max", [x, low], [between], f"{node.name}.max")
-    at_most = make_node("Min", [between, high], [output], f"{node.name}.min")
-    replace_node(graph, node, [at_least, at_most])
-
-
-def _split_relu(graph: GraphProto, node: NodeProto) -> None:
-    output = node.output[0]
-    zero = numpy_helper.from_array(np.zeros((), np.float32), f"{output}.least")
-    graph.initializer.append(zero)
-    at_least = make_node("Max", [node.input[0], zero.name], [output], f"{node.name}.max")
-    replace_node(graph, node, [at_least])
-
-
-def _leaves_codes_below(zero_point: TensorProto) -> bool:
-    lowest, _ = RANGES[zero_point.data_type]
-    return bool(numpy_helper.to_array(zero_point) > lowest)
-
-
-def _read_at_4_bits(graph: GraphProto) -> dict[str, list[TensorProto]]:
-    """Tensors that a 4-bit QuantizeLinear reads -> its zero point, for each that does."""
-    constants = Index.of(graph).constants
-    quantised: defaultdict[str, list[TensorProto]] = defaultdict(list)
-    for node in graph.node:
-        if node.op_type != "QuantizeLinear":
-            continue
-        x, _, zero_point_name = node.input
-        zero_point = constants[zero_point_name]
-        if zero_point.data_type in FOUR_BITS:
-            quantised[x].append(zero_point)
-    return quantised
-
-
-def widen_inputs(graph: GraphProto) -> None:
-    """Give 4-bit inputs of layers with 8-bit weights 16 bits, clipped to their 16 codes.
-
-    onnxruntime makes an integer convolution of 4 and 8 bits, for which it has no kernel; 16 bits it leaves alone.
-    """
-    index = Index.of(graph)
-    for layer in integer_layers(index):
-        if layer.source is None or layer.weight_kind not in EIGHT_BITS:
-            continue
-        quantize = index.maker(layer.source.input[0], "QuantizeLinear")
-        if layer.source_kind in FOUR_BITS and quantize is not None:
-            _widen(index, quantize, layer.source, np.uint16)
-
-
-def widen_activations(graph: GraphProto) -> None:
-    """Give all 4-bit activations 8 bits, clipped to their 16 codes, for kernels that know no narrower integers."""
-    index = Index.of(graph)
-    for node in list(graph.node):
-        if node.op_type != "DequantizeLinear":
-            continue
-        quantize = index.maker(node.input[0], "QuantizeLinear")
-        if quantize is None:
-            continue
-        zero_point = index.constants[quantize.input[2]]
-        if zero_point.data_type in FOUR_BITS:
-            _widen(index, quantize, node, np.uint8)
-
-
-def _widen(index: Index, quantize: NodeProto, dequantize: NodeProto, kind: type[np.unsignedinteger]) -> None:
-    """Let a pair of nodes compute with wider codes what it computes with 4-bit ones."""
-    x, scale_name, zero_point_name = quantize.input
-    scale = index.values(scale_name)
-    zero_point = index.values(zero_point_name).astype(np.float32)
-    name = dequantize.output[0]
-    low = numpy_helper.from_array((0 - zero_point) * scale, f"{name}.low")
-    high = numpy_helper.from_array((15 - zero_point) * scale, f"{name}.high")
-    wide = numpy_helper.from_array(zero_point.astype(kind), f"{name}.zero_point")
-    index.store(low, high, wide)
-    clipped = f"{name}.clipped"
-    clip = make_node("Clip", [x, low.name, high.name], [clipped], clipped)
-    insert_before(index.graph, quantize, clip)
-    quantize.input[0] = clipped
-    quantize.input[2] = wide.name
-    dequantize.input[2] = wide.name
-
-
 def narrowest(values: np.ndarray, least_bits: int = 4) -> int:
     """The narrowest type of at least ``least_bits`` that holds ``values``.
 
@@ -241,7 +156,8 @@ def narrowest(values: np.ndarray, least_bits: int = 4) -> int:
     low = int(values.min())
     high = int(values.max())
     for kind, (least, most) in RANGES.items():
-        if bits(kind) >= least_bits and least <= low and high <= most:
+        holds_values = least <= low and high <= most
+        if holds_values and bits(kind) >= least_bits:
             return kind
     raise ValueError(f"values={low} .. {high}: must fit 16 bits")
 
