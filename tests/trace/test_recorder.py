@@ -73,18 +73,6 @@ def test_options_and_arguments_hold_no_tensor():
     assert (op.arguments, op.options) == ((None,), {"alpha": 3})
 
 
-def test_arithmetic_on_parameters_has_the_name_of_its_origin():
-    assert names(lambda m, x: x + m.weight) == [["weight"]]
-    assert names(lambda m, x: x + m.weight.exp()) == [["weight (exp)"]]
-    assert names(lambda m, x: x + m.weight[[1, 0, 2, 3]]) == [["weight"]]
-
-
-def test_products_of_parameters_alone_are_counted_as_free():
-    network = observe(Function(lambda m, x: x @ (m.weight @ m.weight)), (2, 4, 4))
-    assert network.free_multiplications == 4 * 4 * 4
-    assert len([op for op in network.ops if op.dot]) == 1
-
-
 def test_an_addend_that_is_an_activation_is_a_sum_of_its_own():
     product, total = ops(lambda m, x: torch.addmm(x[0, 0], x[0, 1], m.weight))
     assert product.dot.bias is None

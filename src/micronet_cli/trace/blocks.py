@@ -1,8 +1,10 @@
 """Blocks of a network: the modules between two points where nothing but one tensor is alive."""
 
 from bisect import bisect_left
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from itertools import accumulate
 from typing import Any
 
 from torch import Tensor, nn
@@ -13,6 +15,7 @@ from micronet_cli.torch_internals import tree_leaves
 from micronet_cli.trace.observe import observe
 from micronet_cli.trace.records import Call, TracedNetwork
 
+_Given = tuple[tuple, dict[str, Any]]  # positional arguments, named ones
 # A module whose layers could be told apart by such points is one block up to so many of them.
 MOST_SEPARABLE = 8
 
@@ -60,7 +63,8 @@ def blocks(model: nn.Module, input_shape: Sequence[int]) -> list[Block]:
         arguments.close()
     finder = _Finder(model, network, arguments)
     names = finder.within("")
-    return sorted((finder.candidates[name] for name in names), key=lambda block: finder.calls[block.name].first)
+    names.sort(key=lambda name: finder.calls[name].first)
+    return [finder.candidates[name] for name in names]
 
 
 @dataclass
@@ -68,11 +72,11 @@ class _Arguments:
     """What the modules of a network are called with, of those that make one tensor of one.
 
     Attributes:
-        of: module -> positional arguments, named ones.
+        of: module -> what it is called with, None in the place of its input.
     """
 
     model: nn.Module
-    of: dict[str, tuple[tuple, dict[str, Any]]] = field(default_factory=dict)
+    of: dict[str, _Given] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         self._handles = []
@@ -88,10 +92,10 @@ class _Arguments:
 
     def _hook(self, name: str) -> Any:
         def note(_: nn.Module, args: tuple, kwargs: dict[str, Any], output: Any) -> None:
-            tensors = [leaf for leaf in tree_leaves((args, kwargs)) if isinstance(leaf, Tensor)]
-            if len(tensors) != 1 or not isinstance(output, Tensor):
-                return
-            if first_input(args, kwargs) is tensors[0]:
+            leaves = tree_leaves((args, kwargs))
+            tensors = [leaf for leaf in leaves if isinstance(leaf, Tensor)]
+            one_of_one = len(tensors) == 1 and isinstance(output, Tensor)
+            if one_of_one and first_input(args, kwargs) is tensors[0]:
                 self.of[name] = with_first_input(None, args, kwargs)
 
         return note
@@ -102,23 +106,29 @@ class _Alive:
 
     def __init__(self, network: TracedNetwork) -> None:
         self._last_read: dict[int, int] = {}
-        self._made = {}
+        self._made: dict[int, int] = {}
         for index, op in enumerate(network.ops):
             for value in op.inputs:
                 self._last_read[value] = index
             for value in op.outputs:
                 self._made[value] = index
+        end = len(network.ops)
         for value in network.outputs:
-            self._last_read[value] = len(network.ops)
-        changes = [0] * (len(network.ops) + 2)
+            self._last_read[value] = end
+        self._counts = self._counted(places=end + 2)
+
+    def _counted(self, places: int) -> list[int]:
+        """How many activations are alive before each operation."""
+        changes = [0] * places
         for value, last in self._last_read.items():
-            changes[self._made.get(value, -1) + 1] += 1
+            first = self._made_by(value) + 1
+            changes[first] += 1
             changes[last + 1] -= 1
-        self._counts = []
-        count = 0
-        for change in changes:
-            count += change
-            self._counts.append(count)
+        return list(accumulate(changes))
+
+    def _made_by(self, value: int) -> int:
+        """Index of the operation; -1 for the network's input."""
+        return self._made.get(value, -1)
 
     def alone(self, place: int) -> bool:
         """Whether one activation alone was made before operation ``place`` and is read from there on."""
@@ -126,7 +136,8 @@ class _Alive:
 
     def is_alone(self, value: int, place: int) -> bool:
         """Whether ``value`` is the one."""
-        lives = self._made.get(value, -1) < place <= self._last_read.get(value, -1)
+        last_read = self._last_read.get(value, -1)
+        lives = self._made_by(value) < place <= last_read
         return lives and self.alone(place)
 
 
@@ -138,31 +149,33 @@ class _Finder:
         self._network = network
         self._alive = _Alive(network)
         compressible = compressible_layers(model)
-        self._layers = sorted(
-            (call for call in network.calls if call.module in compressible), key=lambda call: call.first
-        )
+        self._layers = [call for call in network.calls if call.module in compressible]
+        self._layers.sort(key=lambda call: call.first)
         self._starts = [call.first for call in self._layers]
-        executions: dict[str, int] = {}
-        self.calls: dict[str, Call] = {}
-        for call in network.calls:
-            executions[call.module] = executions.get(call.module, 0) + 1
-            self.calls[call.module] = call
+        self.calls = {call.module: call for call in network.calls}
+        executions = Counter(call.module for call in network.calls)
         self.candidates: dict[str, Block] = {}
-        for name, call in self.calls.items():
-            if name and executions[name] == 1 and name in arguments.of and self._is_block(call):
-                self.candidates[name] = self._block(call, *arguments.of[name])
+        for name, given in arguments.of.items():
+            # The network itself has no name.
+            if not name or executions[name] != 1:
+                continue
+            call = self.calls[name]
+            if self._is_block(call):
+                self.candidates[name] = self._block(call, given)
 
     def within(self, name: str) -> list[str]:
         """The blocks of a module: itself where it holds fewer than two, and is more than what it holds."""
         found = []
-        for child, _ in self._model.get_submodule(name).named_children():
+        module = self._model.get_submodule(name)
+        for child, _ in module.named_children():
             path = f"{name}.{child}" if name else child
             found += self.within(path)
         block = self.candidates.get(name)
         if block is None or len(found) > 1:
             return found
-        if found and self.candidates[found[0]].layers == block.layers:
-            return found
+        for inner in found:
+            if self.candidates[inner].layers == block.layers:
+                return found
         return [name]
 
     def _inside(self, call: Call) -> list[Call]:
@@ -174,12 +187,7 @@ class _Finder:
     def _is_block(self, call: Call) -> bool:
         layers = self._inside(call)
         names = {layer.module for layer in layers}
-        if len(names) < 2 or len(call.outputs) != 1 or not self._alive.alone(call.first):
-            return False
-        # An input that is given by name is not among these.
-        if not all(self._alive.is_alone(read.value, call.first) for read in call.inputs):
-            return False
-        if not self._alive.is_alone(call.outputs[0].value, call.end):
+        if len(names) < 2 or not self._is_of_one_tensor(call):
             return False
         # Whatever is called elsewhere too is not this block's to change.
         calls_of_them = [layer for layer in self._layers if layer.module in names]
@@ -187,15 +195,31 @@ class _Finder:
             return False
         return len(names) <= MOST_SEPARABLE or not self._is_separable(layers)
 
-    def _is_separable(self, layers: Sequence[Call]) -> bool:
-        return any(self._alive.alone(layer.end) for layer in layers[:-1])
+    def _is_of_one_tensor(self, call: Call) -> bool:
+        """Whether one tensor alone is alive before a call, and what it makes alone behind it."""
+        alive = self._alive
+        if len(call.outputs) != 1 or not alive.alone(call.first):
+            return False
+        # An input that is given by name is not among these.
+        for read in call.inputs:
+            if not alive.is_alone(read.value, call.first):
+                return False
+        made = call.outputs[0].value
+        return alive.is_alone(made, call.end)
 
-    def _block(self, call: Call, args: tuple, kwargs: Mapping[str, Any]) -> Block:
-        layers = dict.fromkeys(layer.module for layer in self._inside(call))
+    def _is_separable(self, layers: Sequence[Call]) -> bool:
+        before_the_last = layers[:-1]
+        return any(self._alive.alone(layer.end) for layer in before_the_last)
+
+    def _block(self, call: Call, given: _Given) -> Block:
+        names = [layer.module for layer in self._inside(call)]
+        in_order = tuple(dict.fromkeys(names))
+        executed = self._network.ops[call.first : call.end]
         multiplications = 0.0
         elements = 0
-        for op in self._network.ops[call.first : call.end]:
+        for op in executed:
             elements += op.elements
             if op.dot is not None:
                 multiplications += op.dot.multiplications
-        return Block(call.module, tuple(layers), args, kwargs, multiplications, elements)
+        args, kwargs = given
+        return Block(call.module, in_order, args, kwargs, multiplications, elements)

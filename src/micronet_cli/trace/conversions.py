@@ -65,18 +65,20 @@ class Conversions:
         conversion = self._through(kind, operands, step, made)
         if conversion is None:
             return None
-        self._followed[made.value] = conversion
+        value = made.value
+        self._followed[value] = conversion
         if not conversion.is_quantized:
             return None
-        self.quantized[made.value] = conversion
+        self.quantized[value] = conversion
         levels = conversion.levels
         assert levels.bits is not None
-        return self.add_activation(made.value, layer, levels.bits, levels.codes)
+        return self.add_activation(value, layer, levels.bits, levels.codes)
 
     def add_activation(self, value: int, layer: str, bits: int, codes: tuple[int, int] | None) -> str:
         """Take a quantiser that makes a value; its name."""
         name = f"{layer}.quantizer{value}"
-        return self.add(ExecutedQuantizer(name, layer, bits, ACTIVATION_QPARAMS_BITS, codes))
+        quantizer = ExecutedQuantizer(name, layer, bits, ACTIVATION_QPARAMS_BITS, codes)
+        return self.add(quantizer)
 
     def add(self, quantizer: ExecutedQuantizer) -> str:
         """Take a quantiser; its name."""
@@ -92,14 +94,17 @@ class Conversions:
             return self._straight_through(kind, reads, step, made)
         if len(reads) != 1:
             return None
-        if operands[0].read is None and kind not in COMMUTING:
+        number_is_first = operands[0].read is None
+        if number_is_first and kind not in COMMUTING:
             return None
         (read,) = reads
         if kind in RANGES:
             return Conversion.beginning(made, *RANGES[kind])
         if kind in COMPARISONS:
-            if numbers[0] is not None:
-                self._comparisons[made.value] = _Comparison(made, read, numbers[0], kind in ABOVE, step)
+            number = numbers[0]
+            if number is not None:
+                comparison = _Comparison(made, read, number, kind in ABOVE, step)
+                self._comparisons[made.value] = comparison
             return None
         before = self._before(read)
         if kind == "hardtanh" and before.levels.step is None:
@@ -125,7 +130,8 @@ class Conversions:
             if difference is not None:
                 self._differences[made.value] = difference
             return None
-        for read, addend in ((one, other), (other, one)):
+        either_order = [(one, other), (other, one)]
+        for read, addend in either_order:
             difference = self._differences.get(addend.value)
             if difference is None or difference.made != addend:
                 continue
@@ -144,24 +150,28 @@ class Conversions:
             return _Difference(made, subtrahend, None, step)
         conversion = self._before(minuend)
         for point in conversion.points:
-            if point.read == subtrahend and conversion.levels.rounds(point.levels):
+            if point.read != subtrahend:
+                continue
+            if conversion.levels.rounds(point.levels):
                 return _Difference(made, subtrahend, conversion, step)
         return None
 
     def _chosen(self, operands: Sequence[Operand], step: int, made: Read) -> Conversion | None:
         """``where(x > c, c, x)`` is a clamp."""
-        condition, chosen, otherwise = operands
-        if condition.read is None or otherwise.read is None or chosen.number is None:
+        condition, _, otherwise = [operand.read for operand in operands]
+        bound = operands[1].number
+        if condition is None or otherwise is None or bound is None:
             return None
-        comparison = self._comparisons.get(condition.read.value)
-        if comparison is None or comparison.made != condition.read:
+        comparison = self._comparisons.get(condition.value)
+        if comparison is None or comparison.made != condition:
             return None
-        if (comparison.read, comparison.number) != (otherwise.read, chosen.number):
+        if comparison.read != otherwise or comparison.number != bound:
             return None
         kind = "minimum" if comparison.is_above else "maximum"
-        before = self._before(otherwise.read)
-        levels = levels_after(before.levels, kind, [chosen.number])
+        before = self._before(otherwise)
+        levels = levels_after(before.levels, kind, [bound])
         if levels is None:
             return None
-        before = replace(before, steps=(*before.steps, comparison.step))
-        return before.followed_by(step, levels, made)
+        steps = (*before.steps, comparison.step)
+        compared = replace(before, steps=steps)
+        return compared.followed_by(step, levels, made)

@@ -14,7 +14,9 @@ from micronet_cli.trace.channel_labels import FIXED, Ties, compressed, varying_d
 from micronet_cli.trace.kinds import FACTORIES, SOFTMAXES
 
 # Element-wise, without torch's tag for it.
-ELEMENTWISE = frozenset({"hardswish", "_to_copy", "native_dropout", "_prelu_kernel", "copy_", "lift_fresh", "detach"})
+ELEMENTWISE = frozenset({
+    "hardswish", "_to_copy", "native_dropout", "_prelu_kernel", "copy_", "lift_fresh", "detach",
+})  # fmt: skip
 MOVES = frozenset({
     "view", "_unsafe_view", "reshape", "t", "transpose", "permute", "expand", "slice", "select", "split",
     "split_with_sizes", "unsafe_split", "unbind", "squeeze", "unsqueeze", "alias", "cat", "stack", "roll", "flip",
@@ -68,10 +70,11 @@ class Labeller(TorchDispatchMode):
         """Run one operation and label what it gives."""
         kwargs = kwargs or {}
         result = func(*args, **kwargs)
-        operands = _tensors((args, kwargs))
+        operands = _tensors_of((args, kwargs))
         is_labelled = any(tensor in self._labels for tensor in operands)
         if is_labelled and not self.paused:
-            operation = _Operation(func, args, kwargs, operands, _tensors(result))
+            outputs = _tensors_of(result)
+            operation = _Operation(func, args, kwargs, operands, outputs)
             self._follow(operation)
         return result
 
@@ -101,8 +104,9 @@ class Labeller(TorchDispatchMode):
     def _elementwise(self, operands: list[Tensor], outputs: list[Tensor]) -> None:
         """Labels of the operands go together, place by place."""
         out = outputs[0]
-        of_operands = [self._labels[tensor] for tensor in operands if tensor in self._labels]
-        dims = varying_dims(of_operands, out.dim())
+        labelled = [tensor for tensor in operands if tensor in self._labels]
+        labels_of_operands = [self._labels[tensor] for tensor in labelled]
+        dims = varying_dims(labels_of_operands, out.dim())
         joined = torch.tensor(FIXED)
         is_first = True
         for tensor in operands:
@@ -116,8 +120,7 @@ class Labeller(TorchDispatchMode):
             is_first = False
             if labels.numel() >= joined.numel():
                 joined = labels
-        missing = out.dim() - joined.dim()
-        shape = [1] * missing + list(joined.shape)
+        shape = _padded_shape(joined, out.dim())
         labels = joined.view(shape)
         self._give(labels, outputs)
 
@@ -136,7 +139,8 @@ class Labeller(TorchDispatchMode):
 
         args = tree_map(in_full, operation.args)
         kwargs = tree_map(in_full, operation.kwargs)
-        moved = _tensors(operation.func(*args, **kwargs))
+        result = operation.func(*args, **kwargs)
+        moved = _tensors_of(result)
         for out, labels in zip(operation.outputs, moved, strict=True):
             self._labels[out] = compressed(labels)
 
@@ -164,10 +168,7 @@ class Labeller(TorchDispatchMode):
     def _reduce(self, source: Tensor, args: tuple, outputs: list[Tensor]) -> None:
         """What is summed, compared or normalised together goes together."""
         labels = self._labels[source]
-        reduced = args[1] if len(args) > 1 else None
-        if isinstance(reduced, int):
-            reduced = [reduced]
-        dims = [dim % source.dim() for dim in reduced or range(source.dim())]
+        dims = _reduced_dims(args, source.dim())
         for dim in dims:
             labels = self.ties.tie_along(labels, dim)
         if outputs[0].dim() < source.dim():
@@ -214,21 +215,39 @@ class _Operation:
     @property
     def writes_over_a_part(self) -> bool:
         """Whether it writes other values into a part of a larger tensor, which others may read in another way."""
-        if not writes_to_inputs(self.func) or len(self.operands) < 2:
+        has_other_values = len(self.operands) > 1
+        if not has_other_values or not writes_to_inputs(self.func):
             return False
         target = self.operands[0]
         elements_in_memory = target.untyped_storage().nbytes() // target.element_size()
         return target.numel() != elements_in_memory
 
 
-def _tensors(tree: Any) -> list[Tensor]:
-    return [leaf for leaf in tree_leaves(tree) if isinstance(leaf, Tensor)]
+def _tensors_of(tree: Any) -> list[Tensor]:
+    leaves = tree_leaves(tree)
+    return [leaf for leaf in leaves if isinstance(leaf, Tensor)]
+
+
+def _reduced_dims(args: tuple, dims: int) -> list[int]:
+    """The dimensions that a reduction names in its second argument, counted from 0; without one all of ``dims``."""
+    named = args[1] if len(args) > 1 else None
+    if isinstance(named, int):
+        named = [named]
+    if not named:
+        return list(range(dims))
+    return [dim % dims for dim in named]
+
+
+def _padded_shape(tensor: Tensor, dims: int) -> list[int]:
+    """The shape with ones in front, so that it has so many dimensions."""
+    missing = dims - tensor.dim()
+    ones = [1] * missing
+    return [*ones, *tensor.shape]
 
 
 def _covers(tensor: Tensor, out: Tensor, dims: Sequence[int]) -> bool:
     """Whether an operand has a value of its own for each place of the result along these dimensions."""
-    missing = out.dim() - tensor.dim()
-    shape = [1] * missing + list(tensor.shape)
+    shape = _padded_shape(tensor, out.dim())
     own_sizes = [shape[dim] for dim in dims]
     out_sizes = [out.shape[dim] for dim in dims]
     return own_sizes == out_sizes

@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from micronet_cli.torch_internals import TorchDispatchMode, writes_to_inputs
+from micronet_cli.trace.constants import Constants
 from micronet_cli.trace.conversions import Conversions
 from micronet_cli.trace.executed import Executed, run, tensors_of
 from micronet_cli.trace.fake_quantizer_records import FakeQuantizerRecords
@@ -31,8 +32,8 @@ from micronet_cli.trace.layouts import Read
 from micronet_cli.trace.level_arithmetic import FOLLOWED
 from micronet_cli.trace.overwritten import Overwritten
 from micronet_cli.trace.products import Shape
-from micronet_cli.trace.records import Dot, Op, Stored
-from micronet_cli.trace.shuffles import ShuffleWatch
+from micronet_cli.trace.records import Dot, Op
+from micronet_cli.trace.shuffles import ShuffleWatch, permutation
 
 
 class Recorder(TorchDispatchMode):
@@ -46,9 +47,8 @@ class Recorder(TorchDispatchMode):
         quantized_shapes: quantiser -> shape of what it quantised.
         stack: qualified names of the modules being executed, innermost last.
         inside: depth of nested quantisers; their own arithmetic is not counted.
-        free_multiplications: those of convolutions and products of parameters alone, done before inference.
+        constants: what is computed of parameters alone.
         conversions: quantisers that are operators, not modules of ours.
-        rounded: stored tensors that rounding made.
     """
 
     def __init__(self, device: torch.device) -> None:
@@ -60,10 +60,9 @@ class Recorder(TorchDispatchMode):
         self.quantized_shapes: dict[str, torch.Size] = {}
         self.stack: list[str] = [""]
         self.inside = 0
-        self.free_multiplications = 0
         self.conversions = Conversions()
-        self.rounded: set[int] = set()
         self._fake_quantizers = FakeQuantizerRecords(self.known, self.ops, self.conversions)
+        self.constants = Constants(self.known, self._fake_quantizers)
         self._overwritten = Overwritten()
         self._shuffles = ShuffleWatch()
 
@@ -132,7 +131,7 @@ class Recorder(TorchDispatchMode):
         executed = Executed(kind, args, kwargs, tensors, outputs)
         activations = self.known.activations_among(tensors)
         if not activations or kind in FACTORIES:
-            self._constant(executed)
+            self.constants.see(executed, counted=not self.inside)
         elif self.inside:
             for out in outputs:
                 self.known.same_value(out, activations[0])
@@ -159,32 +158,6 @@ class Recorder(TorchDispatchMode):
             return kwargs
         return {**kwargs, "device": self.device}
 
-    def _constant(self, executed: Executed) -> None:
-        """Arithmetic on parameters makes a stored tensor; moving them about leaves the old one."""
-        kind = executed.kind
-        if kind in PRODUCTS:
-            # No operand is told apart as the weight: all that matters is how much is multiplied.
-            shape = executed.product(lambda _: True)
-            self.free_multiplications += shape.multiplications
-        roots = self.known.roots(executed.tensors)
-        if not roots or kind in FACTORIES or self.inside:
-            return
-        if kind in FAKE_QUANTIZERS:
-            self._fake_quantizers.of_constant(executed)
-            return
-        only_moved = kind in MOVES and len(roots) == 1
-        for out in executed.outputs:
-            if self.known.root(out) is not None:
-                continue
-            if only_moved:
-                self.known.same_root(out, roots[0])
-                continue
-            origin = self.known.stored[roots[0]]
-            name = f"{origin.name} ({kind})"
-            made = self.known.add_stored(out, name, origin.layer, derived=True)
-            if kind == "round" or not self.rounded.isdisjoint(roots):
-                self.rounded.add(made)
-
     def _record(self, executed: Executed, activations: list[Tensor]) -> None:
         """Write down an operation that reads activations."""
         known = self.known
@@ -193,7 +166,8 @@ class Recorder(TorchDispatchMode):
         outputs = executed.outputs
         shuffled_channels = self._shuffles.see(kind, args, outputs[0])
         if shuffled_channels:
-            self._permutation(executed, shuffled_channels)
+            op = permutation(known, executed, self.stack[-1], shuffled_channels)
+            self.ops.append(op)
             return
         if self._is_view(executed):
             return
@@ -298,31 +272,5 @@ class Recorder(TorchDispatchMode):
             elements=product.elements,
             taken=product.elements,
             reads=self.known.reads((out, addend)),
-        )
-        self.ops.append(op)
-
-    def _permutation(self, executed: Executed, channels: int) -> None:
-        """Channels change places: a product with a permutation matrix [channels, channels]."""
-        known = self.known
-        layer = self.stack[-1]
-        source = executed.tensors[0]
-        value = known.activation(source)
-        assert value is not None
-        row = Stored(f"{layer}.permutation", layer, elements=channels * channels, nonzeros=channels)
-        matrix = known.add_made_up(row)
-        codes = known.values[value].quantizers
-        made = [known.add_value(out, codes) for out in executed.outputs]
-        elements = executed.outputs[0].numel()
-        read = Read(value, layout_of(source))
-        op = Op(
-            kind="permute_channels",
-            layer=layer,
-            inputs=(value,),
-            outputs=tuple(made),
-            parameters=(matrix,),
-            elements=elements,
-            taken=elements,
-            rows=elements,
-            reads=(read,),
         )
         self.ops.append(op)

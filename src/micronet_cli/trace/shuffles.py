@@ -10,6 +10,11 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from micronet_cli.trace.executed import Executed
+from micronet_cli.trace.known_tensors import KnownTensors, layout_of
+from micronet_cli.trace.layouts import Read
+from micronet_cli.trace.records import Op, Stored
+
 CHANNELS = 1
 _SHUFFLES = frozenset({"native_channel_shuffle", "channel_shuffle"})
 _INDEXING = frozenset({"index", "index_select"})
@@ -114,3 +119,27 @@ def _channel_index(args: tuple) -> Any:
     if len(indices) <= CHANNELS:
         return None
     return indices[CHANNELS]
+
+
+def permutation(known: KnownTensors, executed: Executed, layer: str, channels: int) -> Op:
+    """The record of a shuffle: a product with a permutation matrix [channels, channels]."""
+    source = executed.tensors[0]
+    value = known.activation(source)
+    assert value is not None
+    row = Stored(f"{layer}.permutation", layer, elements=channels * channels, nonzeros=channels)
+    matrix = known.add_made_up(row)
+    codes = known.values[value].quantizers
+    made = [known.add_value(out, codes) for out in executed.outputs]
+    elements = executed.outputs[0].numel()
+    read = Read(value, layout_of(source))
+    return Op(
+        kind="permute_channels",
+        layer=layer,
+        inputs=(value,),
+        outputs=tuple(made),
+        parameters=(matrix,),
+        elements=elements,
+        taken=elements,
+        rows=elements,
+        reads=(read,),
+    )

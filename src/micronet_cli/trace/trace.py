@@ -14,7 +14,8 @@ from micronet_cli.layers.products import OPERANDS
 from micronet_cli.torch_internals import memory_of, uncompiled, version_of
 from micronet_cli.trace.converted import convert
 from micronet_cli.trace.folded import fold_batch_norms
-from micronet_cli.trace.observe import PARAMETRIZED, record
+from micronet_cli.trace.module_watch import PARAMETRIZED
+from micronet_cli.trace.observe import record
 from micronet_cli.trace.products import Shape
 from micronet_cli.trace.recorder import Recorder
 from micronet_cli.trace.records import ExecutedQuantizer, Stored, TracedNetwork
@@ -100,7 +101,7 @@ class Trace:
         is_view = memory_of(shape.weight) == memory_of(source)
         if layer is None or not is_view or effective_weight(layer) is None:
             in_codes = row.quantizer is not None
-            return WeightReader(shape, source, None, in_codes, weight in recorder.rounded)
+            return WeightReader(shape, source, None, in_codes, weight in recorder.constants.rounded)
         return WeightReader(shape, source, layer)
 
     def read(self, codes: bool = False, block: Sequence[int] | None = None) -> TracedNetwork:
@@ -186,6 +187,6 @@ def _common(grids: list[Grid | None]) -> Grid | None:
 def _without_rounding(recorder: Recorder, network: TracedNetwork) -> tuple[Stored, ...]:
     """The stored tensors; arithmetic that rounds is a quantiser, not one that derives a tensor from another."""
     stored = list(network.stored)
-    for index in recorder.rounded:
+    for index in recorder.constants.rounded:
         stored[index] = replace(stored[index], derived=False)
     return tuple(stored)

@@ -1,5 +1,6 @@
 """Zeros and integer codes of the effective weights, read from the live model."""
 
+import itertools
 import math
 from dataclasses import dataclass, replace
 from typing import cast
@@ -65,7 +66,8 @@ class View:
     @classmethod
     def of(cls, operand: Tensor) -> "View":
         """Read it from the operand."""
-        return cls(operand.shape, operand.stride(), int(operand.storage_offset()))
+        offset = int(operand.storage_offset())
+        return cls(operand.shape, operand.stride(), offset)
 
     def into(self, tensor: Tensor) -> Tensor:
         """The same part of another tensor of the stored one's layout."""
@@ -134,12 +136,13 @@ class WeightReader:
         # Masks, quantisers and their values are part of the chain; a norm's gain may be the layer's own.
         chain = self.layer.parametrizations["weight"]
         own = self.layer.parameters(recurse=False)
-        tensors = [*own, *chain.parameters(), *chain.buffers()]
+        tensors = itertools.chain(own, chain.parameters(), chain.buffers())
         versions = [version_of(tensor) for tensor in tensors]
+        quantizer = parts.fake_quantize
         bits = None
-        if parts.fake_quantize is not None:
-            bits = parts.fake_quantize.bits
-        return (id(parts.mask), id(parts.fake_quantize), bits, *versions)
+        if quantizer is not None:
+            bits = quantizer.bits
+        return (id(parts.mask), id(quantizer), bits, *versions)
 
     def _tensor_and_view(self) -> tuple[Tensor, Tensor]:
         """What is stored, and the operand of the product, a view of it or gathered from it."""
@@ -156,10 +159,10 @@ class WeightReader:
         if view.is_meta:  # no values, or gathered by an index that has none
             dense = self._all_nonzero(view)
             return Found(dense, tensor.numel())
-        nonzeros = self._sum(view != 0)
         total = int(tensor.count_nonzero())
-        if not self._is_sparse(tensor.numel(), total):
-            nonzeros = self._all_nonzero(view)
+        nonzeros = self._all_nonzero(view)
+        if self._is_sparse(tensor.numel(), total):
+            nonzeros = self._sum(view != 0)
         found = Found(nonzeros, total)
         if block is not None:
             kept_blocks = _blocks(tensor, block)
@@ -177,11 +180,12 @@ class WeightReader:
         return found
 
     def _with_grid(self, found: Found, view: Tensor) -> Found:
+        """With the grid on which the weight lies, looked for where no quantiser was seen."""
         if self.in_codes:
             return found
-        summed = [dim for dim in range(view.dim()) if dim not in self.keep]
         channels = len(found.nonzeros)
-        rows = view.permute(*self.keep, *summed).reshape(channels, -1)
+        channels_first = view.permute(*self.keep, *self._summed(view))
+        rows = channels_first.reshape(channels, -1)
         grid = find_grid(rows, self.rounded)
         if grid is None:
             return found
@@ -190,7 +194,8 @@ class WeightReader:
 
     def _all_nonzero(self, view: Tensor) -> np.ndarray:
         """Weights of each channel, [channels]."""
-        channels = math.prod(view.shape[dim] for dim in self.keep)
+        sizes = [view.shape[dim] for dim in self.keep]
+        channels = math.prod(sizes)
         terms = view.numel() // channels
         return np.full(channels, terms)
 
@@ -222,18 +227,24 @@ class WeightReader:
 
     def _sum(self, view: Tensor) -> np.ndarray:
         """Sums over each channel, [channels]."""
-        summed = [dim for dim in range(view.dim()) if dim not in self.keep]
-        sums = view.sum(summed) if summed else view
+        summed = self._summed(view)
+        sums = view
+        if summed:
+            sums = view.sum(summed)
         flat = sums.cpu().numpy().reshape(-1)
         return flat.astype(np.int64)
+
+    def _summed(self, view: Tensor) -> list[int]:
+        """The dimensions that a product sums over."""
+        return [dim for dim in range(view.dim()) if dim not in self.keep]
 
 
 def _blocks(weight: Tensor, block: tuple[int, ...]) -> tuple[int, int, int]:
     """See ``Stored.kept_blocks``; dimensions that ``block`` does not name are blocked by 1."""
     dims = weight.dim()
     unnamed = max(dims - len(block), 0)
-    sizes = block + (1,) * unnamed
-    sizes = sizes[:dims]
+    ones = (1,) * unnamed
+    sizes = (*block, *ones)[:dims]
     nonzero = (weight != 0).cpu().numpy()
     used = used_blocks(nonzero, sizes)
     elements = math.prod(sizes)
