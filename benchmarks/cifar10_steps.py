@@ -63,9 +63,10 @@ def hold_back(train: Path, per_class: int, folder: Path) -> tuple[Path, Path]:
     held_back: list[str] = []
     to_train: list[str] = []
     for names in by_class.values():
-        judged = drawn(names, per_class, seed=0)
-        held_back += judged
-        to_train += set(names) - set(judged)
+        judged = set(drawn(names, per_class, seed=0))
+        for name in names:
+            part = held_back if name in judged else to_train
+            part.append(name)
     fit = folder / "fit.tar"
     judge = folder / "held_back.tar"
     write_tar(train, to_train, fit)

@@ -124,8 +124,8 @@ class Study:
                 self._end(trial)
 
     def _is_asked_for(self, number: int) -> bool:
-        """Whether a trial that failed or was cut short is to be run again."""
-        return number >= 0
+        """Whether a trial that failed or was cut short is to be run again: any."""
+        return True
 
     def _queue(self, number: int, attempts: Sequence[Any]) -> None:
         known = dict(settings(attempts))
@@ -153,8 +153,8 @@ class Study:
         return len(attempts) >= self.search.trials and "WAITING" not in states
 
     def _takes(self, trial: Any, number: int) -> bool:
-        """Whether to run a trial that Optuna has begun; one that is not run has been ended."""
-        return number >= 0
+        """Whether to run a trial that Optuna has begun: no other process does. One that is not run has been ended."""
+        return True
 
     def tell(self, proposal: Proposal, values: list[float] | None, note: dict[str, Any]) -> bool:
         """A trial's objectives, None where it failed; ``note`` is kept with it. False: another one has ended it."""

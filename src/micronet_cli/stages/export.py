@@ -14,6 +14,7 @@ from micronet_cli.artifact import plain_weights, runtime
 from micronet_cli.artifact.compare import compare_all
 from micronet_cli.artifact.contents import certificate, layer_bytes, stream_bytes
 from micronet_cli.artifact.pack import pack
+from micronet_cli.artifact.settings import Export
 from micronet_cli.compression.pruning.removal import removed_channels
 from micronet_cli.config import build, check_config
 from micronet_cli.data.base import Data
@@ -45,7 +46,7 @@ def check(config: DictConfig) -> dict[str, Any]:
     options = parts["export"]
     missing = [name for name in ONNX_PACKAGES if importlib.util.find_spec(name) is None]
     if missing and (options.onnx or options.int8):
-        raise UserError(_not_installed(missing[0]))
+        raise UserError(_not_installed(missing[0], options))
     return parts
 
 
@@ -133,7 +134,7 @@ def _onnx(job: Job, network: Network, images: Tensor, int8: bool) -> dict[str, A
         from micronet_cli.artifact.onnx import check_onnx, export_onnx
         from micronet_cli.artifact.onnx_int8 import export_int8
     except ImportError as error:
-        raise UserError(_not_installed(error.name)) from None
+        raise UserError(_not_installed(error.name, job.parts.export)) from None
     options = job.parts.export
     found: dict[str, Any] = {}
     if options.onnx:
@@ -149,8 +150,9 @@ def _onnx(job: Job, network: Network, images: Tensor, int8: bool) -> dict[str, A
     return found
 
 
-def _not_installed(package: str | None) -> str:
-    return f"export.onnx=true: {package} is not installed; install the extra `export`, or give export.onnx=false"
+def _not_installed(package: str | None, options: Export) -> str:
+    key = "export.onnx" if options.onnx else "export.int8"
+    return f"{key}=true: {package} is not installed; install the extra `export`, or give {key}=false"
 
 
 def _examined(

@@ -103,7 +103,7 @@ class Trials:
             self.layers = self._removable()
 
     def search(self, target: float) -> Choice:
-        """The fewest filters that have to go, by bisection; 3 % below the target, which are noise.
+        """The fewest filters that have to go, by bisection; below the target by the margin, at least the noise.
 
         Raises:
             UserError: the target cannot be reached, or the network is as quick as it is.
@@ -143,23 +143,17 @@ class Trials:
             UserError: no engine runs it.
         """
         smaller = self._without_filters(parts)
-        found: dict[str, list[Subject]] = {FLOAT: self._in_float(smaller)}
+        found: dict[str, list[Subject]] = {}
+        if FLOAT in numbers:
+            found[FLOAT] = self._in_float(smaller)
         if INT8 in numbers and self.job.group_config("quantize"):
             found[INT8] = self._in_int8(smaller)
-        latency = self.job.parts.latency
-        random = np.random.default_rng(self.job.seed)
-        images = random.standard_normal((latency.batch_sizes[0], *smaller.spec.size), dtype=np.float32)
-        wanted = {kind: those for kind, those in found.items() if kind in numbers}
-        together = [subject for those in wanted.values() for subject in those]
-        measurement = Measurement(together, images, latency.threads[0])
-        measurement.prepare()
-        measurement.run(min(latency.seconds, MOST_SECONDS))
-        taken: dict[tuple[str, str], float] = {}
-        for row in measurement.rows():
-            taken[row["file"], row["engine"]] = row["latency_ms"]
+        together = [subject for those in found.values() for subject in those]
+        taken = self._taken(together, smaller.spec.size)
         milliseconds = {}
-        for kind, those in wanted.items():
-            own = [taken[each.file, each.engine.name] for each in those if (each.file, each.engine.name) in taken]
+        for kind, those in found.items():
+            names = {(each.file, each.engine.name) for each in those}
+            own = [amount for name, amount in taken.items() if name in names]
             if own:
                 milliseconds[kind] = min(own)
         if FLOAT in numbers and FLOAT not in milliseconds:
@@ -167,6 +161,17 @@ class Trials:
         told = ", ".join(f"{kind} {value:.4g} ms" for kind, value in milliseconds.items())
         log.info("without %.3f of the filters: %s", parts / PARTS, told)
         return milliseconds
+
+    def _taken(self, measured: Sequence[Subject], size: Sequence[int]) -> dict[tuple[str, str], float]:
+        """(file, engine) -> milliseconds, of those that run; the subjects take turns at images of ``size``."""
+        latency = self.job.parts.latency
+        random = np.random.default_rng(self.job.seed)
+        shape = (latency.batch_sizes[0], *size)
+        images = random.standard_normal(shape, dtype=np.float32)
+        measurement = Measurement(measured, images, latency.threads[0])
+        measurement.prepare()
+        measurement.run(min(latency.seconds, MOST_SECONDS))
+        return {(row["file"], row["engine"]): row["latency_ms"] for row in measurement.rows()}
 
     def prune_config(self, parts: int) -> dict[str, Any]:
         """The config's own group, by whole filters."""
@@ -187,9 +192,10 @@ class Trials:
 
     def _removable(self) -> list[str]:
         """Layers whose dropped filters go: those of residual sums stay, and would be dropped for nothing."""
-        every = to_plain(OmegaConf.load(CONF / "prune" / "filter.yaml")).pop("rules")
-        trial, outputs = self._pruned(self._by_filters(every))
-        pruner = build(self._by_filters(every), "prune")
+        rules = to_plain(OmegaConf.load(CONF / "prune" / "filter.yaml"))["rules"]
+        every = self._by_filters(rules)
+        trial, outputs = self._pruned(every)
+        pruner = build(every, "prune")
         pruner.attach(trial.model)
         return [layer for layer in pruner.table(trial.model) if layer in outputs]
 
