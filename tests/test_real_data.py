@@ -104,7 +104,9 @@ def test_trained_checkpoint_holds_what_its_quantiser_claims(micronet, option):
 
 @needs_samples
 @pytest.mark.slow
-@pytest.mark.parametrize(("stage", "quantised"), [("prune", 0), ("qat", 115)])
+@pytest.mark.parametrize(
+    ("stage", "quantised"), [pytest.param("prune", 0, id="prune"), pytest.param("qat", 115, id="qat")]
+)
 def test_reference_experiment_takes_steps_at_full_size(micronet, stage, quantised):
     run = micronet(
         f"+experiment=micronet2019/efficientnet_b1_{stage}", f"data.train={SAMPLES}", f"data.test={SAMPLES}",

@@ -104,7 +104,9 @@ def test_trained_ranges_stay_and_no_quantiser_is_added(tmp_path, bits):
         assert fused["max_abs_deviation"] < 0.02 * fused["max_abs_logit"]
 
 
-@pytest.mark.parametrize(("symmetric", "coded"), [(True, 2), (False, 1)])
+@pytest.mark.parametrize(
+    ("symmetric", "coded"), [pytest.param(True, 2, id="symmetric"), pytest.param(False, 1, id="zero points")]
+)
 def test_grouped_weights_with_zero_points_of_their_own_are_floats(tmp_path, symmetric, coded):
     torch.manual_seed(0)
     model = nn.Sequential(nn.Conv2d(3, 6, 3, groups=3), nn.ReLU(), nn.Flatten(), nn.Linear(6 * 10 * 10, 5))

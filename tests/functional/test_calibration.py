@@ -19,7 +19,14 @@ def test_golden_ranges_of_a_batch():
     assert [v.item() for v in mse(torch.tensor([0.0, 1.0, 2.0, 3.0]), 2)] == [0, 3]
 
 
-@pytest.mark.parametrize("shape", [(256, 16, 32, 32), (64, 32, 64, 64), (257, 3, 97, 31)])
+@pytest.mark.parametrize(
+    "shape",
+    [
+        pytest.param((256, 16, 32, 32), id="many images"),
+        pytest.param((64, 32, 64, 64), id="large images"),
+        pytest.param((257, 3, 97, 31), id="primes"),
+    ],
+)
 def test_a_sample_meets_every_row_column_and_channel(shape):
     for dim in (1, 2, 3):
         view = [1, 1, 1, 1]

@@ -10,7 +10,16 @@ def codes_of(low, high):
 
 
 @pytest.mark.parametrize(
-    ("low", "high", "bits"), [(0, 15, 4), (0, 16, 5), (-8, 7, 4), (-1, 1, 2), (0, 1, 1), (3, 3, 1), (0, 65535, 16)]
+    ("low", "high", "bits"),
+    [
+        pytest.param(0, 15, 4, id="all codes of 4 bits"),
+        pytest.param(0, 16, 5, id="one more"),
+        pytest.param(-8, 7, 4, id="signed"),
+        pytest.param(-1, 1, 2, id="ternary"),
+        pytest.param(0, 1, 1, id="binary"),
+        pytest.param(3, 3, 1, id="one code"),
+        pytest.param(0, 65535, 16, id="16 bits"),
+    ],
 )
 def test_bits_hold_every_code(low, high, bits):
     assert codes_of(low, high).bits == bits

@@ -50,7 +50,9 @@ def test_nature_of_a_masked_and_quantised_network():
     assert not found.has_odd_widths
 
 
-@pytest.mark.parametrize(("symmetric", "varied"), [(True, False), (False, True)])
+@pytest.mark.parametrize(
+    ("symmetric", "varied"), [pytest.param(True, False, id="symmetric"), pytest.param(False, True, id="zero points")]
+)
 def test_zero_points_of_grouped_convolutions_are_looked_at(symmetric, varied):
     model = nn.Sequential(nn.Conv2d(4, 4, 3, groups=4))
     scheme = weight_quantizers.RangeLinear(symmetric=symmetric)
@@ -65,13 +67,19 @@ def test_narrow_layers_are_odd_where_channels_went():
 @pytest.mark.parametrize(
     ("name", "known", "said"),
     [
-        ("model", Nature(has_codes=True), "export.int8=true"),
-        ("model.int8", Nature(has_codes=True, has_varied_zero_points=True), "quantize=symmetric"),
-        ("", Nature(has_quantizers=True), "imitates quantisers in float"),
-        ("", Nature(has_codes=True, has_quantizers=True, is_packed=True), "packed network's integers"),
-        ("model.int8", Nature(has_codes=True), "conversions to integers and back"),
-        ("model", Nature(zeros=0.5), "the 50 % of zeros.*prune=filter, then stage=shrink"),
-        ("model", Nature(has_fewer_channels=True, has_odd_widths=True), "stage.multiple=16"),
+        pytest.param("model", Nature(has_codes=True), "export.int8=true", id="narrow codes"),
+        pytest.param(
+            "model.int8", Nature(has_codes=True, has_varied_zero_points=True), "quantize=symmetric", id="zero points"
+        ),
+        pytest.param("", Nature(has_quantizers=True), "imitates quantisers in float", id="in training"),
+        pytest.param(
+            "", Nature(has_codes=True, has_quantizers=True, is_packed=True), "packed network's integers", id="packed"
+        ),
+        pytest.param("model.int8", Nature(has_codes=True), "conversions to integers and back", id="8-bit codes"),
+        pytest.param("model", Nature(zeros=0.5), "the 50 % of zeros.*prune=filter, then stage=shrink", id="zeros"),
+        pytest.param(
+            "model", Nature(has_fewer_channels=True, has_odd_widths=True), "stage.multiple=16", id="odd widths"
+        ),
     ],
 )
 def test_advice_fits_what_is_known(name, known, said):

@@ -145,7 +145,9 @@ def prepared(observers):
     return network, quantization
 
 
-@pytest.mark.parametrize(("observers", "scales"), [("fused", 2), ("apart", 8)])
+@pytest.mark.parametrize(
+    ("observers", "scales"), [pytest.param("fused", 2, id="fused"), pytest.param("apart", 8, id="apart")]
+)
 def test_torch_aos_qat_network_multiplies_its_eight_bits(observers, scales):
     network, quantization = prepared(observers)
     network.apply(quantization.disable_observer)

@@ -73,7 +73,14 @@ def test_tree_of_a_signed_input_is_a_bit_narrower(kinds, product_bits):
     assert (added.additions, added.math_ops * 32) == (8 - 2, bits)
 
 
-@pytest.mark.parametrize(("accumulator", "bits"), [("integer", 6 * 11), ("int16", 6 * 11), ("fp16", 8 * 5 / 6 * 16)])
+@pytest.mark.parametrize(
+    ("accumulator", "bits"),
+    [
+        pytest.param("integer", 6 * 11, id="integer"),
+        pytest.param("int16", 6 * 11, id="int16"),
+        pytest.param("fp16", 8 * 5 / 6 * 16, id="fp16"),
+    ],
+)
 def test_accumulators_take_the_largest_channels_width_or_density_times_k_minus_1(accumulator, bits):
     added = parts(Riair2019(accumulator=accumulator), "relu", "quantize")[ACCUMULATE]
     assert added.math_ops * 32 == pytest.approx(bits)
@@ -85,7 +92,9 @@ def test_every_output_is_scaled_and_shifted_at_16_bits():
     assert (counted[BIAS_ADD].additions, counted[BIAS_ADD].math_ops) == (2, 1)
 
 
-@pytest.mark.parametrize(("bits", "ops"), [(None, 6 * 4 / 2), (32, 6 * 4)])
+@pytest.mark.parametrize(
+    ("bits", "ops"), [pytest.param(None, 6 * 4 / 2, id="as entered"), pytest.param(32, 6 * 4, id="ruling")]
+)
 def test_ruling_counts_swish_and_means_at_32_bits(bits, ops):
     rules = Riair2019(nonlinearity_bits=bits)
     assert parts(rules, "silu", "quantize")[NON_LINEARITY].math_ops == ops

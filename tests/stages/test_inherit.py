@@ -33,7 +33,14 @@ def test_auto_without_a_start_is_the_default():
     assert found.data._target_.endswith("Digits")
 
 
-@pytest.mark.parametrize(("stage", "data"), [("score", "NoImages"), ("export", "NoImages"), ("train", "Digits")])
+@pytest.mark.parametrize(
+    ("stage", "data"),
+    [
+        pytest.param("score", "NoImages", id="score"),
+        pytest.param("export", "NoImages", id="export"),
+        pytest.param("train", "Digits", id="train"),
+    ],
+)
 def test_a_stage_that_needs_no_data_has_none_unless_some_is_chosen(composed, stage, data):
     assert inherited(composed(f"stage={stage}", "data.input_size=16")).data._target_.endswith(f".{data}")
     assert inherited(composed(f"stage={stage}", "data=digits")).data._target_.endswith(".Digits")

@@ -13,12 +13,12 @@ RANGE = Levels().clamped(-1, 2)
 @pytest.mark.parametrize(
     ("kind", "number", "low", "high"),
     [
-        ("mul", 2, -2, 4),
-        ("mul", -2, -4, 2),
-        ("div", 2, -0.5, 1),
-        ("add", 3, 2, 5),
-        ("sub", 3, -4, -1),
-        ("rsub", 3, 1, 4),
+        pytest.param("mul", 2, -2, 4, id="times"),
+        pytest.param("mul", -2, -4, 2, id="times a negative number"),
+        pytest.param("div", 2, -0.5, 1, id="divided"),
+        pytest.param("add", 3, 2, 5, id="plus"),
+        pytest.param("sub", 3, -4, -1, id="minus"),
+        pytest.param("rsub", 3, 1, 4, id="taken from"),
     ],
 )
 def test_arithmetic_with_a_number_moves_the_range(kind, number, low, high):
@@ -40,12 +40,12 @@ def test_a_copy_and_a_rounding():
 @pytest.mark.parametrize(
     ("kind", "numbers", "bounds"),
     [
-        ("clamp", [0, 6], (0, 6)),
-        ("clamp_min", [0, None], (0, math.inf)),
-        ("clamp_min", [None, 6], (-math.inf, 6)),  # a clamp with an upper bound alone
-        ("clamp_max", [6], (-math.inf, 6)),
-        ("minimum", [6], (-math.inf, 6)),
-        ("maximum", [0], (0, math.inf)),
+        pytest.param("clamp", [0, 6], (0, 6), id="clamp"),
+        pytest.param("clamp_min", [0, None], (0, math.inf), id="lower bound"),
+        pytest.param("clamp_min", [None, 6], (-math.inf, 6), id="clamp with an upper bound alone"),
+        pytest.param("clamp_max", [6], (-math.inf, 6), id="upper bound"),
+        pytest.param("minimum", [6], (-math.inf, 6), id="minimum"),
+        pytest.param("maximum", [0], (0, math.inf), id="maximum"),
     ],
 )
 def test_bounds_are_those_that_the_operator_names(kind, numbers, bounds):
