@@ -20,7 +20,8 @@ from hydra.core.override_parser.overrides_parser import OverridesParser
 from omegaconf import open_dict
 
 from micronet_cli.command.cli import free_key
-from micronet_cli.config import SETTINGS, check_config, locate
+from micronet_cli.config import SETTINGS, check_config
+from micronet_cli.dotted_path import locate
 from micronet_cli.overrides import group_names, options_of
 from micronet_cli.stages.inherit import DEFAULT_MODEL, inherited
 from micronet_cli.stages.node import stage_module

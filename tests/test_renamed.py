@@ -7,7 +7,7 @@ import pytest
 import torch
 
 import micronet_cli
-from micronet_cli.config import locate
+from micronet_cli.dotted_path import locate
 from micronet_cli.scoring import score
 from tests.conftest import metrics_of
 
